@@ -1,0 +1,79 @@
+"""How every job of every plane ends: its result on standard output, its reason on standard error, its exit code.
+
+    JobError                  terminal
+    ├── TransientError        worth another try
+    ├── RejectedError         a gate said no
+    └── SupersededError       a newer interval is online already
+
+Each plane's errors.py derives its own from these.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+import traceback
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from feature_repo.contracts.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class JobError(Exception):
+    """A job cannot go on. The message names the object, what was expected, what was received, and the remedy."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.TERMINAL
+
+
+class TransientError(JobError):
+    """The same job may well succeed in a minute."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class RejectedError(JobError):
+    """A gate said no; the message is the reason."""
+
+    exit_code = ExitCode.REJECTED
+
+
+class SupersededError(JobError):
+    """The job's interval lies before the one that is online."""
+
+    exit_code = ExitCode.SUPERSEDED
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Map an error to the exit code that its job ends with."""
+    if isinstance(error, JobError):
+        return error.exit_code
+    if isinstance(error, ConnectionError | TimeoutError):
+        return ExitCode.TRANSIENT
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return ExitCode.TRANSIENT
+    return ExitCode.TERMINAL
+
+
+def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
+    """Run `job` and end the process: the result as the last line of standard output, in JSON, and its exit code.
+
+    A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        result = job()
+    except Exception as error:  # noqa: BLE001 - the one place where every error becomes an exit code
+        code = exit_code_of(error)
+        if not isinstance(error, JobError):
+            traceback.print_exc()
+        sys.stderr.write(f"{code.name.lower()}: {error}\n")
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stdout.write(json.dumps(result, ensure_ascii=False, sort_keys=True) + "\n")
+    sys.exit(ExitCode.OK)

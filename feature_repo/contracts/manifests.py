@@ -1,0 +1,161 @@
+"""The records by which everything switches. Written whole, read whole, never edited.
+
+source → [training set] → candidates, [verdict] → [release]; features → [online snapshot].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
+
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Record:
+    """Read and write a flat frozen dataclass of JSON values as one file."""
+
+    def write(self, path: Path) -> None:
+        """Write the record to `path`, whole or not at all."""
+        write_json(path, dataclasses.asdict(cast("Any", self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote; CorruptRecordError names the file and the field that does not fit."""
+        record = read_json(path)
+        hints = get_type_hints(cls)
+        if record.keys() != hints.keys():
+            missing, unknown = sorted(hints.keys() - record.keys()), sorted(record.keys() - hints.keys())
+            msg = f"{path}: not a {cls.__name__}: missing fields {missing}, unknown fields {unknown}"
+            raise CorruptRecordError(msg)
+        values: dict[str, Any] = {}
+        for name, hint in hints.items():
+            value = record[name]
+            kind = getattr(hint, "__origin__", hint)
+            if isinstance(kind, type) and issubclass(kind, StrEnum):
+                value = kind(str(value))
+            elif kind is float and isinstance(value, int):
+                value = float(value)
+            elif not isinstance(value, kind):
+                msg = f"{path}: field {name}: expected {kind.__name__}, received {value!r}"
+                raise CorruptRecordError(msg)
+            values[name] = value
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet(_Record):
+    """A training set: rows in time order, joined to features strictly before each label, and the splits it owns.
+
+    Its directory holds this record as `manifest.json`, the files of `TRAINING_FILES`, and `transforms.json`.
+    """
+
+    training_set_id: str
+    """Names the content: equal inputs and settings give an equal id."""
+    namespace: str
+    cutoff: str
+    train_end: str
+    """The first moment that is not in train (ISO 8601, UTC). Rows of one second are never parted."""
+    valid_end: str
+    label_min_value: float
+    """label = 1 where the event's value is at least this."""
+    prior_mean: float
+    """Mean value of the train rows, for smoothing."""
+    refresh_hours: int
+    """How often the online store is taken to be refreshed, for the test rows 'as of the last refresh'."""
+    feature_service: str
+    feature_service_hash: str
+    views: dict[str, str]
+    """Feature group → feature view name."""
+    feature_hashes: dict[str, str]
+    """Feature → hash of its definition."""
+    rows: dict[str, int]
+    """File stem → rows."""
+    checksums: dict[str, str]
+    """File name → SHA-256 of its canonical content."""
+    sources: dict[str, str]
+    """Dataset or feature view → checksum over the partitions that were read."""
+    item_embeddings: str
+    """The item2vec snapshot of the same cutoff: a path relative to the namespace's folder."""
+    item_embeddings_sha256: str
+
+
+TRAINING_FILES = ("train.parquet", "valid.parquet", "test.parquet", "test_as_of_refresh.parquet")
+"""The last has the test rows, in the same order, with the features that the online store would have had."""
+TRANSFORMS_FILE = "transforms.json"
+"""{"vocabularies": {name: [term, ...]}, "numeric": {column: {"mean": m, "std": s}}}, fitted on train rows only.
+
+Terms are in falling frequency, ties by name; the index of the first term in the model is 2 (0 missing, 1 unknown).
+Mean and standard deviation are those of log(1 + x) where the column's encoding is LOG_STANDARD."""
+
+
+class Decision(StrEnum):
+    """What the gates say of a candidate."""
+
+    PROMOTE = "promote"
+    TIE = "tie"
+    """Every gate passed, but nothing shows that the candidate is better: the champion stays."""
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(_Record):
+    """What the gates decided about one registered version, and why."""
+
+    namespace: str
+    model: str
+    version: str
+    run_id: str
+    decision: Decision
+    reason: str
+    """One sentence for a person."""
+    champion_version: str
+    """The version it was compared with; empty on the first run."""
+    gates: list[dict[str, Any]]
+    """Each gate: name, figure, threshold, verdict ('pass', 'fail' or 'not applicable'), and details."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineSnapshot(_Record):
+    """What the online side serves features from: Redis, and the catalogue that lies in the recommender's memory."""
+
+    namespace: str
+    cutoff: str
+    feast_project: str
+    views: dict[str, str]
+    catalogue: str
+    """Path, relative to the namespace's folder, of the items with title, genres and latest item features."""
+    catalogue_sha256: str
+    item_embeddings: str
+    item_embeddings_sha256: str
+    users: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release(_Record):
+    """One immutable record that ties together everything a served model needs."""
+
+    namespace: str
+    model: str
+    version: str
+    run_id: str
+    saved_model_sha256: str
+    feature_service: str
+    feature_service_hash: str
+    views: dict[str, str]
+    inputs: list[str]
+    """The signature's inputs, in order."""
+    training_set_id: str
+    train_end: str
+    cutoff: str
+    item_embeddings: str
+    item_embeddings_sha256: str
+    verdict: str
+    """Why it was promoted."""
+    previous_version: str
+    """What a rollback goes back to; empty for the first release."""

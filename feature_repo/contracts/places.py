@@ -1,0 +1,119 @@
+"""Where things lie in the state folder. Paths are derived from names here and nowhere else.
+
+- `settings.env`: every setting, port and password
+- `sources/`: downloads
+- `mlflow/`, `airflow/`, `redis/`, `run/`, `logs/`: the engines' own
+- `data/<namespace>/`: see `Namespace`
+- `serving/`: see `Serving`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.intervals import check_namespace, model_name
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+MANIFEST = "manifest.json"
+CURRENT = "current.json"
+DATASET_MANIFEST = "_manifest.json"
+"""Beside a dataset's partitions: {"partitions": {name: {"rows": n, "sha256": canonical checksum}}}. Written last."""
+PARTITION_FILE = "part-0.parquet"
+
+
+def cutoff_name(cutoff: datetime) -> str:
+    """Return a cutoff as a file name: `19980423T000000Z`."""
+    return cutoff.strftime("%Y%m%dT%H%M%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """The folder of one data set."""
+
+    state: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could leave the folder."""
+        check_namespace(self.name)
+
+    @property
+    def root(self) -> Path:
+        """The folder that everything below lies in."""
+        return self.state / "data" / self.name
+
+    def dataset(self, name: str) -> Path:
+        """A dataset of the lake: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` where undivided."""
+        return self.root / "lake" / name
+
+    def feature_table(self, view_name: str) -> Path:
+        """A feature view's table: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` for static and latest."""
+        return self.root / "features" / view_name
+
+    @property
+    def embeddings(self) -> Path:
+        """Dated snapshots, `item2vec/<cutoff>-<sha>.parquet`: written once, never changed."""
+        return self.root / "embeddings"
+
+    @property
+    def feast(self) -> Path:
+        """The Feast registry of the namespace."""
+        return self.root / "feast"
+
+    @property
+    def training_sets(self) -> Path:
+        """`<training_set_id>/`: written once."""
+        return self.root / "training_sets"
+
+    @property
+    def candidates(self) -> Path:
+        """`<run key>/`: the working folder of one training run, from training to verdict."""
+        return self.root / "candidates"
+
+    @property
+    def online(self) -> Path:
+        """`<snapshot>/` and `current.json`, the OnlineSnapshot in force."""
+        return self.root / "online"
+
+    @property
+    def online_current(self) -> Path:
+        """The OnlineSnapshot in force."""
+        return self.online / CURRENT
+
+    @property
+    def locks(self) -> Path:
+        """Lock files: one job at a time per namespace and dataset."""
+        return self.root / "locks"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What model server, rollout and recommender share."""
+
+    state: Path
+
+    @property
+    def root(self) -> Path:
+        """The folder that everything below lies in."""
+        return self.state / "serving"
+
+    @property
+    def models_config(self) -> Path:
+        """The model server's configuration: promoted versions only, so that a restart never serves anything else."""
+        return self.root / "models.config"
+
+    def model(self, namespace: str, model: str) -> Path:
+        """A model's base path: `<version>/` SavedModels."""
+        return self.root / "models" / model_name(namespace, model)
+
+    def releases(self, namespace: str, model: str) -> Path:
+        """`v<version>.json`, each a Release, and `current.json`, a copy of the one in force."""
+        return self.root / "releases" / model_name(namespace, model)
+
+    def current_release(self, namespace: str, model: str) -> Path:
+        """The Release in force."""
+        return self.releases(namespace, model) / CURRENT

@@ -1,0 +1,111 @@
+"""Write so that nobody ever reads half of it, read with a check, and checksum what was written.
+
+A file appears under its name complete or not at all: it is written beside its place under a dot-name, flushed to the
+disk, and renamed. A rename cannot replace a directory that has something in it: directories are written once, under a
+name that says what they hold, and a small file points to the current one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class CorruptRecordError(ValueError):
+    """A file that other parts rely on is not what it should be. Terminal: somebody has to look."""
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place to write a file, which takes the name `path` when the block ends well, and else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+        sync_directory(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def publishing_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory, which takes the name `path` when the block ends well and vanishes when it does not.
+
+    If `path` exists when the block ends it is kept, and the new directory dropped: a directory's name says its content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield part
+        for file in sorted(part.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            else:
+                sync_directory(file)
+        part.chmod(0o755)
+        sync_directory(part)
+        if not path.exists():
+            part.rename(path)
+            sync_directory(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(path: Path, record: Mapping[str, object]) -> None:
+    """Write `record` to `path`, whole or not at all; the same record gives the same bytes."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object; CorruptRecordError names the file if it is none. A missing file stays FileNotFoundError."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        msg = f"{path}: expected a JSON object, received {text[:80]!r} ({error}); run the job that writes it"
+        raise CorruptRecordError(msg) from error
+    if not isinstance(record, dict):
+        msg = f"{path}: expected a JSON object, received a {type(record).__name__}"
+        raise CorruptRecordError(msg)
+    return record
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_sha256(directory: Path) -> str:
+    """Return one SHA-256 over the names and bytes of every file below `directory`, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*"), key=lambda path: path.relative_to(directory).as_posix()):
+        if path.is_file():
+            digest.update(f"{path.relative_to(directory).as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()

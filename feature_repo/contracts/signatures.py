@@ -1,0 +1,69 @@
+"""Inputs and outputs of the models, by which the exported graph, the model server and its callers are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.datasets import ITEM_ID, USER_ID
+from feature_repo.contracts.features import RANKING_FEATURES, FeatureService
+
+
+class Scope(StrEnum):
+    """Whom an input describes, and so how often it is sent in a request for one user and many items."""
+
+    USER = "user"
+    ITEM = "item"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """A raw column that enters the graph: `[batch]`, or `[batch, length]`."""
+
+    column: Column
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a kind of model takes and returns.
+
+    It is exported twice. `serving_default` has one row per (user, item): every input is `[batch, ...]`. `one_user` has
+    user inputs of one row, `[1, ...]`, and item inputs of one row per candidate, `[num_candidates, ...]`; the graph
+    repeats the user. Both return `score`, `[batch]` or `[num_candidates]`.
+    """
+
+    model: str
+    feature_service: FeatureService
+    inputs: tuple[ModelInput, ...]
+    output: Column
+
+    @property
+    def input_columns(self) -> tuple[Column, ...]:
+        """The raw columns in their declared order."""
+        return tuple(item.column for item in self.inputs)
+
+    def scoped(self, scope: Scope) -> tuple[Column, ...]:
+        """The raw columns that describe the user, or the item."""
+        return tuple(item.column for item in self.inputs if item.scope is scope)
+
+
+ROWS_SIGNATURE = "serving_default"
+ONE_USER_SIGNATURE = "one_user"
+
+
+def _ranking_inputs() -> tuple[ModelInput, ...]:
+    scopes = {USER_ID.name: Scope.USER, ITEM_ID.name: Scope.ITEM}
+    features = tuple(
+        ModelInput(column, scopes[group.entity.name]) for group in RANKING_FEATURES.groups for column in group.features
+    )
+    return (ModelInput(ITEM_ID, Scope.ITEM), *features)
+
+
+RANKING = Signature(
+    model="ranking",
+    feature_service=RANKING_FEATURES,
+    inputs=_ranking_inputs(),
+    output=Column("score", Dtype.FLOAT32, "Probability that the user would like the item"),
+)

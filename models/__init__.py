@@ -1,0 +1,1 @@
+"""The model plane: training, evaluation, gates and the registry."""

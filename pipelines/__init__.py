@@ -1,0 +1,1 @@
+"""The data plane: sources to features, training sets and the online store."""

@@ -1,0 +1,1 @@
+"""The serving plane: model server, rollout and recommender."""

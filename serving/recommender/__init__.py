@@ -1,0 +1,1 @@
+"""Answers users: recall, features, ranking, re-ranking."""
