@@ -1,0 +1,138 @@
+"""The one operator: run a plane's job by its command line and turn its exit code into a task state.
+
+0             success; the job's result becomes the task's XCom
+10, 11        skipped, with the reason (rejected by a gate; superseded by a newer interval)
+75, signals   failed, tried again
+else          failed for good
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from feature_repo.contracts.exit_codes import ExitCode, is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow.sdk import Asset, Context
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_GRACE_SECONDS = 10
+
+
+class JobOperator(BaseOperator):
+    """Run `python -m <module> <command> --option value ...` and obey its exit code.
+
+    Options are templates; each value is one argument of the process (no shell reads it), and an option whose value
+    renders to nothing is left out. `emits` is sent when the job succeeds, for the partition that `partition_key`
+    renders to, with the job's result as the event's extra.
+    """
+
+    template_fields: Sequence[str] = ("command", "options", "partition_key")
+    ui_color = "#e8f4f0"
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        command: str,
+        options: Mapping[str, str],
+        emits: Asset | None = None,
+        partition_key: str = "",
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own
+    ) -> None:
+        super().__init__(outlets=[emits] if emits else [], **kwargs)
+        self.module = module
+        self.command = command
+        self.options = dict(options)
+        self.emits = emits
+        self.partition_key = partition_key
+        self._process: subprocess.Popen[str] | None = None
+
+    def arguments(self) -> list[str]:
+        """Return the process's arguments, the interpreter first."""
+        python = os.environ.get("KESTREL_PYTHON") or sys.executable
+        options = [part for name, value in self.options.items() if value for part in (f"--{name}", str(value))]
+        return [python, "-m", self.module, self.command, *options]
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the job; its result is the XCom."""
+        arguments = self.arguments()
+        self.log.info("Running %s", " ".join(arguments))
+        status, last_line, reason = self._run(arguments)
+        if status == ExitCode.OK:
+            result: dict[str, Any] = json.loads(last_line)
+            if self.emits:
+                event = context["outlet_events"][self.emits]
+                event.add_partitions(self.partition_key)
+                event.extra = result
+            return result
+        title = f"{self.module} {self.command}"
+        if status in {ExitCode.REJECTED, ExitCode.SUPERSEDED}:
+            context["ti"].xcom_push(key="reason", value=reason)
+            msg = f"{title}: {reason}"
+            raise AirflowSkipException(msg)
+        msg = f"{title} ended with status {status}: {reason}"
+        raise AirflowException(msg) if is_transient(status) else AirflowFailException(msg)
+
+    def _run(self, arguments: list[str]) -> tuple[int, str, str]:
+        """Return the exit status, the last line of standard output, and the last line of standard error."""
+        output: deque[str] = deque(maxlen=1)
+        errors: deque[str] = deque(maxlen=1)
+        with subprocess.Popen(
+            arguments,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as self._process:
+            readers = [
+                Thread(target=_follow, args=(self._process.stdout, output, self.log.info)),
+                Thread(target=_follow, args=(self._process.stderr, errors, self.log.info)),
+            ]
+            for reader in readers:
+                reader.start()
+            status = self._process.wait()
+            self._end_group(signal.SIGKILL)  # a job that was killed may leave a Spark behind, which holds the pipes
+            for reader in readers:
+                reader.join()
+        return status, next(iter(output), ""), next(iter(errors), "no message on standard error")
+
+    def on_kill(self) -> None:
+        """End the job's whole process group: a Spark job is more than one process."""
+        if self._process and self._process.poll() is None:
+            self._end_group(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._end_group(signal.SIGKILL)
+
+    def _end_group(self, signal_number: signal.Signals) -> None:
+        if self._process:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal_number)
+
+
+def _follow(stream: IO[str] | None, lines: deque[str], log: Callable[[str, str], None]) -> None:
+    """Log what a job says as it says it, and keep the last lines."""
+    for line in stream or ():
+        text = line.rstrip()
+        if text:
+            lines.append(text)
+            log("%s", text)

@@ -1,0 +1,99 @@
+"""What all DAGs share: the assets between them, retries, and how a template finds its namespace and cutoff."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, CronDataIntervalTimetable, Param, PartitionedAtRuntime
+
+from feature_repo.contracts.intervals import PartitionKey, check_namespace, format_cutoff, parse_cutoff
+from feature_repo.contracts.places import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FEATURES = Asset(name="features", uri="kestrel://features")
+"""A refresh of the online features; the partition key says of which namespace, up to which cutoff."""
+VERDICT = Asset(name="verdict", uri="kestrel://verdict")
+"""What the gates decided of a candidate; `extra` names the registered version."""
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "kestrel",
+    # Only what may pass by itself is tried again: JobOperator fails at once for everything else.
+    "retries": 3,
+    "retry_delay": timedelta(seconds=15),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+
+NAMESPACE_PARAM = Param(
+    "ml-100k",
+    type="string",
+    pattern="^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$",
+    title="Namespace",
+    description="The data set's own space: lake, features, experiment and models. Lower case letters, digits, hyphens.",
+)
+
+
+def refresh_schedule() -> CronDataIntervalTimetable | PartitionedAtRuntime:
+    """Return when `feature_refresh` runs by itself: by KESTREL_REFRESH_CRON (UTC), or only when it is triggered."""
+    cron = os.environ.get("KESTREL_REFRESH_CRON", "").strip()
+    return CronDataIntervalTimetable(cron, timezone="UTC") if cron else PartitionedAtRuntime()
+
+
+def cutoff_or_nothing(cutoff: str | None, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime
+    """Return the cutoff asked for, else the midnight that a scheduled interval ends with, else nothing."""
+    if cutoff:
+        return format_cutoff(parse_cutoff(cutoff))
+    return data_interval_end.strftime("%Y-%m-%d") if data_interval_end else ""
+
+
+def partition(partition_key: str | None, params: Mapping[str, Any]) -> PartitionKey:
+    """Return the interval of a run: the key that the asset brought, or the form's namespace and cutoff."""
+    if partition_key:
+        return PartitionKey.parse(partition_key)
+    if not params.get("cutoff"):
+        msg = (
+            "this run was triggered by hand without a cutoff: expected the end of the interval to train on, such as "
+            "1998-04-23; fill in 'Cutoff' in the trigger form, or let feature_refresh trigger the run"
+        )
+        raise ValueError(msg)
+    return PartitionKey(check_namespace(params["namespace"]), parse_cutoff(params["cutoff"]))
+
+
+def run_key(run_id: str) -> str:
+    """Return the run's id as a folder name: the same for every retry of every task of the run."""
+    return re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+
+
+def candidate_folder(namespace: str, run_id: str) -> str:
+    """Return the working folder of a training run."""
+    return str(Namespace(Path(os.environ["KESTREL_STATE"]), namespace).candidates / run_key(run_id))
+
+
+def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mapping[str, Any]) -> str:
+    """Return the registered version to roll out: the form's, or that of the verdict that triggered the run."""
+    if params.get("version"):
+        return str(params["version"])
+    events = triggering_asset_events[VERDICT] if triggering_asset_events else []
+    if not events:
+        msg = (
+            "this run was triggered by hand without a version: expected a version number of the registered model; "
+            "fill in 'Version' in the trigger form, or let model_training trigger the run"
+        )
+        raise ValueError(msg)
+    return str(events[-1].extra["version"])
+
+
+MACROS = {
+    "cutoff_or_nothing": cutoff_or_nothing,
+    "partition": partition,
+    "format_cutoff": format_cutoff,
+    "run_key": run_key,
+    "candidate_folder": candidate_folder,
+    "verdict_version": verdict_version,
+}

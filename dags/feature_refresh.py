@@ -1,0 +1,114 @@
+"""Features up to a cutoff, offline and online.
+
+`ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
+Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), and `publish`
+switches the online side over and sends the asset **features**, which starts *model_training*.
+
+**Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
+before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
+training is touched.
+"""
+
+from airflow.sdk import DAG, Param
+
+from dags._jobs import JobOperator
+from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, refresh_schedule
+
+INTERVAL = {
+    "namespace": "{{ params.namespace }}",
+    "cutoff": "{{ ti.xcom_pull(task_ids='ingest')['cutoff'] }}",
+}
+
+with DAG(
+    dag_id="feature_refresh",
+    schedule=refresh_schedule(),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=["kestrel", "data"],
+    doc_md=__doc__,
+    user_defined_macros=MACROS,
+    params={
+        "namespace": NAMESPACE_PARAM,
+        "source": Param(
+            "sources/ml-100k",
+            type="string",
+            minLength=1,
+            title="Source",
+            description="Folder or zip of an official MovieLens release. A relative path starts at the state folder.",
+        ),
+        "cutoff": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Cutoff",
+            description="Exclusive end of the interval (midnight UTC). Empty: the midnight after the last event.",
+        ),
+        "start": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Start",
+            description="Rewrite feature partitions from this day on only. Empty: all of them.",
+        ),
+        "clock": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Clock",
+            description="The moment after which an event lies in the future and is refused. Empty: now.",
+        ),
+    },
+):
+    ingest = JobOperator(
+        task_id="ingest",
+        module="pipelines",
+        command="ingest",
+        options={
+            "namespace": "{{ params.namespace }}",
+            "source": "{{ params.source }}",
+            "cutoff": "{{ cutoff_or_nothing(params.cutoff, data_interval_end | default(none)) }}",
+            "clock": "{{ params.clock or '' }}",
+        },
+        doc_md="Source → checked, canonical events, items and users; refused rows → quarantine.",
+    )
+    features = JobOperator(
+        task_id="features",
+        module="pipelines",
+        command="features",
+        options={**INTERVAL, "start": "{{ params.start or '' }}"},
+        doc_md="Every feature group of the contracts, by Spark: the state after each event.",
+    )
+    embeddings = JobOperator(
+        task_id="embeddings",
+        module="pipelines",
+        command="embeddings",
+        options=INTERVAL,
+        doc_md="item2vec by Spark MLlib: a dated snapshot for recall.",
+    )
+    registry = JobOperator(
+        task_id="registry",
+        module="pipelines",
+        command="registry",
+        options={"namespace": "{{ params.namespace }}"},
+        doc_md="The contracts' feature views and services → Feast's registry.",
+    )
+    materialize = JobOperator(
+        task_id="materialize",
+        module="pipelines",
+        command="materialize",
+        options=INTERVAL,
+        doc_md="Latest features → Redis. Skipped when a newer interval is online.",
+    )
+    publish = JobOperator(
+        task_id="publish",
+        module="pipelines",
+        command="publish",
+        options=INTERVAL,
+        emits=FEATURES,
+        partition_key="{{ params.namespace }}|{{ ti.xcom_pull(task_ids='ingest')['cutoff'] }}",
+        doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
+    )
+    ingest >> [features, embeddings, registry]
+    [features, registry] >> materialize
+    [materialize, embeddings] >> publish

@@ -1,0 +1,54 @@
+"""Roll a verdict out.
+
+Started by the asset **verdict**. `verdict` stops the run, visibly and with the reason, unless the gates said *promote*.
+`publish` puts the SavedModel beside the served one, `replay` sends it requests with known answers, `promote` makes it
+the one that is served and moves the aliases `champion` and `previous`. Whatever fails, the old version keeps serving.
+"""
+
+from airflow.sdk import DAG, Param, PartitionedAssetTimetable
+
+from dags._jobs import JobOperator
+from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, VERDICT
+
+STEPS = {
+    "verdict": "Go on only if the gates said promote; otherwise the reason stands here.",
+    "publish": "Verified SavedModel → model server, loaded beside the served version.",
+    "replay": "Golden requests: the new version must give the scores that the model plane wrote down.",
+    "promote": "The served version, the release manifest, and the aliases champion and previous.",
+}
+
+with DAG(
+    dag_id="model_rollout",
+    schedule=PartitionedAssetTimetable(assets=VERDICT),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=["kestrel", "serving"],
+    doc_md=__doc__,
+    user_defined_macros=MACROS,
+    params={
+        "namespace": NAMESPACE_PARAM,
+        "version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Version",
+            description="Registered version to roll out. Only for runs by hand: the verdict brings its own.",
+        ),
+    },
+):
+    previous = None
+    for step, meaning in STEPS.items():
+        task = JobOperator(
+            task_id=step,
+            module="serving.rollout",
+            command=step,
+            options={
+                "namespace": "{{ partition_key.split('|')[0] if partition_key else params.namespace }}",
+                "version": "{{ verdict_version(triggering_asset_events, params) }}",
+            },
+            doc_md=meaning,
+        )
+        if previous:
+            previous >> task
+        previous = task

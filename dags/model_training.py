@@ -1,0 +1,88 @@
+"""Train, evaluate, judge.
+
+Started by the asset **features**. `training_set` joins every label to the features strictly before it; DeepFM (the
+candidate) and logistic regression (a baseline) are trained; `evaluate` measures them, the champion and the simple
+baselines on the same later window; `serving_check` compares a model server's scores with the offline ones; `gate`
+decides, registers the version with the alias `candidate`, and sends the asset **verdict**.
+
+The run ends green whatever the verdict: a rejection is a result. The report lies in the MLflow run.
+"""
+
+from airflow.sdk import DAG, Param, PartitionedAssetTimetable
+
+from dags._jobs import JobOperator
+from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, VERDICT
+
+NAMESPACE = "{{ partition(partition_key, params).namespace }}"
+FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
+RUN = {
+    "namespace": NAMESPACE,
+    "training-set": "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}",
+    "run-key": "{{ run_key(run_id) }}",
+}
+
+with DAG(
+    dag_id="model_training",
+    schedule=PartitionedAssetTimetable(assets=FEATURES),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=["kestrel", "model"],
+    doc_md=__doc__,
+    user_defined_macros=MACROS,
+    params={
+        "namespace": NAMESPACE_PARAM,
+        "cutoff": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Cutoff",
+            description="Train on events before this midnight UTC. Only for runs by hand: the asset brings its own.",
+        ),
+    },
+):
+    training_set = JobOperator(
+        task_id="training_set",
+        module="pipelines",
+        command="training-set",
+        options={"namespace": NAMESPACE, "cutoff": "{{ format_cutoff(partition(partition_key, params).cutoff) }}"},
+        doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
+    )
+    train = [
+        JobOperator(
+            task_id=f"train_{model}",
+            module="models",
+            command="train",
+            options={**RUN, "model": model},
+            doc_md=f"Fit `{model}` and log it as an MLflow run.",
+        )
+        for model in ("deepfm", "lr")
+    ]
+    evaluate = JobOperator(
+        task_id="evaluate",
+        module="models",
+        command="evaluate",
+        options=RUN,
+        doc_md="Candidate, champion and baselines on the same test window.",
+    )
+    serving_check = JobOperator(
+        task_id="serving_check",
+        module="serving.model_server",
+        command="check",
+        options={
+            "saved-model": f"{FOLDER}/deepfm/saved_model",
+            "golden": f"{FOLDER}/golden.json",
+            "out": f"{FOLDER}/serving_check.json",
+        },
+        doc_md="A model server on a private port: do its scores equal the offline ones, and how fast is it?",
+    )
+    gate = JobOperator(
+        task_id="gate",
+        module="models",
+        command="gate",
+        options=RUN,
+        emits=VERDICT,
+        partition_key="{{ partition(partition_key, params) }}",
+        doc_md="Promote, tie or reject, with the report in MLflow.",
+    )
+    training_set >> train >> evaluate >> serving_check >> gate

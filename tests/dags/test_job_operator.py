@@ -1,0 +1,128 @@
+"""How a job's end becomes a task's state. The jobs here are real processes."""
+
+import json
+import os
+import sys
+import time
+from threading import Thread
+
+import psutil
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from dags._jobs import JobOperator
+from dags._policy import FEATURES, run_key
+from feature_repo.contracts.exit_codes import ExitCode
+
+
+class OutletEvent:
+    """Records what the operator does to Airflow's outlet event."""
+
+    def __init__(self):
+        self.partitions, self.extra = [], {}
+
+    def add_partitions(self, key):
+        self.partitions.append(key)
+
+
+class TaskInstance:
+    """Records what the operator pushes."""
+
+    def __init__(self):
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def context():
+    return {"outlet_events": {FEATURES: OutletEvent()}, "ti": TaskInstance()}
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A module of the given code, run by the operator as any plane's job is."""
+
+    def build(code, **arguments):
+        (tmp_path / "stand_in_job.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setenv("KESTREL_PYTHON", sys.executable)
+        return JobOperator(task_id="job", module="stand_in_job", command="run", options={}, **arguments)
+
+    return build
+
+
+def test_last_line_of_output_is_the_result_and_the_asset_gets_it_with_the_partition(job, context):
+    operator = job(
+        "import sys; print('noise'); print('log', file=sys.stderr); print('{\"rows\": 3}')",
+        emits=FEATURES,
+        partition_key="a|b",
+    )
+    assert operator.execute(context) == {"rows": 3}
+    event = context["outlet_events"][FEATURES]
+    assert event.partitions == ["a|b"]
+    assert event.extra == {"rows": 3}
+
+
+@pytest.mark.parametrize("code", [ExitCode.REJECTED, ExitCode.SUPERSEDED])
+def test_rejected_and_superseded_are_skipped_with_the_reason_and_emit_nothing(job, context, code):
+    operator = job(f"import sys; print('AUC fell', file=sys.stderr); sys.exit({code.value})", emits=FEATURES)
+    with pytest.raises(AirflowSkipException, match="AUC fell"):
+        operator.execute(context)
+    assert context["ti"].pushed == {"reason": "AUC fell"}
+    assert context["outlet_events"][FEATURES].partitions == []
+
+
+@pytest.mark.parametrize("code", [ExitCode.TERMINAL, ExitCode.USAGE, 3])
+def test_terminal_ends_are_not_retried_and_carry_the_last_words(job, context, code):
+    operator = job(f"import sys; print('no column rating', file=sys.stderr); sys.exit({int(code)})")
+    with pytest.raises(AirflowFailException, match="no column rating"):
+        operator.execute(context)
+
+
+@pytest.mark.parametrize("end", [f"sys.exit({ExitCode.TRANSIENT.value})", "os.kill(os.getpid(), 9)", "sys.exit(143)"])
+def test_transient_ends_and_signals_are_retried(job, context, end):
+    operator = job(f"import os, sys; {end}")
+    with pytest.raises(AirflowException) as error:
+        operator.execute(context)
+    assert not isinstance(error.value, AirflowFailException | AirflowSkipException)
+
+
+def test_killing_the_task_ends_the_jobs_whole_process_group(job, context, tmp_path):
+    pids = tmp_path / "pids"
+    code = (
+        "import json, os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(pids)!r} + '.part', 'w').write(json.dumps([os.getpid(), child.pid]))\n"
+        f"os.rename({str(pids)!r} + '.part', {str(pids)!r})\n"
+        "time.sleep(600)\n"
+    )
+    operator = job(code)
+    errors = []
+
+    def run():
+        try:
+            operator.execute(context)
+        except AirflowException as error:
+            errors.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not pids.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes = [psutil.Process(pid) for pid in json.loads(pids.read_text())]
+    operator.on_kill()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert errors
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+
+
+def test_run_key_is_a_folder_name_that_stays_the_same():
+    key = run_key("asset_triggered__1998-04-23T00:00:00+00:00_a/../B")
+    assert key == run_key("asset_triggered__1998-04-23T00:00:00+00:00_a/../B")
+    assert os.sep not in key
+    assert ".." not in key

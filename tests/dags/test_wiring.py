@@ -1,0 +1,196 @@
+"""The DAGs as Airflow loads them: graphs, schedules, forms and the command lines they come to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from feature_repo.contracts.intervals import PartitionKey
+
+DAGS = Path(__file__).parents[2] / "dags"
+INTERVAL = "ml-100k|1998-04-23T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def dags():
+    bag = DagBag(dag_folder=str(DAGS))
+    assert not bag.import_errors
+    return bag.dags
+
+
+def edges(dag):
+    return {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+
+
+def test_folder_holds_the_dags_and_nothing_that_airflow_mistakes_for_one(dags):
+    assert set(dags) == {"feature_refresh", "model_training", "model_rollout"}
+
+
+def test_feature_refresh_graph(dags):
+    assert edges(dags["feature_refresh"]) == {
+        ("ingest", "features"),
+        ("ingest", "embeddings"),
+        ("ingest", "registry"),
+        ("features", "materialize"),
+        ("registry", "materialize"),
+        ("materialize", "publish"),
+        ("embeddings", "publish"),
+    }
+
+
+def test_model_training_graph(dags):
+    assert edges(dags["model_training"]) == {
+        ("training_set", "train_deepfm"),
+        ("training_set", "train_lr"),
+        ("train_deepfm", "evaluate"),
+        ("train_lr", "evaluate"),
+        ("evaluate", "serving_check"),
+        ("serving_check", "gate"),
+    }
+
+
+def test_model_rollout_graph(dags):
+    assert edges(dags["model_rollout"]) == {("verdict", "publish"), ("publish", "replay"), ("replay", "promote")}
+
+
+def test_assets_link_the_dags(dags):
+    def listens(dag):
+        return dags[dag].timetable.asset_condition.name
+
+    assert [asset.name for asset in dags["feature_refresh"].get_task("publish").outlets] == ["features"]
+    assert listens("model_training") == "features"
+    assert [asset.name for asset in dags["model_training"].get_task("gate").outlets] == ["verdict"]
+    assert listens("model_rollout") == "verdict"
+
+
+def test_only_the_publishing_tasks_emit(dags):
+    emitting = {task.task_id for dag in dags.values() for task in dag.tasks if task.outlets}
+    assert emitting == {"publish", "gate"}
+
+
+def test_every_dag_and_task_is_documented_and_every_param_has_a_form_entry(dags):
+    for dag in dags.values():
+        assert dag.doc_md
+        assert dag.owner == "kestrel"
+        assert all(task.doc_md for task in dag.tasks)
+        for name in dag.params:
+            param = dag.params.get_param(name)
+            assert param.description, f"{dag.dag_id}.{name}"
+            assert param.schema.get("title"), f"{dag.dag_id}.{name}"
+            param.resolve()
+
+
+@pytest.mark.parametrize("bad", ["", "ML", "../up", "a b", "-a"])
+def test_form_refuses_a_bad_namespace(dags, bad):
+    with pytest.raises(Exception, match="does not match"):
+        dags["feature_refresh"].params.get_param("namespace").resolve(bad)
+
+
+def rendered(task, **context):
+    task = task.prepare_for_execution()
+    context = {
+        "params": {"namespace": "ml-100k", "cutoff": None, "start": None, "clock": None, **context.pop("params", {})},
+        **context,
+    }
+    task.render_template_fields(context, jinja_env=task.dag.get_template_env())
+    return task
+
+
+class TaskInstance:
+    """What the templates ask of Airflow's task instance."""
+
+    def __init__(self, **results):
+        self.results = results
+
+    def xcom_pull(self, task_ids):
+        return self.results[task_ids]
+
+
+def test_ingest_passes_a_hostile_value_as_one_argument_and_leaves_out_what_is_empty(dags):
+    hostile = 'x\'; rm -rf $(HOME) "`id`" &'
+    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": hostile})
+    assert task.arguments()[1:] == ["-m", "pipelines", "ingest", "--namespace", "ml-100k", "--source", hostile]
+
+
+@pytest.mark.parametrize(
+    ("params", "context", "expected"),
+    [
+        ({"cutoff": "1998-01-01"}, {}, "1998-01-01T00:00:00Z"),
+        ({"cutoff": None}, {"data_interval_end": PartitionKey.parse(INTERVAL).cutoff}, "1998-04-23"),
+    ],
+)
+def test_cutoff_is_the_forms_else_the_end_of_the_scheduled_interval(dags, params, context, expected):
+    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": "s", **params}, **context)
+    assert task.options["cutoff"] == expected
+
+
+def test_interval_found_by_ingest_travels_through_the_run_and_into_the_asset(dags):
+    ti = TaskInstance(ingest={"cutoff": "1998-04-23T00:00:00Z"})
+    task = rendered(dags["feature_refresh"].get_task("publish"), ti=ti)
+    assert task.options == {"namespace": "ml-100k", "cutoff": "1998-04-23T00:00:00Z"}
+    assert task.partition_key == INTERVAL
+
+
+def test_training_takes_namespace_and_cutoff_from_the_assets_partition(dags):
+    key = "other|1999-01-01T00:00:00Z"
+    task = rendered(dags["model_training"].get_task("training_set"), partition_key=key)
+    assert task.options == {"namespace": "other", "cutoff": "1999-01-01T00:00:00Z"}
+
+
+def test_training_by_hand_takes_them_from_the_form_or_says_what_is_missing(dags):
+    training_set = dags["model_training"].get_task("training_set")
+    assert (
+        rendered(training_set, partition_key=None, params={"cutoff": "1998-04-23"}).options["cutoff"]
+        == "1998-04-23T00:00:00Z"
+    )
+    with pytest.raises(ValueError, match="fill in 'Cutoff'"):
+        rendered(training_set, partition_key=None)
+
+
+def test_serving_check_looks_into_the_runs_own_folder(dags, monkeypatch):
+    monkeypatch.setenv("KESTREL_STATE", "/state")
+    task = rendered(
+        dags["model_training"].get_task("serving_check"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00"
+    )
+    folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
+    assert task.options == {
+        "saved-model": f"{folder}/deepfm/saved_model",
+        "golden": f"{folder}/golden.json",
+        "out": f"{folder}/serving_check.json",
+    }
+
+
+def test_rollout_takes_the_version_from_the_verdict_that_triggered_it(dags):
+    from dags._policy import VERDICT
+
+    class Event:
+        extra = {"version": "7"}  # noqa: RUF012 - a stand-in for Airflow's event
+
+    for task in dags["model_rollout"].tasks:
+        options = rendered(task, partition_key=INTERVAL, triggering_asset_events={VERDICT: [Event()]}).options
+        assert options == {"namespace": "ml-100k", "version": "7"}
+
+
+def test_rollout_by_hand_needs_a_version(dags):
+    task = dags["model_rollout"].get_task("verdict")
+    assert (
+        rendered(task, partition_key=None, triggering_asset_events={}, params={"version": 3}).options["version"] == "3"
+    )
+    with pytest.raises(ValueError, match="fill in 'Version'"):
+        rendered(task, partition_key=None, triggering_asset_events={})
+
+
+def test_refresh_is_scheduled_by_setting():
+    code = "from dags.feature_refresh import DAG; from dags._policy import refresh_schedule; print(refresh_schedule())"
+    scheduled = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KESTREL_REFRESH_CRON": "30 2 * * *"},
+        cwd=DAGS.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "CronDataIntervalTimetable" in scheduled.stdout
