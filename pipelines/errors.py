@@ -1,0 +1,46 @@
+"""What can go wrong in the data plane, and whether another try may help.
+
+    JobError                        terminal
+    ├── SourceError                 a source file or folder is not what its layout says
+    │   └── QuarantineLimitError    too many of its rows were refused
+    ├── CorruptDatasetError         files of a stored table do not match its manifest
+    └── TransientError              worth another try
+        ├── DatasetLockedError      another job is writing the table
+        └── DatasetChangedError     another job rewrote the table while it was read
+"""
+
+from __future__ import annotations
+
+from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError, TransientError
+
+__all__ = [
+    "CorruptDatasetError",
+    "DatasetChangedError",
+    "DatasetLockedError",
+    "JobError",
+    "QuarantineLimitError",
+    "RejectedError",
+    "SourceError",
+    "SupersededError",
+    "TransientError",
+]
+
+
+class SourceError(JobError):
+    """A source cannot be read as a whole. The message names file, line, column, expected and received."""
+
+
+class QuarantineLimitError(SourceError):
+    """More rows of a source file were refused than the settings allow."""
+
+
+class CorruptDatasetError(JobError):
+    """The files of a stored table do not match its manifest, and nobody is writing it: its job has to run again."""
+
+
+class DatasetLockedError(TransientError):
+    """Another job holds the lock of a stored table."""
+
+
+class DatasetChangedError(TransientError):
+    """A stored table changed while it was being read."""

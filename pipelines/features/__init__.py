@@ -1,0 +1,1 @@
+"""What is computed about users and items, on Spark."""

@@ -1,0 +1,1 @@
+"""Where the data plane meets files and engines."""

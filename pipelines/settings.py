@@ -1,0 +1,59 @@
+"""The data plane's settings: the process environment first, then the state folder's settings.env."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Gt, Lt
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.errors import JobError
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+Share = Annotated[float, Gt(0), Lt(1)]
+
+
+class Settings(BaseSettings):
+    """What the jobs of the data plane are told from outside. Made by `load_settings`, never changed."""
+
+    model_config = SettingsConfigDict(env_prefix="KESTREL_", frozen=True, extra="ignore")
+
+    state: Path = _REPOSITORY / ".kestrel"
+    """The folder that holds everything this project writes."""
+    redis_url: str = "redis://127.0.0.1:6390/0"
+    """The online store."""
+    java_home: Path | None = None
+    """A Java installation for Spark; without it, JAVA_HOME or the `java` on PATH is taken."""
+    spark_master: str = "local[*]"
+    """Where Spark runs."""
+    spark_driver_memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgKMG]$")] = "2g"
+    """Heap of the Spark driver, as Spark writes it."""
+    label_min_value: Annotated[float, Field(ge=0.5, le=5.0)] = 4.0
+    """An event of at least this value is a positive label."""
+    train_fraction: Share = 0.8
+    """Share of the events, by time, that is in train."""
+    valid_fraction: Share = 0.1
+    """Share of the events, by time, that follows train; the rest is test."""
+    refresh_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 24
+    """How often the online store is taken to be refreshed."""
+    quarantine_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of a source file's rows that may be refused."""
+
+
+def load_settings() -> Settings:
+    """Read the settings of this process; JobError names each setting that does not fit."""
+    state = Path(os.environ.get("KESTREL_STATE") or _REPOSITORY / ".kestrel").absolute()
+    file = state / "settings.env"
+    try:
+        return Settings(_env_file=file, state=state)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"KESTREL_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}, received {fault['input']!r}"
+            for fault in error.errors()
+        )
+        msg = f"settings do not fit: {faults}. Change them in the environment or in {file}"
+        raise JobError(msg) from error

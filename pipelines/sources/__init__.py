@@ -1,0 +1,1 @@
+"""The published layouts of MovieLens, each read into raw lines and raw rows."""
