@@ -1,0 +1,49 @@
+"""What can go wrong between a client and a model server.
+
+JobError
+├── ProtocolMissingError        the message classes were not generated
+├── CallError                   the server, or the way to it, refused a call (terminal)
+│   └── TransientCallError      and the same call may succeed in a minute; a TransientError, too
+└── TensorError                 a value that no tensor can carry
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.jobs import JobError, TransientError
+
+if TYPE_CHECKING:
+    import grpc
+
+
+class ProtocolMissingError(JobError):
+    """The descriptors were not collected yet, and the wheels that carry them are not installed."""
+
+
+class TensorError(JobError):
+    """A value does not fit a tensor, or a tensor's bytes do not fit its shape."""
+
+
+class CallError(JobError):
+    """A call ended with a status other than OK.
+
+    Attributes:
+        code: The gRPC status code.
+        details: The server's own words.
+        transient: Whether the same call may succeed in a minute.
+    """
+
+    transient = False
+
+    def __init__(self, message: str, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+class TransientCallError(CallError, TransientError):
+    """The server is not there, too slow or overloaded."""
+
+    exit_code = TransientError.exit_code
+    transient = True
