@@ -1,0 +1,270 @@
+"""Stored tables: Parquet partitions that change by rename, and the manifest that says what they hold.
+
+A table lies in one folder: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` where it is undivided, and
+`_manifest.json`, written last. A writer holds the table's lock, stages every changed partition beside its place, and
+only when all are complete renames them. A reader compares files with the manifest before it reads and the manifest with
+itself afterwards, so that it never works on half of a write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from feature_repo.contracts.places import DATASET_MANIFEST, PARTITION_FILE
+from feature_repo.contracts.publishing import file_sha256, read_json, replacing, sync_directory, write_json
+from pipelines.errors import CorruptDatasetError, DatasetChangedError, DatasetLockedError, JobError
+from pipelines.io.arrow import arrow_schema, conform, content_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from feature_repo.contracts.datasets import Dataset
+    from feature_repo.contracts.places import Namespace
+
+UNDIVIDED = "all"
+"""The name of the only partition of a table that is not partitioned."""
+_DATE_PREFIX = "event_date="
+_STAGING = ".staging"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition as the manifest describes it."""
+
+    rows: int
+    sha256: str
+    """Of the canonical content."""
+    file_sha256: str
+    """Of the file's bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The partitions of a table that a reader has checked, in the order of their names."""
+
+    dataset: Dataset
+    folder: Path
+    partitions: dict[str, Partition]
+
+    @property
+    def files(self) -> list[Path]:
+        """One Parquet file per partition."""
+        return [partition_file(self.folder, name) for name in self.partitions]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all partitions."""
+        return sum(partition.rows for partition in self.partitions.values())
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over names, rows and contents of the partitions."""
+        return partitions_sha256(self.partitions)
+
+    def read(self) -> pa.Table:
+        """Read everything into memory, in the canonical order."""
+        schema = arrow_schema(self.dataset)
+        return pa.concat_tables([schema.empty_table(), *(_read(file, schema) for file in self.files)])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A dataset of the lake or a feature view's table, in its place."""
+
+    dataset: Dataset
+    folder: Path
+    lock: Path
+    writer: str
+    """The command that writes it, for messages."""
+
+    def snapshot(self, *, before: datetime | None = None) -> Snapshot:
+        """Return the partitions of dates before `before` (default: all), after comparing files with the manifest.
+
+        Raises:
+            JobError: the table was never written.
+            DatasetChangedError: somebody is writing it right now.
+            CorruptDatasetError: a file is missing or has other bytes than the manifest says.
+        """
+        partitions = self._manifest()
+        chosen = {name: partition for name, partition in partitions.items() if is_before(name, before)}
+        for name, partition in chosen.items():
+            file = partition_file(self.folder, name)
+            if not file.is_file() or file_sha256(file) != partition.file_sha256:
+                self._explain_mismatch(file, partitions)
+        for file in unlisted_files(self.folder, partitions):
+            self._explain_mismatch(file, partitions)
+        return Snapshot(self.dataset, self.folder, chosen)
+
+    @contextmanager
+    def reading(self, *, before: datetime | None = None) -> Iterator[Snapshot]:
+        """Give a snapshot to a reader that takes its time; DatasetChangedError at the end if a writer came between."""
+        snapshot = self.snapshot(before=before)
+        yield snapshot
+        if any(self._manifest().get(name) != partition for name, partition in snapshot.partitions.items()):
+            msg = f"table {self.dataset.name} in {self.folder} was rewritten while it was read; run the job again"
+            raise DatasetChangedError(msg)
+
+    @contextmanager
+    def rewriting(self, replaces: Callable[[str], bool] = lambda _: True) -> Iterator[Writer]:
+        """Give a writer whose partitions are published when the block ends well; otherwise nothing changes.
+
+        Partitions whose names `replaces` accepts and which the writer does not get are removed; others stay.
+        """
+        with self.locked():
+            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+            (self.folder / _STAGING).mkdir(parents=True)
+            try:
+                existing = self._manifest() if (self.folder / DATASET_MANIFEST).exists() else {}
+                writer = Writer(self, existing)
+                yield writer
+                writer.publish(replaces)
+            finally:
+                shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the table's lock; the kernel frees it when the process dies. DatasetLockedError if somebody else does."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.lock, timeout=0):
+                yield
+        except Timeout as error:
+            msg = f"table {self.dataset.name}: another job is writing it (lock {self.lock}); try again when it is done"
+            raise DatasetLockedError(msg) from error
+
+    def _manifest(self) -> dict[str, Partition]:
+        path = self.folder / DATASET_MANIFEST
+        try:
+            record = cast("dict[str, dict[str, Any]]", read_json(path).get("partitions"))
+            return {name: Partition(**record[name]) for name in sorted(record)}
+        except FileNotFoundError as error:
+            msg = f"table {self.dataset.name}: expected {path}, found none; run `{self.writer}` first"
+            raise JobError(msg) from error
+        except (TypeError, KeyError, AttributeError) as error:
+            msg = f"{path}: not a table's manifest ({error}); remove the folder and run `{self.writer}`"
+            raise CorruptDatasetError(msg) from error
+
+    def _explain_mismatch(self, file: Path, seen: dict[str, Partition]) -> NoReturn:
+        try:
+            with self.locked():
+                changed = self._manifest() != seen
+        except DatasetLockedError:
+            changed = True
+        if changed:
+            msg = f"table {self.dataset.name} in {self.folder} is being rewritten; run the job again when it is done"
+            raise DatasetChangedError(msg)
+        received = "other bytes, or a file it does not name" if file.exists() else "no file"
+        msg = (
+            f"{file}: expected what {DATASET_MANIFEST} names, received {received}: a write was interrupted, or the file "
+            f"was changed by hand; run `{self.writer}`, which writes it anew"
+        )
+        raise CorruptDatasetError(msg)
+
+
+@dataclass(slots=True)
+class Writer:
+    """Takes partitions, stages what is new, publishes all at once."""
+
+    table: StoredTable
+    existing: dict[str, Partition]
+    staged: dict[str, Partition] = field(default_factory=dict)
+    partitions: dict[str, Partition] = field(default_factory=dict)
+    """What the table holds, known once it is published."""
+    changed: list[str] = field(default_factory=list)
+    """Names of the partitions that were written or removed, known once they are published."""
+
+    def add(self, name: str, rows: pa.Table) -> None:
+        """Stage one partition, unless the table has the same content already."""
+        if name in self.staged:
+            msg = f"table {self.table.dataset.name}: partition {name} came twice; rows must come in order of their dates"
+            raise JobError(msg)
+        rows = conform(rows, self.table.dataset)
+        content = content_sha256(rows)
+        existing = self.existing.get(name)
+        file = partition_file(self.table.folder, name)
+        if existing and existing.sha256 == content and file.is_file() and file_sha256(file) == existing.file_sha256:
+            self.staged[name] = existing
+            return
+        part = self._part(name)
+        with replacing(part) as path:
+            pq.write_table(rows, path, compression="zstd", row_group_size=1 << 17)
+        self.staged[name] = Partition(rows.num_rows, content, file_sha256(part))
+
+    def publish(self, replaces: Callable[[str], bool]) -> None:
+        """Rename what was staged into its place, remove what is stale, and write the manifest."""
+        kept = {name: partition for name, partition in self.existing.items() if not replaces(name)}
+        if kept.keys() & self.staged.keys():
+            msg = f"table {self.table.dataset.name}: partitions outside the interval: {sorted(kept.keys() & self.staged.keys())}"
+            raise JobError(msg)
+        written = [name for name in self.staged if self._part(name).exists()]
+        stale = [name for name in self.existing if name not in kept and name not in self.staged]
+        for name in written:
+            target = partition_file(self.table.folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._part(name).replace(target)
+            sync_directory(target.parent)
+        self.partitions = dict(sorted({**kept, **self.staged}.items()))
+        for file in unlisted_files(self.table.folder, self.partitions):
+            file.unlink()
+            if file.parent != self.table.folder:
+                file.parent.rmdir()
+        manifest = self.table.folder / DATASET_MANIFEST
+        if self.partitions != self.existing or not manifest.exists():
+            write_json(manifest, {"partitions": {name: asdict(item) for name, item in self.partitions.items()}})
+        self.changed = sorted({*written, *stale})
+
+    def _part(self, name: str) -> Path:
+        return self.table.folder / _STAGING / f"{name}.parquet"
+
+
+def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:
+    """Return a dataset of the lake."""
+    return StoredTable(
+        dataset, place.dataset(dataset.name), place.locks / f"lake-{dataset.name}.lock", "python -m pipelines ingest"
+    )
+
+
+def partition_name(day: date) -> str:
+    """Return the name of a day's partition: `event_date=1998-04-22`."""
+    return f"{_DATE_PREFIX}{day.isoformat()}"
+
+
+def partition_file(folder: Path, name: str) -> Path:
+    """Return the file of a partition."""
+    return folder / PARTITION_FILE if name == UNDIVIDED else folder / name / PARTITION_FILE
+
+
+def unlisted_files(folder: Path, partitions: Collection[str]) -> list[Path]:
+    """Return partition files that `partitions` does not name: stale ones, or what a killed writer left behind."""
+    listed = {partition_file(folder, name) for name in partitions}
+    found = [*folder.glob(PARTITION_FILE), *folder.glob(f"{_DATE_PREFIX}*/{PARTITION_FILE}")]
+    return sorted(file for file in found if file not in listed)
+
+
+def is_before(name: str, cutoff: datetime | None) -> bool:
+    """Tell whether a partition's day lies before `cutoff`, a midnight; an undivided table's only partition always does."""
+    return cutoff is None or name == UNDIVIDED or name < partition_name(cutoff.date())
+
+
+def partitions_sha256(partitions: dict[str, Partition]) -> str:
+    """Return one SHA-256 over names, rows and contents."""
+    lines = (f"{name}\0{part.rows}\0{part.sha256}\n" for name, part in sorted(partitions.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _read(file: Path, schema: pa.Schema) -> pa.Table:
+    table = pq.ParquetFile(file).read()
+    if not table.schema.equals(schema):
+        msg = f"{file}: expected the columns {schema.to_string()}, received {table.schema.to_string()}"
+        raise CorruptDatasetError(msg)
+    return table

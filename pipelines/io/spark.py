@@ -1,0 +1,107 @@
+"""The Spark session, and contract → StructType."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    FloatType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+from feature_repo.contracts.columns import Column, Dtype
+from pipelines.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame
+
+    from feature_repo.contracts.datasets import Dataset
+    from pipelines.io.lake import Snapshot
+    from pipelines.settings import Settings
+
+_TYPES: dict[Dtype, DataType] = {
+    Dtype.STRING: StringType(),
+    Dtype.INT64: LongType(),
+    Dtype.FLOAT32: FloatType(),
+    Dtype.TIMESTAMP: TimestampType(),
+}
+_LOCAL_SHUFFLE_PARTITIONS = 4
+
+
+def spark_type(column: Column) -> DataType:
+    """Return the Spark type of a column."""
+    scalar = _TYPES[column.dtype]
+    return ArrayType(scalar, containsNull=False) if column.length else scalar
+
+
+def spark_schema(dataset: Dataset) -> StructType:
+    """Return the schema of a dataset: its columns in their order."""
+    return StructType([StructField(column.name, spark_type(column), column.nullable) for column in dataset.columns])
+
+
+def read_snapshot(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
+    """Read the files of a snapshot, and no others, with the schema of its dataset."""
+    schema = spark_schema(snapshot.dataset)
+    if not snapshot.partitions:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).parquet(*map(str, snapshot.files))
+
+
+@contextmanager
+def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
+    """Give a session for one job, and stop it. JobError where there is no Java to run it."""
+    _provide_java(settings)
+    os.environ.update(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable)
+    local = settings.spark_master.startswith("local")
+    with tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch:
+        options = {
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+            "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
+            "spark.sql.warehouse.dir": f"{scratch}/warehouse",
+            "spark.driver.memory": settings.spark_driver_memory,
+        }
+        if local:
+            os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+            options |= {
+                "spark.local.dir": scratch,
+                "spark.driver.host": "127.0.0.1",
+                "spark.driver.bindAddress": "127.0.0.1",
+                "spark.sql.shuffle.partitions": str(_LOCAL_SHUFFLE_PARTITIONS),
+                "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+            }
+        builder = SparkSession.builder.master(settings.spark_master).appName(name)
+        session = builder.config(map=options).getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        try:
+            yield session
+        finally:
+            session.stop()
+
+
+def _provide_java(settings: Settings) -> None:
+    """Point JAVA_HOME at the settings' Java; without one, Spark's launcher takes JAVA_HOME or the `java` on PATH."""
+    if settings.java_home is not None:
+        if not (settings.java_home / "bin" / "java").exists():
+            msg = f"KESTREL_JAVA_HOME: expected bin/java below {settings.java_home}, found none; run `make setup`"
+            raise JobError(msg)
+        os.environ["JAVA_HOME"] = str(settings.java_home)
+    elif "JAVA_HOME" not in os.environ and shutil.which("java") is None:
+        msg = "Spark needs Java 17 or later: no KESTREL_JAVA_HOME, no JAVA_HOME and no `java` on PATH; set one of them"
+        raise JobError(msg)
