@@ -16,9 +16,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-    "Mystery Romance Sci-Fi Thriller War Western"
-).split()
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
 _OCCUPATIONS = ("administrator", "artist", "educator", "engineer", "librarian", "programmer", "student", "writer")
 _FIRST = int(datetime(1997, 9, 20, tzinfo=UTC).timestamp())
 _LAST = int(datetime(1998, 4, 22, tzinfo=UTC).timestamp())
@@ -99,8 +116,8 @@ def _write_items(folder: Path, rng: np.random.Generator, flags: np.ndarray) -> N
 
 
 def _write_users(folder: Path, rng: np.random.Generator, users: int) -> None:
-    lines = [
-        f"{user}|{rng.integers(14, 70)}|{rng.choice(['M', 'F'])}|{rng.choice(_OCCUPATIONS)}|{rng.integers(10000, 99999)}\n"
-        for user in range(1, users + 1)
-    ]
+    ages, genders = rng.integers(14, 70, users), rng.choice(["M", "F"], users)
+    occupations, zip_codes = rng.choice(_OCCUPATIONS, users), rng.integers(10000, 99999, users)
+    people = zip(range(1, users + 1), ages, genders, occupations, zip_codes, strict=True)
+    lines = ["|".join(map(str, person)) + "\n" for person in people]
     (folder / "u.user").write_text("".join(lines), encoding="latin-1")
