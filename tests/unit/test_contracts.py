@@ -1,0 +1,117 @@
+"""Declarations that make no sense fail where they are made; hashes move with what they stand for."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.datasets import EVENTS, Dataset
+from feature_repo.contracts.features import RANKING_FEATURES, USER_ACTIVITY, FeatureService
+from feature_repo.contracts.intervals import (
+    PartitionKey,
+    check_namespace,
+    feast_project,
+    format_cutoff,
+    model_name,
+    parse_cutoff,
+)
+from feature_repo.contracts.signatures import RANKING, Scope
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        {"name": "User"},
+        {"name": ""},
+        {"length": -2},
+        {"encoding": Encoding.VOCABULARY},
+        {"vocabulary": "item"},
+        {"dtype": Dtype.INT64, "missing": 0, "encoding": Encoding.VOCABULARY, "vocabulary": "item"},
+        {"encoding": Encoding.STANDARD},
+        {"missing": 0},
+        {"dtype": Dtype.FLOAT32, "missing": ""},
+    ],
+)
+def test_a_column_that_makes_no_sense_fails_when_declared(declaration):
+    with pytest.raises(ValueError, match="column"):
+        Column(**{"name": "a", "dtype": Dtype.STRING, "meaning": "m", **declaration})
+
+
+def test_a_dataset_refuses_keys_that_are_no_columns_and_columns_declared_twice():
+    with pytest.raises(ValueError, match="'nobody' is not among its columns"):
+        replace(EVENTS, key=("nobody",))
+    with pytest.raises(ValueError, match="declared twice"):
+        Dataset("d", (EVENTS.columns[0], EVENTS.columns[0]), (), (), partitioned_by_event_date=False, meaning="m")
+
+
+def test_a_service_refuses_two_features_of_one_name():
+    with pytest.raises(ValueError, match="occurs twice"):
+        FeatureService("twice", (USER_ACTIVITY, replace(USER_ACTIVITY, name="again")))
+
+
+def test_a_changed_feature_renames_its_view_and_changes_no_other_features_hash():
+    count = next(column for column in USER_ACTIVITY.features if column.name == "user_rating_count")
+    features = tuple(replace(column, revision=2) if column is count else column for column in USER_ACTIVITY.features)
+    changed = replace(USER_ACTIVITY, features=features)
+    assert changed.view_name != USER_ACTIVITY.view_name
+    moved = {c.name for c in features if changed.feature_hash(c.name) != USER_ACTIVITY.feature_hash(c.name)}
+    assert moved == {"user_rating_count"}
+
+
+def test_a_changed_parameter_changes_the_view_and_a_changed_meaning_does_not():
+    assert replace(USER_ACTIVITY, parameters={"last_items": 11}).view_name != USER_ACTIVITY.view_name
+    reworded = tuple(replace(column, meaning="other words") for column in USER_ACTIVITY.features)
+    assert replace(USER_ACTIVITY, features=reworded).view_name == USER_ACTIVITY.view_name
+
+
+def test_ranking_signature_takes_each_feature_of_its_service_once_and_says_whom_it_describes():
+    names = [column.name for column in RANKING.input_columns]
+    assert len(set(names)) == len(names)
+    assert set(names) == {"item_id"} | {column.name for column in RANKING_FEATURES.columns}
+    assert all(column.name.startswith("user_") for column in RANKING.scoped(Scope.USER))
+    assert all(column.name.startswith("item_") for column in RANKING.scoped(Scope.ITEM))
+
+
+def test_every_model_input_has_a_value_for_missing():
+    assert all(column.missing is not None for column in RANKING.input_columns)
+
+
+@pytest.mark.parametrize(
+    "text", ["1998-04-23", "1998-04-23T00:00:00Z", "1998-04-23T00:00:00+00:00", "1998-04-23T02:00:00+02:00"]
+)
+def test_cutoffs_are_midnights_in_utc(text):
+    assert parse_cutoff(text) == datetime(1998, 4, 23, tzinfo=UTC)
+    assert format_cutoff(parse_cutoff(text)) == "1998-04-23T00:00:00Z"
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "1998-04-23T01:00:00Z", "1998-13-01", "1998-04-23T00:00:00+02:00"])
+def test_anything_else_is_refused_with_what_was_expected(text):
+    with pytest.raises(ValueError, match=r"cutoff .*: expected"):
+        parse_cutoff(text)
+
+
+@given(st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), st.dates())
+def test_a_partition_key_reads_what_it_wrote(namespace, day):
+    key = PartitionKey(namespace, datetime(day.year, day.month, day.day, tzinfo=UTC))
+    if day.year >= 1000:
+        assert PartitionKey.parse(str(key)) == key
+
+
+@pytest.mark.parametrize("text", ["", "ml-100k", "|1998-04-23", "ML|1998-04-23", "ml-100k|noon"])
+def test_a_bad_partition_key_is_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        PartitionKey.parse(text)
+
+
+@pytest.mark.parametrize("name", ["", "ML", "a_b", "-a", "a-", "../x", "a" * 49, "a/b", "a\n"])
+def test_a_namespace_can_neither_leave_its_folder_nor_break_a_name(name):
+    with pytest.raises(ValueError, match="namespace"):
+        check_namespace(name)
+
+
+def test_names_of_two_namespaces_never_meet():
+    assert model_name("ml-100k", "ranking") == "ml-100k.ranking"
+    assert feast_project("ml-100k") == "ml_100k"

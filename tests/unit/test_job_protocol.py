@@ -1,0 +1,63 @@
+"""How a job ends, seen from outside: real processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feature_repo.contracts.exit_codes import ExitCode, is_transient
+from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError, TransientError, exit_code_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(body):
+    code = f"from feature_repo.contracts.jobs import *\nimport errno, logging\ndef job():\n    {body}\nrun_job(job)"
+    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_the_result_is_the_last_line_and_logs_go_elsewhere():
+    done = run("print('progress'); logging.info('log'); return {'rows': 3}")
+    assert done.returncode == ExitCode.OK
+    assert json.loads(done.stdout.splitlines()[-1]) == {"rows": 3}
+    assert "log" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("JobError('no')", ExitCode.TERMINAL),
+        ("TransientError('no')", ExitCode.TRANSIENT),
+        ("RejectedError('no')", ExitCode.REJECTED),
+        ("SupersededError('no')", ExitCode.SUPERSEDED),
+        ("ConnectionRefusedError('no')", ExitCode.TRANSIENT),
+        ("TimeoutError('no')", ExitCode.TRANSIENT),
+        ("OSError(errno.ENOSPC, 'no')", ExitCode.TRANSIENT),
+        ("OSError(errno.EACCES, 'no')", ExitCode.TERMINAL),
+        ("KeyError('no')", ExitCode.TERMINAL),
+    ],
+)
+def test_every_error_has_its_exit_code_and_the_reason_is_the_last_word(error, code):
+    done = run(f"raise {error}")
+    assert done.returncode == code
+    assert "no" in done.stderr.splitlines()[-1]
+
+
+def test_a_jobs_own_error_shows_no_traceback_and_a_bug_does():
+    assert "Traceback" not in run("raise JobError('file a: expected b')").stderr
+    assert "Traceback" in run("raise KeyError('bug')").stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [(0, False), (1, False), (2, False), (10, False), (11, False), (75, True), (137, True), (143, True), (-9, True)],
+)
+def test_only_the_transient_code_and_signals_are_worth_another_try(status, transient):
+    assert is_transient(status) is transient
+
+
+def test_errors_know_their_codes():
+    codes = {exit_code_of(error("x")) for error in (JobError, TransientError, RejectedError, SupersededError)}
+    assert len(codes) == 4

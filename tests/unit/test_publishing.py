@@ -1,0 +1,120 @@
+"""Nothing half-written is ever read, whatever ends the writer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feature_repo.contracts.manifests import Decision, OnlineSnapshot, Verdict
+from feature_repo.contracts.publishing import (
+    CorruptRecordError,
+    publishing_directory,
+    read_json,
+    replacing,
+    tree_sha256,
+    write_json,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+VERDICT = Verdict(
+    "ml-100k", "ranking", "3", "run", Decision.TIE, "no difference", "2", [{"name": "auc", "figure": 0.7}]
+)
+
+
+def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), replacing(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("moment", ["before", "inside"])
+def test_a_killed_writer_leaves_the_old_file(tmp_path, moment):
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom feature_repo.contracts.publishing import replacing\n"
+        "with replacing(Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half' if sys.argv[2] == 'inside' else '')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(path), moment], cwd=REPOSITORY, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), publishing_directory(tmp_path / "v1") as part:
+        (part / "a").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with publishing_directory(tmp_path / "v1") as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a").write_text("whole")
+    assert (tmp_path / "v1" / "sub" / "a").read_text() == "whole"
+
+
+def test_a_directory_that_exists_is_kept(tmp_path):
+    for text in ("first", "second"):
+        with publishing_directory(tmp_path / "v1") as part:
+            (part / "a").write_text(text)
+    assert (tmp_path / "v1" / "a").read_text() == "first"
+
+
+def test_tree_checksum_sees_names_and_bytes_but_no_times_and_no_order(tmp_path):
+    def tree(name, files):
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        return tree_sha256(tmp_path / name)
+
+    reference = tree("a", {"x": "1", "y/z": "2"})
+    assert tree("b", {"y/z": "2", "x": "1"}) == reference
+    os.utime(tmp_path / "b" / "x", (0, 0))
+    assert tree_sha256(tmp_path / "b") == reference
+    assert tree("c", {"x": "1", "y/w": "2"}) != reference
+    assert tree("d", {"x": "1", "y/z": "3"}) != reference
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"'])
+def test_a_record_that_is_none_is_named(tmp_path, text):
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(CorruptRecordError, match=r"record\.json: expected a JSON object"):
+        read_json(path)
+
+
+def test_manifests_read_what_they_wrote_and_equal_records_are_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        VERDICT.write(tmp_path / name)
+    assert Verdict.read(tmp_path / "a") == VERDICT
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reason": None}, "field reason: expected str, received None"),
+        ({"extra": 1}, r"unknown fields \['extra'\]"),
+        ({"gates": {}}, "field gates: expected list"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_says_which_field(tmp_path, change, message):
+    VERDICT.write(tmp_path / "v.json")
+    record = json.loads((tmp_path / "v.json").read_text())
+    write_json(tmp_path / "v.json", record | change)
+    with pytest.raises(CorruptRecordError, match=message):
+        Verdict.read(tmp_path / "v.json")
+
+
+def test_another_records_file_is_refused(tmp_path):
+    VERDICT.write(tmp_path / "v.json")
+    with pytest.raises(CorruptRecordError, match="not a OnlineSnapshot: missing fields"):
+        OnlineSnapshot.read(tmp_path / "v.json")
