@@ -1,0 +1,51 @@
+# Kestrel on one machine. `make help` lists what there is; the work is done by infra/local.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON_ENV := .venv/bin/python
+LOCAL := $(PYTHON_ENV) -m infra.local
+
+# Only what stands on make's own command line counts: DATA and NAMESPACE are common names in an environment.
+given = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
+export KESTREL_ARG_DATA = $(call given,DATA)
+export KESTREL_ARG_NAMESPACE = $(call given,NAMESPACE)
+export KESTREL_ARG_CUTOFF = $(call given,CUTOFF)
+export KESTREL_ARG_PART = $(call given,PART)
+export KESTREL_ARG_YES = $(call given,YES)
+export KESTREL_ARG_ALL = $(call given,ALL)
+unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
+
+.PHONY: help setup demo test lint up down status logs reset
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make the environment (the other commands do so by themselves)
+	@PYTHON="$(call given,PYTHON)" infra/local/setup
+
+demo: setup ## Run the whole loop and report; DATA=<MovieLens folder or zip> NAMESPACE=<name> CUTOFF=<date>
+	@$(LOCAL) demo
+
+test: setup ## Run every test; ARGS="-k name" chooses
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest $(ARGS)
+
+lint: setup ## Check style, types, imports and the lock, as CI does
+	@$(PYTHON_ENV) -m ruff check
+	@$(PYTHON_ENV) -m ruff format --check
+	@$(PYTHON_ENV) -m mypy
+	@$(dir $(PYTHON_ENV))lint-imports
+	@$(LOCAL) run --toolchain-only -- uv lock --check
+
+up: setup ## Start the stack, or what is missing of it, and wait until it is healthy
+	@$(LOCAL) up
+
+down: ## Stop the stack; no process is left, whatever state it was in
+	@if [ -x $(PYTHON_ENV) ]; then $(LOCAL) down; else echo "Nothing to stop: there is no environment yet."; fi
+
+status: setup ## Show what runs, since when, where, and how much memory it takes
+	@$(LOCAL) status
+
+logs: setup ## Follow the logs; PART=<name> chooses one
+	@$(LOCAL) logs
+
+reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1 deletes downloads and tools too)
+	@$(LOCAL) reset

@@ -1,0 +1,176 @@
+"""Finding, measuring and ending every process of a stack, whoever its parent is by now.
+
+Each process that a stack starts inherits KESTREL_STACK=<state folder>, which the kernel keeps readable in
+`/proc/<pid>/environ` for the life of the process: a job whose supervisor, scheduler or task runner was killed is
+still found. Programs that rewrite their title would overwrite that memory; SPT_NOENV (Python's setproctitle) and
+Redis's `set-proc-title no` prevent it. Process groups that were recorded at the start are a second means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from infra.local.settings import write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+MARKER = "KESTREL_STACK"
+_NOT_OURS = (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess)
+_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A process group that a stack started: its leader's process id and when that was created (seconds since 1970)."""
+
+    leader: int
+    created: float
+
+
+def marker_environment(state: Path) -> dict[str, str]:
+    """Return what makes a process and all its descendants findable."""
+    return {MARKER: str(state), "SPT_NOENV": "1"}
+
+
+def record_groups(path: Path, leaders: Iterable[int]) -> None:
+    """Write down the groups led by `leaders`; those that have ended meanwhile are left out."""
+    groups = []
+    for pid in leaders:
+        try:
+            groups.append({"leader": pid, "created": psutil.Process(pid).create_time()})
+        except _NOT_OURS:
+            continue
+    write_private(path, json.dumps(groups))
+
+
+def recorded_groups(path: Path) -> list[Group]:
+    """Read what `record_groups` wrote; an absent or broken file has none, for the marker finds them too."""
+    try:
+        return [Group(int(entry["leader"]), float(entry["created"])) for entry in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _family() -> set[int]:
+    own = psutil.Process()
+    return {own.pid, *(parent.pid for parent in own.parents())}
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    try:
+        return process.environ()
+    except _NOT_OURS:
+        return {}
+
+
+def _in_recorded_group(process: psutil.Process, groups: Mapping[int, Group]) -> bool:
+    try:
+        group = groups.get(os.getpgid(process.pid))
+        if group is None or process.create_time() < group.created:
+            return False
+        if psutil.pid_exists(group.leader):
+            return abs(psutil.Process(group.leader).create_time() - group.created) < 1
+        return not _environment(process)
+    except (*_NOT_OURS, ProcessLookupError):
+        return False
+
+
+def stack_processes(state: Path, groups: Iterable[Group] = ()) -> list[psutil.Process]:
+    """Return the living processes of the stack whose state folder is `state`, but never the caller or its parents."""
+    spared = _family()
+    own_user = os.getuid()
+    by_leader = {group.leader: group for group in groups}
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.pid in spared or process.uids().real != own_user or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+        except _NOT_OURS:
+            continue
+        if _environment(process).get(MARKER) == str(state) or _in_recorded_group(process, by_leader):
+            found[process.pid] = process
+    for process in list(found.values()):
+        try:
+            found |= {child.pid: child for child in process.children(recursive=True) if child.pid not in spared}
+        except _NOT_OURS:
+            continue
+    return list(found.values())
+
+
+def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
+    for process in processes:
+        try:
+            process.kill() if kill else process.terminate()
+        except _NOT_OURS:
+            continue
+
+
+def end_processes(state: Path, groups: Iterable[Group] = (), *, grace_s: float = 5.0) -> int:
+    """End every process of the stack: SIGTERM, `grace_s` seconds, SIGKILL until none is found. Return how many."""
+    groups = list(groups)
+    first = stack_processes(state, groups)
+    ended = {process.pid for process in first}
+    _signal(first, kill=False)
+    psutil.wait_procs(first, timeout=grace_s)
+    for _ in range(_ROUNDS):
+        rest = stack_processes(state, groups)
+        if not rest:
+            return len(ended)
+        ended |= {process.pid for process in rest}
+        _signal(rest, kill=True)
+        psutil.wait_procs(rest, timeout=1)
+    return len(ended)
+
+
+def memory_of(process: psutil.Process) -> int:
+    """Return a process's share of memory in bytes (PSS: pages shared with others are divided among them)."""
+    try:
+        return int(process.memory_full_info().pss)
+    except _NOT_OURS:
+        return 0
+
+
+def tree_memory(pid: int) -> int:
+    """Return the memory of a process and its descendants, in bytes."""
+    try:
+        process = psutil.Process(pid)
+        return sum(memory_of(each) for each in (process, *process.children(recursive=True)))
+    except _NOT_OURS:
+        return 0
+
+
+def port_holder(port: int) -> str:
+    """Name who listens on a TCP port of this machine, as far as this user may see."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        connections = []
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            try:
+                process = psutil.Process(connection.pid)
+                return f"{process.name()} (process {process.pid}, user {process.username()})"
+            except _NOT_OURS:
+                break
+    return "a process of another user"
+
+
+def wait_until_gone(pid: int, timeout_s: float) -> bool:
+    """Wait until `pid` has ended; tell whether it has."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False

