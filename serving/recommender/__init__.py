@@ -1,1 +1,29 @@
-"""Answers users: recall, features, ranking, re-ranking."""
+"""Answers users: recall → seen filter → ranking → slate, from memory, Redis and the model server.
+
+    python -m serving.recommender                       serves
+    python -m serving.recommender bench --requests 300  measures a running one
+
+Two pointers decide what it answers from: `online/current.json` (an OnlineSnapshot) and `releases/.../current.json` (a
+Release). Each stage has a deadline and something to fall back on; `degraded` in the answer names what was missing.
+
+settings        every setting
+errors          what can go wrong
+catalogue       items as arrays, in memory
+embeddings      item vectors, aligned with the catalogue
+snapshot        loads catalogue and vectors of an OnlineSnapshot, checked
+release         what of a Release the ranking needs, and whether it fits the snapshot
+feast_redis     Feast's layout in Redis: the only module that knows it
+user_features   one user's features and history, with one round trip
+recall/         channels, and how they are blended
+ranking         scores from the model server
+slate           the order, and k items of it
+reasons         a sentence for each item
+engine          one request through all stages, with deadlines and fallbacks
+watcher         follows the two pointers while requests go on
+readiness       which part works
+answers         what the API returns
+problems        one shape for every error body
+api             the routes
+server          the process: socket, workers
+bench           latency of a running recommender
+"""

@@ -1,0 +1,195 @@
+"""The routes: thin, for `engine` and `readiness` do the work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
+
+from serving.protocol.client import AsyncPredictClient
+from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
+from serving.recommender.engine import Engine
+from serving.recommender.problems import (
+    ID_MAX,
+    ID_PATTERN,
+    K_DEFAULT,
+    K_MAX,
+    K_MIN,
+    add_handlers,
+    problem_response,
+    unknown_item,
+)
+from serving.recommender.readiness import look_at_parts, nothing_to_recommend
+from serving.recommender.settings import Settings, load_settings
+from serving.recommender.user_features import connect
+from serving.recommender.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+_ABOUT = """
+Recommends items to users, and items like an item.
+
+What a user rated is read from Redis, where Feast keeps it; candidates come from what is popular and from item vectors
+near what the user liked lately; the promoted model scores them on the model server. When a part is down the answer
+still comes, and its `degraded` names what was missing. Nothing that the user has already rated is recommended.
+"""
+
+UserId = Annotated[
+    str,
+    Path(
+        description="A user of the data set; an unknown one gets what is popular with everyone",
+        min_length=1,
+        max_length=ID_MAX,
+        pattern=ID_PATTERN,
+        examples=["196"],
+    ),
+]
+ItemId = Annotated[
+    str,
+    Path(description="An item of the catalogue", min_length=1, max_length=ID_MAX, pattern=ID_PATTERN, examples=["50"]),
+]
+SlateSize = Annotated[int, Query(description="How many items", ge=K_MIN, le=K_MAX, examples=[K_DEFAULT])]
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    422: {"model": Problem, "description": "A parameter is not what it should be"},
+    503: {"model": Problem, "description": "Nothing to recommend yet: no snapshot was ever published"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What lives as long as the process."""
+
+    settings: Settings
+    redis: Redis
+    predictor: AsyncPredictClient
+    engine: Engine
+    watcher: Watcher
+    started: float
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Running]:
+    redis = connect(settings.redis_url.get_secret_value(), settings.recommender_ready_ms / 1000)
+    predictor = AsyncPredictClient(settings.model_server_grpc, timeout_s=settings.recommender_ranking_ms / 1000)
+    engine = Engine(settings, redis, predictor)
+    watcher = Watcher(settings, engine)
+    await watcher.look()
+    following = asyncio.create_task(watcher.run())
+    try:
+        yield Running(settings, redis, predictor, engine, watcher, time.monotonic())
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        await predictor.close()
+        await redis.aclose()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the service; its connections are made when it starts, and closed when it stops."""
+    chosen = load_settings() if settings is None else settings
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(chosen) as running:
+            app.state.running = running
+            yield
+
+    app: FastAPI = FastAPIOffline(
+        title="Kestrel recommender",
+        version="1",
+        summary=f"Recommendations from {chosen.namespace}",
+        description=_ABOUT,
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_parameters={"tryItOutEnabled": True},
+    )
+    add_handlers(app)
+    _add_answers(app)
+    _add_states(app)
+    return app
+
+
+def _json(answer: object, status: int = HTTPStatus.OK) -> Response:
+    return Response(encode(answer), status, media_type="application/json")
+
+
+def _add_answers(app: FastAPI) -> None:
+    @app.get(
+        "/recommend/{user}",
+        response_model=Recommendation,
+        responses=_RESPONSES,
+        tags=["recommendations"],
+        summary="What to show this user",
+    )
+    async def recommend(request: Request, user: UserId, k: SlateSize = K_DEFAULT) -> Response:
+        """Return `k` items that the user has not rated, best first, each with a reason.
+
+        An unknown user gets what is popular with everyone. `score` is null where nothing was ranked.
+        """
+        running: Running = request.app.state.running
+        online = running.watcher.online
+        if online is None:
+            return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, nothing_to_recommend(running.watcher))
+        return _json(await running.engine.recommend(online, user, k))
+
+    @app.get(
+        "/similar/{item}",
+        response_model=Similar,
+        responses={**_RESPONSES, 404: {"model": Problem, "description": "No such item"}},
+        tags=["recommendations"],
+        summary="What is like this item",
+    )
+    async def similar(request: Request, item: ItemId, k: SlateSize = K_DEFAULT) -> Response:
+        """Return the `k` items nearest to one, by the cosine of their item2vec vectors."""
+        running: Running = request.app.state.running
+        online = running.watcher.online
+        if online is None:
+            return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, nothing_to_recommend(running.watcher))
+        position = online.snapshot.catalogue.positions.get(item)
+        if position is None:
+            return problem_response(HTTPStatus.NOT_FOUND, unknown_item(item, len(online.snapshot.catalogue)))
+        return _json(running.engine.similar(online, position, k))
+
+
+def _add_states(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    @app.get("/health", response_model=Health, tags=["state"], summary="Whether the process lives")
+    async def health(request: Request) -> Response:
+        """Always 200 while the process runs, whatever its dependencies do."""
+        running: Running = request.app.state.running
+        uptime = round(time.monotonic() - running.started, 3)
+        return _json({"status": "alive", "namespace": running.settings.namespace, "uptime_s": uptime})
+
+    @app.get(
+        "/ready",
+        response_model=Readiness,
+        responses={503: {"model": NotReady, "description": "There is nothing to recommend, not even a popular list"}},
+        tags=["state"],
+        summary="Which part works",
+    )
+    async def ready(request: Request) -> Response:
+        """Try every part. 200 as long as a list can be given, ranked or not; the parts say what is degraded."""
+        running: Running = request.app.state.running
+        parts = await look_at_parts(
+            running.watcher, running.engine, running.redis, running.settings.recommender_ready_ms / 1000
+        )
+        body: dict[str, object] = {"parts": {name: part.model_dump() for name, part in parts.items()}}
+        if running.watcher.online is None:
+            problem = asdict(nothing_to_recommend(running.watcher))
+            return _json({**problem, "ready": False, **body}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return _json({"ready": True, **body})

@@ -1,0 +1,117 @@
+"""The items in memory, as arrays that a request can index: positions in these arrays are how stages name an item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.datasets import ITEM_ID, ITEMS
+from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE
+from serving.recommender.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+ITEM_COLUMNS = (*ITEMS.columns, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features)
+"""What catalogue.parquet holds: what a person reads, and the latest item features."""
+
+_NUMPY = {Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
+_ARROW = {Dtype.STRING: pa.string(), Dtype.INT64: pa.int64(), Dtype.FLOAT32: pa.float32()}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every item that can be recommended; all sequences have one entry per item, in one order."""
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    release_years: tuple[int | None, ...]
+    genres: tuple[tuple[str, ...], ...]
+    positions: Mapping[str, int]
+    """Item id → position."""
+    inputs: Mapping[str, NDArray[Any]]
+    """Item column → raw model input, `[items]` or `[items, length]`; text as bytes in an object array."""
+    popular: NDArray[np.intp]
+    """Positions by falling number of ratings, ties by their mean, then by item id."""
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def find(self, item_ids: Iterable[str]) -> NDArray[np.intp]:
+        """Return the positions of those ids that the catalogue knows, in their order."""
+        found = np.fromiter(map(self.positions.get, item_ids, repeat(-1)), dtype=np.intp)
+        return found[found >= 0]
+
+
+def catalogue_from_table(table: pa.Table, source: str) -> Catalogue:
+    """Turn the rows of a catalogue.parquet into arrays.
+
+    Raises:
+        SnapshotError: A column is missing or of another type, an id is missing or occurs twice, a list has a wrong
+            length. `source` names the file.
+    """
+    absent = [column.name for column in ITEM_COLUMNS if column.name not in table.column_names]
+    if absent:
+        expected = [column.name for column in ITEM_COLUMNS]
+        msg = f"{source}: expected columns {expected}, {absent} are missing; publish again"
+        raise SnapshotError(msg)
+    table = table.sort_by(ITEM_ID.name)
+    columns = {column.name: _typed(table, column, source) for column in ITEM_COLUMNS}
+    item_ids = tuple(columns[ITEM_ID.name].to_pylist())
+    if not item_ids or None in item_ids or len(set(item_ids)) != len(item_ids):
+        msg = f"{source}: expected items with distinct ids, received {len(item_ids)} rows, {len(set(item_ids))} ids"
+        raise SnapshotError(msg)
+    inputs = {
+        column.name: model_input(columns[column.name], column, source)
+        for column in (ITEM_ID, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features)
+    }
+    order = np.lexsort((np.arange(len(item_ids)), -inputs["item_rating_mean"], -inputs["item_rating_count"]))
+    return Catalogue(
+        item_ids=item_ids,
+        titles=tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True)),
+        release_years=tuple(columns["release_year"].to_pylist()),
+        genres=tuple(tuple(genres or ()) for genres in columns["genres"].to_pylist()),
+        positions={item_id: position for position, item_id in enumerate(item_ids)},
+        inputs=inputs,
+        popular=order,
+    )
+
+
+def _typed(table: pa.Table, column: Column, source: str) -> pa.Array:
+    kind = _ARROW[column.dtype]
+    target = kind if column.length == 0 else pa.list_(kind)
+    try:
+        return table.column(column.name).cast(target).combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        received = table.schema.field(column.name).type
+        msg = f"{source}: column {column.name}: expected {target}, received {received} ({error}); publish again"
+        raise SnapshotError(msg) from error
+
+
+def model_input(values: pa.Array, column: Column, source: str) -> NDArray[Any]:
+    """Return a column as the model takes it: `missing` in place of nulls, lists as `[rows, length]`."""
+    rows = len(values)
+    if column.length > 0:
+        lengths = pc.fill_null(pc.list_value_length(values), 0)
+        if rows and pc.any(pc.not_equal(lengths, column.length)).as_py():
+            msg = f"{source}: column {column.name}: expected lists of {column.length}, received {pc.unique(lengths)}"
+            raise SnapshotError(msg)
+        values = values.flatten()
+    if column.missing is not None:
+        values = pc.fill_null(values, pa.scalar(column.missing, values.type))
+    if values.null_count:
+        msg = f"{source}: column {column.name}: expected a value in every row, {values.null_count} are null"
+        raise SnapshotError(msg)
+    if column.dtype is Dtype.STRING:
+        flat: NDArray[Any] = np.array([*values.cast(pa.binary()).to_pylist(), None], dtype=object)[:-1]
+    else:
+        flat = values.to_numpy(zero_copy_only=False).astype(_NUMPY[column.dtype])
+    return flat.reshape(rows, column.length) if column.length > 0 else flat

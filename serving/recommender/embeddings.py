@@ -1,0 +1,58 @@
+"""Item vectors, aligned with the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contracts.datasets import EMBEDDING_SIZE, ITEM2VEC, ITEM_ID
+from serving.recommender.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from serving.recommender.catalogue import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """One unit-length vector per item of the catalogue; zeros where an item has none."""
+
+    vectors: NDArray[np.float32]
+    """`[items, embedding_size]`"""
+    known: NDArray[np.bool_]
+    """`[items]`, whether the item has a vector."""
+
+
+def vectors_from_table(table: pa.Table, catalogue: Catalogue, source: str) -> ItemVectors:
+    """Align the rows of an item2vec snapshot with the catalogue; items that the catalogue lacks are left out.
+
+    Raises:
+        SnapshotError: A column is missing, or a vector has another size or a length that is not finite and positive.
+    """
+    absent = [name for name in ITEM2VEC.column_names if name not in table.column_names]
+    if absent:
+        msg = f"{source}: expected columns {list(ITEM2VEC.column_names)}, {absent} are missing; compute it again"
+        raise SnapshotError(msg)
+    column = table.column("embedding").cast(pa.list_(pa.float32())).combine_chunks()
+    sizes = pc.unique(pc.fill_null(pc.list_value_length(column), 0)).to_pylist()
+    if sizes not in ([], [EMBEDDING_SIZE]):
+        msg = f"{source}: expected vectors of {EMBEDDING_SIZE} numbers, received sizes {sizes}; compute it again"
+        raise SnapshotError(msg)
+    given = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), EMBEDDING_SIZE)
+    lengths = np.linalg.norm(given, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        msg = f"{source}: expected vectors of finite, positive length, received others; compute it again"
+        raise SnapshotError(msg)
+    ids = table.column(ITEM_ID.name).to_pylist()
+    positions = np.fromiter((catalogue.positions.get(item_id, -1) for item_id in ids), dtype=np.intp, count=len(ids))
+    used = positions >= 0
+    vectors = np.zeros((len(catalogue), EMBEDDING_SIZE), dtype=np.float32)
+    known = np.zeros(len(catalogue), dtype=np.bool_)
+    vectors[positions[used]] = (given / lengths)[used]
+    known[positions[used]] = True
+    return ItemVectors(vectors, known)

@@ -1,0 +1,243 @@
+"""One request through all stages. Each stage has a deadline and something to fall back on; nobody gets an error page.
+
+features ─▶ recall ─▶ seen filter ─▶ ranking ─▶ slate
+   │ no user, no Redis                  │ no model server, no release
+   └─▶ popular list                     └─▶ recall order
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from feature_repo.contracts.features import LIKED_VALUE
+from serving.recommender.answers import Missing, Shown, encode_items
+from serving.recommender.errors import RankingError, StoredValueError, UserFeaturesError
+from serving.recommender.ranking import Predictor, ranking_inputs, score
+from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason
+from serving.recommender.recall.blending import Candidates, blend
+from serving.recommender.recall.item2vec import ITEM2VEC, recall_item2vec
+from serving.recommender.recall.popular import recall_popular
+from serving.recommender.release import RankingOff, RankingPlan
+from serving.recommender.seen import unseen_items
+from serving.recommender.slate import order_slate
+from serving.recommender.user_features import Commands, UserFeatures, read_user
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from feature_repo.contracts.manifests import Release
+    from serving.recommender.settings import Settings
+    from serving.recommender.snapshot import Snapshot
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """What requests are answered from. Replaced as a whole, so that one request never sees two snapshots."""
+
+    snapshot: Snapshot
+    release: Release | None
+    ranking: RankingPlan | RankingOff
+    stale: bool = False
+    """Whether a newer snapshot exists that could not be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidates with their scores, if there are any."""
+
+    candidates: Candidates
+    scores: NDArray[np.float32] | None
+    nearest: dict[int, int]
+    """Position of a candidate → position of the liked item that it is near."""
+
+
+class Stopwatch:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._took: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self._took[stage] = round((now - self._last) * 1000, 3)
+        self._last = now
+
+    def read(self) -> dict[str, float]:
+        """Return the stages so far, and their total."""
+        return {**self._took, "total": round((time.perf_counter() - self._start) * 1000, 3)}
+
+
+class Engine:
+    """Answers requests from an `Online`, Redis and the model server."""
+
+    def __init__(self, settings: Settings, redis: Commands, predictor: Predictor) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._predictor = predictor
+
+    async def recommend(self, online: Online, user_id: str, k: int) -> dict[str, object]:
+        """Return `k` items for a user, fewer only where the user has seen nearly everything, as a `Recommendation`."""
+        watch = Stopwatch()
+        degraded = [Missing.SNAPSHOT] if online.stale else []
+        user: UserFeatures | None = None
+        try:
+            user = await self._user(online, user_id, degraded)
+            watch.lap("features")
+            ranked = await self._rank_for(online, user, degraded, watch)
+        except Exception:  # noqa: BLE001 - the last resort: whatever nobody thought of, the user still gets a list
+            _log.exception("user %r: a stage failed in a way that it has no fallback for", user_id)
+            degraded.append(Missing.INTERNAL)
+            ranked = self._popular(online, user.seen if user is not None else ())
+        slate = _slate(online.snapshot, ranked, k)
+        plan = online.ranking
+        watch.lap("slate")
+        return {
+            "user": user_id,
+            "k": k,
+            "items": encode_items(online.snapshot.catalogue, slate),
+            "degraded": degraded,
+            "model": {"name": plan.model, "version": str(plan.version)}
+            if isinstance(plan, RankingPlan) and ranked.scores is not None
+            else None,
+            "features_as_of": online.snapshot.manifest.cutoff,
+            "took_ms": watch.read(),
+        }
+
+    async def _rank_for(
+        self, online: Online, user: UserFeatures | None, degraded: list[Missing], watch: Stopwatch
+    ) -> Ranked:
+        if user is None or not user.known:
+            ranked = self._popular(online, ())
+            watch.lap("recall")
+            return ranked
+        candidates, nearest = self._recall(online, user, degraded)
+        watch.lap("recall")
+        scores = await self._scores(online, user, candidates, degraded)
+        watch.lap("ranking")
+        return Ranked(candidates, scores, nearest)
+
+    async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
+        settings = self._settings
+        try:
+            user = await read_user(
+                self._redis, online.snapshot.layout, user_id, settings.now(), settings.recommender_redis_ms / 1000
+            )
+        except UserFeaturesError as error:
+            _log.warning("%s", error)
+            degraded.append(Missing.REDIS)
+            return None
+        except StoredValueError as error:
+            _log.warning("user %r: %s", user_id, error)
+            degraded.append(Missing.USER_FEATURES)
+            return None
+        if not user.known:
+            degraded.append(Missing.UNKNOWN_USER)
+        elif user.missing:
+            degraded.append(Missing.USER_FEATURES)
+        return user
+
+    def _popular(self, online: Online, seen: tuple[str, ...]) -> Ranked:
+        catalogue = online.snapshot.catalogue
+        allowed = unseen_items(catalogue, seen)
+        recalled = recall_popular(catalogue, allowed, self._settings.recommender_candidates)
+        return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
+
+    def _recall(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> tuple[Candidates, dict[int, int]]:
+        settings, catalogue, vectors = self._settings, online.snapshot.catalogue, online.snapshot.vectors
+        wanted = settings.recommender_candidates
+        allowed = unseen_items(catalogue, user.seen)
+        recalled = [(recall_popular(catalogue, allowed, wanted), settings.recommender_popular_quota)]
+        nearest: dict[int, int] = {}
+        if vectors is None:
+            degraded.append(Missing.EMBEDDINGS)
+        else:
+            near = recall_item2vec(vectors, catalogue.find(user.liked(LIKED_VALUE)), allowed, wanted)
+            recalled.append((near.recalled, settings.recommender_item2vec_quota))
+            nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True))
+        return blend(recalled, wanted), nearest
+
+    async def _scores(
+        self, online: Online, user: UserFeatures, candidates: Candidates, degraded: list[Missing]
+    ) -> NDArray[np.float32] | None:
+        if isinstance(online.ranking, RankingOff):
+            degraded.append(Missing.RELEASE)
+            return None
+        if not len(candidates):
+            return None
+        try:
+            inputs = ranking_inputs(online.ranking, user.values, candidates.positions)
+            return await score(
+                self._predictor,
+                online.ranking,
+                inputs,
+                len(candidates),
+                self._settings.recommender_ranking_ms / 1000,
+            )
+        except RankingError as error:
+            _log.warning("%s", error)
+            degraded.append(Missing.MODEL_SERVER)
+        except StoredValueError as error:
+            _log.warning("%s", error)
+            degraded.append(Missing.USER_FEATURES)
+        return None
+
+    async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
+        """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.
+
+        Raises:
+            RankingError: It does not.
+        """
+        if isinstance(online.ranking, RankingOff):
+            raise RankingError(online.ranking.reason)
+        positions = online.snapshot.catalogue.popular[:candidates]
+        inputs = ranking_inputs(online.ranking, {}, positions)
+        await score(self._predictor, online.ranking, inputs, len(positions), timeout_s)
+
+    def similar(self, online: Online, position: int, k: int) -> dict[str, object]:
+        """Return `k` items near the one at `position`, as a `Similar`; popular ones where it has no vector."""
+        watch = Stopwatch()
+        catalogue, vectors = online.snapshot.catalogue, online.snapshot.vectors
+        degraded = [Missing.SNAPSHOT] if online.stale else []
+        allowed = np.ones(len(catalogue), dtype=np.bool_)
+        allowed[position] = False
+        if vectors is None or not vectors.known[position]:
+            degraded.append(Missing.EMBEDDINGS)
+            recalled = recall_popular(catalogue, allowed, k)
+            slate = [Shown(row, None, [recalled.channel], POPULAR_REASON) for row in recalled.positions.tolist()]
+        else:
+            near = recall_item2vec(vectors, np.array([position]), allowed, k)
+            reason = similar_reason(catalogue.titles[position])
+            slate = [
+                Shown(row, cosine, [ITEM2VEC], reason)
+                for row, cosine in zip(near.recalled.positions.tolist(), near.similarity.tolist(), strict=True)
+            ]
+        return {
+            "item": catalogue.item_ids[position],
+            "title": catalogue.titles[position],
+            "k": k,
+            "items": encode_items(catalogue, slate),
+            "degraded": degraded,
+            "features_as_of": online.snapshot.manifest.cutoff,
+            "took_ms": watch.read(),
+        }
+
+
+def _slate(snapshot: Snapshot, ranked: Ranked, k: int) -> list[Shown]:
+    candidates, scores = ranked.candidates, ranked.scores
+    shown = []
+    for row in order_slate(candidates, scores, k).tolist():
+        position = int(candidates.positions[row])
+        liked = ranked.nearest.get(position)
+        reason = POPULAR_REASON if liked is None else liked_reason(snapshot.catalogue.titles[liked])
+        shown.append(
+            Shown(position, None if scores is None else float(scores[row]), candidates.channels_of(row), reason)
+        )
+    return shown

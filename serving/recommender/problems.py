@@ -1,0 +1,84 @@
+"""One shape for every error body: object, expected, received, remedy."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from serving.recommender.answers import ProblemDetail, problem_bytes
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+_log = logging.getLogger(__name__)
+
+K_MIN, K_MAX, K_DEFAULT = 1, 100, 10
+ID_MAX = 128
+ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f/]+$"
+
+_ID = f"an id of 1 to {ID_MAX} characters, without control characters or slashes"
+_PARAMETERS = {
+    "k": (f"a whole number from {K_MIN} to {K_MAX}", f"Ask for ?k={K_DEFAULT}, or leave k out."),
+    "user": (_ID, "Ask for /recommend/196, say, with a user id of the data set."),
+    "item": (_ID, "Ask for /similar/50, say, with an item id of the data set."),
+}
+_SHOWN = 80
+"""How much of a bad value is sent back."""
+
+
+def problem_response(status: int, problem: ProblemDetail, headers: dict[str, str] | None = None) -> Response:
+    """Return an error response."""
+    return Response(problem_bytes(problem), status, headers, media_type="application/json")
+
+
+def unknown_item(item_id: str, items: int) -> ProblemDetail:
+    """Say that no such item can be recommended."""
+    return ProblemDetail(
+        object="item",
+        expected=f"an item id of the catalogue, which has {items} items",
+        received=repr(item_id),
+        remedy="Take an item_id from an answer of /recommend/{user}.",
+    )
+
+
+def _invalid_parameter(error: RequestValidationError) -> ProblemDetail:
+    first: dict[str, Any] = error.errors()[0]
+    name = str(first["loc"][-1])
+    expected, remedy = _PARAMETERS.get(name, (first["msg"], "See /docs for what this path takes."))
+    received = str(first.get("input"))
+    shown = repr(received) if len(received) <= _SHOWN else f"{received[:_SHOWN]!r} and {len(received) - _SHOWN} more"
+    return ProblemDetail(object=name, expected=expected, received=shown, remedy=remedy)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Give every error of `app` the one shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, _invalid_parameter(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        problem = ProblemDetail(
+            object="path",
+            expected="GET /recommend/{user}, /similar/{item}, /health, /ready or /docs",
+            received=f"{request.method} {request.url.path[:_SHOWN]}: {error.detail}",
+            remedy="See /docs for every path, with examples.",
+        )
+        return problem_response(error.status_code, problem, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed", request.method, request.url.path[:_SHOWN], exc_info=error)
+        problem = ProblemDetail(
+            object="recommender",
+            expected="an answer",
+            received=f"a fault of the kind {type(error).__name__}",
+            remedy="The recommender's log has the details; please report them.",
+        )
+        return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, problem)

@@ -1,0 +1,89 @@
+"""Scores for one user's candidates, from the version that the release names, through the signature `one_user`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING
+from serving.protocol.errors import CallError, TensorError
+from serving.recommender.errors import RankingError
+from serving.recommender.user_features import user_input
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    from serving.recommender.feast_redis import Stored
+    from serving.recommender.release import RankingPlan
+
+
+class Predictor(Protocol):
+    """What ranking needs of `serving.protocol.client.AsyncPredictClient`."""
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature_name: str = "serving_default",
+        outputs: Collection[str] = (),
+        timeout_s: float | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return the outputs of one call by name."""
+        ...
+
+
+def ranking_inputs(
+    plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp]
+) -> dict[str, NDArray[Any]]:
+    """Return the raw inputs: `[1, ...]` for the user, `[candidates, ...]` for the items.
+
+    Raises:
+        StoredValueError: A user feature is of another type than declared.
+    """
+    inputs = {name: values[candidates] for name, values in plan.item_inputs.items()}
+    inputs |= {column.name: user_input(column, user.get(column.name)) for column in plan.user_columns}
+    return inputs
+
+
+async def score(
+    predictor: Predictor,
+    plan: RankingPlan,
+    inputs: Mapping[str, NDArray[Any]],
+    candidates: int,
+    timeout_s: float,
+) -> NDArray[np.float32]:
+    """Return a score for each candidate, within `timeout_s` seconds.
+
+    Raises:
+        RankingError: The model server is away, too slow, refused, or returned something else than `candidates` scores.
+    """
+    name = RANKING.output.name
+    what = f"model server: {plan.model} version {plan.version}"
+    try:
+        async with asyncio.timeout(timeout_s):
+            outputs = await predictor.predict(
+                plan.model,
+                inputs,
+                version=plan.version,
+                signature_name=ONE_USER_SIGNATURE,
+                outputs=(name,),
+                timeout_s=timeout_s,
+            )
+    except (CallError, TensorError) as error:
+        raise RankingError(str(error)) from error
+    except TimeoutError as error:
+        msg = f"{what}: expected scores within {timeout_s * 1000:.0f} ms, received none; is it overloaded?"
+        raise RankingError(msg) from error
+    scores = outputs.get(name)
+    if scores is None or scores.shape != (candidates,) or not np.all(np.isfinite(scores)):
+        received = f"outputs {sorted(outputs)}" if scores is None else f"shape {scores.shape}, or numbers not finite"
+        msg = f"{what}: expected {candidates} finite numbers as {name!r}, received {received}; see the model's export"
+        raise RankingError(msg)
+    return scores.astype(np.float32, copy=False)

@@ -1,0 +1,15 @@
+"""A sentence for a person about why an item is shown."""
+
+from __future__ import annotations
+
+POPULAR_REASON = "popular with everyone"
+
+
+def liked_reason(title: str) -> str:
+    """Say that the item is near one that the user liked."""
+    return f"because you liked {title}"
+
+
+def similar_reason(title: str) -> str:
+    """Say that the item is near the one that was asked about."""
+    return f"liked by people who liked {title}"

@@ -1,0 +1,6 @@
+"""Recall: from every item to some hundreds. Each channel is one module; `blending` joins what they found.
+
+popular    what most people rate
+item2vec   near what the user liked lately
+blending   union in proportion to quotas, with the names of the channels that found each item
+"""

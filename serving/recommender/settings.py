@@ -1,0 +1,88 @@
+"""Every setting of the recommender."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feature_repo.contracts.intervals import check_namespace
+from serving.recommender.errors import RecommenderError
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_STATE = "KESTREL_STATE"
+
+
+def state_folder() -> Path:
+    """Return the state folder, absolute: the one KESTREL_STATE names, else the repository's."""
+    return Path(os.environ.get(_STATE) or _REPOSITORY / ".kestrel").absolute()
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
+    return url
+
+
+Milliseconds = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Settings(BaseSettings):
+    """The process environment wins over `<state>/settings.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KESTREL_", env_file_encoding="utf-8", extra="ignore", frozen=True, validate_default=True
+    )
+
+    state: Path = Field(default_factory=state_folder)
+    """Where everything lies."""
+    namespace: Annotated[str, AfterValidator(check_namespace)] = "ml-100k"
+    """The data set that is recommended from."""
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = SecretStr("redis://127.0.0.1:6390/0")
+    """The online store, with its password."""
+    model_server_grpc: str = Field(default="127.0.0.1:8500", pattern=r"^[^\s:/]+:\d{1,5}$")
+    """The model server's gRPC side, host:port."""
+    recommender_uri: str = Field(
+        default="http://127.0.0.1:8000", pattern=r"^http://(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}/?$"
+    )
+    """Where the recommender listens, and is found."""
+
+    recommender_workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the address; each holds the catalogue."""
+    recommender_clock: AwareDatetime | Literal["wall"] = "wall"
+    """The platform's clock, by which features grow old: wall time, or a moment of the past that is replayed."""
+    recommender_poll_seconds: float = Field(default=1.0, ge=0.05, le=3600)
+    """How often the two pointers are looked at."""
+    recommender_redis_ms: Milliseconds = 100
+    """How long a request waits for the user's features."""
+    recommender_ranking_ms: Milliseconds = 300
+    """How long a request waits for the model server."""
+    recommender_ready_ms: Milliseconds = 500
+    """How long the readiness page waits for each part."""
+    recommender_candidates: int = Field(default=200, ge=100, le=5000)
+    """How many items are ranked for one request."""
+    recommender_popular_quota: int = Field(default=1, ge=1, le=100)
+    """Share of the candidates from popularity, in proportion to the other quotas."""
+    recommender_item2vec_quota: int = Field(default=1, ge=1, le=100)
+    """Share of the candidates near what the user liked lately, in proportion to the other quotas."""
+
+    def now(self) -> datetime:
+        """Return the platform's time."""
+        return datetime.now(UTC) if self.recommender_clock == "wall" else self.recommender_clock
+
+
+def load_settings() -> Settings:
+    """Read the settings of this process; RecommenderError names each one that does not fit."""
+    file = state_folder() / "settings.env"
+    try:
+        return Settings(_env_file=file, state=state_folder())
+    except ValidationError as error:
+        faults = "; ".join(
+            f"KESTREL_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        )
+        msg = f"settings do not fit: {faults}. Change them in the environment or in {file}"
+        raise RecommenderError(msg) from None

@@ -1,0 +1,193 @@
+"""One user's features and history: one HMGET, because every view of a user lies in one hash."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.features import USER_ACTIVITY, USER_HISTORY, USER_PROFILE, FeatureGroup
+from serving.recommender.errors import StoredValueError, UserFeaturesError
+from serving.recommender.feast_redis import (
+    Stored,
+    decode_timestamp,
+    decode_value,
+    entity_key,
+    feature_field,
+    timestamp_field,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.manifests import OnlineSnapshot
+
+USER_GROUPS = (USER_ACTIVITY, USER_PROFILE, USER_HISTORY)
+_LAST_ITEMS = "user_last_items"
+_LAST_VALUES = "user_last_values"
+_SEEN_ITEMS = "user_seen_items"
+
+_NUMPY = {Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
+
+
+class Commands(Protocol):
+    """What is needed of a Redis client."""
+
+    async def execute_command(self, *args: object) -> Any:  # noqa: ANN401 - whatever the command returns
+        """Send one command and return the reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserLayout:
+    """Where a snapshot's user views lie in Redis: worked out once per snapshot."""
+
+    project: str
+    fields: tuple[bytes, ...]
+    """For each of `USER_GROUPS`: the event time, then the features in their declared order."""
+
+    def key(self, user_id: str) -> bytes:
+        """Return the key of a user's hash."""
+        return entity_key(self.project, USER_ID.name, user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class UserFeatures:
+    """What is known of a user."""
+
+    values: Mapping[str, Stored | None]
+    """Feature → value, of groups that are there and not too old; a null is None."""
+    seen: tuple[str, ...]
+    """Ids of every item the user has an event with, however old."""
+    known: bool
+    """Whether any group has the user at all."""
+    missing: tuple[str, ...]
+    """Names of groups that do not have the user, or whose values are older than they may be."""
+
+    def liked(self, at_least: float) -> tuple[str, ...]:
+        """Return the items rated last with `at_least` stars, latest first."""
+        items, values = self.values.get(_LAST_ITEMS), self.values.get(_LAST_VALUES)
+        if not isinstance(items, list) or not isinstance(values, list):
+            return ()
+        return tuple(
+            str(item)
+            for item, value in zip(items, values, strict=False)
+            if item and isinstance(value, float) and value >= at_least
+        )
+
+
+def user_layout(snapshot: OnlineSnapshot) -> UserLayout:
+    """Work out the fields of a snapshot's user views."""
+    fields: list[bytes] = []
+    for group in USER_GROUPS:
+        view = snapshot.views[group.name]
+        fields.append(timestamp_field(view))
+        fields.extend(feature_field(view, column.name) for column in group.features)
+    return UserLayout(snapshot.feast_project, tuple(fields))
+
+
+def connect(url: str, timeout_s: float) -> Redis:
+    """Return a client whose dead connections are replaced at once, and whose slow ones are given up."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        # One more try at once: the first finds the connection that died while nobody used it.
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+
+
+async def read_user(redis: Commands, layout: UserLayout, user_id: str, now: datetime, timeout_s: float) -> UserFeatures:
+    """Return what Redis has of a user, within `timeout_s` seconds.
+
+    Raises:
+        UserFeaturesError: Redis is away or too slow.
+        StoredValueError: What it holds cannot be decoded.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            reply = await redis.execute_command("HMGET", layout.key(user_id), *layout.fields)
+    except (RedisError, OSError, TimeoutError) as error:
+        msg = (
+            f"Redis: expected the features of a user within {timeout_s * 1000:.0f} ms, "
+            f"received {type(error).__name__}: {error}; is it running? KESTREL_REDIS_URL names its address"
+        )
+        raise UserFeaturesError(msg) from error
+    return decode_user(reply, now)
+
+
+def decode_user(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
+    """Turn the values of `UserLayout.fields` into features; those older than their group's `ttl_days` are left out.
+
+    Raises:
+        StoredValueError: A value cannot be decoded.
+    """
+    values: dict[str, Stored | None] = {}
+    seen: dict[str, None] = {}
+    missing: list[str] = []
+    known = False
+    start = 0
+    for group in USER_GROUPS:
+        stamp, *stored = reply[start : start + 1 + len(group.features)]
+        start += 1 + len(group.features)
+        as_of = decode_timestamp(stamp)
+        if as_of is None:
+            missing.append(group.name)
+            continue
+        known = True
+        decoded = {column.name: decode_value(value) for column, value in zip(group.features, stored, strict=True)}
+        for name in (_SEEN_ITEMS, _LAST_ITEMS):
+            seen.update(dict.fromkeys(_texts(name, decoded.get(name))))
+        if _too_old(group, as_of, now):
+            missing.append(group.name)
+        else:
+            values |= decoded
+    return UserFeatures(values, tuple(item for item in seen if item), known, tuple(missing))
+
+
+def _texts(name: str, value: Stored | None) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        msg = f"Redis: feature {name}: expected a list of strings, received {str(value)[:80]}; materialise again"
+        raise StoredValueError(msg)
+    return [str(item) for item in value]
+
+
+def _too_old(group: FeatureGroup, as_of: datetime, now: datetime) -> bool:
+    return group.ttl_days > 0 and now - as_of > timedelta(days=group.ttl_days)
+
+
+def user_input(column: Column, value: Stored | None) -> NDArray[Any]:
+    """Return a user's feature as the model takes it: `[1]`, or `[1, length]` padded with `missing`.
+
+    Raises:
+        StoredValueError: The value is of another type than the column declares.
+    """
+    if column.length == 0:
+        row: list[Any] = [column.missing if value is None else value]
+    else:
+        given = value if isinstance(value, list) else [] if value is None else [value]
+        row = [*given[: column.length], *[column.missing] * (column.length - len(given))]
+    try:
+        if column.dtype is Dtype.STRING:
+            array: NDArray[Any] = np.array([str.encode(entry) for entry in row], dtype=object)
+        else:
+            array = np.array(row, dtype=_NUMPY[column.dtype])
+    except (TypeError, ValueError) as error:
+        msg = f"Redis: feature {column.name}: expected {column.dtype}, received {str(value)[:80]}; materialise again"
+        raise StoredValueError(msg) from error
+    return array.reshape((1, column.length) if column.length else (1,))
