@@ -119,6 +119,40 @@ def logs(part: Annotated[str, typer.Option(envvar="KESTREL_ARG_PART")] = "") -> 
 
 
 @app.command()
+def demo(
+    data: Annotated[str, typer.Option(envvar="KESTREL_ARG_DATA", help="MovieLens folder or zip.")] = "",
+    namespace: Annotated[str, typer.Option(envvar="KESTREL_ARG_NAMESPACE", help="Default: the data set's name.")] = "",
+    cutoff: Annotated[str, typer.Option(envvar="KESTREL_ARG_CUTOFF", help="Default: after the last event.")] = "",
+) -> None:
+    """Run the whole loop on one data set, and report."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from infra.local.demo import demo as run_demo  # noqa: PLC0415
+
+    _for_a_person(
+        lambda: run_demo(
+            state=state_folder(os.environ), data=data, namespace=namespace, cutoff=cutoff, console=Console(), say=_say
+        )
+    )
+
+
+@app.command()
+def watch(
+    run_id: Annotated[str, typer.Argument(help="The run of feature_refresh, as the demo or Airflow shows it.")],
+    *,
+    resume: Annotated[bool, typer.Option(help="First let the tasks that failed run again.")] = False,
+) -> None:
+    """Follow the runs that a refresh set off to their end, and report."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from infra.local.demo import watch_again  # noqa: PLC0415
+
+    _for_a_person(
+        lambda: watch_again(state=state_folder(os.environ), run_id=run_id, resume=resume, console=Console(), say=_say)
+    )
+
+
+@app.command()
 def reset(
     yes: Annotated[str, typer.Option(envvar="KESTREL_ARG_YES", help="Anything: do not ask.")] = "",
     everything: Annotated[

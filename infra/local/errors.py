@@ -1,10 +1,10 @@
 """What can go wrong on one machine.
 
-    LocalError                terminal: one sentence, with the setting to change
-    ├── SettingsError         settings.env or the environment says something that cannot be
-    ├── PreflightError        a port, the disk, the memory or a tool is missing, found before anything starts
-    ├── PartFailedError       a part of the stack did not become healthy
-    └── RunFailedError        a DAG run of the demo failed
+LocalError                terminal: one sentence, with the setting to change
+├── SettingsError         settings.env or the environment says something that cannot be
+├── PreflightError        a port, the disk, the memory or a tool is missing, found before anything starts
+├── PartFailedError       a part of the stack did not become healthy
+└── RunFailedError        a DAG run of the demo failed
 """
 
 from __future__ import annotations

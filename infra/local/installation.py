@@ -86,7 +86,7 @@ def check_machine(environ: Mapping[str, str]) -> None:
     """Raise InstallationError, before anything is downloaded, when Python is not whole or the disk is too full."""
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        msg = f"{sys.executable} cannot make virtual environments: apt-get install python{version}-venv (or python3-venv)."
+        msg = f"{sys.executable} makes no virtual environments: apt-get install python{version}-venv (or python3-venv)."
         raise InstallationError(msg)
     text = environ.get(DISK_SETTING) or str(DISK_NEEDED_GB)
     try:
@@ -145,7 +145,9 @@ def install(environ: Mapping[str, str]) -> None:
         check_machine(environ)
         environment = uv_environment(environ, state)
         uv = provide_uv(state, environment)
-        say("Installing the environment from uv.lock (3.7 GB: a minute or two from a warm cache, else by your network) ...")
+        say(
+            "Installing the environment from uv.lock (3.7 GB: a minute or two from a warm cache, longer from the network"
+        )
         STAMP.unlink(missing_ok=True)
         run([str(uv), "sync", "--frozen", "--all-extras", "--compile-bytecode"], environment)
         say("Generating the model server's protocol ...")

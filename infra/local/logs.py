@@ -34,7 +34,9 @@ def follow(state: Path, part: str) -> int:
     places = Places(state)
     names = sorted(path.stem for path in places.logs.glob("*.log"))
     if part and part not in names:
-        msg = f"part {part!r} has no log in {places.logs}: expected one of {', '.join(names) or 'none yet; run make up'}"
+        msg = (
+            f"part {part!r} has no log in {places.logs}: expected one of {', '.join(names) or 'none yet; run make up'}"
+        )
         raise LocalError(msg)
     if not names:
         msg = f"{places.logs} has no logs yet; run make up"

@@ -1,4 +1,4 @@
-"""What is checked before anything starts: ports, disk, memory. Each refusal is one sentence with the setting to change."""
+"""What is checked before anything starts: ports, disk, memory. Each refusal is one sentence with its setting."""
 
 from __future__ import annotations
 

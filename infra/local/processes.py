@@ -154,7 +154,8 @@ def port_holder(port: int) -> str:
     except psutil.AccessDenied:
         connections = []
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        listens_on = getattr(connection.laddr, "port", None) if connection.status == psutil.CONN_LISTEN else None
+        if listens_on == port and connection.pid:
             try:
                 process = psutil.Process(connection.pid)
                 return f"{process.name()} (process {process.pid}, user {process.username()})"

@@ -101,7 +101,7 @@ def chosen_parts(stack: Stack, only: Sequence[str]) -> list[str]:
     """Return the names of the parts to start, in order; SettingsError for one that is not here."""
     for name in only:
         if name not in stack.parts:
-            msg = f"part {name!r}: expected one of {', '.join(stack.parts)} (parts with a foreign address are not started here)"
+            msg = f"part {name!r}: expected one of {', '.join(stack.parts)} (foreign addresses are not started here)"
             raise SettingsError(msg)
     return [name for name in stack.parts if not only or name in only]
 

@@ -53,7 +53,7 @@ def _quoted(name: str, value: str) -> str:
 
 
 def _program(part: Part, environment: Mapping[str, str], places: Places) -> str:
-    variables = ",".join(_quoted(name, value) for name, value in sorted((environment | part.environment).items()))
+    variables = ",".join(_quoted(name, value) for name, value in sorted({**environment, **part.environment}.items()))
     return f"""
 [program:{part.name}]
 command={shlex.join(part.command).replace("%", "%%")}
@@ -120,7 +120,7 @@ class Supervisor:
         socket = self.places.socket
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if socket.parent.stat().st_uid != os.getuid():
-            msg = f"{socket.parent} belongs to another user: expected your own; delete it or set KESTREL_STATE to a shorter path"
+            msg = f"{socket.parent} belongs to another user: delete it, or set KESTREL_STATE to a shorter path"
             raise LocalError(msg)
         self.places.logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.places.supervisor_config)]
@@ -140,7 +140,9 @@ class Supervisor:
             if self.pid is not None:
                 return
             time.sleep(_POLL_S)
-        msg = f"supervisord did not start (status {status}): {log.read_text(errors='replace').strip()[-500:]}; see {log}"
+        msg = (
+            f"supervisord did not start (status {status}): {log.read_text(errors='replace').strip()[-500:]}; see {log}"
+        )
         raise LocalError(msg)
 
     def programs(self) -> dict[str, ProgramState]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from infra.local.stack import PartStatus, Stack
 
 _MEGABYTE = 1024**2
+_WIDTH = 140
+"""Where there is no terminal to measure."""
 
 
 def addresses(stack: Stack) -> str:
@@ -34,7 +36,8 @@ def print_status(rows: Iterable[PartStatus], total_memory: int, console: Console
     """Print the parts, and what everything takes, running jobs included."""
     table = Table(box=None)
     for heading in ("part", "state", "pid", "up", "memory", "address"):
-        table.add_column(heading, justify="right" if heading in {"pid", "up", "memory"} else "left")
+        justify: Literal["left", "right"] = "right" if heading in {"pid", "up", "memory"} else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "state")
     for row in rows:
         table.add_row(
             row.name,
@@ -44,6 +47,6 @@ def print_status(rows: Iterable[PartStatus], total_memory: int, console: Console
             f"{row.memory / _MEGABYTE:.0f} MB" if row.pid else "",
             row.url,
         )
-    console = console or Console()
+    console = console or Console(width=None if Console().is_terminal else _WIDTH)
     console.print(table)
     console.print(f"All processes of the stack together: {total_memory / _MEGABYTE:.0f} MB")

@@ -1,0 +1,178 @@
+"""`make demo`: the data, the stack, one refresh through Airflow and what follows from it, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from feature_repo.contracts.intervals import check_namespace, format_cutoff, parse_cutoff
+from infra.local.airflow_api import Airflow, DagRun
+from infra.local.errors import LocalError, SettingsError
+from infra.local.places import Places
+from infra.local.planes import run_plane
+from infra.local.processes import memory_of
+from infra.local.settings import PREFIX, ensure_settings_file, set_setting
+from infra.local.stack import Stack, command_environment, describe_stack, stack_memory, start_stack
+from infra.local.watching import CHAIN, Chain, resume_command, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import Console
+
+DEFAULT_SOURCE = "ml-100k"
+_DAGS_S = 90.0
+_SAMPLE_EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class MemoryMeter:
+    """The largest memory of everything that was seen: the stack, its jobs, and this process, in bytes."""
+
+    state: Path
+    peak: int = 0
+    _last: float = 0.0
+
+    def sample(self) -> None:
+        """Look, unless the last look was a moment ago."""
+        now = time.monotonic()
+        if now - self._last >= _SAMPLE_EVERY_S:
+            self.peak = max(self.peak, stack_memory(self.state) + memory_of(psutil.Process()))
+            self._last = time.monotonic()
+
+
+def bring_source(data: str, places: Places, environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
+    """Return the folder or zip to ingest: the user's, else MovieLens 100K, fetched unless it is there."""
+    if data:
+        source = Path(data).expanduser().resolve()
+        if not source.exists():
+            msg = f"DATA={data}: expected a MovieLens folder or zip, there is nothing at {source}"
+            raise SettingsError(msg)
+        return source
+    source = places.sources / DEFAULT_SOURCE
+    say("Fetching MovieLens 100K (checked against a pinned checksum; GroupLens's terms are in the README) ...")
+    run_plane(["pipelines", "fetch", "--out", str(source)], environment)
+    return source
+
+
+def choose_namespace(given: str, described: Mapping[str, Any]) -> str:
+    """Return the namespace that was asked for, else the one the data set suggests."""
+    try:
+        return check_namespace(given or str(described["namespace"]))
+    except ValueError as error:
+        msg = f"NAMESPACE: {error}"
+        raise SettingsError(msg) from error
+
+
+def choose_cutoff(given: str) -> str | None:
+    """Return the cutoff that was asked for, as the DAG takes it (a date), or None."""
+    if not given:
+        return None
+    try:
+        return format_cutoff(parse_cutoff(given))[:10]
+    except ValueError as error:
+        msg = f"CUTOFF: {error}"
+        raise SettingsError(msg) from error
+
+
+def announce(source: Path, namespace: str, described: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Say what is coming, before it comes."""
+    events = described.get("events")
+    counted = f"{events:,} events" if isinstance(events, int) else "events"
+    say(f"Data: {source}: {counted}, namespace {namespace}")
+    seconds, size = described.get("estimated_seconds"), described.get("estimated_disk_bytes")
+    if isinstance(seconds, int | float) and isinstance(size, int | float):
+        say(f"The run will take about {max(1, round(seconds / 60))} minutes and {size / 1024**3:.1f} GB of disk")
+
+
+def demo(*, state: Path, data: str, namespace: str, cutoff: str, console: Console, say: Callable[[str], None]) -> int:
+    """Run the whole loop on one data set and report; return the exit code."""
+    began = time.monotonic()
+    interval = choose_cutoff(cutoff)
+    if namespace:
+        choose_namespace(namespace, {})
+    ensure_settings_file(state)
+    places = Places(state)
+    environment = command_environment(state, os.environ, toolchain_only=False)
+    source = bring_source(data, places, environment, say)
+    described = run_plane(["pipelines", "describe", "--source", str(source)], environment)
+    namespace = choose_namespace(namespace, described)
+    announce(source, namespace, described, say)
+    meter = MemoryMeter(state)
+    stack = _stack_for(state, namespace, say)
+    airflow = Airflow(stack.settings)
+    try:
+        airflow.wait_for_dags(CHAIN, _DAGS_S)
+        first = airflow.trigger("feature_refresh", {"namespace": namespace, "source": str(source), "cutoff": interval})
+        say(
+            f"Triggered feature_refresh ({first.run_id}): {stack.settings.airflow_uri.rstrip('/')}/dags/feature_refresh"
+        )
+        return _watch_and_report(airflow, stack, first, meter=meter, began=began, console=console, say=say)
+    finally:
+        airflow.close()
+
+
+def watch_again(*, state: Path, run_id: str, resume: bool, console: Console, say: Callable[[str], None]) -> int:
+    """Follow the chain of an earlier refresh to its end and report; `resume` lets its failed tasks go on first."""
+    began = time.monotonic()
+    places = Places(state)
+    if not places.run.exists():
+        msg = f"there is no stack in {state}: expected one that runs; make demo starts it"
+        raise LocalError(msg)
+    stack = describe_stack(state, os.environ)
+    airflow = Airflow(stack.settings)
+    try:
+        first = airflow.run(CHAIN[0], run_id)
+        stack = _stack_for(state, str(first.conf["namespace"]), say)
+        if resume:
+            _resume(airflow, first, say)
+            first = airflow.run(CHAIN[0], run_id)
+        return _watch_and_report(airflow, stack, first, meter=MemoryMeter(state), began=began, console=console, say=say)
+    finally:
+        airflow.close()
+
+
+def _resume(airflow: Airflow, first: DagRun, say: Callable[[str], None]) -> None:
+    run: DagRun | None = first
+    for position, dag in enumerate(CHAIN):
+        if position:
+            run = airflow.run_caused_by(dag, run) if run else None
+        if run is not None and run.state == "failed":
+            say(f"Clearing the failed tasks of {dag} ({run.run_id})")
+            airflow.clear_failed(run)
+            return
+    say("No run of this chain has failed: watching it")
+
+
+def _stack_for(state: Path, namespace: str, say: Callable[[str], None]) -> Stack:
+    """Return the running stack, with a recommender that serves `namespace`."""
+    name = f"{PREFIX}NAMESPACE"
+    set_setting(state, name, namespace)
+    return start_stack(state, {**os.environ, name: namespace}, say=say)
+
+
+def _watch_and_report(
+    airflow: Airflow,
+    stack: Stack,
+    first: DagRun,
+    *,
+    meter: MemoryMeter,
+    began: float,
+    console: Console,
+    say: Callable[[str], None],
+) -> int:
+    from infra.local.report import print_report  # noqa: PLC0415 - only when there is something to report
+
+    try:
+        chain: Chain = watch(airflow, first, console, sample=meter.sample)
+    except KeyboardInterrupt:
+        command = resume_command(first).removesuffix(" --resume")
+        say(f"\nThe stack and its runs go on. Watch again: {command}\nStop everything: make down")
+        raise
+    print_report(airflow, stack, chain, console, namespace=str(first.conf["namespace"]), meter=meter, began=began)
+    return 0
