@@ -187,7 +187,7 @@ def user_input(column: Column, value: Stored | None) -> NDArray[Any]:
             array: NDArray[Any] = np.array([str.encode(entry) for entry in row], dtype=object)
         else:
             array = np.array(row, dtype=_NUMPY[column.dtype])
+        return array.reshape((1, column.length) if column.length else (1,))
     except (TypeError, ValueError) as error:
         msg = f"Redis: feature {column.name}: expected {column.dtype}, received {str(value)[:80]}; materialise again"
         raise StoredValueError(msg) from error
-    return array.reshape((1, column.length) if column.length else (1,))

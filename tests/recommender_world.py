@@ -1,0 +1,386 @@
+"""A small made-up online world for the recommender's tests: snapshot, release, users in Redis, and a model.
+
+Items fall into four tastes; item vectors of one taste point the same way. Users have rated items of one taste.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+
+from feature_repo.contracts.datasets import EMBEDDING_SIZE, USERS
+from feature_repo.contracts.features import FEATURE_GROUPS, RANKING_FEATURES, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from feature_repo.contracts.intervals import feast_project, model_name
+from feature_repo.contracts.manifests import OnlineSnapshot, Release
+from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
+from feature_repo.contracts.publishing import file_sha256, write_json
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
+from tests.redis_server import redis_executable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import feast
+
+NAMESPACE = "tiny"
+CUTOFF = "1998-04-23T00:00:00Z"
+TASTES = 4
+ITEM_COUNT = 240
+GENRES = ("Drama", "Comedy", "Action", "Sci-Fi")
+USERS_KNOWN = tuple(f"u{number}" for number in range(12))
+DEADLINE_S = 20.0
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def item_id(number: int) -> str:
+    return f"{number:04d}"
+
+
+def taste_of(number: int) -> int:
+    return number % TASTES
+
+
+def catalogue_table(items: int = ITEM_COUNT, prefix: str = "Film") -> pa.Table:
+    """Items whose popularity falls with their number."""
+    numbers = range(items)
+    return pa.table(
+        {
+            "item_id": [item_id(number) for number in numbers],
+            "title": [f"{prefix} {number}" for number in numbers],
+            "release_year": pa.array(
+                [None if number % 17 == 0 else 1970 + number % 29 for number in numbers], pa.int64()
+            ),
+            "genres": pa.array([[GENRES[taste_of(number)]] for number in numbers], pa.list_(pa.string())),
+            "item_rating_count": pa.array([items - number for number in numbers], pa.int64()),
+            "item_rating_mean": pa.array([3.0 + number % 5 / 4 for number in numbers], pa.float32()),
+            "item_rating_std": pa.array([1.0] * items, pa.float32()),
+            "item_release_year": pa.array(
+                [None if number % 17 == 0 else 1970.0 + number % 29 for number in numbers], pa.float32()
+            ),
+            "item_genres": pa.array([[GENRES[taste_of(number)], "", ""] for number in numbers], pa.list_(pa.string())),
+        }
+    )
+
+
+def vectors_table(items: int = ITEM_COUNT) -> pa.Table:
+    """Unit vectors, near the axis of the item's taste."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(0, 0.05, (items, EMBEDDING_SIZE))
+    vectors[np.arange(items), np.arange(items) % TASTES] += 1
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pa.table(
+        {
+            "item_id": [item_id(number) for number in range(items)],
+            "embedding": pa.array(vectors.astype(np.float32).tolist(), pa.list_(pa.float32())),
+        }
+    )
+
+
+def rated_items(user: str) -> list[str]:
+    """What a user has rated: twenty items of one taste, spread over popular and rare ones."""
+    number = USERS_KNOWN.index(user)
+    return [item_id(taste_of(number) + TASTES * (number + 2 * step)) for step in range(20)]
+
+
+def user_rows(user: str) -> dict[str, dict[str, Any]]:
+    """Group name → features of a user."""
+    number, rated = USERS_KNOWN.index(user), rated_items(user)
+    return {
+        USER_ACTIVITY.name: {
+            "user_last_items": rated[:8] + [""] * 2,
+            "user_last_values": [5.0, 4.5, 2.0, 4.0, 1.0, 3.0, 3.5, 5.0, -1.0, -1.0],
+            "user_rating_count": len(rated),
+            "user_rating_mean": 3.0 + number / 10,
+            "user_rating_std": 0.5,
+            "user_release_year_mean": 1990.5,
+            "user_release_year_std": None,
+            "user_top_genres": [GENRES[taste_of(number)], "", "", "", ""],
+        },
+        USER_PROFILE.name: {
+            "user_age": None if number % 3 == 0 else 20.0 + number,
+            "user_gender": "F" if number % 2 else "",
+            "user_occupation": "engineer",
+        },
+        USER_HISTORY.name: {"user_seen_items": sorted(rated)},
+    }
+
+
+def snapshot_views() -> dict[str, str]:
+    return {group.name: group.view_name for group in FEATURE_GROUPS}
+
+
+@dataclass(frozen=True)
+class World:
+    """A state folder that the recommender can be pointed at."""
+
+    state: Path
+
+    @property
+    def place(self) -> Namespace:
+        return Namespace(self.state, NAMESPACE)
+
+    @property
+    def serving(self) -> Serving:
+        return Serving(self.state)
+
+    def publish_snapshot(
+        self,
+        catalogue: pa.Table | None = None,
+        vectors: pa.Table | None = None,
+        *,
+        cutoff: str = CUTOFF,
+        **changes: object,
+    ) -> OnlineSnapshot:
+        """Write a snapshot's files and move the pointer; `changes` replace fields of the manifest."""
+        table = catalogue_table() if catalogue is None else catalogue
+        folder = cutoff.replace(":", "").replace("-", "")
+        catalogue_path = self.place.online / folder / "catalogue.parquet"
+        vectors_path = self.place.embeddings / "item2vec" / f"{folder}.parquet"
+        for path, content in ((catalogue_path, table), (vectors_path, vectors_table() if vectors is None else vectors)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(content, path)
+        fields: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "cutoff": cutoff,
+            "feast_project": feast_project(NAMESPACE),
+            "views": snapshot_views(),
+            "catalogue": str(catalogue_path.relative_to(self.place.root)),
+            "catalogue_sha256": file_sha256(catalogue_path),
+            "item_embeddings": str(vectors_path.relative_to(self.place.root)),
+            "item_embeddings_sha256": file_sha256(vectors_path),
+            "users": len(USERS_KNOWN),
+            "items": len(table),
+        }
+        manifest = OnlineSnapshot(**(fields | changes))
+        manifest.write(self.place.online_current)
+        return manifest
+
+    def publish_release(self, version: str = "1", **changes: object) -> Release:
+        """Move the release pointer; `changes` replace fields of the record."""
+        fields: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "model": RANKING.model,
+            "version": version,
+            "run_id": "run",
+            "saved_model_sha256": "0" * 64,
+            "feature_service": RANKING_FEATURES.name,
+            "feature_service_hash": RANKING_FEATURES.hash,
+            "views": RANKING_FEATURES.views,
+            "inputs": [column.name for column in RANKING.input_columns],
+            "training_set_id": "made-up",
+            "train_end": CUTOFF,
+            "cutoff": CUTOFF,
+            "item_embeddings": "",
+            "item_embeddings_sha256": "",
+            "verdict": "made up",
+            "previous_version": "",
+        }
+        release = Release(**(fields | changes))
+        release.write(self.serving.current_release(NAMESPACE, RANKING.model))
+        return release
+
+    def write_users_file(self) -> None:
+        path = self.place.dataset(USERS.name) / PARTITION_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"user_id": list(USERS_KNOWN)}), path)
+
+
+def feature_store(world: World, redis_url: str) -> feast.FeatureStore:
+    """Feast itself, as the data plane sets it up, with every view of the contracts applied."""
+    from feature_repo.entities import ENTITIES  # noqa: PLC0415 - Feast takes seconds to import
+    from feature_repo.views import feast_views  # noqa: PLC0415 - as above
+    from pipelines.feast_store.store import open_store  # noqa: PLC0415 - as above
+    from pipelines.settings import Settings  # noqa: PLC0415 - as above
+
+    store = open_store(Settings(state=world.state, redis_url=redis_url), world.place)
+    store.apply([*ENTITIES.values(), *feast_views(world.place).values()])
+    return store
+
+
+def write_group(store: feast.FeatureStore, group: str, rows: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
+    """Write one group's features of some users to Redis through Feast. `rows`: user → feature → value."""
+    import pandas as pd  # noqa: PLC0415 - only with Feast
+
+    view = snapshot_views()[group]
+    frame = pd.DataFrame([{"user_id": user, "event_time": at, **values} for user, values in rows.items()])
+    store.write_to_online_store(view, df=frame, allow_registry_cache=False)
+
+
+def write_users(store: feast.FeatureStore, users: Sequence[str] = USERS_KNOWN) -> None:
+    at = {USER_PROFILE.name: datetime(1970, 1, 1, tzinfo=UTC)}
+    for group in (USER_ACTIVITY.name, USER_PROFILE.name, USER_HISTORY.name):
+        rows = {user: user_rows(user)[group] for user in users}
+        write_group(store, group, rows, at.get(group, datetime(1998, 4, 22, 5, tzinfo=UTC)))
+
+
+def export_model(folder: Path, sign: float = 1.0) -> None:
+    """Export a tiny SavedModel with both signatures of the contract.
+
+    Its score rises with the item's mean and the share of the user's top genres that the item has, and falls with the
+    distance between the user's mean and the item's, so that every user has another order.
+    """
+    import tensorflow as tf  # noqa: PLC0415 - seconds
+
+    dtypes = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}
+
+    def spec(name: str, rows: int | None) -> tf.TensorSpec:
+        (column,) = (column for column in RANKING.input_columns if column.name == name)
+        shape = [rows, column.length] if column.length else [rows]
+        return tf.TensorSpec(shape, dtypes[column.dtype.value], name=name)
+
+    names = [column.name for column in RANKING.input_columns]
+    user_names = {column.name for column in RANKING.scoped(Scope.USER)}
+
+    def scores(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        shared = tf.cast(inputs["item_genres"][:, :1] == inputs["user_top_genres"][:, :1], tf.float32)[:, 0]
+        distance = tf.abs(inputs["item_rating_mean"] - inputs["user_rating_mean"])
+        by_year = tf.math.sin(inputs["item_release_year"] * inputs["user_rating_mean"])
+        count = tf.math.log1p(tf.cast(inputs["item_rating_count"], tf.float32))
+        return {"score": tf.sigmoid(sign * (shared - distance + by_year + 0.1 * count))}
+
+    module = tf.Module()
+
+    def make(rows: int | None) -> Callable[..., Any]:
+        @tf.function(input_signature=[{name: spec(name, rows if name in user_names else None) for name in names}])
+        def call(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return scores(inputs)
+
+        return call  # type: ignore[no-any-return] # TensorFlow ships no types
+
+    module.one_user, module.rows = make(1), make(None)
+    signatures = {ONE_USER_SIGNATURE: module.one_user, ROWS_SIGNATURE: module.rows}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            msg = f"{what}: not within {deadline_s:g} s"
+            raise TimeoutError(msg)
+        time.sleep(0.02)
+
+
+class Service:
+    """A process that can be started, stopped, frozen and started again at the same address."""
+
+    def __init__(self, command: Sequence[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None):
+        self._command = list(command)
+        self._ready = ready
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, cwd=_REPOSITORY, stdout=subprocess.DEVNULL
+        )
+        process = self._process
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                msg = f"{self._command} ended with {process.returncode}"
+                raise RuntimeError(msg)
+            return self._ready()
+
+        wait_until(answers, f"{self._command} answers", 60)
+
+    def send(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def terminate(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        if self._process is None:
+            return 0
+        self._process.terminate()
+        status = self._process.wait(DEADLINE_S)
+        self._process = None
+        return status
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Service]:
+        self.start()
+        try:
+            yield self
+        finally:
+            self.send(signal.SIGCONT)
+            self.kill()
+
+
+def redis_service(port: int, password: str, folder: Path) -> Service:
+    """A redis-server that keeps what it held when it is terminated and started again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+
+    def ready() -> bool:
+        with contextlib.suppress(redis.ConnectionError), contextlib.closing(redis.Redis.from_url(url)) as client:
+            return bool(client.ping())
+        return False
+
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", password, "--dir", str(folder)]
+    return Service([redis_executable(), *options, "--appendonly", "yes", "--save", ""], ready)
+
+
+def write_models_config(world: World, versions: Sequence[int]) -> Path:
+    """Write a models.config that serves the given versions of the ranking model."""
+    name = model_name(NAMESPACE, RANKING.model)
+    specific = " ".join(f"versions: {version}" for version in versions)
+    world.serving.models_config.parent.mkdir(parents=True, exist_ok=True)
+    world.serving.models_config.write_text(
+        f'model_config_list {{ config {{ name: "{name}" base_path: "{world.serving.model(NAMESPACE, RANKING.model)}" '
+        f'model_platform: "tensorflow" model_version_policy {{ specific {{ {specific} }} }} }} }}\n'
+    )
+    return world.serving.models_config
+
+
+def settings_environment(world: World, **values: str) -> dict[str, str]:
+    return {"KESTREL_STATE": str(world.state), "KESTREL_NAMESPACE": NAMESPACE} | {
+        f"KESTREL_{name.upper()}": value for name, value in values.items()
+    }
+
+
+def recommender_service(environment: Mapping[str, str], port: int) -> Service:
+    def ready() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    return Service([sys.executable, "-m", "serving.recommender"], ready, environment)
+
+
+def corrupt(path: Path) -> None:
+    write_json(path, {"not": "a record"})

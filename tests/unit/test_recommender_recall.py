@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.recommender.catalogue import catalogue_from_table
+from serving.recommender.embeddings import vectors_from_table
+from serving.recommender.recall.blending import blend
+from serving.recommender.recall.channel import Recalled, best
+from serving.recommender.recall.item2vec import recall_item2vec
+from serving.recommender.recall.popular import recall_popular
+from serving.recommender.seen import unseen_items
+from serving.recommender.slate import order_slate
+from tests.recommender_world import ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
+
+CATALOGUE = catalogue_from_table(catalogue_table(), "made up")
+VECTORS = vectors_from_table(vectors_table(), CATALOGUE, "made up")
+EVERYTHING = np.ones(ITEM_COUNT, dtype=np.bool_)
+
+item_sets = st.sets(st.integers(0, ITEM_COUNT - 1))
+scores = st.lists(st.sampled_from([0.0, -0.0, 0.1, 0.5, -2.0, 1e-30, 7.0]), max_size=60)
+channels = st.lists(
+    st.tuples(st.lists(st.integers(0, 30), unique=True), st.integers(1, 5)),
+    min_size=1,
+    max_size=4,
+).map(lambda found: [(Recalled(f"c{n}", np.array(p, dtype=np.intp)), quota) for n, (p, quota) in enumerate(found)])
+
+
+@given(scores, st.integers(0, 70))
+def test_best_equals_a_stable_sort(values: list[float], n: int) -> None:
+    array = np.array(values, dtype=np.float32)
+    assert best(array, n).tolist() == np.argsort(-array, kind="stable")[:n].tolist()
+
+
+@given(item_sets, st.integers(1, 300))
+def test_popular_is_what_is_left_by_falling_number_of_ratings(seen: set[int], n: int) -> None:
+    allowed = unseen_items(CATALOGUE, [item_id(number) for number in seen])
+    recalled = recall_popular(CATALOGUE, allowed, n)
+    assert recalled.positions.tolist() == [number for number in range(ITEM_COUNT) if number not in seen][:n]
+
+
+def test_popularity_ties_are_decided_by_mean_and_then_by_id() -> None:
+    table = catalogue_table(4)
+    index = table.column_names.index("item_rating_count")
+    table = table.set_column(index, "item_rating_count", [[5, 5, 9, 5]])
+    index = table.column_names.index("item_rating_mean")
+    table = table.set_column(index, "item_rating_mean", [[3.0, 4.0, 1.0, 3.0]])
+    table = table.take([3, 1, 0, 2])
+    assert [item_id(position) for position in catalogue_from_table(table, "made up").popular] == [
+        "0002",
+        "0001",
+        "0000",
+        "0003",
+    ]
+
+
+def test_ids_that_the_catalogue_does_not_know_are_left_out() -> None:
+    assert CATALOGUE.find(["0003", "no such item", "", "0001"]).tolist() == [3, 1]
+    assert CATALOGUE.find([]).tolist() == []
+
+
+@given(st.sets(st.integers(0, ITEM_COUNT - 1), min_size=1, max_size=6), item_sets, st.integers(1, 300))
+def test_item2vec_equals_a_search_by_hand(liked: set[int], seen: set[int], n: int) -> None:
+    allowed = unseen_items(CATALOGUE, [item_id(number) for number in seen | liked])
+    near = recall_item2vec(VECTORS, np.array(sorted(liked)), allowed, n)
+    cosines = VECTORS.vectors.astype(np.float64) @ VECTORS.vectors[sorted(liked)].astype(np.float64).T
+    expected = sorted((-row.max(), number) for number, row in enumerate(cosines) if allowed[number] and row.max() > 0)
+    np.testing.assert_allclose(near.similarity, [-cosine for cosine, _ in expected[:n]], rtol=1e-5, atol=1e-6)
+    assert not set(near.recalled.positions.tolist()) & (seen | liked)
+    assert set(near.nearest.tolist()) <= liked
+
+
+def test_item2vec_finds_the_taste_of_what_was_liked() -> None:
+    liked = np.array([2])
+    near = recall_item2vec(VECTORS, liked, unseen_items(CATALOGUE, ["0002"]), ITEM_COUNT // TASTES - 1)
+    assert {taste_of(position) for position in near.recalled.positions.tolist()} == {taste_of(2)}
+
+
+def test_item2vec_finds_nothing_for_items_without_a_vector() -> None:
+    without = vectors_from_table(vectors_table().slice(10), CATALOGUE, "made up")
+    assert not without.known[:10].any()
+    assert not len(recall_item2vec(without, np.array([3]), EVERYTHING, 10).recalled.positions)
+    near = recall_item2vec(without, np.array([3, 50]), EVERYTHING, ITEM_COUNT)
+    assert set(near.nearest.tolist()) == {50}
+    assert near.recalled.positions.min() >= 10
+
+
+@given(channels, st.integers(1, 60))
+def test_blending_names_every_channel_and_repeats_nothing(found: list[tuple[Recalled, int]], n: int) -> None:
+    candidates = blend(found, n)
+    union = {int(position) for channel, _ in found for position in channel.positions}
+    assert len(candidates) == min(n, len(union))
+    positions = candidates.positions.tolist()
+    assert len(set(positions)) == len(positions)
+    for row, position in enumerate(positions):
+        expected = [channel.channel for channel, _ in found if position in channel.positions]
+        assert candidates.channels_of(row) == expected
+
+
+@given(channels)
+def test_each_channel_keeps_its_own_order(found: list[tuple[Recalled, int]]) -> None:
+    candidates = blend(found[:1], 100)
+    assert candidates.positions.tolist() == found[0][0].positions.tolist()
+
+
+def test_channels_take_turns_in_proportion_to_their_quotas() -> None:
+    popular = Recalled("popular", np.arange(100, 200))
+    near = Recalled("item2vec", np.arange(200, 300))
+    assert blend([(popular, 1), (near, 1)], 6).positions.tolist() == [100, 200, 101, 201, 102, 202]
+    mixed = blend([(popular, 1), (near, 3)], 40).positions
+    assert (mixed >= 200).sum() == 30
+
+
+def test_what_one_channel_cannot_fill_the_others_do() -> None:
+    popular = Recalled("popular", np.arange(100, 200))
+    near = Recalled("item2vec", np.array([7]))
+    assert blend([(popular, 1), (near, 1)], 50).positions.tolist() == [100, 7, *range(101, 149)]
+
+
+def test_the_slate_is_by_score_and_ties_stay_in_recall_order() -> None:
+    candidates = blend([(Recalled("popular", np.arange(5)), 1)], 5)
+    assert order_slate(candidates, np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32), 4).tolist() == [1, 3, 2, 4]
+    assert order_slate(candidates, None, 3).tolist() == [0, 1, 2]
+    assert order_slate(candidates, None, 30).tolist() == [0, 1, 2, 3, 4]
