@@ -145,9 +145,7 @@ def install(environ: Mapping[str, str]) -> None:
         check_machine(environ)
         environment = uv_environment(environ, state)
         uv = provide_uv(state, environment)
-        say(
-            "Installing the environment from uv.lock (3.7 GB: a minute or two from a warm cache, longer from the network"
-        )
+        say("Installing the environment from uv.lock (3.7 GB: a minute or two from a warm cache, else more)")
         STAMP.unlink(missing_ok=True)
         run([str(uv), "sync", "--frozen", "--all-extras", "--compile-bytecode"], environment)
         say("Generating the model server's protocol ...")
