@@ -21,7 +21,7 @@ def partitions_of(group: FeatureGroup) -> str:
 
 
 def feast_source(group: FeatureGroup, namespace: Namespace) -> FileSource:
-    """Return the Parquet files of a group: a pattern over the date partitions, or the one file of an undivided table."""
+    """Return the Parquet files of a group: a pattern over the date partitions, or an undivided table's one file."""
     view = group.view_name
     return FileSource(
         name=view,

@@ -1,0 +1,96 @@
+"""How far the online side has got, so that a backfill never takes it back.
+
+Two records: `online/materialized.json`, what Redis was filled from, and `online/current.json`, the snapshot in force.
+Between the two Redis is already ahead, so both count.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock, Timeout
+
+from feature_repo.contracts.intervals import format_cutoff, parse_cutoff
+from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from pipelines.errors import DatasetLockedError, SupersededError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from feature_repo.contracts.places import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Materialized:
+    """What Redis was last filled from, whole."""
+
+    cutoff: datetime
+    checksums: Mapping[str, str]
+    """Feature view → checksum of the table it was filled from."""
+    rows: Mapping[str, int]
+    """Feature view → entities written."""
+
+
+def materialized_path(place: Namespace) -> Path:
+    """Return where the record of the last materialisation lies."""
+    return place.online / "materialized.json"
+
+
+def write_materialized(place: Namespace, done: Materialized) -> None:
+    """Record a materialisation that is complete."""
+    record = {"cutoff": format_cutoff(done.cutoff), "checksums": dict(done.checksums), "rows": dict(done.rows)}
+    write_json(materialized_path(place), record)
+
+
+def read_materialized(place: Namespace) -> Materialized | None:
+    """Return the last complete materialisation, None if there was none; CorruptRecordError names a broken record."""
+    path = materialized_path(place)
+    try:
+        record = cast("dict[str, Any]", read_json(path))
+        return Materialized(parse_cutoff(record["cutoff"]), record["checksums"], record["rows"])
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        msg = (
+            f"{path}: not a record of a materialisation ({error}); remove it and run 'python -m pipelines materialize'"
+        )
+        raise CorruptRecordError(msg) from error
+
+
+def online_cutoff(place: Namespace) -> datetime | None:
+    """Return the latest cutoff that is online, None before the first."""
+    done = read_materialized(place)
+    cutoffs = [] if done is None else [done.cutoff]
+    if place.online_current.exists():
+        cutoffs.append(parse_cutoff(OnlineSnapshot.read(place.online_current).cutoff))
+    return max(cutoffs, default=None)
+
+
+def refuse_superseded(place: Namespace, cutoff: datetime) -> None:
+    """SupersededError if a later cutoff is online: this interval has nothing to publish."""
+    online = online_cutoff(place)
+    if online is not None and cutoff < online:
+        msg = (
+            f"namespace {place.name}: cutoff {format_cutoff(cutoff)} lies before {format_cutoff(online)}, which is "
+            f"online; Redis and snapshot stay as they are. To go back on purpose, remove {materialized_path(place)} and "
+            f"{place.online_current}"
+        )
+        raise SupersededError(msg)
+
+
+@contextmanager
+def online_lock(place: Namespace) -> Iterator[None]:
+    """Let one job at a time write the online side; the kernel frees the lock when the process dies."""
+    path = place.locks / "online.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout as error:
+        msg = f"namespace {place.name}: another job is writing the online side (lock {path}); try again when it is done"
+        raise DatasetLockedError(msg) from error

@@ -1,0 +1,108 @@
+"""Parquet feature tables as DuckDB reads them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+from feast.data_format import ParquetFormat
+from feast.infra.offline_stores.file_source import FileSource
+
+from pipelines.feast_store.errors import FeatureTableMissingError, RepeatedFeatureRowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feast.data_source import DataSource
+
+
+def identifier(name: str) -> str:
+    """Quote a column or table name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a string for SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def microseconds(column: str) -> str:
+    """Return a time column in microseconds since 1970, as SQL. A time without a zone is UTC."""
+    return f"epoch_us({identifier(column)}::TIMESTAMPTZ)"
+
+
+@contextmanager
+def duckdb_session(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give an empty DuckDB that keeps within `memory_limit` (such as '2GB') and spills the rest to a passing folder."""
+    with tempfile.TemporaryDirectory(prefix="kestrel-duckdb-") as spill:
+        options = {"memory_limit": memory_limit, "temp_directory": spill}
+        connection = duckdb.connect(config=options)
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """The files of one feature view, and the columns by which its rows are found."""
+
+    view: str
+    pattern: str
+    """Path of its Parquet files, with `*` for the partitions."""
+    keys: tuple[str, ...]
+    time: str
+    """The event time's column. With or without a time zone: without one it is UTC."""
+
+    @classmethod
+    def of_source(cls, source: DataSource, view: str, keys: tuple[str, ...], repo_path: str) -> FeatureTable:
+        """Describe a Feast file source; TypeError for any other source or format, and for renamed columns."""
+        if not isinstance(source, FileSource) or not isinstance(source.file_format, ParquetFormat):
+            msg = f"feature view {view}: expected a FileSource with file_format=ParquetFormat(), received {source!r}"
+            raise TypeError(msg)
+        if source.field_mapping:
+            msg = f"feature view {view}: field_mapping is not supported, name the columns of the table as the features"
+            raise TypeError(msg)
+        return cls(view, os.path.join(repo_path, source.path), keys, source.timestamp_field)  # noqa: PTH118 - a pattern
+
+    @property
+    def sql(self) -> str:
+        """The rows as a table expression. The partitions' `event_date` is left in the path: it is no feature."""
+        return f"read_parquet({literal(self.pattern)}, hive_partitioning = false)"
+
+    @property
+    def time_us(self) -> str:
+        """The event time in microseconds since 1970 in UTC, as SQL."""
+        return microseconds(self.time)
+
+    def check(self, connection: duckdb.DuckDBPyConnection, before_us: int | None = None) -> None:
+        """Refuse a table that has no files, or two rows of one key and time (before `before_us`, if given)."""
+        keys = ", ".join(identifier(key) for key in self.keys)
+        bound = "" if before_us is None else f"WHERE {self.time_us} < {before_us}"
+        query = (
+            f"SELECT {keys}, {identifier(self.time)}::VARCHAR, count(*) FROM {self.sql} {bound}"  # noqa: S608 - quoted
+            f" GROUP BY {keys}, {identifier(self.time)} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+        )
+        try:
+            repeated = connection.execute(query).fetchall()
+        except duckdb.IOException as error:
+            if any(Path("/").glob(self.pattern.lstrip("/"))):
+                raise
+            msg = (
+                f"feature view {self.view}: expected Parquet files at {self.pattern}, found none; "
+                "run 'python -m pipelines features' for this namespace first"
+            )
+            raise FeatureTableMissingError(msg) from error
+        if repeated:
+            *key, time, count = repeated[0]
+            msg = (
+                f"feature view {self.view}: expected one row for each {self.keys} and {self.time}, received {count} "
+                f"for {key} at {time} in {self.pattern}; run the features job again"
+            )
+            raise RepeatedFeatureRowError(msg)

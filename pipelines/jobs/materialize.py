@@ -1,0 +1,88 @@
+"""Job: feature tables → Redis, each entity's latest row before the cutoff."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
+from pipelines.errors import CorruptDatasetError
+from pipelines.feast_store.online import forget_absent, online_client, stored_entities
+from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
+from pipelines.feast_store.registry import check_registered, quiet_output
+from pipelines.feast_store.store import open_store
+from pipelines.feast_store.tables import duckdb_session, identifier, literal, microseconds
+from pipelines.features.tables import feature_table
+
+if TYPE_CHECKING:
+    import redis
+    from feast import FeatureStore
+
+    from feature_repo.contracts.places import Namespace
+    from pipelines.io.lake import Snapshot
+    from pipelines.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
+    """Write the latest features before `cutoff` to the online store, and forget who is no longer in them.
+
+    Every row is written, changed or not: corrected data arrives, and what was damaged in Redis heals.
+
+    Raises:
+        SupersededError: A later cutoff is online; Redis was not touched.
+        OnlineStoreError: Redis does not answer.
+    """
+    with online_lock(place):
+        refuse_superseded(place, cutoff)
+        with ExitStack() as stack:
+            client = stack.enter_context(online_client(settings.redis_url))
+            tables = {
+                group: stack.enter_context(feature_table(place, group).reading(before=cutoff))
+                for group in FEATURE_GROUPS
+            }
+            store = open_store(settings, place)
+            check_registered(store, place)
+            rows = {group.view_name: _write(store, client, group, table, cutoff) for group, table in tables.items()}
+        checksums = {group.view_name: table.checksum for group, table in tables.items()}
+        write_materialized(place, Materialized(cutoff, checksums, rows))
+    return {"rows": rows}
+
+
+def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, table: Snapshot, cutoff: datetime) -> int:
+    """Materialise one group and return how many entities it has."""
+    end = _end(group, cutoff)
+    present = _entities(table, group.entity.name, end)
+    if table.rows and not present:
+        msg = (
+            f"feature view {group.view_name}: all {table.rows} rows in {table.folder} are later than "
+            f"{end:%Y-%m-%d %H:%M}; run 'python -m pipelines features' for this cutoff again"
+        )
+        raise CorruptDatasetError(msg)
+    with quiet_output():
+        store.materialize(_EPOCH, end, [group.view_name])
+    stored = stored_entities(client, store.project, group.entity.name)
+    forgotten = forget_absent(client, store.get_feature_view(group.view_name), stored, present)
+    _LOG.info("%s: %d entities written, %d forgotten", group.view_name, len(present), forgotten)
+    return len(present)
+
+
+def _end(group: FeatureGroup, cutoff: datetime) -> datetime:
+    """Return the exclusive end of the rows that count: a row as of the cutoff may bear the cutoff itself."""
+    return cutoff + timedelta(microseconds=1) if group.freshness is Freshness.LATEST else cutoff
+
+
+def _entities(table: Snapshot, key: str, end: datetime) -> set[str]:
+    """Return the ids of the entities that have a row before `end`."""
+    if not table.partitions:
+        return set()
+    files = ", ".join(literal(str(file)) for file in table.files)
+    time = microseconds("event_time")
+    end_us = (end - _EPOCH) // timedelta(microseconds=1)
+    query = f"SELECT DISTINCT {identifier(key)} FROM read_parquet([{files}]) WHERE {time} < {end_us}"  # noqa: S608 - quoted
+    with duckdb_session("1GB") as connection:
+        return {entity for (entity,) in connection.execute(query).fetchall()}

@@ -1,0 +1,129 @@
+"""Job: catalogue and snapshot of the online side, and the pointer to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.columns import definition_hash
+from feature_repo.contracts.datasets import ITEM_ID, ITEMS, Dataset
+from feature_repo.contracts.features import FEATURE_GROUPS, ITEM_ACTIVITY, ITEM_PROFILE, USER_PROFILE
+from feature_repo.contracts.intervals import feast_project, format_cutoff
+from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.places import MANIFEST, cutoff_name
+from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from pipelines.errors import JobError
+from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
+from pipelines.feast_store.registry import check_registered
+from pipelines.feast_store.retrieval import retrieve
+from pipelines.feast_store.store import open_store
+from pipelines.feast_store.tables import literal
+from pipelines.features.tables import feature_table
+from pipelines.io.arrow import arrow_schema, conform, content_sha256
+from pipelines.io.lake import stored_dataset
+from pipelines.training.snapshots import item_embeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from feast import FeatureStore
+
+    from feature_repo.contracts.places import Namespace
+    from pipelines.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_GROUPS = (ITEM_ACTIVITY, ITEM_PROFILE)
+_FILE = "catalogue.parquet"
+
+CATALOGUE = Dataset(
+    name="catalogue",
+    columns=(*ITEMS.columns, *(column for group in _GROUPS for column in group.features)),
+    key=(ITEM_ID.name,),
+    sort=(ITEM_ID.name,),
+    partitioned_by_event_date=False,
+    meaning="Every item with its latest features, for the recommender's memory",
+)
+
+
+def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
+    """Publish what the online side serves as of `cutoff`; the same content is the same snapshot.
+
+    Raises:
+        SupersededError: A later cutoff is online; nothing was changed.
+        JobError: Redis was not filled from the tables as they are now.
+    """
+    with online_lock(place):
+        refuse_superseded(place, cutoff)
+        with ExitStack() as stack:
+            items = stack.enter_context(stored_dataset(place, ITEMS).reading())
+            tables = {
+                group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
+                for group in FEATURE_GROUPS
+            }
+            done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
+            store = open_store(settings, place)
+            check_registered(store, place)
+            catalogue = read_catalogue(store, items.files, cutoff)
+        name = _publish(place, cutoff, catalogue, users=done.rows[USER_PROFILE.view_name])
+    _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, done.rows[USER_PROFILE.view_name])
+    return {"snapshot": name}
+
+
+def read_catalogue(store: FeatureStore, items: list[Path], cutoff: datetime) -> pa.Table:
+    """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`."""
+    files = ", ".join(literal(str(file)) for file in items)
+    rows = (
+        f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, "  # noqa: S608 - quoted
+        f"TIMESTAMPTZ {literal(format_cutoff(cutoff))} AS event_timestamp FROM read_parquet([{files}])"
+    )
+    features = tuple(f"{group.view_name}:{column.name}" for group in _GROUPS for column in group.features)
+    with retrieve(store, features, rows, CATALOGUE.columns) as batches:
+        return conform(pa.Table.from_batches(batches, arrow_schema(CATALOGUE)), CATALOGUE)
+
+
+def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, str]) -> Materialized:
+    """Return the record of the materialisation that filled Redis from these very tables."""
+    done = read_materialized(place)
+    if done is None or done.cutoff != cutoff or dict(done.checksums) != dict(checksums):
+        received = "nothing" if done is None else f"the tables of {format_cutoff(done.cutoff)}, or as they were then"
+        msg = (
+            f"namespace {place.name}: expected Redis to be filled from the feature tables as of "
+            f"{format_cutoff(cutoff)}, received {received}; run 'python -m pipelines materialize' for this cutoff first"
+        )
+        raise JobError(msg)
+    return done
+
+
+def _publish(place: Namespace, cutoff: datetime, catalogue: pa.Table, users: int) -> str:
+    """Write the snapshot under a name that says its content, then point to it; return the name."""
+    embeddings, embeddings_sha256 = item_embeddings(place, cutoff)
+    snapshot = OnlineSnapshot(
+        namespace=place.name,
+        cutoff=format_cutoff(cutoff),
+        feast_project=feast_project(place.name),
+        views={group.name: group.view_name for group in FEATURE_GROUPS},
+        catalogue="",
+        catalogue_sha256=content_sha256(catalogue),
+        item_embeddings=embeddings,
+        item_embeddings_sha256=embeddings_sha256,
+        users=users,
+        items=catalogue.num_rows,
+    )
+    name = f"{cutoff_name(cutoff)}-{definition_hash(dataclasses.asdict(snapshot))}"
+    directory = place.online / name
+    with publishing_directory(directory) as part:
+        pq.write_table(catalogue, part / _FILE, compression="zstd")
+        path = (directory / _FILE).relative_to(place.root).as_posix()
+        whole = dataclasses.replace(snapshot, catalogue=path, catalogue_sha256=file_sha256(part / _FILE))
+        whole.write(part / MANIFEST)
+    published = OnlineSnapshot.read(directory / MANIFEST)
+    if not place.online_current.exists() or OnlineSnapshot.read(place.online_current) != published:
+        published.write(place.online_current)
+    return name

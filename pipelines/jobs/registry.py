@@ -1,0 +1,29 @@
+"""Job: the contracts' feature views and services → Feast's registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from feature_repo.contracts.features import FEATURE_GROUPS
+from feature_repo.services import SERVICES, service_name
+from pipelines.feast_store.registry import apply_declarations
+from pipelines.feast_store.store import open_store
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.places import Namespace
+    from pipelines.settings import Settings
+
+_LOCK_SECONDS = 60
+
+
+def run(settings: Settings, place: Namespace) -> dict[str, object]:
+    """Register every declared view and service; doing it again changes nothing."""
+    place.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.locks / "feast-registry.lock", timeout=_LOCK_SECONDS):
+        apply_declarations(open_store(settings, place), place)
+    return {
+        "views": {group.name: group.view_name for group in FEATURE_GROUPS},
+        "feature_services": [service_name(service) for service in SERVICES],
+    }

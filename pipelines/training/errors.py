@@ -1,0 +1,20 @@
+"""What can be wrong with a training set.
+
+    JobError                    terminal
+    ├── TrainingDataError       too few events, or labels of one class only: nothing can be learned or measured
+    └── CorruptTrainingSetError a stored training set is not what its manifest says
+
+Both end the job for good: more data, other settings, or a removed folder are the remedies.
+"""
+
+from __future__ import annotations
+
+from pipelines.errors import JobError
+
+
+class TrainingDataError(JobError):
+    """The events do not make a training set."""
+
+
+class CorruptTrainingSetError(JobError):
+    """A stored training set is not what its manifest says."""

@@ -1,0 +1,65 @@
+"""Which inputs make two training sets the same, and whether a stored one still is what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.places import MANIFEST
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
+from feature_repo.contracts.signatures import RANKING
+from pipelines.training.errors import CorruptTrainingSetError
+from pipelines.training.files import stored_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pipelines.settings import Settings
+
+REVISION = 1
+"""Raised by whoever changes how a training set is made from the same inputs."""
+
+_ID_LENGTH = 16
+
+
+def training_set_id(inputs: Mapping[str, object]) -> str:
+    """Return the name of the training set that `inputs` make."""
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
+
+
+def settings_inputs(settings: Settings) -> dict[str, object]:
+    """Return the settings that determine a training set's content, and how its transforms are fitted."""
+    return {
+        "revision": REVISION,
+        "label_min_value": settings.label_min_value,
+        "train_fraction": settings.train_fraction,
+        "valid_fraction": settings.valid_fraction,
+        "refresh_hours": settings.refresh_hours,
+        "encodings": {column.name: [column.encoding.value, column.vocabulary] for column in RANKING.input_columns},
+    }
+
+
+def verified(directory: Path) -> TrainingSet:
+    """Return the record of a stored training set after comparing every file with it.
+
+    CorruptTrainingSetError names what differs.
+    """
+    remedy = f"remove {directory} and run the job again"
+    try:
+        record = TrainingSet.read(directory / MANIFEST)
+        found = {name: stored_sha256(directory / name) for name in TRAINING_FILES}
+        found[TRANSFORMS_FILE] = file_sha256(directory / TRANSFORMS_FILE)
+    except (OSError, ValueError, CorruptRecordError) as error:
+        msg = f"training set {directory.name} cannot be read ({error}); {remedy}"
+        raise CorruptTrainingSetError(msg) from error
+    different = sorted(
+        name for name in found.keys() | record.checksums.keys() if found.get(name) != record.checksums.get(name)
+    )
+    if different or record.training_set_id != directory.name:
+        msg = f"training set {directory.name}: {different or 'the id'} differs from its manifest; {remedy}"
+        raise CorruptTrainingSetError(msg)
+    return record
