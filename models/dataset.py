@@ -1,0 +1,150 @@
+"""Read a training set, and refuse one that is not what its manifest and the contract say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.places import MANIFEST, Namespace
+from feature_repo.contracts.publishing import CorruptRecordError
+from models.errors import DatasetError
+from models.inputs import Columns, from_arrow
+from models.transforms import Transforms, read_transforms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.signatures import Signature
+
+LABEL = Column("label", Dtype.INT64, "1 where the value is at least the training set's label_min_value, else 0")
+TRAIN, VALID, TEST, TEST_AS_OF_REFRESH = (name.removesuffix(".parquet") for name in TRAINING_FILES)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows of a training set, in time order."""
+
+    name: str
+    features: Columns
+    """The signature's inputs and `user_id`."""
+    labels: NDArray[np.int64]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.labels)
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """`[rows]`, a dense code per user, for metrics and resampling by user."""
+        codes: NDArray[np.int64] = np.unique(self.features[USER_ID.name], return_inverse=True)[1]
+        return codes
+
+    def take(self, rows: NDArray[np.int64]) -> Split:
+        """Return these rows, in this order."""
+        return Split(self.name, {name: values[rows] for name, values in self.features.items()}, self.labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A training set in memory."""
+
+    record: TrainingSet
+    directory: Path
+    transforms: Transforms
+    splits: Mapping[str, Split]
+
+    def __getitem__(self, name: str) -> Split:
+        """Return one split: TRAIN, VALID, TEST or TEST_AS_OF_REFRESH."""
+        return self.splits[name]
+
+
+def find_training_set(namespace: Namespace, training_set_id: str) -> Path:
+    """Return the training set's directory; DatasetError says which there are."""
+    directory = namespace.training_sets / training_set_id
+    if not (directory / MANIFEST).is_file():
+        known = sorted(path.parent.name for path in namespace.training_sets.glob(f"*/{MANIFEST}"))
+        msg = (
+            f"training set {training_set_id!r} of namespace {namespace.name}: expected one of {known} below "
+            f"{namespace.training_sets}; run `python -m pipelines training-set --namespace {namespace.name} --cutoff C`"
+        )
+        raise DatasetError(msg)
+    return directory
+
+
+def read_dataset(directory: Path, signature: Signature, splits: tuple[str, ...] = ()) -> Dataset:
+    """Read a training set: all its splits, or those named.
+
+    Raises:
+        DatasetError: other feature definitions than the contract's, a missing column, or other rows than promised.
+    """
+    try:
+        record = TrainingSet.read(directory / MANIFEST)
+    except CorruptRecordError as error:
+        raise DatasetError(str(error)) from error
+    _check_features(record, signature)
+    wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
+    return Dataset(
+        record=record,
+        directory=directory,
+        transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
+        splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},
+    )
+
+
+def _check_features(record: TrainingSet, signature: Signature) -> None:
+    expected = signature.feature_service.feature_hashes
+    different = sorted(name for name, digest in expected.items() if record.feature_hashes.get(name) != digest)
+    if different:
+        msg = (
+            f"training set {record.training_set_id}: features {different} were computed by another definition than the "
+            f"contract's (expected {[expected[name] for name in different]}, received "
+            f"{[record.feature_hashes.get(name, 'none') for name in different]}); "
+            "run the features and training-set jobs again"
+        )
+        raise DatasetError(msg)
+
+
+def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
+    columns = (USER_ID, *signature.input_columns, LABEL)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: expected a Parquet file of training set {record.training_set_id} ({error}); build it again"
+        raise DatasetError(msg) from error
+    with file:
+        absent = sorted({column.name for column in columns} - set(file.schema_arrow.names))
+        if absent:
+            msg = f"{path}: expected columns {absent}, received {file.schema_arrow.names}; build the training set again"
+            raise DatasetError(msg)
+        if file.metadata.num_rows != record.rows.get(name):
+            msg = f"{path}: its manifest promises {record.rows.get(name)} rows, received {file.metadata.num_rows}"
+            raise DatasetError(msg)
+        table = file.read([column.name for column in columns])
+    try:
+        arrays: Columns = {column.name: from_arrow(table[column.name], column) for column in columns}
+    except DatasetError as error:
+        msg = f"{path}: {error}"
+        raise DatasetError(msg) from error
+    labels = arrays.pop(LABEL.name)
+    if not np.isin(labels, (0, 1)).all():
+        msg = f"{path}: column {LABEL.name}: expected 0 or 1, received {np.unique(labels)[:10].tolist()}"
+        raise DatasetError(msg)
+    return Split(name, arrays, labels)
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Return rows and share of positives of each split, for logs."""
+    return {
+        name: {"rows": split.rows, "positives": round(float(split.labels.mean()), 4) if split.rows else 0.0}
+        for name, split in dataset.splits.items()
+    }

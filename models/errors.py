@@ -1,0 +1,28 @@
+"""What can go wrong in the model plane.
+
+JobError
+├── DatasetError            a training set is not what its manifest or the contract says
+├── ExportError             an exported model does not keep the contract's signature
+├── CandidateError          the candidate's folder lacks what an earlier job writes
+└── TrackingUnavailableError (transient)  the MLflow server does not answer
+"""
+
+from __future__ import annotations
+
+from feature_repo.contracts.jobs import JobError, TransientError
+
+
+class DatasetError(JobError):
+    """A training set is not what its manifest or the contract says."""
+
+
+class ExportError(JobError):
+    """An exported model does not keep the contract's signature."""
+
+
+class CandidateError(JobError):
+    """The candidate's folder lacks what an earlier job writes, or holds something of another run."""
+
+
+class TrackingUnavailableError(TransientError):
+    """The MLflow server does not answer; it may well in a minute."""

@@ -1,0 +1,41 @@
+"""A vector per number, scaled by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kestrel")
+class NumericEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
+    """Gives each number a vector of its own and multiplies the two: how numbers become fields of an FM.
+
+    Call arguments:
+        numbers: float32 `[batch_size, num_numbers]`.
+
+    Returns:
+        float32 `[batch_size, num_numbers, embedding_size]`.
+    """
+
+    def __init__(self, embedding_size: int, l2: float = 0.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.embedding_size, self.l2 = embedding_size, l2
+
+    def build(self, shape: tuple[int | None, int]) -> None:
+        """Make one vector per number."""
+        self.vectors = self.add_weight(
+            shape=(shape[-1], self.embedding_size),
+            initializer=keras.initializers.RandomNormal(stddev=0.01),
+            regularizer=keras.regularizers.L2(self.l2),
+            name="vectors",
+        )
+
+    def call(self, numbers: Any) -> Any:
+        """Return the scaled vectors."""
+        return ops.expand_dims(numbers, -1) * self.vectors
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {**super().get_config(), "embedding_size": self.embedding_size, "l2": self.l2}

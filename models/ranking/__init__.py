@@ -1,0 +1,1 @@
+"""Ranking models: each a plain class with one frozen typed config."""

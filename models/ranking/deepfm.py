@@ -1,0 +1,129 @@
+"""DeepFM: a factorisation machine and a deep network over shared embeddings.
+
+Guo et al., DeepFM: A Factorization-Machine based Neural Network for CTR Prediction (IJCAI 2017). Deviations:
+the history is pooled twice, by how much its items were liked and disliked; the deep part also sees the products of
+both with the candidate's embedding; numbers enter the deep part as they are, beside their embedding; the share of the
+candidate's genres that are the user's is one more number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+from keras import ops
+from pydantic import Field
+
+from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.signatures import Scope
+from models.encoding import LAST_VALUES
+from models.layers.factorization_machine import FactorizationMachine
+from models.layers.mean_pooling import MeanPooling
+from models.layers.numeric_embedding import NumericEmbedding
+from models.layers.term_match import TermMatch
+from models.layers.unknown_dropout import UnknownDropout
+from models.layers.weighted_pooling import WeightedPooling
+from models.ranking.base import FitConfig, RankingConfig, RankingModel, encoded_inputs
+
+if TYPE_CHECKING:
+    from models.encoding import Encoded
+
+LAST_ITEMS = "user_last_items"
+LIKED, DISLIKED = "liked_items", "disliked_items"
+
+
+class DeepFMConfig(RankingConfig):
+    """DeepFM."""
+
+    embedding_size: int = Field(default=8, ge=1, le=256)
+    """Dimensions of every embedding."""
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the deep part's layers."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """In the deep part."""
+    l2: float = Field(default=1e-5, ge=0)
+    """Weight decay on embeddings and linear weights."""
+    unknown_rate: float = Field(default=0.1, ge=0, lt=1)
+    """Share of terms that are taken for unknown in training."""
+
+
+class DeepFM(RankingModel[DeepFMConfig]):
+    """The candidate."""
+
+    name: ClassVar[str] = "deepfm"
+    may_be_champion: ClassVar[bool] = True
+    config_class: ClassVar[type[RankingConfig]] = DeepFMConfig
+
+    def build(self, encoded: Encoded, seed: int) -> Any:
+        """Return linear part + second-order part + deep part."""
+        inputs = encoded_inputs(encoded)
+        matches = [
+            TermMatch(name=f"{item}_in_{user}")(inputs[item], inputs[user]) for item, user in _comparable(encoded)
+        ]
+        numbers = ops.concatenate([*(inputs[name] for name in encoded.numeric), *matches], axis=-1)
+        indices = {name: UnknownDropout(self.config.unknown_rate, seed)(inputs[name]) for name in encoded.categorical}
+        tables = {
+            vocabulary: self._embedding(size, self.config.embedding_size, f"{vocabulary}_embedding")
+            for vocabulary, size in encoded.vocabulary_sizes.items()
+        }
+        fields = self._fields(encoded, inputs, indices, tables)
+        numeric = NumericEmbedding(self.config.embedding_size, self.config.l2, name="numeric_embedding")(numbers)
+        second_order = FactorizationMachine(name="second_order")(
+            ops.concatenate([ops.stack(list(fields.values()), axis=1), numeric], axis=1)
+        )
+        logit = self._linear(encoded, indices, numbers) + second_order + self._deep(fields, numbers)
+        return keras.Model(inputs, logit, name=self.name)
+
+    def _embedding(self, size: int, width: int, name: str) -> Any:
+        return keras.layers.Embedding(
+            size,
+            width,
+            embeddings_initializer="zeros" if width == 1 else keras.initializers.RandomNormal(stddev=0.01),
+            embeddings_regularizer=keras.regularizers.L2(self.config.l2),
+            name=name,
+        )
+
+    def _linear(self, encoded: Encoded, indices: dict[str, Any], numbers: Any) -> Any:
+        """Return the first-order part, `[batch, 1]`: a weight per number and per term."""
+        terms = [keras.layers.Dense(1, name="linear")(numbers)]
+        for name, vocabulary in encoded.categorical.items():
+            weights = self._embedding(encoded.vocabulary_sizes[vocabulary], 1, f"{name}_weight")(indices[name])
+            terms.append(MeanPooling(name=f"{name}_weight_pooled")(weights, indices[name]))
+        return ops.sum(ops.stack(terms), axis=0)
+
+    def _fields(
+        self, encoded: Encoded, inputs: dict[str, Any], indices: dict[str, Any], tables: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return one vector per categorical column, `[batch, embedding_size]`; the history gives two."""
+        fields: dict[str, Any] = {}
+        for name, vocabulary in encoded.categorical.items():
+            embeddings = tables[vocabulary](indices[name])
+            if name == LAST_ITEMS and LAST_VALUES in inputs:
+                weights = inputs[LAST_VALUES]
+                fields[LIKED] = WeightedPooling(name=LIKED)(embeddings, weights[..., 0])
+                fields[DISLIKED] = WeightedPooling(name=DISLIKED)(embeddings, weights[..., 1])
+            else:
+                fields[name] = MeanPooling(name=f"{name}_pooled")(embeddings, indices[name])
+        return fields
+
+    def _deep(self, fields: dict[str, Any], numbers: Any) -> Any:
+        """Return the deep part, `[batch, 1]`."""
+        products = [fields[ITEM_ID.name] * fields[name] for name in (LIKED, DISLIKED) if name in fields]
+        hidden = ops.concatenate([*fields.values(), *products, numbers], axis=-1)
+        for layer, width in enumerate(self.config.hidden):
+            hidden = keras.layers.Dense(width, activation="relu", name=f"deep_{layer}")(hidden)
+            hidden = keras.layers.Dropout(self.config.dropout, name=f"deep_{layer}_dropout")(hidden)
+        return keras.layers.Dense(1, name="deep")(hidden)
+
+
+def _comparable(encoded: Encoded) -> list[tuple[str, str]]:
+    """Return pairs of list columns, the item's and the user's, that share a vocabulary."""
+    lists = [name for name in encoded.categorical if len(encoded.model.output[name].shape) == 2]  # noqa: PLR2004 - [batch, length]
+    return [
+        (item, user)
+        for item in lists
+        for user in lists
+        if encoded.scopes[item] is Scope.ITEM
+        and encoded.scopes[user] is Scope.USER
+        and encoded.categorical[item] == encoded.categorical[user]
+    ]

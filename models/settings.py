@@ -1,0 +1,49 @@
+"""Settings of the model plane, from the process environment and then from `<state>/settings.env`."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def state_folder() -> Path:
+    """Return the absolute state folder: `KESTREL_STATE`, or `.kestrel` in the repository."""
+    return (REPOSITORY / os.environ.get("KESTREL_STATE", ".kestrel")).absolute()
+
+
+def settings_file() -> Path:
+    """Return the file of settings that the first `make` writes."""
+    return state_folder() / "settings.env"
+
+
+class Settings(BaseSettings):
+    """Where things are, and how models are trained."""
+
+    model_config = SettingsConfigDict(env_prefix="KESTREL_", extra="ignore", frozen=True)
+
+    state: Path = Field(default_factory=state_folder)
+    """The folder that holds all state."""
+    mlflow_uri: str = "http://127.0.0.1:5000"
+    """The MLflow tracking server and registry."""
+    seed: int = Field(default=20, ge=0)
+    """Seeds initial weights, batches, dropout and bootstrap."""
+    ece_bins: int = Field(default=10, ge=2, le=100)
+    """Bins of equal row count, over which calibration is measured."""
+    golden_rows: int = Field(default=200, ge=1, le=10_000)
+    """Test rows in the golden requests for `serving_default`."""
+    golden_users: int = Field(default=5, ge=1, le=1_000)
+    """Golden requests for `one_user`."""
+    golden_candidates: int = Field(default=100, ge=1, le=10_000)
+    """Candidates in each golden request for `one_user`."""
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process."""
+    return Settings(_env_file=settings_file(), _env_file_encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Fitting a model, and the job that does it."""

@@ -1,0 +1,87 @@
+"""Fit a ranking model to a training set."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from models.dataset import TRAIN, VALID, Dataset, Split
+from models.encoding import Encoded, build_encoder
+from models.errors import DatasetError
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.signatures import Signature
+    from models.ranking.base import RankingConfig, RankingModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted model and how it got there."""
+
+    encoded: Encoded
+    scorer: Any
+    """keras.Model: encoded columns → logit `[batch, 1]`."""
+    history: dict[str, list[float]]
+    """Metric → its value after each epoch."""
+    best_epoch: int
+    """The epoch, counted from 0, whose weights were kept."""
+    seconds: float
+
+
+def fit(model: RankingModel[RankingConfig], dataset: Dataset, signature: Signature, seed: int) -> Fitted:
+    """Fit `model` on the train rows; the validation rows say when to stop. The same seed gives the same weights.
+
+    Raises:
+        DatasetError: train or validation rows are none, or all of one class.
+    """
+    for name in (TRAIN, VALID):
+        _check_classes(dataset[name])
+    started = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    encoded = build_encoder(signature, dataset.transforms)
+    scorer = model.build(encoded, seed)
+    scorer.compile(
+        optimizer=keras.optimizers.Adam(model.config.fit.learning_rate),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"), _auc()],
+    )
+    train, valid = (
+        (encoded.run(dataset[name].features, signature), dataset[name].labels.astype("float32")[:, None])
+        for name in (TRAIN, VALID)
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_log_loss", mode="min", patience=model.config.fit.patience, restore_best_weights=True
+    )
+    history = scorer.fit(
+        *train,
+        validation_data=valid,
+        batch_size=model.config.fit.batch_size,
+        epochs=model.config.fit.epochs,
+        callbacks=[stopping],
+        verbose=0,
+    ).history
+    seconds = time.monotonic() - started
+    log.info("fitted %s: %d epochs, best %d, %.1f s", model.name, len(history["loss"]), stopping.best_epoch, seconds)
+    return Fitted(encoded, scorer, history, int(stopping.best_epoch), seconds)
+
+
+def _auc() -> Any:
+    return keras.metrics.AUC(num_thresholds=500, from_logits=True, name="auc")
+
+
+def _check_classes(split: Split) -> None:
+    positives = int(split.labels.sum())
+    if not 0 < positives < split.rows:
+        msg = (
+            f"split {split.name}: expected rows of both classes, received {split.rows} rows, {positives} of them "
+            "positive; check KESTREL_LABEL_MIN_VALUE and the fractions of the training set"
+        )
+        raise DatasetError(msg)
