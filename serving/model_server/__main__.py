@@ -1,0 +1,49 @@
+"""`python -m serving.model_server --port=… --model_config_file=…` serves; `… check` compares a SavedModel's answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo.contracts.jobs import run_job
+from serving.model_server.flags import parse_flags
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Tools of the model server."""
+
+
+@app.command()
+def check(
+    saved_model: Annotated[Path, typer.Option(help="The SavedModel's folder.")],
+    golden: Annotated[Path, typer.Option(help="golden.json: requests with the scores that are expected.")],
+    out: Annotated[Path, typer.Option(help="Where the report goes.")],
+) -> None:
+    """Serve a SavedModel on private ports, send it golden requests over gRPC and REST, and report what came back."""
+    from serving.model_server.check import check_saved_model  # noqa: PLC0415 - quick help
+
+    run_job(lambda: check_saved_model(saved_model, golden, out))
+
+
+def serve() -> None:
+    """Serve, as tensorflow_model_server does."""
+    flags = parse_flags(sys.argv[1:])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    from serving.model_server import server  # noqa: PLC0415 - TensorFlow takes seconds
+
+    run_job(lambda: server.serve(flags))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["check"]:
+        app()
+    else:
+        serve()

@@ -1,0 +1,230 @@
+"""A request's tensors or examples → a servable's outputs, with the checks and the words of TensorFlow Serving.
+
+Neutral of the transport: gRPC and REST both end here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from grpc import StatusCode
+from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
+
+from serving.model_server.errors import ServingError, failed_precondition, invalid
+from serving.model_server.examples import serialized_examples
+from serving.protocol.errors import TensorError
+from serving.protocol.tensors import read_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from serving.model_server.servable import Servable
+
+DEFAULT_SIGNATURE = "serving_default"
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+REGRESS_METHOD = "tensorflow/serving/regress"
+_EXAMPLES_INPUT = "inputs"
+_CLASSES, _SCORES, _REGRESSION = "classes", "scores", "outputs"
+
+Arrays = dict[str, "NDArray[Any]"]
+
+
+def read_tensors(tensors: Mapping[str, Any]) -> Arrays:
+    """Return the TensorProtos of a request as arrays.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT with the name of the first that is malformed.
+    """
+    arrays: Arrays = {}
+    for name, tensor in tensors.items():
+        try:
+            arrays[name] = read_tensor(tensor)
+        except TensorError as error:
+            msg = f"tensor parsing error: {name}"
+            raise invalid(msg) from error
+    return arrays
+
+
+def predict(servable: Servable, signature_name: str, inputs: Arrays, output_filter: Sequence[str] = ()) -> Arrays:
+    """Run a signature and return its outputs by name; only those in `output_filter`, if it names any.
+
+    Raises:
+        ServingError: Unknown signature, wrong inputs or outputs, or TensorFlow's own error.
+    """
+    signature_name = signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(signature_name)
+    if signature is None:
+        msg = f'Serving signature key "{signature_name}" not found.'
+        raise failed_precondition(msg)
+    _check_inputs(signature.inputs, inputs)
+    outputs = _checked_outputs(signature.outputs, output_filter)
+    names = sorted(signature.inputs)
+    values = servable.run(
+        tuple(signature.inputs[name].name for name in names),
+        tuple(signature.outputs[name].name for name in outputs),
+        [inputs[name] for name in names],
+    )
+    return dict(zip(outputs, values, strict=True))
+
+
+def _set(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
+
+
+def _check_inputs(expected: Mapping[str, Any], inputs: Arrays) -> None:
+    if len(inputs) != len(expected):
+        msg = (
+            f"input size does not match signature: {len(inputs)}!={len(expected)} len({_set(inputs)}) != "
+            f"len({_set(expected)}). Sent extra: {_set(inputs.keys() - expected.keys())}. "
+            f"Missing but required: {_set(expected.keys() - inputs.keys())}."
+        )
+        raise invalid(msg)
+    if inputs.keys() == expected.keys():
+        return
+    missing = min(expected.keys() - inputs.keys())
+    msg = (
+        f"Signature input alias: {missing}(feed name: {expected[missing].name}) not found in request and no default "
+        f"value provided. Inputs expected to be in the request {_set(inputs)}, or default input alias set: "
+    )
+    raise invalid(msg)
+
+
+def _checked_outputs(known: Mapping[str, Any], output_filter: Sequence[str]) -> list[str]:
+    if not output_filter:
+        return sorted(known)
+    chosen: list[str] = []
+    for name in output_filter:
+        if name not in known:
+            msg = f"output tensor alias not found in signature: {name} Outputs expected to be in the set {_set(known)}."
+            raise invalid(msg)
+        if name in chosen:
+            msg = f"duplicate output tensor alias: {name}"
+            raise invalid(msg)
+        chosen.append(name)
+    return chosen
+
+
+def classify(servable: Servable, signature_name: str, examples: Any) -> classification_pb2.ClassificationResult:  # noqa: ANN401 - an Input message
+    """Return label and score of every class, one Classifications for each example.
+
+    Raises:
+        ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
+    """
+    return _classify(servable, _known_signature(servable, signature_name), examples)
+
+
+def regress(servable: Servable, signature_name: str, examples: Any) -> regression_pb2.RegressionResult:  # noqa: ANN401 - an Input message
+    """Return one value for each example.
+
+    Raises:
+        ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
+    """
+    return _regress(servable, _known_signature(servable, signature_name), examples)
+
+
+def multi_inference(servable: Servable, tasks: Iterable[Any], examples: Any) -> inference_pb2.MultiInferenceResponse:  # noqa: ANN401 - an Input message
+    """Classify and regress the same examples; every task's model is the servable's.
+
+    Raises:
+        ServingError: Of the first task that fails.
+    """
+    response = inference_pb2.MultiInferenceResponse()
+    for task in tasks:
+        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        signature = servable.signatures.get(name)
+        if signature is None:
+            msg = f"Requested signature not found in model graph: {name}"
+            raise invalid(msg)
+        result = response.results.add()
+        if task.method_name == REGRESS_METHOD:
+            result.regression_result.CopyFrom(_regress(servable, signature, examples))
+        elif task.method_name == CLASSIFY_METHOD:
+            result.classification_result.CopyFrom(_classify(servable, signature, examples))
+        else:
+            msg = f"Unsupported signature method_name: {task.method_name}"
+            raise ServingError(StatusCode.UNIMPLEMENTED, msg)
+        result.model_spec.name = task.model_spec.name
+        result.model_spec.version.value = servable.version
+        result.model_spec.signature_name = name
+    return response
+
+
+def _known_signature(servable: Servable, signature_name: str) -> Any:  # noqa: ANN401 - a SignatureDef
+    name = signature_name or DEFAULT_SIGNATURE
+    try:
+        return servable.signatures[name]
+    except KeyError:
+        msg = f"No signature was found with the name: {name}"
+        raise invalid(msg) from None
+
+
+def _classify(servable: Servable, signature: Any, examples: Any) -> classification_pb2.ClassificationResult:  # noqa: ANN401 - messages
+    if len(signature.inputs) != 1:
+        msg = "Expected one input Tensor."
+        raise invalid(msg)
+    if len(signature.outputs) not in {1, 2}:
+        msg = f"Expected one or two output Tensors, found {len(signature.outputs)}"
+        raise invalid(msg)
+    _check_examples_input(signature, "classification")
+    fetched = [name for name in (_CLASSES, _SCORES) if name in signature.outputs]
+    if not fetched:
+        msg = (
+            'Expected classification signature outputs to contain at least one of "classes" or "scores". '
+            f"Signature was: {signature}"
+        )
+        raise invalid(msg)
+    outputs, count = _run_examples(servable, signature, fetched, examples)
+    for name in fetched:
+        if outputs[name].ndim != 2 or outputs[name].shape[0] != count:  # noqa: PLR2004 - [batch, classes]
+            msg = f"Expected Tensor of shape [{count}, num_classes] for {name}, received {list(outputs[name].shape)}"
+            raise invalid(msg)
+    classes = outputs[_CLASSES].tolist() if _CLASSES in outputs else None
+    scores = outputs[_SCORES].tolist() if _SCORES in outputs else None
+    result = classification_pb2.ClassificationResult()
+    for row in range(count):
+        entry = result.classifications.add()
+        for place in range(len((classes or scores or [[]])[row])):
+            entry.classes.add(
+                label=classes[row][place] if classes is not None else "",
+                score=scores[row][place] if scores is not None else 0.0,
+            )
+    return result
+
+
+def _regress(servable: Servable, signature: Any, examples: Any) -> regression_pb2.RegressionResult:  # noqa: ANN401 - messages
+    for kind, side in (("input", signature.inputs), ("output", signature.outputs)):
+        if len(side) != 1:
+            msg = f"Expected one {kind} Tensor."
+            raise invalid(msg)
+    _check_examples_input(signature, "regression")
+    if _REGRESSION not in signature.outputs:
+        msg = f"No regression outputs found in SignatureDef: {signature}"
+        raise invalid(msg)
+    outputs, count = _run_examples(servable, signature, [_REGRESSION], examples)
+    values = outputs[_REGRESSION]
+    if values.shape not in {(count,), (count, 1)}:
+        msg = f"Expected output Tensor shape to be either [{count}] or [{count}, 1], received {list(values.shape)}"
+        raise invalid(msg)
+    result = regression_pb2.RegressionResult()
+    for value in values.ravel().astype(np.float32).tolist():
+        result.regressions.add(value=value)
+    return result
+
+
+def _check_examples_input(signature: Any, kind: str) -> None:  # noqa: ANN401 - a SignatureDef
+    if _EXAMPLES_INPUT not in signature.inputs:
+        msg = f"No {kind} inputs found in SignatureDef: {signature}"
+        raise invalid(msg)
+
+
+def _run_examples(servable: Servable, signature: Any, fetched: Sequence[str], examples: Any) -> tuple[Arrays, int]:  # noqa: ANN401 - messages
+    serialized = serialized_examples(examples)
+    values = servable.run(
+        (signature.inputs[_EXAMPLES_INPUT].name,),
+        tuple(signature.outputs[name].name for name in fetched),
+        [serialized],
+    )
+    return dict(zip(fetched, values, strict=True)), len(serialized)

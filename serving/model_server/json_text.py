@@ -1,0 +1,345 @@
+"""JSON as RapidJSON, the real server's parser and writer, has it.
+
+Its dialect: `NaN`, `Inf` and `Infinity` are numbers; what follows the first value is ignored; of equal keys the first
+counts. `parse_quickly` is the standard library's parser, in C, for the well-formed body; `parse` below is the whole
+dialect, slow, and names the offset of what is wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from serving.model_server.errors import invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_DEPTH = 200
+"""Deeper nesting is refused: parser and writers call themselves for each level."""
+_BOM = b"\xef\xbb\xbf"
+_SPACE = re.compile(r"[ \n\r\t]*")
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]*)?")
+_WORDS = {"null": None, "true": True, "false": False}
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_HEX = re.compile(r"[0-9a-fA-F]{4}")
+_SURROGATES = range(0xD800, 0xE000)
+_LOW_SURROGATES = range(0xDC00, 0xE000)
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+
+
+def parse_quickly(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that is `body`, or None where `parse` has to look.
+
+    The standard library's dialect differs in what it makes of numbers beyond 64 bits (int, or infinity) and of lone
+    surrogates (kept): whoever meets one of these in the result must turn to `parse`.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_first_wins, parse_constant=_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the JSON object at the start of `body`.
+
+    Integers that fit 64 bits are int, all other numbers float. Bytes that are no UTF-8 survive as surrogate escapes.
+
+    Raises:
+        ServingError: There is none; the message tells the offset in bytes.
+    """
+    if not body:
+        msg = "JSON Parse error: The document is empty"
+        raise invalid(msg)
+    offset = len(_BOM) if body.startswith(_BOM) else 0
+    value = _Parser(body[offset:].decode("utf-8", "surrogateescape"), offset).parse()
+    if not isinstance(value, dict):
+        msg = f"JSON Value: {pretty(value)} Is not object"
+        raise invalid(msg)
+    return value
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    members = {}
+    for key, value in pairs:
+        members.setdefault(key, value)
+    return members
+
+
+def _constant(word: str) -> float:
+    return float(word.replace("Infinity", "inf"))
+
+
+class _Parser:
+    """One pass over a text; `offset` is what was cut off before it, in bytes."""
+
+    def __init__(self, text: str, offset: int) -> None:
+        self._text = text
+        self._offset = offset
+
+    def parse(self) -> Any:  # noqa: ANN401 - any JSON value
+        start = self._skip(0)
+        if start == len(self._text):
+            raise self._error("The document is empty.", start)
+        return self._value(start, 0)[0]
+
+    def _error(self, message: str, place: int) -> Exception:
+        offset = self._offset + len(self._text[:place].encode("utf-8", "surrogateescape"))
+        return invalid(f"JSON Parse error: {message} at offset: {offset}")
+
+    def _skip(self, place: int) -> int:
+        match = _SPACE.match(self._text, place)
+        return match.end() if match else place
+
+    def _at(self, place: int) -> str:
+        return self._text[place : place + 1]
+
+    def _value(self, place: int, depth: int) -> tuple[Any, int]:
+        if depth > MAX_DEPTH:
+            raise self._error(f"Nested deeper than {MAX_DEPTH} levels.", place)
+        match self._at(place):
+            case "{":
+                return self._object(place, depth)
+            case "[":
+                return self._array(place, depth)
+            case '"':
+                return self._string(place)
+        for word, value in _WORDS.items():
+            if self._at(place) == word[0]:
+                if self._text.startswith(word, place):
+                    return value, place + len(word)
+                same = next(i for i in range(len(word) + 1) if self._text[place + i : place + i + 1] != word[i])
+                raise self._error("Invalid value.", place + same)
+        return self._number(place)
+
+    def _object(self, place: int, depth: int) -> tuple[dict[str, Any], int]:
+        members: dict[str, Any] = {}
+        place = self._skip(place + 1)
+        if self._at(place) == "}":
+            return members, place + 1
+        while True:
+            if self._at(place) != '"':
+                raise self._error("Missing a name for object member.", place)
+            name, place = self._string(place)
+            place = self._skip(place)
+            if self._at(place) != ":":
+                raise self._error("Missing a colon after a name of object member.", place)
+            value, place = self._value(self._skip(place + 1), depth + 1)
+            members.setdefault(name, value)
+            place = self._skip(place)
+            match self._at(place):
+                case ",":
+                    place = self._skip(place + 1)
+                case "}":
+                    return members, place + 1
+                case _:
+                    raise self._error("Missing a comma or '}' after an object member.", place)
+
+    def _array(self, place: int, depth: int) -> tuple[list[Any], int]:
+        elements: list[Any] = []
+        place = self._skip(place + 1)
+        if self._at(place) == "]":
+            return elements, place + 1
+        while True:
+            value, place = self._value(place, depth + 1)
+            elements.append(value)
+            place = self._skip(place)
+            match self._at(place):
+                case ",":
+                    place = self._skip(place + 1)
+                case "]":
+                    return elements, place + 1
+                case _:
+                    raise self._error("Missing a comma or ']' after an array element.", place)
+
+    def _string(self, start: int) -> tuple[str, int]:
+        parts: list[str] = []
+        place = start + 1
+        while True:
+            match = _PLAIN.match(self._text, place)
+            end = match.end() if match else place
+            parts.append(self._text[place:end])
+            match self._at(end):
+                case '"':
+                    return "".join(parts), end + 1
+                case "\\":
+                    part, place = self._escape(end)
+                    parts.append(part)
+                case "":
+                    raise self._error("Missing a closing quotation mark in string.", start)
+                case "\x00":
+                    raise self._error("Missing a closing quotation mark in string.", start)
+                case _:
+                    raise self._error("Invalid encoding in string.", end)
+
+    def _escape(self, place: int) -> tuple[str, int]:
+        letter = self._at(place + 1)
+        if letter in _ESCAPES and letter:
+            return _ESCAPES[letter], place + 2
+        if letter != "u":
+            raise self._error("Invalid escape character in string.", place)
+        code = self._hex(place + 2, place)
+        if code not in _SURROGATES:
+            return chr(code), place + 6
+        if code in _LOW_SURROGATES or self._text[place + 6 : place + 8] != "\\u":
+            raise self._error("The surrogate pair in string is invalid.", place)
+        low = self._hex(place + 8, place)
+        if low not in _LOW_SURROGATES:
+            raise self._error("The surrogate pair in string is invalid.", place)
+        return chr(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)), place + 12
+
+    def _hex(self, place: int, escape: int) -> int:
+        match = _HEX.match(self._text, place)
+        if match is None:
+            raise self._error("Incorrect hex digit after \\u escape in string.", escape)
+        return int(match.group(), 16)
+
+    def _number(self, place: int) -> tuple[int | float, int]:
+        sign = 1 if self._at(place) == "-" else 0
+        for word, number in (("NaN", math.nan), ("Infinity", math.inf), ("Inf", math.inf)):
+            if self._text.startswith(word, place + sign):
+                return (-number if sign else number), place + sign + len(word)
+        match = _NUMBER.match(self._text, place)
+        if match is None or match.group(2) is None:
+            raise self._error("Invalid value.", place + sign)
+        _, whole, fraction, exponent = match.groups()
+        if fraction == ".":
+            raise self._error("Miss fraction part in number.", match.start(3) + 1)
+        if exponent is not None and not exponent[-1].isdigit():
+            raise self._error("Miss exponent in number.", match.end(4))
+        if fraction is None and exponent is None:
+            integer = int(match.group()) if len(whole) < 25 else None  # noqa: PLR2004 - longer than any 64-bit integer
+            if integer is not None and _INT64_MIN <= integer <= _UINT64_MAX:
+                return integer, match.end()
+        value = float(match.group())
+        if math.isinf(value):
+            raise self._error("Number too big to be stored in double.", place)
+        return value, match.end()
+
+
+def type_name(value: object) -> str:
+    """Return RapidJSON's name of a value's type."""
+    match value:
+        case None:
+            return "Null"
+        case False:
+            return "False"
+        case True:
+            return "True"
+        case dict():
+            return "Object"
+        case list():
+            return "Array"
+        case str():
+            return "String"
+    return "Number"
+
+
+def is_base64_object(value: object) -> bool:
+    """Tell whether `value` is `{"b64": "<text>"}` and nothing more."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def decode_base64(value: Any) -> bytes:  # noqa: ANN401 - a base64 object
+    """Return the bytes of a base64 object.
+
+    Raises:
+        ServingError: Its text is no base64, of the plain or of the URL-safe alphabet.
+    """
+    text = re.sub(r"\s", "", value["b64"])
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4 if "=" not in text else 0), validate=True)
+    except (binascii.Error, ValueError):
+        msg = "Unable to base64 decode"
+        raise invalid(msg) from None
+
+
+_ESCAPED = {**{chr(code): f"\\u{code:04X}" for code in range(0x20)}, '"': '\\"', "\\": "\\\\"} | {
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+_MUST_ESCAPE = re.compile(r'["\\\x00-\x1f]')
+
+
+def quoted(text: str) -> str:
+    """Write a string; only quotes, backslashes and control characters are escaped."""
+    return '"' + _MUST_ESCAPE.sub(lambda match: _ESCAPED[match.group()], text) + '"'
+
+
+def indent(depth: int) -> str:
+    """Return the line break and the indentation of a nesting depth."""
+    return "\n" + "    " * depth
+
+
+def array_text(items: Sequence[str], depth: int, *, single_line: bool) -> str:
+    """Write an array at `depth` from its written elements."""
+    if not items:
+        return "[]"
+    if single_line:
+        return "[" + ", ".join(items) + "]"
+    inner = indent(depth + 1)
+    return "[" + inner + ("," + inner).join(items) + indent(depth) + "]"
+
+
+def object_text(members: Iterable[tuple[str, str]], depth: int) -> str:
+    """Write an object at `depth` from names and written values."""
+    inner = indent(depth + 1)
+    written = [f"{quoted(name)}: {value}" for name, value in members]
+    return "{" + inner + ("," + inner).join(written) + indent(depth) + "}" if written else "{}"
+
+
+def pretty(value: object, depth: int = 0) -> str:
+    """Write any JSON value as the real server quotes it in errors: arrays on one line, objects over several."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quoted(value)
+        case int():
+            return str(value)
+        case float():
+            return double_text(value)
+        case list():
+            return array_text([pretty(element, depth + 1) for element in value], depth, single_line=True)
+        case dict():
+            return object_text(((name, pretty(member, depth + 1)) for name, member in value.items()), depth)
+    msg = f"expected a JSON value, received {type(value).__name__}"
+    raise TypeError(msg)
+
+
+_SMALLEST_PLAIN_POINT, _LARGEST_PLAIN_POINT = -6, 21
+"""Where the decimal point may lie, counted from the first digit, for a double to be written without an exponent."""
+
+
+def double_text(value: float) -> str:
+    """Write a double as RapidJSON does: shortest digits that read back the same; nothing for NaN and infinities."""
+    if math.isnan(value) or math.isinf(value):
+        return ""
+    sign, numerals, exponent = Decimal(repr(value)).normalize().as_tuple()
+    minus = "-" if sign else ""
+    digits = "".join(map(str, numerals))
+    point = len(digits) + int(exponent)
+    if digits == "0":
+        return f"{minus}0.0"
+    if 0 < point <= _LARGEST_PLAIN_POINT:
+        padded = digits.ljust(point, "0")
+        return f"{minus}{padded[:point]}.{padded[point:] or '0'}"
+    if _SMALLEST_PLAIN_POINT < point <= 0:
+        return f"{minus}0.{'0' * -point}{digits}"
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{minus}{digits[0]}{fraction}e{point - 1}"

@@ -1,0 +1,285 @@
+"""The REST side: an ASGI application; uvicorn reads and writes HTTP.
+
+    POST /v1/models/<name>[/versions/<n>|/labels/<label>]:(predict|classify|regress)
+    GET  /v1/models/<name>[/versions/<n>|/labels/<label>][/metadata]
+
+Computation runs in the executor, so that one long request does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, input_pb2
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.model_server import inference, json_tensors, json_text
+from serving.model_server.errors import ServingError, invalid
+from serving.model_server.examples import example_from_json
+from serving.model_server.grpc_service import model_metadata, model_status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Executor
+
+    from serving.model_server.manager import Manager
+    from serving.model_server.servable import Servable
+
+    Message = dict[str, Any]
+
+_SERVED = re.compile(r"/v1/", re.IGNORECASE)
+_INFERENCE = re.compile(
+    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?:(predict|classify|regress)"
+)
+_METADATA = re.compile(
+    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?/metadata"
+)
+_STATUS = re.compile(
+    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?(?:/(?i:metadata))?"
+)
+_LARGEST_VERSION = 2**63 - 1
+_NOT_FOUND_PAGE = (
+    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+)
+_BAD_REQUEST_PAGE = (
+    b"<HTML><HEAD>\n<TITLE>400 Bad Request</TITLE>\n</HEAD><BODY>\n<H1>Bad Request</H1>\n</BODY></HTML>\n"
+)
+_JSON, _HTML = b"application/json", b"text/html"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
+
+
+class TargetKeepingProtocol(HttpToolsProtocol):
+    """uvicorn's protocol; `scope["target"]` has the request target as it was sent, which errors quote."""
+
+    def on_headers_complete(self) -> None:
+        """Add the target to the scope, before the application sees it."""
+        super().on_headers_complete()
+        self.scope["target"] = self.url  # type: ignore[typeddict-unknown-key] - ASGI allows further keys
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the client."""
+
+    status: int
+    body: bytes
+    media_type: bytes = _JSON
+
+
+class _BodyTooLargeError(Exception):
+    """The body is longer than the server takes."""
+
+
+class RestApplication:
+    """Answers HTTP requests from loaded models.
+
+    Args:
+        manager: The models.
+        executor: Where requests are computed.
+        max_body_bytes: Longer bodies, after decompression, are answered with 413.
+    """
+
+    def __init__(self, manager: Manager, executor: Executor, *, max_body_bytes: int) -> None:
+        self._manager = manager
+        self._executor = executor
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            body = await self._read_body(scope, receive)
+        except _BodyTooLargeError:
+            msg = f"Request body too large: expected at most {self._max_body_bytes} bytes; send fewer rows at a time"
+            reply = Reply(413, json_tensors.error_body(msg).encode())
+        except zlib.error as error:
+            msg = f"Request body is not valid gzip data: {error}"
+            reply = _error_reply(invalid(msg))
+        else:
+            loop = asyncio.get_running_loop()
+            target = scope.get("target") or scope["raw_path"]
+            reply = await loop.run_in_executor(self._executor, self.answer, scope["method"], target, body)
+        headers = [(b"content-type", reply.media_type), (b"content-length", b"%d" % len(reply.body))]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _read_body(self, scope: Message, receive: Callable[[], Awaitable[Message]]) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            part = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise _BodyTooLargeError
+            parts.append(part)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if any(name == b"content-encoding" and value.lower() == b"gzip" for name, value in scope["headers"]):
+            return self._unzipped(body)
+        return body
+
+    def _unzipped(self, body: bytes) -> bytes:
+        unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        plain = unzip.decompress(body, self._max_body_bytes + 1)
+        if len(plain) > self._max_body_bytes:
+            raise _BodyTooLargeError
+        return plain
+
+    def answer(self, method: str, target: bytes, body: bytes) -> Reply:
+        """Return the reply to one request; every error becomes one, too."""
+        path = unquote_to_bytes(target).decode("utf-8", "replace")
+        if not _SERVED.match(path):
+            return Reply(404, _NOT_FOUND_PAGE, _HTML)
+        if method not in _METHODS:
+            return Reply(400, _BAD_REQUEST_PAGE, _HTML)
+        try:
+            return self._answer(method, path, body)
+        except ServingError as error:
+            return _error_reply(error)
+        except Exception as error:  # noqa: BLE001 - a defect here must not take the connection down
+            return Reply(500, json_tensors.error_body(f"Internal error: {type(error).__name__}: {error}").encode())
+
+    def _answer(self, method: str, path: str, body: bytes) -> Reply:
+        if method == "POST" and (match := _INFERENCE.fullmatch(path)):
+            name, version, label, verb = match.groups()
+            number = _version_number(version)
+            if number is None and version is not None:
+                return Reply(400, b"")
+            with self._manager.leased(name, number, label) as servable:
+                text = _VERBS[verb](servable, body)
+            return Reply(200, text.encode("utf-8", "surrogateescape"))
+        if method == "GET" and (match := _METADATA.fullmatch(path)):
+            return self._described(match, _metadata_text)
+        if method == "GET" and (match := _STATUS.fullmatch(path)):
+            return self._described(match, _status_text)
+        msg = f"Malformed request: {method} {path}"
+        raise invalid(msg)
+
+    def _described(self, match: re.Match[str], describe: Callable[[Manager, str, int | None, str | None], str]) -> Reply:
+        name, version, label = match.groups()
+        number = _version_number(version)
+        if number is None and version is not None:
+            return Reply(400, b"")
+        return Reply(200, describe(self._manager, name, number, label).encode())
+
+
+def _error_reply(error: ServingError) -> Reply:
+    return Reply(error.http_status, json_tensors.error_body(error.message).encode("utf-8", "surrogateescape"))
+
+
+def _version_number(text: str | None) -> int | None:
+    """Return the number, or None if it fits no version, or there is none."""
+    if text is None or len(text) > len(str(_LARGEST_VERSION)) + 20:
+        return None
+    number = int(text)
+    return number if number <= _LARGEST_VERSION else None
+
+
+def _metadata_text(manager: Manager, name: str, version: int | None, label: str | None) -> str:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    _fill_spec(request.model_spec, name, version, label)
+    response = model_metadata(manager, request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    return (
+        f'{{\n"model_spec":{_message_text(response.model_spec)},\n'
+        f'"metadata": {{"signature_def": {_message_text(signatures)}}}\n}}\n'
+    )
+
+
+def _status_text(manager: Manager, name: str, version: int | None, label: str | None) -> str:
+    request = get_model_status_pb2.GetModelStatusRequest()
+    _fill_spec(request.model_spec, name, version, label)
+    return _message_text(model_status(manager, request))
+
+
+def _fill_spec(spec: Any, name: str, version: int | None, label: str | None) -> None:  # noqa: ANN401 - a ModelSpec
+    spec.name = name
+    if version is not None:
+        spec.version.value = version
+    elif label is not None:
+        spec.version_label = label
+
+
+def _message_text(message: Any) -> str:  # noqa: ANN401 - any message
+    text: str = json_format.MessageToJson(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
+    )
+    return text + "\n"
+
+
+def _signature_name(body: dict[str, Any]) -> str:
+    name = body.get("signature_name", "")
+    if not isinstance(name, str):
+        msg = (
+            f"JSON Value: {json_text.pretty(body)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+        raise invalid(msg)
+    return name
+
+
+def _predict(servable: Servable, raw: bytes) -> str:
+    quick = json_text.parse_quickly(raw)
+    signature_name = _signature_name(json_text.parse(raw) if quick is None else quick)
+    known = signature_name or inference.DEFAULT_SIGNATURE
+    signature = servable.signatures.get(known)
+    if signature is None:
+        msg = f'Serving signature name: "{known}" not found in signature def'
+        raise invalid(msg)
+    if not signature.inputs:
+        msg = f"Failed to get input map for signature: {signature_name or 'DEFAULT'}"
+        raise invalid(msg)
+    found = json_tensors.regular_inputs(quick, signature.inputs) if quick is not None else None
+    request_format, inputs = found or json_tensors.request_inputs(json_text.parse(raw), signature.inputs)
+    return json_tensors.response_body(inference.predict(servable, known, inputs), request_format)
+
+
+def _examples(raw: bytes) -> tuple[str, input_pb2.Input]:
+    """Return the signature's name and the examples of a classify or regress body."""
+    body = json_text.parse(raw)
+    signature_name = _signature_name(body)
+    target = input_pb2.Input()
+    examples = target.example_list.examples
+    if "context" in body:
+        target.example_list_with_context.context.CopyFrom(example_from_json(body["context"]))
+        examples = target.example_list_with_context.examples
+    if "examples" not in body:
+        msg = f"JSON Value: {json_text.pretty(body)} When method is classify, key 'examples' is expected and was not found"
+        raise invalid(msg)
+    if not isinstance(body["examples"], list):
+        msg = f"JSON Value: {json_text.pretty(body)} Expecting 'examples' value to be an list/array"
+        raise invalid(msg)
+    if not body["examples"]:
+        msg = f"JSON Value: {json_text.pretty(body)} 'examples' value is an empty array"
+        raise invalid(msg)
+    for features in body["examples"]:
+        examples.append(example_from_json(features))
+    return signature_name, target
+
+
+def _classify(servable: Servable, raw: bytes) -> str:
+    result = inference.classify(servable, *_examples(raw))
+    return json_tensors.classification_body(
+        [[(one.label, one.score) for one in entry.classes] for entry in result.classifications]
+    )
+
+
+def _regress(servable: Servable, raw: bytes) -> str:
+    result = inference.regress(servable, *_examples(raw))
+    return json_tensors.regression_body([one.value for one in result.regressions])
+
+
+_VERBS: dict[str, Callable[[Servable, bytes], str]] = {"predict": _predict, "classify": _classify, "regress": _regress}

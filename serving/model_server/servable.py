@@ -1,0 +1,122 @@
+"""A loaded SavedModel: a session of its own, as TensorFlow Serving has it, so that unloading gives all memory back."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+
+from serving.model_server.errors import ServingError, not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+SERVING_TAG = "serve"
+_VARIABLES_INDEX = Path("variables/variables.index")
+_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+
+
+def session_options(intra_op: int, inter_op: int) -> tf.compat.v1.ConfigProto:
+    """Return how many threads the sessions use; 0 leaves it to TensorFlow."""
+    return tf.compat.v1.ConfigProto(intra_op_parallelism_threads=intra_op, inter_op_parallelism_threads=inter_op)
+
+
+class Servable:
+    """One version in memory. Requests lease it; closing waits for the last of them.
+
+    Attributes:
+        version: Its number.
+        signatures: Name → SignatureDef.
+    """
+
+    def __init__(self, path: Path, version: int, options: tf.compat.v1.ConfigProto) -> None:
+        """Load the SavedModel in `path`.
+
+        Raises:
+            ServingError: It is not complete, or TensorFlow refuses it.
+        """
+        if path.exists() and not path.is_dir():
+            msg = f"{path}; Not a directory"
+            raise ServingError.from_tensorflow(tf.errors.FailedPreconditionError(None, None, msg))
+        if not any((path / name).is_file() for name in _SAVED_MODEL):
+            msg = (
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`saved_model.pb`)\nSpecified file path: {path}"
+            )
+            raise not_found(msg)
+        self.version = version
+        self._leases = 0
+        self._closing = False
+        self._idle = threading.Condition()
+        self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph, config=options)
+        try:
+            with graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [SERVING_TAG], str(path))
+            if meta_graph.HasField("saver_def") and not (path / _VARIABLES_INDEX).is_file():
+                # TensorFlow takes a missing folder for a model without variables, loads it, and then fails every call.
+                msg = f"{path / _VARIABLES_INDEX}; No such file or directory"
+                raise not_found(msg)
+        except ServingError:
+            self._session.close()
+            raise
+        except tf.errors.OpError as error:
+            self._session.close()
+            raise ServingError.from_tensorflow(error) from error
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            self._session.close()
+            raise ServingError.from_tensorflow(tf.errors.InvalidArgumentError(None, None, str(error))) from error
+        self.signatures = dict(meta_graph.signature_def)
+
+    def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[NDArray[Any]]) -> list[Any]:
+        """Compute the tensors named in `fetches` from `values`, one for each tensor named in `feeds`.
+
+        Raises:
+            ServingError: TensorFlow reports an error.
+        """
+        call = self._calls.get((feeds, fetches))
+        try:
+            if call is None:
+                call = self._make_call(feeds, fetches)
+            return call(*values)
+        except tf.errors.OpError as error:
+            raise ServingError.from_tensorflow(error) from error
+
+    def _make_call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[Any]]:
+        options = config_pb2.CallableOptions()
+        options.feed.extend(feeds)
+        options.fetch.extend(fetches)
+        # The public Session.run and make_callable look every tensor up again in each call.
+        call: Callable[..., list[Any]] = self._session._make_callable_from_options(options)  # noqa: SLF001 - see above
+        self._calls[feeds, fetches] = call
+        return call
+
+    def lease(self) -> bool:
+        """Take the servable for one request; False if it is being unloaded."""
+        with self._idle:
+            if self._closing:
+                return False
+            self._leases += 1
+            return True
+
+    def release(self) -> None:
+        """Give a lease back."""
+        with self._idle:
+            self._leases -= 1
+            if not self._leases:
+                self._idle.notify_all()
+
+    def close(self) -> None:
+        """Refuse new leases, wait for those that are out, and free the memory."""
+        with self._idle:
+            self._closing = True
+            while self._leases:
+                self._idle.wait()
+        self._calls.clear()
+        self._session.close()
