@@ -41,14 +41,14 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
             client = stack.enter_context(online_client(settings.redis_url))
-            tables = {
-                group: stack.enter_context(feature_table(place, group).reading(before=cutoff))
+            tables = [
+                (group, stack.enter_context(feature_table(place, group).reading(before=cutoff)))
                 for group in FEATURE_GROUPS
-            }
+            ]
             store = open_store(settings, place)
             check_registered(store, place)
-            rows = {group.view_name: _write(store, client, group, table, cutoff) for group, table in tables.items()}
-        checksums = {group.view_name: table.checksum for group, table in tables.items()}
+            rows = {group.view_name: _write(store, client, group, table, cutoff) for group, table in tables}
+        checksums = {group.view_name: table.checksum for group, table in tables}
         write_materialized(place, Materialized(cutoff, checksums, rows))
     return {"rows": rows}
 

@@ -145,9 +145,7 @@ def _write_rows(store: FeatureStore, rows: str, files: Mapping[str, int], part: 
         writers = [stack.enter_context(RowGroupWriter(part / name, _SCHEMA)) for name in files]
         service = registered_service(store, RANKING_FEATURES)
         batches = stack.enter_context(retrieve(store, service, rows, _COLUMNS))
-        for number, batch in cut(
-            (pa.RecordBatch.from_arrays(b.columns, schema=_SCHEMA) for b in batches), files.values()
-        ):
+        for number, batch in cut(batches, files.values()):
             writers[number].write(batch)
     received = {name: writer.rows for name, writer in zip(files, writers, strict=True)}
     if received != dict(files):
