@@ -134,13 +134,8 @@ class StoredTable:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the table's lock; the kernel frees it when the process dies. DatasetLockedError if somebody else does."""
-        self.lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.lock, timeout=0):
-                yield
-        except Timeout as error:
-            msg = f"table {self.dataset.name}: another job is writing it (lock {self.lock}); try again when it is done"
-            raise DatasetLockedError(msg) from error
+        with exclusive(self.lock, f"table {self.dataset.name}"):
+            yield
 
     def _manifest(self) -> dict[str, Partition]:
         path = self.folder / DATASET_MANIFEST
@@ -225,6 +220,18 @@ class Writer:
 
     def _part(self, name: str) -> Path:
         return self.table.folder / _STAGING / f"{name}.parquet"
+
+
+@contextmanager
+def exclusive(lock: Path, subject: str) -> Iterator[None]:
+    """Hold a lock file, or raise DatasetLockedError at once. The kernel frees it when the process dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        msg = f"{subject}: another job is writing it (lock {lock}); try again when it is done"
+        raise DatasetLockedError(msg) from error
 
 
 def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:

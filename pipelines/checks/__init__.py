@@ -1,0 +1,1 @@
+"""What refuses a source file as a whole, and what refuses a row."""

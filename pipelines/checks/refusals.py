@@ -1,0 +1,56 @@
+"""Refused rows: where each stood, why, and when there are too many of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from feature_repo.contracts.datasets import QUARANTINE
+from pipelines.errors import QuarantineLimitError
+from pipelines.io.arrow import arrow_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RECEIVED_LENGTH = 200
+_REASONS_SHOWN = 3
+
+
+class Refusal(NamedTuple):
+    """One row of the quarantine dataset."""
+
+    file: str
+    line: int
+    column: str
+    reason: str
+    expected: str
+    received: str
+
+
+def refusal_table(refusals: Iterable[Refusal]) -> pa.Table:
+    """Return refusals as rows of the quarantine dataset."""
+    rows = [{**refusal._asdict(), "received": refusal.received[:RECEIVED_LENGTH]} for refusal in refusals]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(QUARANTINE))
+
+
+def check_limit(file: str, rows: int, refused: pa.Table, limit: float) -> None:
+    """Raise QuarantineLimitError where more than the share `limit` of a file's `rows` was refused."""
+    if refused.num_rows <= limit * rows:
+        return
+    reasons = Counter(refused.column("reason").to_pylist())
+    msg = (
+        f"{file}: {refused.num_rows:,} of {rows:,} rows refused ({refused.num_rows / rows:.2%}), "
+        f"the limit is {limit:.2%} (KESTREL_QUARANTINE_LIMIT). "
+        + " ".join(_example(refused, reason, count) for reason, count in reasons.most_common(_REASONS_SHOWN))
+        + " Mend the file, or raise the limit if these rows may be lost."
+    )
+    raise QuarantineLimitError(msg)
+
+
+def _example(refused: pa.Table, reason: str, count: int) -> str:
+    rows = refused.filter(pa.compute.equal(refused.column("reason"), reason)).sort_by("line")
+    first = Refusal(**rows.slice(0, 1).to_pylist()[0])
+    column = f", column {first.column!r}" if first.column else ""
+    return f"{reason}: {count:,}, first in line {first.line}{column}: expected {first.expected}, received {first.received!r}."

@@ -1,0 +1,120 @@
+"""Faults that no single row is to blame for: an empty file, another header, another separator, another encoding."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, NoReturn
+
+from pipelines.errors import SourceError
+
+if TYPE_CHECKING:
+    from pipelines.sources.archive import SourceFile
+    from pipelines.sources.layout import FileFormat
+
+_HEAD_BYTES = 1 << 20
+_SAMPLE_LINES = 1000
+_SHOWN = 120
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar", "::": "double colon", " ": "space"}
+
+
+def check_head(file: SourceFile, form: FileFormat) -> None:
+    """Look at the beginning of a file; SourceError names file, line, column, expected and received."""
+    with file.open() as stream:
+        head = stream.read(_HEAD_BYTES)
+    if not head.strip():
+        _refuse(file, 1, "", f"lines of {len(form.columns)} fields", "an empty file")
+    if head.startswith(_UTF16_MARKS) or b"\0" in head:
+        _refuse(file, 1, "", f"{form.encoding.upper()} text", "UTF-16, UTF-32 or binary data; save it anew")
+    lines = head.removeprefix(b"\xef\xbb\xbf").decode(form.encoding, errors="replace").splitlines()
+    if len(lines) > 1 and len(head) == _HEAD_BYTES:
+        lines.pop()
+    if form.has_header:
+        _check_header(file, form, lines[0])
+        lines = lines[1:]
+        if not any(lines):
+            _refuse(file, 2, "", "data below the header", "the end of the file")
+    _check_separator(file, form, lines[:_SAMPLE_LINES])
+    _check_encoding(file, form, head)
+
+
+def cut_line(text: str, form: FileFormat) -> list[str]:
+    """Cut one line into fields; csv.Error where quotes are not closed."""
+    if form.quoted:
+        return next(csv.reader([text], delimiter=form.separator, strict=True), [""])
+    return text.split(form.separator)
+
+
+def _check_header(file: SourceFile, form: FileFormat, header: str) -> None:
+    received = header.split(form.separator)
+    if received == list(form.columns):
+        return
+    expected = form.separator.join(form.columns)
+    _refuse_other_separator(file, form, 1, header)
+    missing = [name for name in form.columns if name not in received]
+    if missing:
+        _refuse(file, 1, missing[0], f"the header {expected!r}", f"{header[:_SHOWN]!r}, without {', '.join(missing)}")
+    _refuse(file, 1, "", f"the header {expected!r}", f"{header[:_SHOWN]!r}")
+
+
+def _check_separator(file: SourceFile, form: FileFormat, lines: list[str]) -> None:
+    """Refuse a file whose sampled lines mostly have another number of fields: that is no matter of single rows."""
+    wrong = [index for index, text in enumerate(lines) if _fields(text, form) != len(form.columns)]
+    if 2 * len(wrong) <= len(lines):
+        return
+    text = lines[wrong[0]]
+    line, count = wrong[0] + 1 + form.has_header, _fields(text, form)
+    _refuse_other_separator(file, form, line, text)
+    column = form.columns[count] if count < len(form.columns) else ""
+    expected = f"{len(form.columns)} fields ({', '.join(form.columns)})"
+    _refuse(file, line, column, expected, f"{count} fields: {text[:_SHOWN]!r}")
+
+
+def _refuse_other_separator(file: SourceFile, form: FileFormat, line: int, text: str) -> None:
+    if form.separator in text:
+        return
+    for separator, name in _SEPARATORS.items():
+        if len(text.split(separator)) >= len(form.columns):
+            expected = f"fields parted by {_SEPARATORS[form.separator]}"
+            _refuse(file, line, "", expected, f"fields parted by {name}: {text[:_SHOWN]!r}")
+
+
+def _fields(text: str, form: FileFormat) -> int:
+    try:
+        return len(cut_line(text, form))
+    except csv.Error:
+        return 1
+
+
+def _check_encoding(file: SourceFile, form: FileFormat, head: bytes) -> None:
+    """Refuse a file that is written in another encoding throughout.
+
+    Latin-1 has a character for every byte, so UTF-8 shows only in that every line which is not ASCII reads as UTF-8:
+    for Latin-1 text of any language that does not happen by chance.
+    """
+    lines = [(number, line) for number, line in enumerate(head.splitlines(), start=1) if not line.isascii()]
+    if len(head) == _HEAD_BYTES:
+        lines = lines[:-1]
+    if not lines:
+        return
+    other = [(number, line) for number, line in lines if not _decodes(line)]
+    if form.encoding == "latin-1" and not other:
+        number, line = lines[0]
+        _refuse(file, number, "", "Latin-1 text", f"UTF-8: {line.decode()[:_SHOWN]!r}; convert it to Latin-1")
+    if form.encoding == "utf-8" and 2 * len(other) > len(lines):
+        number, line = other[0]
+        _refuse(file, number, "", "UTF-8 text", f"another encoding: {line[:_SHOWN]!r}; convert it to UTF-8")
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse(file: SourceFile, line: int, column: str, expected: str, received: str) -> NoReturn:
+    where = f"{file.name}, line {line}" + (f", column {column!r}" if column else "")
+    msg = f"{where}: expected {expected}, received {received}"
+    raise SourceError(msg)
