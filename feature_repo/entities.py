@@ -13,9 +13,7 @@ def feast_entity(column: Column) -> Entity:
     if column.dtype is not Dtype.STRING:
         msg = f"entity {column.name}: expected a string key, received {column.dtype}"
         raise TypeError(msg)
-    return Entity(
-        name=column.name, join_keys=[column.name], value_type=ValueType.STRING, description=column.meaning
-    )
+    return Entity(name=column.name, join_keys=[column.name], value_type=ValueType.STRING, description=column.meaning)
 
 
 ENTITIES = {column.name: feast_entity(column) for column in {group.entity for group in FEATURE_GROUPS}}

@@ -46,7 +46,7 @@ def make_events(users: int = 30, items: int = 25, events: int = 900, seed: int =
     rng = random.Random(seed)
     taken: set[tuple[int, int]] = set()
     now: dict[int, datetime] = {user: FIRST + timedelta(hours=rng.randrange(24 * 9)) for user in range(users)}
-    rows = []
+    rows: list[Row] = []
     while len(rows) < events and len(taken) < users * items:
         user, item = rng.randrange(users), rng.randrange(items)
         if (user, item) in taken:

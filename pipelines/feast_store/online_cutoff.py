@@ -77,8 +77,8 @@ def refuse_superseded(place: Namespace, cutoff: datetime) -> None:
     if online is not None and cutoff < online:
         msg = (
             f"namespace {place.name}: cutoff {format_cutoff(cutoff)} lies before {format_cutoff(online)}, which is "
-            f"online; Redis and snapshot stay as they are. To go back on purpose, remove {materialized_path(place)} and "
-            f"{place.online_current}"
+            f"online; Redis and snapshot stay as they are. To go back on purpose, remove "
+            f"{materialized_path(place)} and {place.online_current}"
         )
         raise SupersededError(msg)
 

@@ -1,0 +1,35 @@
+"""Prints the environment in which the `feast` command sees a namespace, for a shell's `eval`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from feature_repo.contracts.intervals import check_namespace, feast_project
+from feature_repo.contracts.places import Namespace
+from pipelines.settings import load_settings
+
+
+def main(namespace: Annotated[str, typer.Option(help="The data set's namespace, such as ml-100k.")]) -> None:
+    """Print `export NAME=value` lines for a shell; then run `feast -c feature_repo apply`, `ui` and the like."""
+    from pipelines.feast_store.store import connection_string, registry_path  # noqa: PLC0415 - Feast takes seconds
+
+    settings = load_settings()
+    place = Namespace(settings.state, check_namespace(namespace))
+    place.feast.mkdir(parents=True, exist_ok=True)
+    exports = {
+        "KESTREL_STATE": str(settings.state),
+        "KESTREL_NAMESPACE": namespace,
+        "KESTREL_FEAST_PROJECT": feast_project(namespace),
+        "KESTREL_FEAST_REGISTRY": str(registry_path(place)),
+        "KESTREL_FEAST_REDIS": connection_string(settings.redis_url),
+        "PYTHONPATH": ".",
+    }
+    for name, value in exports.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

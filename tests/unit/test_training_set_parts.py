@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.contracts.columns import Column, Dtype, Encoding
+from pipelines.errors import JobError
+from pipelines.feast_store.retrieval import fill_missing
+from pipelines.feast_store.store import connection_string, redacted
+from pipelines.training import files
+from pipelines.training.errors import TrainingDataError
+from pipelines.training.files import RowGroupWriter, cut, stored_sha256
+from pipelines.training.splits import moment, split_by_time
+from pipelines.training.transforms import fit_moments, fit_transforms
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECOND = 1_000_000
+
+
+def alternating(rows: int) -> np.ndarray:
+    return np.arange(rows) % 2
+
+
+@given(
+    seconds=st.lists(st.integers(0, 40), min_size=30, max_size=200).map(sorted),
+    micro=st.integers(0, 900_000),
+    shares=st.tuples(st.floats(0.1, 0.7), st.floats(0.1, 0.25)),
+)
+def test_rows_of_one_second_are_never_parted(seconds: list[int], micro: int, shares: tuple[float, float]) -> None:
+    times = np.array(seconds) * SECOND + np.linspace(0, micro, len(seconds)).astype(int)
+    times.sort()
+    try:
+        splits = split_by_time(times, alternating(len(times)), *shares)
+    except TrainingDataError:
+        return
+    assert sum(splits.rows.values()) == len(times)
+    first = splits.train_rows, splits.train_rows + splits.valid_rows
+    for row, end in zip(first, (splits.train_end_us, splits.valid_end_us), strict=True):
+        assert end % SECOND == 0
+        assert times[row - 1] < end <= times[row]
+        assert times[row - 1] // SECOND < times[row] // SECOND
+    assert splits.train_rows <= len(times) * shares[0]
+
+
+def test_splits_are_where_the_shares_say_if_no_second_is_shared() -> None:
+    splits = split_by_time(np.arange(100) * SECOND, alternating(100), 0.8, 0.1)
+    assert dict(splits.rows) == {"train": 80, "valid": 10, "test": 10}
+    assert moment(splits.train_end_us).isoformat() == "1970-01-01T00:01:20+00:00"
+
+
+@pytest.mark.parametrize(
+    ("times", "labels", "shares", "fault"),
+    [
+        (np.array([], int), np.array([], int), (0.8, 0.1), "no event before the cutoff"),
+        (np.zeros(100, int), alternating(100), (0.8, 0.1), "both classes in train, received 0 rows"),
+        (np.arange(100) * SECOND, np.ones(100, int), (0.8, 0.1), "received 80 rows, 80 of them positive"),
+        (np.arange(100) * SECOND, np.arange(100) // 90, (0.8, 0.1), "in train, received 80 rows, 0 of them"),
+        (np.arange(5) * SECOND, alternating(5), (0.8, 0.1), "in valid"),
+        (np.arange(100) * SECOND, alternating(100), (0.9, 0.1), "KESTREL_TRAIN_FRACTION"),
+    ],
+)
+def test_what_cannot_be_learned_or_measured_is_refused(
+    times: np.ndarray, labels: np.ndarray, shares: tuple[float, float], fault: str
+) -> None:
+    with pytest.raises(TrainingDataError, match=fault):
+        split_by_time(times, labels, *shares)
+
+
+@given(batches=st.lists(st.integers(0, 9), max_size=12), lengths=st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_cut_keeps_every_row_in_order(batches: list[int], lengths: list[int]) -> None:
+    numbers = iter(range(sum(batches)))
+    stream = [pa.record_batch({"x": pa.array([next(numbers) for _ in range(size)], pa.int64())}) for size in batches]
+    pieces: dict[int, list[int]] = {}
+    for number, batch in cut(stream, lengths):
+        pieces.setdefault(number, []).extend(batch["x"].to_pylist())
+    rows = list(range(sum(batches)))
+    for number, length in enumerate(lengths):
+        assert pieces.get(number, []) == rows[sum(lengths[:number]) :][:length]
+    assert pieces.get(len(lengths), []) == rows[sum(lengths) :]
+
+
+def test_a_file_s_checksum_depends_on_its_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "ROW_GROUP", 10)
+    table = pa.table({"x": pa.array(range(37), pa.int64()), "words": [["a"] * (row % 3) for row in range(37)]})
+    sums = set()
+    for size in (1, 7, 10, 37):
+        with RowGroupWriter(tmp_path / str(size), table.schema) as writer:
+            for batch in table.to_batches(max_chunksize=size):
+                writer.write(batch)
+        assert writer.rows == 37
+        assert pq.ParquetFile(tmp_path / str(size)).metadata.num_row_groups == 4
+        assert stored_sha256(tmp_path / str(size)) == writer.sha256
+        sums.add(writer.sha256)
+    assert len(sums) == 1
+    with RowGroupWriter(tmp_path / "other", table.schema) as writer:
+        writer.write(table.set_column(0, "x", pa.array([1, *range(1, 37)], pa.int64())).to_batches()[0])
+    assert writer.sha256 not in sums
+
+
+TERMS = Column("terms", Dtype.STRING, "", length=2, missing="", encoding=Encoding.VOCABULARY, vocabulary="word")
+TERM = Column("term", Dtype.STRING, "", missing="", encoding=Encoding.VOCABULARY, vocabulary="word")
+COUNT = Column("count", Dtype.INT64, "", missing=0, encoding=Encoding.LOG_STANDARD)
+MEAN = Column("mean", Dtype.FLOAT32, "", missing=-1.0, encoding=Encoding.STANDARD)
+
+
+def test_transforms_are_fitted_as_the_contract_says(tmp_path: Path) -> None:
+    train = pa.table(
+        {
+            "terms": [["b", "a"], ["b", ""], ["c", "é"]],
+            "term": ["c", "", "b"],
+            "count": pa.array([0, 1, 3], pa.int64()),
+            "mean": pa.array([-1.0, 2.0, 4.0], pa.float32()),
+        }
+    )
+    pq.write_table(train, tmp_path / "train.parquet")
+    fitted = fit_transforms(tmp_path / "train.parquet", [TERMS, TERM, COUNT, MEAN])
+    logs = np.log1p([1.0, 3.0])
+    assert fitted["vocabularies"] == {"word": ["b", "c", "a", "é"]}
+    assert fitted["numeric"] == {"count": {"mean": logs.mean(), "std": logs.std()}, "mean": {"mean": 3.0, "std": 1.0}}
+
+
+@pytest.mark.parametrize(("values", "moments"), [([], (0.0, 1.0)), ([-1.0], (0.0, 1.0)), ([2.0, 2.0], (2.0, 1.0))])
+def test_a_column_without_spread_divides_by_one(values: list[float], moments: tuple[float, float]) -> None:
+    assert fit_moments(np.array(values), MEAN) == dict(zip(("mean", "std"), moments, strict=True))
+
+
+def test_gaps_are_filled_as_declared() -> None:
+    assert fill_missing(pa.array([1.0, None], pa.float32()), MEAN).to_pylist() == [1.0, -1.0]
+    assert fill_missing(pa.array([["a", "b"], None]), TERMS).to_pylist() == [["a", "b"], ["", ""]]
+    with pytest.raises(ValueError, match="expected a value in every row, received 1 nulls"):
+        fill_missing(pa.array([None], pa.float32()), Column("value", Dtype.FLOAT32, ""))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://127.0.0.1:6390/0", "127.0.0.1:6390"),
+        ("redis://:0123@redis/2", 'redis:6379,db=2,password="0123"'),
+        ("rediss://me:a%22b@redis:1", 'redis:1,username="me",password="a\\"b",ssl=true'),
+    ],
+)
+def test_a_redis_url_becomes_feast_s_connection_string(url: str, expected: str) -> None:
+    from feast.infra.online_stores.redis import RedisOnlineStore
+
+    assert connection_string(url) == f"{expected},socket_connect_timeout=5,socket_timeout=60"
+    _, parameters = RedisOnlineStore._parse_connection_string(connection_string(url))
+    assert parameters.get("password") == {"0": None, "2": "0123", "1": 'a"b'}[url[-1]]
+
+
+@pytest.mark.parametrize("url", ["http://:secret@redis", "redis://", "redis://:se%2Ccret@redis", "redis://redis/x"])
+def test_a_redis_url_that_feast_cannot_say_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(JobError, match="KESTREL_REDIS_URL") as refusal:
+        connection_string(url)
+    assert "secret" not in str(refusal.value)
+    assert "cret@" not in redacted(url)
