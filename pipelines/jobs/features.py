@@ -1,0 +1,114 @@
+"""Compute every feature group from the events before a cutoff, and store what changed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
+
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEMS, USERS
+from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
+from feature_repo.contracts.intervals import format_cutoff
+from pipelines.errors import JobError
+from pipelines.features.groups import Inputs, compute
+from pipelines.features.tables import feature_table
+from pipelines.io.days import by_day
+from pipelines.io.lake import (
+    UNDIVIDED,
+    Writer,
+    exclusive,
+    is_before,
+    partition_name,
+    partitions_sha256,
+    stored_dataset,
+)
+from pipelines.io.spark import read_snapshot, spark_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+    from feature_repo.contracts.places import Namespace
+    from pipelines.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime | None) -> Mapping[str, object]:
+    """Write the partitions of [start, cutoff) of every feature group; groups that are not divided are written whole.
+
+    Raises:
+        JobError: nothing was ingested, nothing lies before the cutoff, or `start` is not before it.
+        TransientError: another job is writing the lake or the features.
+    """
+    if start is not None and start >= cutoff:
+        msg = f"interval: expected a start before the cutoff, received {format_cutoff(start)} and {format_cutoff(cutoff)}"
+        raise JobError(msg)
+    views: dict[str, dict[str, object]] = {}
+    changed = 0
+    with _scratch(place) as scratch, ExitStack() as stack:
+        snapshots = [
+            stack.enter_context(stored_dataset(place, dataset).reading(before=cutoff))
+            for dataset in (EVENTS, ITEMS, USERS)
+        ]
+        if not snapshots[0].rows:
+            msg = f"namespace {place.name}: expected events before {format_cutoff(cutoff)}, the lake has none; ingest them"
+            raise JobError(msg)
+        spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
+        inputs = Inputs(*(read_snapshot(spark, snapshot) for snapshot in snapshots), cutoff=cutoff)
+        for group in FEATURE_GROUPS:
+            began = time.monotonic()
+            writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
+            stored = {name: part for name, part in writer.partitions.items() if is_before(name, cutoff)}
+            rows = sum(part.rows for part in stored.values())
+            views[group.view_name] = {"rows": rows, "checksum": partitions_sha256(stored)}
+            changed += len(writer.changed)
+            _log.info("%s: %d rows, %d changed partitions, %.1f s", group.view_name, rows, len(writer.changed), time.monotonic() - began)
+    return {"views": views, "changed_partitions": changed}
+
+
+def _store(
+    group: FeatureGroup, rows: DataFrame, place: Namespace, staging: Path, start: datetime | None, cutoff: datetime
+) -> Writer:
+    """Have Spark write a group's rows beside their place, ordered by time, and store them from there."""
+    table = feature_table(place, group)
+    if group.freshness is not Freshness.PER_EVENT:
+        rows.coalesce(1).write.parquet(str(staging))
+        with table.rewriting() as writer:
+            writer.add(UNDIVIDED, pq.read_table(staging))
+        return writer
+    if start is not None:
+        rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(start))
+    day = F.to_date(EVENT_TIME.name)
+    rows.repartitionByRange(day).sortWithinPartitions(EVENT_TIME.name).write.parquet(str(staging))
+    with table.rewriting(lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))) as writer:
+        for date, day_rows in by_day(_batches(staging), EVENT_TIME.name):
+            writer.add(partition_name(date), day_rows)
+    return writer
+
+
+def _batches(folder: Path) -> Iterator[pa.RecordBatch]:
+    """Yield what Spark wrote, part by part: its parts are ranges of time, in order."""
+    for part in sorted(folder.glob("part-*.parquet")):
+        yield from pq.ParquetFile(part).iter_batches()
+
+
+@contextmanager
+def _scratch(place: Namespace) -> Iterator[Path]:
+    """Give a folder for what Spark writes; one job at a time, which removes what a killed one left."""
+    folder = place.root / ".features"
+    with exclusive(place.locks / "features.lock", f"features of namespace {place.name}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
