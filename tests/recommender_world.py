@@ -11,16 +11,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
+import uvicorn
 
 from feature_repo.contracts.datasets import EMBEDDING_SIZE, USERS
 from feature_repo.contracts.features import FEATURE_GROUPS, RANKING_FEATURES, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
@@ -29,12 +32,16 @@ from feature_repo.contracts.manifests import OnlineSnapshot, Release
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
+from serving.recommender.api import create_app
+from serving.recommender.server import bind
 from tests.redis_server import redis_executable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import feast
+
+    from serving.recommender.settings import Settings
 
 NAMESPACE = "tiny"
 CUTOFF = "1998-04-23T00:00:00Z"
@@ -380,6 +387,24 @@ def recommender_service(environment: Mapping[str, str], port: int) -> Service:
         return False
 
     return Service([sys.executable, "-m", "serving.recommender"], ready, environment)
+
+
+@contextlib.contextmanager
+def recommender_in_thread(settings: Settings) -> Iterator[httpx.Client]:
+    """The real service in this process, behind a real socket."""
+    listener = bind("http://127.0.0.1:0")
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, "the recommender starts")
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=address, timeout=DEADLINE_S, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_S)
+        listener.close()
 
 
 def corrupt(path: Path) -> None:

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from feature_repo.contracts.features import ITEM_PROFILE, RANKING_FEATURES, USER_ACTIVITY
+from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.signatures import RANKING
+from serving.recommender.errors import RecommenderError, SnapshotError
+from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
+from serving.recommender.settings import load_settings
+from serving.recommender.snapshot import load_snapshot
+from tests.recommender_world import ITEM_COUNT, World, catalogue_table, corrupt, vectors_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:  # noqa: ANN401 - whatever Arrow takes
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def test_a_snapshot_is_loaded_with_missing_values_filled(world: World) -> None:
+    world.publish_snapshot()
+    snapshot = load_snapshot(world.place)
+    assert len(snapshot.catalogue) == ITEM_COUNT
+    assert snapshot.vectors is not None
+    assert snapshot.catalogue.release_years[17] is None
+    assert snapshot.catalogue.inputs["item_release_year"][17] == -1.0
+    assert snapshot.catalogue.inputs["item_id"][3] == b"0003"
+    assert snapshot.catalogue.inputs["item_genres"][3].tolist() == [b"Sci-Fi", b"", b""]
+    for column in RANKING.input_columns:
+        if column.name in snapshot.catalogue.inputs:
+            shape = (ITEM_COUNT, column.length) if column.length else (ITEM_COUNT,)
+            assert snapshot.catalogue.inputs[column.name].shape == shape
+
+
+@pytest.mark.parametrize("name", ["item_id", "title", "item_rating_count", "item_genres"])
+def test_a_missing_column_is_named(world: World, name: str) -> None:
+    world.publish_snapshot(catalogue_table().drop_columns([name]))
+    with pytest.raises(SnapshotError, match=rf"{name}.*missing"):
+        load_snapshot(world.place)
+
+
+def test_a_column_of_another_type_is_named(world: World) -> None:
+    years = [["x"] for _ in range(ITEM_COUNT)]
+    world.publish_snapshot(replaced(catalogue_table(), "item_rating_count", years))
+    with pytest.raises(SnapshotError, match=r"item_rating_count.*expected int64"):
+        load_snapshot(world.place)
+
+
+def test_lists_of_another_length_are_refused(world: World) -> None:
+    genres = pa.array([["Drama"]] * ITEM_COUNT)
+    world.publish_snapshot(replaced(catalogue_table(), "item_genres", genres))
+    with pytest.raises(SnapshotError, match="expected lists of 3"):
+        load_snapshot(world.place)
+
+
+@pytest.mark.parametrize("ids", [["1"] * ITEM_COUNT, [None, *map(str, range(1, ITEM_COUNT))]])
+def test_ids_that_are_missing_or_repeated_are_refused(world: World, ids: list[str | None]) -> None:
+    world.publish_snapshot(replaced(catalogue_table(), "item_id", pa.array(ids, pa.string())))
+    with pytest.raises(SnapshotError, match="distinct ids"):
+        load_snapshot(world.place)
+
+
+def test_an_empty_catalogue_is_refused(world: World) -> None:
+    world.publish_snapshot(catalogue_table().slice(0, 0))
+    with pytest.raises(SnapshotError, match="received 0 rows"):
+        load_snapshot(world.place)
+
+
+def test_a_catalogue_of_other_bytes_is_refused(world: World) -> None:
+    world.publish_snapshot(catalogue_sha256="0" * 64)
+    with pytest.raises(SnapshotError, match="expected SHA-256 0000"):
+        load_snapshot(world.place)
+
+
+def test_a_catalogue_that_is_gone_is_named(world: World) -> None:
+    manifest = world.publish_snapshot()
+    (world.place.root / manifest.catalogue).unlink()
+    with pytest.raises(SnapshotError, match=r"catalogue\.parquet.*publish again"):
+        load_snapshot(world.place)
+
+
+def test_another_namespace_is_refused(world: World) -> None:
+    world.publish_snapshot(namespace="other")
+    with pytest.raises(SnapshotError, match="expected namespace tiny"):
+        load_snapshot(world.place)
+
+
+def test_a_snapshot_without_a_user_view_is_refused(world: World) -> None:
+    world.publish_snapshot(views={USER_ACTIVITY.name: USER_ACTIVITY.view_name})
+    with pytest.raises(SnapshotError, match="user_history"):
+        load_snapshot(world.place)
+
+
+def test_a_pointer_that_is_no_manifest_is_refused(world: World) -> None:
+    corrupt(world.place.online_current)
+    with pytest.raises(CorruptRecordError):
+        load_snapshot(world.place)
+
+
+@pytest.mark.parametrize("change", ["sha", "size", "nan", "gone"])
+def test_broken_vectors_leave_a_snapshot_without_them(world: World, change: str) -> None:
+    vectors = vectors_table()
+    if change == "size":
+        vectors = replaced(vectors, "embedding", pa.array([[1.0]] * ITEM_COUNT))
+    if change == "nan":
+        vectors = replaced(vectors, "embedding", pa.array([[float("nan")] * 32] * ITEM_COUNT))
+    manifest = world.publish_snapshot(vectors=vectors)
+    if change == "sha":
+        manifest = world.publish_snapshot(item_embeddings_sha256="0" * 64)
+    if change == "gone":
+        (world.place.root / manifest.item_embeddings).unlink()
+    snapshot = load_snapshot(world.place)
+    assert snapshot.vectors is None
+    assert manifest.item_embeddings in snapshot.vectors_problem
+
+
+def plan(world: World, **changes: object) -> RankingPlan | RankingOff:
+    world.publish_snapshot()
+    return plan_ranking(world.publish_release(**changes), load_snapshot(world.place))  # type: ignore[arg-type] # fields
+
+
+def test_a_release_of_the_same_views_ranks(world: World) -> None:
+    found = plan(world, version="7")
+    assert isinstance(found, RankingPlan)
+    assert (found.model, found.version) == ("tiny.ranking", 7)
+    names = {column.name for column in found.user_columns} | set(found.item_inputs)
+    assert names == {column.name for column in RANKING.input_columns}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"views": {**RANKING_FEATURES.views, ITEM_PROFILE.name: "item_profile_00000000"}}, "item_profile_00000000"),
+        ({"inputs": ["item_id", "user_shoe_size"]}, "user_shoe_size"),
+        ({"views": {USER_ACTIVITY.name: USER_ACTIVITY.view_name}}, "deploy the code"),
+        ({"version": "seven"}, "whole number"),
+        ({"namespace": "other"}, "other.ranking"),
+        ({"model": "retrieval"}, "tiny.retrieval"),
+    ],
+)
+def test_a_release_that_does_not_fit_ranks_nothing_and_says_why(
+    world: World, changes: dict[str, object], reason: str
+) -> None:
+    found = plan(world, **changes)
+    assert isinstance(found, RankingOff)
+    assert reason in found.reason
+
+
+def test_no_release_ranks_nothing(world: World) -> None:
+    world.publish_snapshot()
+    assert isinstance(plan_ranking(None, load_snapshot(world.place)), RankingOff)
+
+
+def test_settings_come_from_the_environment_and_then_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.env").write_text(
+        "KESTREL_NAMESPACE=ml-1m\nKESTREL_RECOMMENDER_CANDIDATES=500\nKESTREL_MLFLOW_URI=http://127.0.0.1:5000\n"
+        "KESTREL_REDIS_URL=redis://:secret@127.0.0.1:6390/0\n"
+    )
+    monkeypatch.setenv("KESTREL_STATE", str(tmp_path))
+    monkeypatch.setenv("KESTREL_NAMESPACE", "ml-100k")
+    settings = load_settings()
+    assert settings.state == tmp_path
+    assert settings.namespace == "ml-100k"
+    assert settings.recommender_candidates == 500
+    assert "secret" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KESTREL_RECOMMENDER_CANDIDATES", "10"),
+        ("KESTREL_NAMESPACE", "../etc"),
+        ("KESTREL_REDIS_URL", "http://:hunter2@127.0.0.1"),
+        ("KESTREL_MODEL_SERVER_GRPC", "http://127.0.0.1:8500"),
+        ("KESTREL_RECOMMENDER_CLOCK", "yesterday"),
+        ("KESTREL_RECOMMENDER_REDIS_MS", "0"),
+    ],
+)
+def test_a_bad_setting_is_named_and_its_secret_is_not(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KESTREL_STATE", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecommenderError, match=name) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_catalogue_is_sorted_whatever_the_order_of_the_file(world: World) -> None:
+    world.publish_snapshot(catalogue_table())
+    first = load_snapshot(world.place).catalogue
+    world.publish_snapshot(catalogue_table().take(list(reversed(range(ITEM_COUNT)))))
+    second = load_snapshot(world.place).catalogue
+    assert first.item_ids == second.item_ids
+    assert first.popular.tolist() == second.popular.tolist()
+    assert asdict(world.publish_snapshot())["items"] == ITEM_COUNT
