@@ -1,0 +1,301 @@
+"""The real stack on made-up data, taken once through what its users do.
+
+Fixtures are stages of one story and build on each other: `first` (a demo whose own process is killed), `second` (the
+same again), `shuffled` (labels that mean nothing), `backfill`. Tests look at what the stages left behind, in any order.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import redis
+from rich.console import Console
+
+from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
+from infra.local.airflow_api import Airflow, DagRun
+from infra.local.settings import initial_settings, read_settings
+from infra.local.watching import Chain, watch
+from tests.synthetic import write_movielens_100k
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from infra.local.settings import LocalSettings
+
+REPOSITORY = Path(__file__).parents[2]
+NAMESPACE = "made-up"
+MODEL = model_name(NAMESPACE, "ranking")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@dataclass
+class Stack:
+    """A stack of its own: state folder, ports, and what one can ask it."""
+
+    state: Path
+    source: Path
+    environment: dict[str, str]
+    settings: LocalSettings
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=30))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "infra.local", *arguments]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=REPOSITORY,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+
+    def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a plane's job by hand, as its documentation says: with the stack's environment."""
+        return self.run("run", "--", sys.executable, "-m", *arguments)
+
+    def airflow(self) -> Airflow:
+        return Airflow(self.settings)
+
+    def recommend(self, user: str, **parameters: Any) -> dict[str, Any]:
+        response = self.http.get(f"{self.settings.recommender_uri}/recommend/{user}", params=parameters)
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    def served_versions(self) -> dict[str, str]:
+        """Version → state, from the model server's own status."""
+        response = self.http.get(f"{self.settings.model_server_rest}/v1/models/{MODEL}")
+        states = response.json().get("model_version_status", [])
+        return {version["version"]: version["state"] for version in states if version["state"] != "END"}
+
+    def alias(self, name: str) -> str | None:
+        """The registered version that an alias names."""
+        response = self.http.get(
+            f"{self.settings.mlflow_uri}/api/2.0/mlflow/registered-models/alias", params={"name": MODEL, "alias": name}
+        )
+        return response.json()["model_version"]["version"] if response.status_code == 200 else None
+
+    def release(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(Serving(self.state).current_release(NAMESPACE, "ranking").read_text())
+        return record
+
+    def serving(self) -> tuple[str | None, dict[str, str], str]:
+        """All that a rejected model must not move: alias, served versions, release."""
+        return self.alias("champion"), self.served_versions(), self.release()["version"]
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.settings.redis_url)
+
+    def online_contents(self) -> dict[bytes, dict[bytes, bytes]]:
+        with self.redis() as client:
+            return {key: client.hgetall(key) for key in client.scan_iter(count=1000)}
+
+    def checksums(self) -> dict[str, str]:
+        """Canonical checksum of every partition of every table of the lake and of the features."""
+        root = Namespace(self.state, NAMESPACE).root
+        return {
+            f"{manifest.parent.relative_to(root)}/{name}": partition["sha256"]
+            for manifest in sorted(root.rglob(DATASET_MANIFEST))
+            for name, partition in json.loads(manifest.read_text())["partitions"].items()
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(Namespace(self.state, NAMESPACE).online_current.read_text())
+        return record
+
+    def run_count(self, dag: str) -> int:
+        airflow = self.airflow()
+        try:
+            return int(airflow._call("GET", f"/api/v2/dags/{dag}/dagRuns", params={"limit": 1})["total_entries"])
+        finally:
+            airflow.close()
+
+    def follow(self, run_id: str) -> Chain:
+        """Watch the runs that a refresh set off to their end."""
+        airflow = self.airflow()
+        try:
+            return watch(
+                airflow, airflow.run("feature_refresh", run_id), Console(file=sys.stderr, force_terminal=False)
+            )
+        finally:
+            airflow.close()
+
+    def xcom(self, run: DagRun, task: str) -> dict[str, Any]:
+        airflow = self.airflow()
+        try:
+            return airflow.result(run, task)
+        finally:
+            airflow.close()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A stack that is not started yet, on free ports, with made-up data; nothing of it is left afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="kestrel-e2e-"))
+    source = write_movielens_100k(folder / "made-up", users=260, items=300, events=16000, seed=11)
+    ports = dict(zip(("6390", "5000", "8080", "8500", "8501", "8000"), map(str, free_ports(6)), strict=True))
+    state = folder / "state"
+    state.mkdir()
+    text = re.sub(r"127\.0\.0\.1:(\d+)", lambda match: f"127.0.0.1:{ports[match[1]]}", initial_settings())
+    (state / "settings.env").write_text(
+        re.sub("#KESTREL_SPARK_DRIVER_MEMORY=.*", "KESTREL_SPARK_DRIVER_MEMORY=1g", text)
+    )
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("KESTREL_", "AIRFLOW"))}
+    environment = ours | {"KESTREL_STATE": str(state), "KESTREL_ARG_NAMESPACE": NAMESPACE}
+    environment["KESTREL_ARG_DATA"] = str(source)
+    stack = Stack(state, source, environment, read_settings(state, {"KESTREL_STATE": str(state)}))
+    try:
+        yield stack
+    finally:
+        stack.http.close()
+        stack.run("down")
+        keep = os.environ.get("KEEP_E2E_STATE")
+        if keep:
+            shutil.move(state, keep)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage left behind."""
+
+    chain: Chain
+    checksums: dict[str, str]
+    snapshot: dict[str, Any]
+    verdict: dict[str, Any]
+    serving: tuple[str | None, dict[str, str], str]
+    output: str
+
+
+def looked_at(stack: Stack, chain: Chain, output: str) -> Stage:
+    verdict = stack.xcom(chain.runs["model_training"], "gate")
+    return Stage(chain, stack.checksums(), stack.snapshot(), verdict, stack.serving(), output)
+
+
+@pytest.fixture(scope="session")
+def first(stack: Stack) -> Stage:
+    """A demo whose own process is killed right after it triggered the first DAG."""
+    lines = []
+    with subprocess.Popen(
+        stack.command("demo"),
+        cwd=REPOSITORY,
+        env=stack.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as demo:
+        assert demo.stderr
+        for line in demo.stderr:
+            lines.append(line)
+            triggered = re.search(r"Triggered feature_refresh \((.+)\):", line)
+            if triggered:
+                demo.send_signal(signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"the demo ended before it triggered anything:\n{''.join(lines)}")
+    return looked_at(stack, stack.follow(triggered[1]), "".join(lines))
+
+
+def whole_demo(stack: Stack, **environment: str) -> Stage:
+    done = stack.run("demo", **environment)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    triggered = re.search(r"Triggered feature_refresh \((.+)\):", output)
+    assert triggered, output
+    return looked_at(stack, stack.follow(triggered[1]), output)
+
+
+@pytest.fixture(scope="session")
+def second(stack: Stack, first: Stage) -> Stage:
+    """The same demo again, to its end."""
+    return whole_demo(stack)
+
+
+@pytest.fixture(scope="session")
+def shuffled(stack: Stack, second: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """The same data set with its ratings dealt anew: nothing in it can be learned."""
+    folder = tmp_path_factory.mktemp("shuffled") / "made-up"
+    shutil.copytree(stack.source, folder)
+    with (folder / "u.data").open(newline="") as stream:
+        rows = list(csv.reader(stream, delimiter="\t"))
+    values = [row[2] for row in rows]
+    random.Random(3).shuffle(values)
+    with (folder / "u.data").open("w", newline="") as stream:
+        csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(
+            [user, item, value, moment] for (user, item, _, moment), value in zip(rows, values, strict=True)
+        )
+    return whole_demo(stack, KESTREL_ARG_DATA=str(folder))
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A refresh of a past interval, with what was there before and after."""
+
+    chain: Chain
+    online_before: dict[bytes, dict[bytes, bytes]]
+    online_after: dict[bytes, dict[bytes, bytes]]
+    snapshot_before: dict[str, Any]
+    snapshot_after: dict[str, Any]
+    trainings_before: int
+    trainings_after: int
+
+
+@pytest.fixture(scope="session")
+def backfill(stack: Stack, shuffled: Stage) -> Backfill:
+    """A refresh up to a month before what is online."""
+    online, snapshot, trainings = stack.online_contents(), stack.snapshot(), stack.run_count("model_training")
+    cutoff = datetime.fromisoformat(snapshot["cutoff"]).astimezone(UTC) - timedelta(days=30)
+    airflow = stack.airflow()
+    try:
+        conf = {"namespace": NAMESPACE, "source": str(stack.source), "cutoff": f"{cutoff:%Y-%m-%d}"}
+        run = airflow.trigger("feature_refresh", conf)
+    finally:
+        airflow.close()
+    chain = stack.follow(run.run_id)
+    return Backfill(
+        chain,
+        online,
+        stack.online_contents(),
+        snapshot,
+        stack.snapshot(),
+        trainings,
+        stack.run_count("model_training"),
+    )
+
+
+def wait_until(condition: Any, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.2)

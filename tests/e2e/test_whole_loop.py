@@ -1,0 +1,213 @@
+"""The whole loop, every part real: each part is load-bearing."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+
+def states(stage, dag):
+    return {task.task: task.state for task in stage.chain.tasks[dag]}
+
+
+def test_the_three_runs_finish_although_the_demo_was_killed_right_after_its_trigger(first):
+    assert {dag: run.state for dag, run in first.chain.runs.items()} == {
+        "feature_refresh": "success",
+        "model_training": "success",
+        "model_rollout": "success",
+    }
+    assert set(states(first, "model_rollout").values()) == {"success"}
+
+
+def test_the_interval_travels_with_the_assets(first):
+    key = f"{NAMESPACE}|{first.snapshot['cutoff']}"
+    assert [first.chain.runs[dag].partition_key for dag in ("model_training", "model_rollout")] == [key, key]
+
+
+def test_the_first_candidate_becomes_champion_and_is_what_is_served(first):
+    assert first.verdict["decision"] == "promote"
+    alias, served, release = first.serving
+    assert alias == release == first.verdict["version"]
+    assert served == {release: "AVAILABLE"}
+
+
+def test_the_same_again_has_the_same_data_and_features_and_still_triggers_what_follows(first, second):
+    assert second.checksums == first.checksums
+    assert second.snapshot == first.snapshot
+    assert second.chain.runs["model_training"].run_id != first.chain.runs["model_training"].run_id
+
+
+def test_a_tie_keeps_the_champion_and_the_rollout_stops_with_the_reason(first, second):
+    assert second.verdict["decision"] == "tie"
+    assert second.serving == first.serving
+    assert states(second, "model_rollout") == dict.fromkeys(("verdict", "publish", "replay", "promote"), "skipped")
+
+
+def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
+    for words in (
+        "tie",
+        "candidate",
+        "champion",
+        "popularity",
+        "lr",
+        "curl",
+        stack.settings.airflow_uri,
+        stack.settings.airflow_password,
+    ):
+        assert words in second.output, words
+
+
+def test_shuffled_labels_are_rejected_by_the_real_dag_and_nothing_moves(second, shuffled):
+    assert shuffled.checksums != second.checksums
+    assert shuffled.verdict["decision"] == "reject"
+    assert states(shuffled, "model_training")["gate"] == "success"
+    assert states(shuffled, "model_rollout")["verdict"] == "skipped"
+    assert shuffled.serving == second.serving
+    assert shuffled.verdict["reason"].split(":")[0] in shuffled.output
+
+
+def test_a_backfill_touches_neither_redis_nor_training(backfill):
+    tasks = {task.task: task.state for task in backfill.chain.tasks["feature_refresh"]}
+    assert tasks == {
+        "ingest": "success",
+        "features": "success",
+        "embeddings": "success",
+        "registry": "success",
+        "materialize": "skipped",
+        "publish": "skipped",
+    }
+    assert backfill.online_after == backfill.online_before
+    assert backfill.snapshot_after == backfill.snapshot_before
+    assert backfill.trainings_after == backfill.trainings_before
+
+
+def users(stack, count):
+    lines = (stack.source / "u.data").read_text().splitlines()
+    return sorted({line.split("\t")[0] for line in lines}, key=int)[:count]
+
+
+def test_recommendations_are_ranked_new_to_the_user_and_reasoned(stack, backfill):
+    seen = {}
+    for line in (stack.source / "u.data").read_text().splitlines():
+        user, item, *_ = line.split("\t")
+        seen.setdefault(user, set()).add(item)
+    for user in users(stack, 5):
+        answer = stack.recommend(user, k=10)
+        assert answer["degraded"] == []
+        items = answer["items"]
+        assert len(items) == 10
+        assert not {item["item_id"] for item in items} & seen[user]
+        scores = [item["score"] for item in items]
+        assert scores == sorted(scores, reverse=True)
+        assert all(item["reason"] and item["title"] for item in items)
+
+
+def test_one_users_hash_in_redis_is_what_that_users_scores_come_from(stack, backfill):
+    user, other, *_ = users(stack, 9)
+    before, others = stack.recommend(user, k=20), stack.recommend(other, k=20)
+    with stack.redis() as client:
+        keys = [key for key in client.scan_iter(count=1000) if client.type(key) == b"hash"]
+        mine = next(key for key in keys if user.encode() in key and key.endswith(b"made_up") and _is_of(key, user))
+        theirs = next(key for key in keys if _is_of(key, other))
+        kept = client.hgetall(mine)
+        try:
+            client.hset(mine, mapping=client.hgetall(theirs))
+            changed = stack.recommend(user, k=20)
+        finally:
+            client.delete(mine)
+            client.hset(mine, mapping=kept)
+    assert [item["score"] for item in changed["items"]] != [item["score"] for item in before["items"]]
+    same = stack.recommend(other, k=20)
+    assert [item["score"] for item in same["items"]] == [item["score"] for item in others["items"]]
+
+
+def _is_of(key, user):
+    """Feast's key: the entity's name, its value, then the project (docs/feast-redis-layout.md)."""
+    value = user.encode()
+    return b"user_id" in key and len(value).to_bytes(4, "little") + value + b"made_up" in key
+
+
+def test_without_the_model_server_the_order_and_degraded_change_and_both_come_back(stack, backfill):
+    user = users(stack, 1)[0]
+    ranked = stack.recommend(user, k=20)
+    stopped = stack.run("stop", "model-server")
+    assert stopped.returncode == 0, stopped.stderr
+    try:
+        unranked = stack.recommend(user, k=20)
+        assert "model_server" in " ".join(unranked["degraded"])
+        assert [item["item_id"] for item in unranked["items"]] != [item["item_id"] for item in ranked["items"]]
+        assert all(item["score"] is None for item in unranked["items"])
+    finally:
+        started = stack.run("start", "model-server")
+    assert started.returncode == 0, started.stderr
+    wait_until(lambda: stack.recommend(user, k=20)["degraded"] == [], 20, "ranked again")
+
+
+def test_a_model_server_killed_with_a_candidate_loaded_serves_the_old_version_afterwards(stack, backfill):
+    old = stack.serving()
+    version = "2"
+    assert version not in old[1]
+    stack.http.post(
+        f"{stack.settings.mlflow_uri}/api/2.0/mlflow/model-versions/set-tag",
+        json={"name": MODEL, "version": version, "key": "kestrel.decision", "value": "promote"},
+    ).raise_for_status()
+    published = stack.job("serving.rollout", "publish", "--namespace", NAMESPACE, "--version", version)
+    assert published.returncode == 0, published.stderr
+    assert stack.served_versions() == {**old[1], version: "AVAILABLE"}
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        command, environ = process.info["cmdline"] or [], process.info["environ"] or {}
+        if "serving.model_server" in command and environ.get("KESTREL_STACK") == str(stack.state):
+            process.kill()
+
+    def serves_old_again():
+        try:
+            return stack.serving() == old
+        except Exception:  # noqa: BLE001 - it is being restarted
+            return False
+
+    wait_until(serves_old_again, 60, "the old version after the kill")
+    wait_until(lambda: stack.recommend(users(stack, 1)[0])["degraded"] == [], 20, "ranked by the old version")
+
+
+def test_requests_that_make_no_sense_get_a_helpful_body(stack, backfill):
+    base = stack.settings.recommender_uri
+    unknown = stack.recommend("nobody-knows-me", k=5)
+    assert len(unknown["items"]) == 5
+    assert "unknown_user" in " ".join(unknown["degraded"])
+    missing = stack.http.get(f"{base}/similar/no-such-item")
+    assert missing.status_code == 404
+    assert "no-such-item" in missing.text
+    for k in ("0", "-1", "1000000", "ten"):
+        refused = stack.http.get(f"{base}/recommend/1", params={"k": k})
+        assert refused.status_code == 422
+        assert k in refused.text
+
+
+def test_down_leaves_no_process_behind_even_with_a_killed_supervisor(stack, backfill):
+    """Runs against the shared stack and brings it up again."""
+    marker = {"KESTREL_STACK": str(stack.state)}
+
+    def ours():
+        found = []
+        for process in psutil.process_iter(["environ", "cmdline"]):
+            environ = process.info["environ"] or {}
+            if environ.items() >= marker.items() and process.pid != os.getpid():
+                found.append(process)
+        return found
+
+    supervisors = [
+        process for process in ours() if any("supervisord" in part for part in process.info["cmdline"] or [])
+    ]
+    assert supervisors
+    for process in supervisors:
+        process.kill()
+    assert stack.run("down").returncode == 0
+    assert ours() == []
+    assert stack.run("up").returncode == 0
+    wait_until(lambda: stack.recommend(users(stack, 1)[0])["degraded"] == [], 60, "serving again")
