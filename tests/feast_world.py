@@ -180,4 +180,4 @@ def _item_profile(item: str) -> Row:
 
 def _history(events: Sequence[Row], user: str, cutoff: datetime) -> Row:
     seen = sorted({row["item_id"] for row in events if row["user_id"] == user})
-    return {"user_id": user, "event_time": cutoff, "user_seen_items": seen}
+    return {"user_id": user, "event_time": cutoff - timedelta(microseconds=1), "user_seen_items": seen}

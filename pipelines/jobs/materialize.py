@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
-from pipelines.errors import CorruptDatasetError
+from feature_repo.contracts.intervals import format_cutoff
+from pipelines.errors import JobError
 from pipelines.feast_store.online import forget_absent, online_client, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MEMORY = "1GB"
 
 
 def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
@@ -55,34 +58,34 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
 
 def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, table: Snapshot, cutoff: datetime) -> int:
     """Materialise one group and return how many entities it has."""
-    end = _end(group, cutoff)
-    present = _entities(table, group.entity.name, end)
-    if table.rows and not present:
-        msg = (
-            f"feature view {group.view_name}: all {table.rows} rows in {table.folder} are later than "
-            f"{end:%Y-%m-%d %H:%M}; run 'python -m pipelines features' for this cutoff again"
-        )
-        raise CorruptDatasetError(msg)
+    present = _entities(group, table, cutoff)
     with quiet_output():
-        store.materialize(_EPOCH, end, [group.view_name])
+        store.materialize(_EPOCH, cutoff, [group.view_name])
     stored = stored_entities(client, store.project, group.entity.name)
     forgotten = forget_absent(client, store.get_feature_view(group.view_name), stored, present)
     _LOG.info("%s: %d entities written, %d forgotten", group.view_name, len(present), forgotten)
     return len(present)
 
 
-def _end(group: FeatureGroup, cutoff: datetime) -> datetime:
-    """Return the exclusive end of the rows that count: a row as of the cutoff may bear the cutoff itself."""
-    return cutoff + timedelta(microseconds=1) if group.freshness is Freshness.LATEST else cutoff
+def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime) -> set[str]:
+    """Return the ids of the entities that have a row before `cutoff`.
 
-
-def _entities(table: Snapshot, key: str, end: datetime) -> set[str]:
-    """Return the ids of the entities that have a row before `end`."""
+    JobError for a group of latest rows that are not as of the cutoff: they bear the microsecond before it.
+    """
     if not table.partitions:
         return set()
     files = ", ".join(literal(str(file)) for file in table.files)
-    time = microseconds("event_time")
-    end_us = (end - _EPOCH) // timedelta(microseconds=1)
-    query = f"SELECT DISTINCT {identifier(key)} FROM read_parquet([{files}]) WHERE {time} < {end_us}"  # noqa: S608 - quoted
-    with duckdb_session("1GB") as connection:
+    time, end = microseconds(EVENT_TIME.name), (cutoff - _EPOCH) // timedelta(microseconds=1)
+    rows = f"FROM read_parquet([{files}])"
+    with duckdb_session(_MEMORY) as connection:
+        if group.freshness is Freshness.LATEST:
+            query = f"SELECT DISTINCT {time} {rows} WHERE {time} <> {end - 1} LIMIT 1"
+            if other := connection.execute(query).fetchall():
+                received = _EPOCH + timedelta(microseconds=other[0][0] + 1)
+                msg = (
+                    f"feature view {group.view_name}: expected rows as of {format_cutoff(cutoff)}, received rows as of "
+                    f"{received.isoformat()} in {table.folder}; run 'python -m pipelines features' for this cutoff first"
+                )
+                raise JobError(msg)
+        query = f"SELECT DISTINCT {identifier(group.entity.name)} {rows} WHERE {time} < {end}"
         return {entity for (entity,) in connection.execute(query).fetchall()}

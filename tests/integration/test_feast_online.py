@@ -1,0 +1,233 @@
+"""Feature tables → a real Redis, by the jobs, read back with Feast's own client."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.publishing import file_sha256
+from pipelines.errors import JobError, SupersededError
+from pipelines.feast_store.errors import OnlineStoreError, RegistryError
+from pipelines.feast_store.online import online_client, stored_entities
+from pipelines.feast_store.registry import registered_service
+from pipelines.feast_store.store import open_store
+from pipelines.features.tables import feature_table
+from pipelines.jobs import materialize, publish, registry
+from pipelines.settings import Settings
+from tests import feast_world as world
+from tests.redis_server import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from feature_repo.contracts.places import Namespace
+
+EVENTS = world.make_events()
+Contents = dict[bytes, dict[bytes, bytes]]
+
+pytestmark = pytest.mark.filterwarnings(
+    # Feast's own code, not ours: it reads Arrow's pandas metadata through names that pandas will rename.
+    "default::DeprecationWarning:feast",
+)
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Settings:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    return Settings(state=tmp_path, redis_url=redis_url)
+
+
+@pytest.fixture
+def place(settings: Settings) -> Namespace:
+    place = world.write_world(settings.state, EVENTS)
+    registry.run(settings, place)
+    return place
+
+
+def contents(url: str) -> Contents:
+    with redis.Redis.from_url(url) as client:
+        return {key: client.hgetall(key) for key in client.scan_iter(count=1000)}
+
+
+def online(settings: Settings, place: Namespace, user: str, *features: str, view: str) -> list[object]:
+    references = [f"{view}:{feature}" for feature in features]
+    answer = open_store(settings, place).get_online_features(references, [{"user_id": user}]).to_dict()
+    return [answer[feature][0] for feature in features]
+
+
+def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
+    settings: Settings, place: Namespace
+) -> None:
+    result = materialize.run(settings, place, world.CUTOFF)
+    assert result["rows"] == {
+        USER_ACTIVITY.view_name: 30,
+        USER_PROFILE.view_name: 30,
+        ITEM_ACTIVITY.view_name: 25,
+        ITEM_PROFILE.view_name: 26,
+        USER_HISTORY.view_name: 30,
+    }
+    first = contents(settings.redis_url)
+    assert len(first) == 56
+    rows = world.read(feature_table(place, USER_ACTIVITY))
+    for user in ("u0", "u17"):
+        latest = max((row for row in rows if row["user_id"] == user), key=lambda row: row["event_time"])
+        names = [column.name for column in USER_ACTIVITY.features]
+        assert online(settings, place, user, *names, view=USER_ACTIVITY.view_name) == [latest[name] for name in names]
+        seen = sorted(row["item_id"] for row in EVENTS if row["user_id"] == user)
+        assert online(settings, place, user, "user_seen_items", view=USER_HISTORY.view_name) == [seen]
+    assert materialize.run(settings, place, world.CUTOFF) == result
+    assert contents(settings.redis_url) == first
+    with redis.Redis.from_url(settings.redis_url) as client:
+        assert {client.ttl(key) for key in first} == {-1}
+
+
+def test_a_corrected_value_of_the_same_time_arrives(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    rows = world.read(feature_table(place, USER_ACTIVITY))
+    latest = max((row for row in rows if row["user_id"] == "u1"), key=lambda row: row["event_time"])
+    latest["user_rating_count"] += 1000
+    world.write_features(place, USER_ACTIVITY, rows)
+    materialize.run(settings, place, world.CUTOFF)
+    (count,) = online(settings, place, "u1", "user_rating_count", view=USER_ACTIVITY.view_name)
+    assert count == latest["user_rating_count"] > 1000
+
+
+def test_events_at_or_after_the_cutoff_stay_out(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    before = contents(settings.redis_url)
+    future = [world.event("u1", "i-new", world.CUTOFF, 5.0), world.event("u99", "i1", world.CUTOFF, 5.0)]
+    rows = [*world.read(feature_table(place, USER_ACTIVITY))]
+    for event in future:
+        rows.append({**rows[0], "user_id": event["user_id"], "event_time": event["event_time"]})
+    world.write_features(place, USER_ACTIVITY, rows)
+    materialize.run(settings, place, world.CUTOFF)
+    assert contents(settings.redis_url) == before
+
+
+def test_a_user_whose_features_vanished_is_forgotten_and_nobody_else(settings: Settings, place: Namespace) -> None:
+    other = world.write_world(settings.state, EVENTS, name="a-test-set")
+    registry.run(settings, other)
+    materialize.run(settings, other, world.CUTOFF)
+    untouched = contents(settings.redis_url)
+    materialize.run(settings, place, world.CUTOFF)
+    with redis.Redis.from_url(settings.redis_url) as client:
+        key = stored_entities(client, "test_set", "user_id")["u2"]
+        client.hset(key, "_ts:user_activity_0ldha5h0", b"")
+    remaining = [row for row in EVENTS if row["user_id"] not in {"u1", "u2"}]
+    world.write_world(settings.state, remaining)
+    materialize.run(settings, place, world.CUTOFF)
+    after = contents(settings.redis_url)
+    assert after[key] == {b"_ts:user_activity_0ldha5h0": b""}
+    with redis.Redis.from_url(settings.redis_url) as client:
+        assert stored_entities(client, "test_set", "user_id").keys() == {f"u{n}" for n in range(30)} - {"u1"}
+        assert len(stored_entities(client, "a_test_set", "user_id")) == 30
+    assert {name: after[name] for name in untouched} == untouched
+
+
+def test_a_superseded_cutoff_leaves_redis_and_snapshot_untouched(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    publish.run(settings, place, world.CUTOFF)
+    before, pointer = contents(settings.redis_url), place.online_current.read_bytes()
+    earlier = world.CUTOFF - timedelta(days=2)
+    world.write_world(settings.state, EVENTS, cutoff=earlier)
+    for job in (materialize, publish):
+        with pytest.raises(SupersededError, match="1998-04-09T00:00:00Z lies before 1998-04-11T00:00:00Z"):
+            job.run(settings, place, earlier)
+    assert contents(settings.redis_url) == before
+    assert place.online_current.read_bytes() == pointer
+
+
+def test_a_redis_that_is_down_is_transient_and_named_without_its_password(settings: Settings, place: Namespace) -> None:
+    down = settings.model_copy(update={"redis_url": "redis://:secret@127.0.0.1:1/0"})
+    with pytest.raises(OnlineStoreError, match=r"redis://127\.0\.0\.1:1/0 does not answer .*'make up'") as refusal:
+        materialize.run(down, place, world.CUTOFF)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_wrong_password_is_terminal(settings: Settings, place: Namespace) -> None:
+    wrong = settings.redis_url.replace("redis://:", "redis://:x")
+    with pytest.raises(JobError, match="correct KESTREL_REDIS_URL") as refusal, online_client(wrong):
+        pass
+    assert not isinstance(refusal.value, OnlineStoreError)
+    assert place.name == "test-set"
+
+
+def test_features_of_another_cutoff_are_refused(settings: Settings, place: Namespace) -> None:
+    with pytest.raises(JobError, match=r"rows as of 1998-04-11.*run 'python -m pipelines features'"):
+        materialize.run(settings, place, world.CUTOFF + timedelta(days=1))
+
+
+def test_materialize_before_registry_says_so(settings: Settings) -> None:
+    place = world.write_world(settings.state, EVENTS, name="unregistered")
+    with pytest.raises(RegistryError, match="run 'python -m pipelines registry'"):
+        materialize.run(settings, place, world.CUTOFF)
+
+
+def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    first = publish.run(settings, place, world.CUTOFF)
+    pointer = place.online_current.stat()
+    snapshot = OnlineSnapshot.read(place.online_current)
+    catalogue = pq.read_table(place.root / snapshot.catalogue)
+    assert (snapshot.items, snapshot.users, snapshot.feast_project) == (26, 30, "test_set")
+    assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
+    assert snapshot.catalogue_sha256 == file_sha256(place.root / snapshot.catalogue)
+    assert snapshot.item_embeddings_sha256 == file_sha256(place.root / snapshot.item_embeddings)
+    assert catalogue.schema.names == [column.name for column in publish.CATALOGUE.columns]
+    items = {row["item_id"]: row for row in catalogue.to_pylist()}
+    assert items["i-unseen"] | {"item_rating_count": 0, "item_rating_mean": -1.0, "item_rating_std": -1.0} == items["i-unseen"]
+    for item in ("i0", "i7"):
+        assert items[item]["item_rating_count"] == sum(row["item_id"] == item for row in EVENTS)
+    materialize.run(settings, place, world.CUTOFF)
+    assert publish.run(settings, place, world.CUTOFF) == first
+    assert place.online_current.stat() == pointer
+
+
+def test_publish_refuses_what_redis_was_not_filled_from(settings: Settings, place: Namespace) -> None:
+    with pytest.raises(JobError, match=r"received nothing; run 'python -m pipelines materialize'"):
+        publish.run(settings, place, world.CUTOFF)
+    materialize.run(settings, place, world.CUTOFF)
+    rows = world.read(feature_table(place, ITEM_ACTIVITY))
+    rows[0]["item_rating_mean"] = 1.25
+    world.write_features(place, ITEM_ACTIVITY, rows)
+    with pytest.raises(JobError, match="or as they were then"):
+        publish.run(settings, place, world.CUTOFF)
+    assert not place.online_current.exists()
+
+
+def test_publish_needs_the_embeddings_of_its_cutoff(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    shutil.rmtree(place.embeddings)
+    with pytest.raises(JobError, match="run 'python -m pipelines embeddings'"):
+        publish.run(settings, place, world.CUTOFF)
+
+
+def test_registering_again_changes_nothing_and_keeps_older_views(settings: Settings, place: Namespace) -> None:
+    store = open_store(settings, place)
+    old = store.get_feature_view(USER_PROFILE.view_name)
+    old.name = "user_profile_0ldha5h0"
+    store.apply([old])
+    first = registry.run(settings, place)
+    names = sorted(view.name for view in open_store(settings, place).list_feature_views())
+    assert registry.run(settings, place) == first
+    assert sorted(view.name for view in open_store(settings, place).list_feature_views()) == names
+    assert set(names) == {*first["views"].values(), "user_profile_0ldha5h0"}  # type: ignore[attr-defined]  # a job's result is loosely typed
+    from feature_repo.contracts.features import RANKING_FEATURES
+
+    service = registered_service(open_store(settings, place), RANKING_FEATURES)
+    assert [projection.name for projection in service.feature_view_projections] == list(RANKING_FEATURES.views.values())
