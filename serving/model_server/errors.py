@@ -1,7 +1,8 @@
 """What the server refuses, in the protocol's words.
 
     JobError
-    └── ServerStartError        the command line or the first configuration is wrong, or a port is taken
+    ├── ServerStartError        the command line or the first configuration is wrong, or a port is taken
+    └── GoldenMismatchError     golden requests and SavedModel do not belong together
 
     ServingError                a request or a version failed: a gRPC status code and a message
 
@@ -39,6 +40,10 @@ _HTTP_STATUS = {
 
 class ServerStartError(JobError):
     """The server cannot start."""
+
+
+class GoldenMismatchError(JobError):
+    """A SavedModel cannot answer the golden requests."""
 
 
 class ServingError(Exception):

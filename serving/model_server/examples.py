@@ -8,11 +8,9 @@ import numpy as np
 from tensorflow.core.example import example_pb2
 
 from serving.model_server.errors import invalid
-from serving.model_server.json_text import is_base64_object, decode_base64, type_name
+from serving.model_server.json_text import decode_base64, is_base64_object, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 _LARGEST_INT64 = 2**63 - 1

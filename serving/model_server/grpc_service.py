@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # ships no types
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -25,7 +25,7 @@ from serving.protocol.tensors import fill_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
+    from concurrent.futures import ThreadPoolExecutor
     from contextlib import AbstractContextManager
 
     from serving.model_server.manager import Manager
@@ -36,7 +36,7 @@ _HEALTH_SERVICES = frozenset({"", "ModelService", "PredictionService"})
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0))
 
 
-def build_server(manager: Manager, executor: Executor, *, health: bool) -> grpc.Server:
+def build_server(manager: Manager, executor: ThreadPoolExecutor, *, health: bool) -> grpc.Server:
     """Return a server with every service registered, without a port."""
     server = grpc.server(executor, options=_UNLIMITED)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(manager), server)
@@ -82,7 +82,7 @@ def _fill_spec(spec: Any, name: str, servable: Servable, signature_name: str) ->
     spec.signature_name = signature_name
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] - generated, untyped
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] # generated, untyped
     """Answers from loaded models."""
 
     def __init__(self, manager: Manager) -> None:
@@ -96,9 +96,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             inputs = inference.read_tensors(request.inputs)
             outputs = inference.predict(servable, spec.signature_name, inputs, request.output_filter)
             response = predict_pb2.PredictResponse()
-            _fill_spec(
-                response.model_spec, spec.name, servable, spec.signature_name or inference.DEFAULT_SIGNATURE
-            )
+            _fill_spec(response.model_spec, spec.name, servable, spec.signature_name or inference.DEFAULT_SIGNATURE)
         for name, array in outputs.items():
             fill_values(response.outputs[name], array)
         return response
@@ -165,7 +163,7 @@ def model_metadata(manager: Manager, request: Any) -> Any:  # noqa: ANN401 - mes
     return response
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc] - generated, untyped
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc] # generated, untyped
     """Tells what is served, and changes it."""
 
     def __init__(self, manager: Manager) -> None:
@@ -185,7 +183,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
                     "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is "
                     "currently supported"
                 )
-                raise invalid(msg)  # noqa: TRY301 - the same answer as for what reload refuses
+                raise invalid(msg)
             self._manager.reload(request.config)
         except ServingError as error:
             context.abort(error.code, error.message)
@@ -211,7 +209,7 @@ def model_status(manager: Manager, request: Any) -> Any:  # noqa: ANN401 - messa
     return response
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] - generated, untyped
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # generated, untyped
     """Whether the server is there; it knows the same names as the real one."""
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, N802 - as generated

@@ -13,6 +13,7 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, regressio
 
 from serving.model_server.errors import ServingError, failed_precondition, invalid
 from serving.model_server.examples import serialized_examples
+from serving.model_server.servable import dtype_word
 from serving.protocol.errors import TensorError
 from serving.protocol.tensors import read_tensor
 
@@ -61,12 +62,13 @@ def predict(servable: Servable, signature_name: str, inputs: Arrays, output_filt
         raise failed_precondition(msg)
     _check_inputs(signature.inputs, inputs)
     outputs = _checked_outputs(signature.outputs, output_filter)
-    names = sorted(signature.inputs)
-    values = servable.run(
-        tuple(signature.inputs[name].name for name in names),
-        tuple(signature.outputs[name].name for name in outputs),
-        [inputs[name] for name in names],
-    )
+    feeds = servable.feeds[signature_name]
+    arrays = [inputs[alias] for alias in feeds.aliases]
+    for place, (array, dtype) in enumerate(zip(arrays, feeds.dtypes, strict=True)):
+        if array.dtype != dtype:
+            msg = f"Expects arg[{place}] to be {feeds.dtype_names[place]} but {dtype_word(array.dtype)} is provided"
+            raise invalid(msg)
+    values = servable.run(feeds.tensors, tuple(signature.outputs[name].name for name in outputs), arrays)
     return dict(zip(outputs, values, strict=True))
 
 

@@ -139,9 +139,7 @@ def _regular_rows(instances: list[Any], expected: Mapping[str, Any]) -> Arrays:
         if set(map(type, instances)) != {dict} or set(map(len, instances)) != {len(expected)}:
             raise _Irregular
         try:
-            return {
-                name: _regular([row[name] for row in instances], info.dtype) for name, info in expected.items()
-            }
+            return {name: _regular([row[name] for row in instances], info.dtype) for name, info in expected.items()}
         except KeyError:
             raise _Irregular from None
     if len(expected) != 1:
@@ -162,20 +160,7 @@ def _regular_columns(value: Any, expected: Mapping[str, Any]) -> Arrays:  # noqa
 
 def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
     """Convert a nested list whose sub-lists are all of one length, and whose leaves are all of a fitting type."""
-    shape: list[int] = []
-    flat = values
-    if not isinstance(values, list):
-        flat = [values]
-    else:
-        shape.append(len(values))
-        while flat and isinstance(flat[0], list):
-            if set(map(type, flat)) != {list}:
-                raise _Irregular
-            lengths = set(map(len, flat))
-            if len(lengths) != 1:
-                raise _Irregular
-            shape.append(lengths.pop())
-            flat = list(chain.from_iterable(flat))
+    flat, shape = _flattened(values)
     kinds = set(map(type, flat))
     if dtype == STRING:
         return _regular_text(flat, kinds).reshape(shape)
@@ -192,6 +177,21 @@ def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSO
         # Infinity, or a number too big for a double: the standard library's parser does not tell.
         raise _Irregular
     return array.reshape(shape)
+
+
+def _flattened(values: Any) -> tuple[list[Any], list[int]]:  # noqa: ANN401 - any JSON value
+    if not isinstance(values, list):
+        return [values], []
+    flat, shape = values, [len(values)]
+    while flat and isinstance(flat[0], list):
+        if set(map(type, flat)) != {list}:
+            raise _Irregular
+        lengths = set(map(len, flat))
+        if len(lengths) != 1:
+            raise _Irregular
+        shape.append(lengths.pop())
+        flat = list(chain.from_iterable(flat))
+    return flat, shape
 
 
 def _numbers(flat: list[Any], dtype: int) -> NDArray[Any]:
@@ -251,7 +251,7 @@ def _walk_row(
         try:
             if name not in expected:
                 msg = f"JSON object: does not have named input: {name}"
-                raise invalid(msg)  # noqa: TRY301 - wrapped below like the others
+                raise invalid(msg)
             cell = _walked(value, expected[name].dtype)
             rows = columns.setdefault(name, [])
             if rows:
@@ -259,9 +259,7 @@ def _walk_row(
             rows.append(cell)
         except ServingError as error:
             key = f" key: {name}" if as_object else ""
-            msg = (
-                f"Failed to process element: {place}{key} of '{ROW}' list. Error: {error.code.name}: {error.message}"
-            )
+            msg = f"Failed to process element: {place}{key} of '{ROW}' list. Error: {error.code.name}: {error.message}"
             raise ServingError(error.code, msg) from error
     if as_object and row.keys() != expected.keys():
         msg = (
@@ -331,9 +329,7 @@ def _walk(value: Any, level: int, shape: Sequence[int], dtype: int, leaves: list
         msg = f"Encountered list at unexpected level: {level} expected < {len(shape)}"
         raise invalid(msg)
     if len(value) != shape[level]:
-        msg = (
-            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-        )
+        msg = f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         raise invalid(msg)
     for element in value:
         _walk(element, level + 1, shape, dtype, leaves)
@@ -384,25 +380,21 @@ def response_body(outputs: Arrays, request_format: str) -> str:
     """
     if request_format == COLUMNAR:
         return object_text([("outputs", _columns_text(outputs))], 0)
-    sizes = {}
+    sizes: dict[int, str] = {}
     for name, array in outputs.items():
         if not array.ndim:
             msg = f"Tensor name: {name} has no shape information "
             raise invalid(msg)
         sizes.setdefault(len(array), name)
         if len(sizes) > 1:
-            msg = (
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {next(iter(sizes))}"
-            )
+            msg = f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {next(iter(sizes))}"
             raise invalid(msg)
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
         rows = _nested_text(array, name, 2, single_line=True)
         return '{\n    "predictions": [' + ", ".join(rows) + ("\n    ]\n}" if rows else "]\n}")
     columns = [(name, _nested_text(array, name, 3, single_line=True)) for name, array in outputs.items()]
-    rows = [
-        object_text([(name, texts[row]) for name, texts in columns], 2) for row in range(len(columns[0][1]))
-    ]
+    rows = [object_text([(name, texts[row]) for name, texts in columns], 2) for row in range(len(columns[0][1]))]
     return object_text([("predictions", array_text(rows, 1, single_line=False))], 0)
 
 
@@ -464,9 +456,7 @@ def _leaf_texts(array: NDArray[Any], name: str, depth: int) -> list[str]:
         case "i" | "u":
             return list(map(str, flat.tolist()))
         case "O" if name.endswith(_BYTES_SUFFIX):
-            return [
-                object_text([("b64", quoted(base64.b64encode(value).decode()))], depth) for value in flat.tolist()
-            ]
+            return [object_text([("b64", quoted(base64.b64encode(value).decode()))], depth) for value in flat.tolist()]
         case "O":
             return [quoted(value.decode("utf-8", "surrogateescape")) for value in flat.tolist()]
     msg = f"Failed to write JSON value for tensor type: {array.dtype}"

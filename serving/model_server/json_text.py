@@ -13,7 +13,7 @@ import json
 import math
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from serving.model_server.errors import invalid
 
@@ -90,12 +90,13 @@ class _Parser:
     def parse(self) -> Any:  # noqa: ANN401 - any JSON value
         start = self._skip(0)
         if start == len(self._text):
-            raise self._error("The document is empty.", start)
+            self._fail("The document is empty.", start)
         return self._value(start, 0)[0]
 
-    def _error(self, message: str, place: int) -> Exception:
+    def _fail(self, message: str, place: int) -> NoReturn:
         offset = self._offset + len(self._text[:place].encode("utf-8", "surrogateescape"))
-        return invalid(f"JSON Parse error: {message} at offset: {offset}")
+        msg = f"JSON Parse error: {message} at offset: {offset}"
+        raise invalid(msg)
 
     def _skip(self, place: int) -> int:
         match = _SPACE.match(self._text, place)
@@ -106,7 +107,7 @@ class _Parser:
 
     def _value(self, place: int, depth: int) -> tuple[Any, int]:
         if depth > MAX_DEPTH:
-            raise self._error(f"Nested deeper than {MAX_DEPTH} levels.", place)
+            self._fail(f"Nested deeper than {MAX_DEPTH} levels.", place)
         match self._at(place):
             case "{":
                 return self._object(place, depth)
@@ -119,7 +120,7 @@ class _Parser:
                 if self._text.startswith(word, place):
                     return value, place + len(word)
                 same = next(i for i in range(len(word) + 1) if self._text[place + i : place + i + 1] != word[i])
-                raise self._error("Invalid value.", place + same)
+                self._fail("Invalid value.", place + same)
         return self._number(place)
 
     def _object(self, place: int, depth: int) -> tuple[dict[str, Any], int]:
@@ -129,11 +130,11 @@ class _Parser:
             return members, place + 1
         while True:
             if self._at(place) != '"':
-                raise self._error("Missing a name for object member.", place)
+                self._fail("Missing a name for object member.", place)
             name, place = self._string(place)
             place = self._skip(place)
             if self._at(place) != ":":
-                raise self._error("Missing a colon after a name of object member.", place)
+                self._fail("Missing a colon after a name of object member.", place)
             value, place = self._value(self._skip(place + 1), depth + 1)
             members.setdefault(name, value)
             place = self._skip(place)
@@ -143,7 +144,7 @@ class _Parser:
                 case "}":
                     return members, place + 1
                 case _:
-                    raise self._error("Missing a comma or '}' after an object member.", place)
+                    self._fail("Missing a comma or '}' after an object member.", place)
 
     def _array(self, place: int, depth: int) -> tuple[list[Any], int]:
         elements: list[Any] = []
@@ -160,7 +161,7 @@ class _Parser:
                 case "]":
                     return elements, place + 1
                 case _:
-                    raise self._error("Missing a comma or ']' after an array element.", place)
+                    self._fail("Missing a comma or ']' after an array element.", place)
 
     def _string(self, start: int) -> tuple[str, int]:
         parts: list[str] = []
@@ -176,32 +177,32 @@ class _Parser:
                     part, place = self._escape(end)
                     parts.append(part)
                 case "":
-                    raise self._error("Missing a closing quotation mark in string.", start)
+                    self._fail("Missing a closing quotation mark in string.", start)
                 case "\x00":
-                    raise self._error("Missing a closing quotation mark in string.", start)
+                    self._fail("Missing a closing quotation mark in string.", start)
                 case _:
-                    raise self._error("Invalid encoding in string.", end)
+                    self._fail("Invalid encoding in string.", end)
 
     def _escape(self, place: int) -> tuple[str, int]:
         letter = self._at(place + 1)
         if letter in _ESCAPES and letter:
             return _ESCAPES[letter], place + 2
         if letter != "u":
-            raise self._error("Invalid escape character in string.", place)
+            self._fail("Invalid escape character in string.", place)
         code = self._hex(place + 2, place)
         if code not in _SURROGATES:
             return chr(code), place + 6
         if code in _LOW_SURROGATES or self._text[place + 6 : place + 8] != "\\u":
-            raise self._error("The surrogate pair in string is invalid.", place)
+            self._fail("The surrogate pair in string is invalid.", place)
         low = self._hex(place + 8, place)
         if low not in _LOW_SURROGATES:
-            raise self._error("The surrogate pair in string is invalid.", place)
+            self._fail("The surrogate pair in string is invalid.", place)
         return chr(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)), place + 12
 
     def _hex(self, place: int, escape: int) -> int:
         match = _HEX.match(self._text, place)
         if match is None:
-            raise self._error("Incorrect hex digit after \\u escape in string.", escape)
+            self._fail("Incorrect hex digit after \\u escape in string.", escape)
         return int(match.group(), 16)
 
     def _number(self, place: int) -> tuple[int | float, int]:
@@ -211,38 +212,30 @@ class _Parser:
                 return (-number if sign else number), place + sign + len(word)
         match = _NUMBER.match(self._text, place)
         if match is None or match.group(2) is None:
-            raise self._error("Invalid value.", place + sign)
+            self._fail("Invalid value.", place + sign)
         _, whole, fraction, exponent = match.groups()
         if fraction == ".":
-            raise self._error("Miss fraction part in number.", match.start(3) + 1)
+            self._fail("Miss fraction part in number.", match.start(3) + 1)
         if exponent is not None and not exponent[-1].isdigit():
-            raise self._error("Miss exponent in number.", match.end(4))
+            self._fail("Miss exponent in number.", match.end(4))
         if fraction is None and exponent is None:
             integer = int(match.group()) if len(whole) < 25 else None  # noqa: PLR2004 - longer than any 64-bit integer
             if integer is not None and _INT64_MIN <= integer <= _UINT64_MAX:
                 return integer, match.end()
         value = float(match.group())
         if math.isinf(value):
-            raise self._error("Number too big to be stored in double.", place)
+            self._fail("Number too big to be stored in double.", place)
         return value, match.end()
+
+
+_TYPE_NAMES = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
 
 
 def type_name(value: object) -> str:
     """Return RapidJSON's name of a value's type."""
-    match value:
-        case None:
-            return "Null"
-        case False:
-            return "False"
-        case True:
-            return "True"
-        case dict():
-            return "Object"
-        case list():
-            return "Array"
-        case str():
-            return "String"
-    return "Number"
+    if isinstance(value, bool):
+        return str(value)
+    return _TYPE_NAMES.get(type(value), "Number")
 
 
 def is_base64_object(value: object) -> bool:
@@ -301,25 +294,22 @@ def object_text(members: Iterable[tuple[str, str]], depth: int) -> str:
     return "{" + inner + ("," + inner).join(written) + indent(depth) + "}" if written else "{}"
 
 
+_LITERALS = {None: "null", True: "true", False: "false"}
+
+
 def pretty(value: object, depth: int = 0) -> str:
     """Write any JSON value as the real server quotes it in errors: arrays on one line, objects over several."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return quoted(value)
-        case int():
-            return str(value)
-        case float():
-            return double_text(value)
-        case list():
-            return array_text([pretty(element, depth + 1) for element in value], depth, single_line=True)
-        case dict():
-            return object_text(((name, pretty(member, depth + 1)) for name, member in value.items()), depth)
-    msg = f"expected a JSON value, received {type(value).__name__}"
-    raise TypeError(msg)
+    if isinstance(value, list):
+        return array_text([pretty(element, depth + 1) for element in value], depth, single_line=True)
+    if isinstance(value, dict):
+        return object_text(((name, pretty(member, depth + 1)) for name, member in value.items()), depth)
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, float):
+        return double_text(value)
+    if isinstance(value, bool) or value is None:
+        return _LITERALS[value]
+    return str(value)
 
 
 _SMALLEST_PLAIN_POINT, _LARGEST_PLAIN_POINT = -6, 21

@@ -59,6 +59,11 @@ class Version:
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set when nobody wants it any more: no further tries."""
 
+    @property
+    def may_start_anew(self) -> bool:
+        """A version that ended is loaded again if it is wanted again; one that failed, only after it was given up."""
+        return self.state is State.END and (self.error is None or self.cancelled.is_set())
+
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
@@ -209,7 +214,7 @@ class Manager:
             one = model.versions.get(version) if model is not None else None
             if one is not None and one.state is State.AVAILABLE:
                 continue
-            moved = model is not None and label in model.labels
+            moved = model is not None and model.labels.get(label, version) != version
             if moved or not self._options.labels_for_unavailable:
                 msg = (
                     f"Request to assign label to version {version} of model {entry.name}, which is not currently "
@@ -283,7 +288,9 @@ class Manager:
     def _reconcile(self, model: _Model) -> None:
         for number, path in sorted(model.aspired.items(), reverse=True):
             one = model.versions.get(number)
-            if one is not None and (one.state is not State.END or (one.error is not None and not one.cancelled.is_set())):
+            if one is not None and (
+                one.state is not State.END or (one.error is not None and not one.cancelled.is_set())
+            ):
                 continue
             model.versions[number] = fresh = Version(number, path)
             self._start(self._load, model, fresh)

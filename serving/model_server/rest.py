@@ -32,21 +32,16 @@ if TYPE_CHECKING:
     from serving.model_server.servable import Servable
 
     Message = dict[str, Any]
+    _Description = Callable[[Manager, str, int | None, str | None], str]
 
 _SERVED = re.compile(r"/v1/", re.IGNORECASE)
 _INFERENCE = re.compile(
     r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?:(predict|classify|regress)"
 )
-_METADATA = re.compile(
-    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?/metadata"
-)
-_STATUS = re.compile(
-    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?(?:/(?i:metadata))?"
-)
+_METADATA = re.compile(r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?/metadata")
+_STATUS = re.compile(r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?(?:/(?i:metadata))?")
 _LARGEST_VERSION = 2**63 - 1
-_NOT_FOUND_PAGE = (
-    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
-)
+_NOT_FOUND_PAGE = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 _BAD_REQUEST_PAGE = (
     b"<HTML><HEAD>\n<TITLE>400 Bad Request</TITLE>\n</HEAD><BODY>\n<H1>Bad Request</H1>\n</BODY></HTML>\n"
 )
@@ -60,7 +55,7 @@ class TargetKeepingProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Add the target to the scope, before the application sees it."""
         super().on_headers_complete()
-        self.scope["target"] = self.url  # type: ignore[typeddict-unknown-key] - ASGI allows further keys
+        self.scope["target"] = self.url  # type: ignore[typeddict-unknown-key] # ASGI allows further keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +163,9 @@ class RestApplication:
         msg = f"Malformed request: {method} {path}"
         raise invalid(msg)
 
-    def _described(self, match: re.Match[str], describe: Callable[[Manager, str, int | None, str | None], str]) -> Reply:
+    def _described(
+        self, match: re.Match[str], describe: Callable[[Manager, str, int | None, str | None], str]
+    ) -> Reply:
         name, version, label = match.groups()
         number = _version_number(version)
         if number is None and version is not None:
@@ -224,9 +221,8 @@ def _message_text(message: Any) -> str:  # noqa: ANN401 - any message
 def _signature_name(body: dict[str, Any]) -> str:
     name = body.get("signature_name", "")
     if not isinstance(name, str):
-        msg = (
-            f"JSON Value: {json_text.pretty(body)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+        value = json_text.pretty(body)
+        msg = f"JSON Value: {value} not formatted correctly. 'signature_name' key must be a string value."
         raise invalid(msg)
     return name
 
@@ -257,7 +253,8 @@ def _examples(raw: bytes) -> tuple[str, input_pb2.Input]:
         target.example_list_with_context.context.CopyFrom(example_from_json(body["context"]))
         examples = target.example_list_with_context.examples
     if "examples" not in body:
-        msg = f"JSON Value: {json_text.pretty(body)} When method is classify, key 'examples' is expected and was not found"
+        value = json_text.pretty(body)
+        msg = f"JSON Value: {value} When method is classify, key 'examples' is expected and was not found"
         raise invalid(msg)
     if not isinstance(body["examples"], list):
         msg = f"JSON Value: {json_text.pretty(body)} Expecting 'examples' value to be an list/array"

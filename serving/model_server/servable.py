@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
@@ -26,12 +28,48 @@ def session_options(intra_op: int, inter_op: int) -> tf.compat.v1.ConfigProto:
     return tf.compat.v1.ConfigProto(intra_op_parallelism_threads=intra_op, inter_op_parallelism_threads=inter_op)
 
 
+def _scalar_dtype(value: Any) -> Any:  # noqa: ANN401 - a numpy scalar or bytes
+    return getattr(value, "dtype", object)
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """What a signature is fed with, in the order of the tensors' names, which errors count by."""
+
+    aliases: tuple[str, ...]
+    tensors: tuple[str, ...]
+    dtypes: tuple[Any, ...]
+    """numpy's; object for text."""
+    dtype_names: tuple[str, ...]
+    """TensorFlow's words for them."""
+
+
+_DTYPE_WORDS = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
+
+
+def dtype_word(dtype: Any) -> str:  # noqa: ANN401 - a numpy dtype
+    """Return TensorFlow's word for a numpy dtype: `float` for float32 and so on."""
+    return _DTYPE_WORDS.get(str(dtype), str(dtype))
+
+
+def _feeds(signature: Any) -> Feeds:  # noqa: ANN401 - a SignatureDef
+    inputs = sorted(signature.inputs.items(), key=lambda item: item[1].name)
+    dtypes = tuple(np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype) for _, info in inputs)
+    return Feeds(
+        tuple(alias for alias, _ in inputs),
+        tuple(info.name for _, info in inputs),
+        dtypes,
+        tuple(map(dtype_word, dtypes)),
+    )
+
+
 class Servable:
     """One version in memory. Requests lease it; closing waits for the last of them.
 
     Attributes:
         version: Its number.
         signatures: Name → SignatureDef.
+        feeds: Name → how the signature is fed.
     """
 
     def __init__(self, path: Path, version: int, options: tf.compat.v1.ConfigProto) -> None:
@@ -73,6 +111,7 @@ class Servable:
             self._session.close()
             raise ServingError.from_tensorflow(tf.errors.InvalidArgumentError(None, None, str(error))) from error
         self.signatures = dict(meta_graph.signature_def)
+        self.feeds = {name: _feeds(signature) for name, signature in self.signatures.items()}
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[NDArray[Any]]) -> list[Any]:
         """Compute the tensors named in `fetches` from `values`, one for each tensor named in `feeds`.
@@ -84,7 +123,10 @@ class Servable:
         try:
             if call is None:
                 call = self._make_call(feeds, fetches)
-            return call(*values)
+            return [
+                value if isinstance(value, np.ndarray) else np.array(value, dtype=_scalar_dtype(value))
+                for value in call(*values)
+            ]
         except tf.errors.OpError as error:
             raise ServingError.from_tensorflow(error) from error
 

@@ -114,7 +114,7 @@ class ConfigurationFile:
         try:
             self.load()
         except ServingError as error:
-            log.error("%s is refused, the old configuration stays in force: %s", self._path, error.message)
+            log.warning("%s is refused, the old configuration stays in force: %s", self._path, error.message)
 
     def _content(self) -> bytes | None:
         try:
@@ -190,4 +190,3 @@ def _start_rest(manager: Manager, executor: ThreadPoolExecutor, flags: Flags) ->
 
     threading.Thread(target=run, name="rest", daemon=True).start()
     return server
-

@@ -150,3 +150,18 @@ def _filled(values: NDArray[Any], size: int, empty: float | bytes) -> NDArray[An
     filled[: len(values)] = values
     filled[len(values) :] = values[-1] if len(values) else empty
     return filled
+
+
+def numpy_dtype(number: int) -> np.dtype[Any]:
+    """Return numpy's dtype for a DataType's number; object for text.
+
+    Raises:
+        TensorError: There is none.
+    """
+    if number == STRING:
+        return np.dtype(object)
+    try:
+        return _DTYPES[number]
+    except KeyError:
+        msg = f"data type {number}: expected text or one of the numbers {sorted(_DTYPES)}"
+        raise TensorError(msg) from None

@@ -1,0 +1,99 @@
+"""`python -m serving.rollout {verdict,publish,replay,promote,rollback,status}`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_repo.contracts.jobs import run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.rollout.serving_model import ServingModel
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Namespace = Annotated[str, typer.Option(help="The data set, such as ml-100k.")]
+Version = Annotated[str, typer.Option(help="The registry's version, such as 3.")]
+
+
+@app.callback()
+def commands() -> None:
+    """Move models from the registry to the model server, and back."""
+
+
+@app.command()
+def verdict(namespace: Namespace, version: Version) -> None:
+    """End well if the gates let the version through, and with their reason if not."""
+    from serving.rollout import verdict as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.verdict)
+
+
+@app.command()
+def publish(namespace: Namespace, version: Version) -> None:
+    """Bring a version from the registry to the model server, beside the one that serves."""
+    from serving.rollout import publish as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.publish)
+
+
+@app.command()
+def replay(namespace: Namespace, version: Version) -> None:
+    """Compare the new version's scores with the evaluation's; withdraw it if they differ."""
+    from serving.rollout import replay as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.replay)
+
+
+@app.command()
+def promote(namespace: Namespace, version: Version) -> None:
+    """Make the version the one that users get."""
+    from serving.rollout import promote as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.promote)
+
+
+@app.command()
+def rollback(namespace: Namespace) -> None:
+    """Go back to the version before."""
+    from serving.rollout import promote as step  # noqa: PLC0415 - quick help
+
+    run_job(lambda: step.rollback(_model(namespace)))
+
+
+@app.command()
+def status(namespace: Namespace) -> None:
+    """Tell what is served, since when and why, and whether everybody agrees."""
+    from serving.rollout import status as step  # noqa: PLC0415 - quick help
+
+    run_job(lambda: step.status(_model(namespace)))
+
+
+def _run(namespace: str, version: str, step: Callable[[ServingModel, int], dict[str, object]]) -> None:
+    from serving.rollout.serving_model import version_number  # noqa: PLC0415 - quick help
+
+    run_job(lambda: step(_model(namespace), version_number(version)))
+
+
+def _model(namespace: str) -> ServingModel:
+    from feature_repo.contracts.intervals import check_namespace  # noqa: PLC0415 - quick help
+    from serving.protocol.client import ModelClient, PredictClient  # noqa: PLC0415 - quick help
+    from serving.rollout.registry import Registry  # noqa: PLC0415 - quick help
+    from serving.rollout.serving_model import ServingModel  # noqa: PLC0415 - quick help
+    from serving.rollout.settings import load_settings  # noqa: PLC0415 - quick help
+
+    settings = load_settings()
+    return ServingModel(
+        check_namespace(namespace),
+        settings,
+        Registry(settings.mlflow_uri),
+        ModelClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+        PredictClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+    )
+
+
+if __name__ == "__main__":
+    app()

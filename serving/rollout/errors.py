@@ -1,0 +1,40 @@
+"""What stops a rollout.
+
+    JobError
+    ├── RolloutError                    terminal
+    │   ├── UnknownVersionError         the registry has no such version, or it lacks what a rollout needs
+    │   ├── UnfitModelError             checksum or signature differ from what was registered or agreed
+    │   └── WrongScoresError            the server's scores are not those of the evaluation
+    ├── RegistryUnavailableError        MLflow does not answer; transient
+    └── RolloutBusyError                another rollout of the model, or of the configuration, is at work; transient
+
+Calls to the model server raise `serving.protocol.errors.CallError`; the gates' "no" is a RejectedError.
+"""
+
+from __future__ import annotations
+
+from feature_repo.contracts.jobs import JobError, TransientError
+
+
+class RolloutError(JobError):
+    """A rollout cannot go on."""
+
+
+class UnknownVersionError(RolloutError):
+    """The registry has no such version, or it lacks a tag or an artifact."""
+
+
+class UnfitModelError(RolloutError):
+    """A SavedModel is not the one that was registered, or does not keep to the contract."""
+
+
+class WrongScoresError(RolloutError):
+    """The server's scores differ from those of the evaluation."""
+
+
+class RegistryUnavailableError(TransientError):
+    """MLflow does not answer."""
+
+
+class RolloutBusyError(TransientError):
+    """Somebody else holds the lock."""

@@ -1,0 +1,83 @@
+"""models.config: what the model server serves after a restart. One file for all namespaces; promoted versions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+
+from feature_repo.contracts.publishing import CorruptRecordError, replacing
+from serving.protocol.messages import ModelServerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+PLATFORM = "tensorflow"
+STABLE, PREVIOUS = "stable", "previous"
+_HEADER = "# What the model server serves. Written by `python -m serving.rollout`: promoted versions only.\n"
+
+
+def read_models_config(path: Path) -> Any:  # noqa: ANN401 - a message class made at run time
+    """Return the ModelServerConfig in `path`; an empty list of models if there is no file yet.
+
+    Raises:
+        CorruptRecordError: It is no configuration.
+    """
+    config = ModelServerConfig()
+    config.model_config_list.SetInParent()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return config
+    try:
+        return text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        msg = f"{path}: expected a ModelServerConfig in protobuf text format: {error}; restore or remove the file"
+        raise CorruptRecordError(msg) from error
+
+
+def write_models_config(path: Path, config: Any) -> None:  # noqa: ANN401 - a message class made at run time
+    """Write a configuration, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(_HEADER + text_format.MessageToString(config), encoding="utf-8")
+
+
+def set_model(
+    config: Any,  # noqa: ANN401 - a message class made at run time
+    name: str,
+    base_path: Path,
+    versions: Collection[int],
+    labels: Mapping[str, int],
+) -> None:
+    """Make `config` serve exactly `versions` of the model, and leave every other model alone."""
+    entry = model_entry(config, name)
+    if entry is None:
+        entry = config.model_config_list.config.add(name=name)
+    entry.base_path = str(base_path)
+    entry.model_platform = PLATFORM
+    specific = entry.model_version_policy.specific
+    del specific.versions[:]
+    specific.versions.extend(sorted(set(versions)))
+    entry.version_labels.clear()
+    for label, version in sorted(labels.items()):
+        entry.version_labels[label] = version
+
+
+def add_version(config: Any, name: str, base_path: Path, version: int) -> None:  # noqa: ANN401 - see above
+    """Make `config` serve `version` beside whatever it serves of the model."""
+    entry = model_entry(config, name)
+    versions = promoted_versions(config, name)
+    labels = dict(entry.version_labels) if entry is not None else {}
+    set_model(config, name, base_path, {*versions, version}, labels)
+
+
+def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see above
+    """Return a model's entry, None if there is none."""
+    return next((entry for entry in config.model_config_list.config if entry.name == name), None)
+
+
+def promoted_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - see above
+    """Return the versions that `config` names for a model."""
+    entry = model_entry(config, name)
+    return frozenset(entry.model_version_policy.specific.versions) if entry is not None else frozenset()

@@ -1,0 +1,149 @@
+"""MLflow's model registry: the one module that talks to it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.rollout.errors import RegistryUnavailableError, UnknownVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
+DECISION_TAG, REASON_TAG, SHA256_TAG = "kestrel.decision", "kestrel.reason", "kestrel.saved_model_sha256"
+SAVED_MODEL = "saved_model"
+
+# A server that is away is the orchestrator's matter: it tries again in a minute.
+_CLIENT_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """A version of the registry."""
+
+    model: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    def tag(self, name: str) -> str:
+        """Return a tag's value.
+
+        Raises:
+            UnknownVersionError: The version does not have it.
+        """
+        try:
+            return self.tags[name]
+        except KeyError:
+            msg = (
+                f"{self.model} version {self.version}: expected the tag {name}, found {sorted(self.tags)}; register "
+                "it with `python -m models gate`"
+            )
+            raise UnknownVersionError(msg) from None
+
+
+class Registry:
+    """A client of the MLflow server at `uri`."""
+
+    def __init__(self, uri: str) -> None:
+        for name, value in _CLIENT_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds
+
+        self._uri = uri
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def version(self, model: str, version: int) -> RegisteredVersion:
+        """Return a version of a model.
+
+        Raises:
+            UnknownVersionError: There is none.
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        with self._errors(f"{model} version {version}"):
+            found = self._client.get_model_version(model, str(version))
+        return RegisteredVersion(model, version, str(found.run_id or ""), dict(found.tags))
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Return alias → version; none for a model that is not registered."""
+        try:
+            with self._errors(model):
+                found = self._client.get_registered_model(model)
+        except UnknownVersionError:
+            return {}
+        return {alias: int(version) for alias, version in found.aliases.items()}
+
+    def set_alias(self, model: str, alias: str, version: int) -> None:
+        """Point an alias to a version."""
+        with self._errors(f"{model} alias {alias}"):
+            self._client.set_registered_model_alias(model, alias, str(version))
+
+    def download_saved_model(self, registered: RegisteredVersion, folder: Path) -> Path:
+        """Bring a version's SavedModel into `folder` and return where it lies.
+
+        Raises:
+            UnknownVersionError: The version has none.
+        """
+        from mlflow.artifacts import download_artifacts  # noqa: PLC0415 - takes seconds
+
+        what = f"{registered.model} version {registered.version}"
+        with self._errors(what):
+            downloaded = Path(
+                download_artifacts(
+                    artifact_uri=f"models:/{registered.model}/{registered.version}",
+                    dst_path=str(folder),
+                    tracking_uri=self._uri,
+                )
+            )
+        path = downloaded / SAVED_MODEL
+        if not path.is_dir():
+            found = sorted(child.name for child in downloaded.iterdir())
+            msg = f"{what}: expected a folder {SAVED_MODEL}/ among its artifacts, found {found}; register it anew"
+            raise UnknownVersionError(msg)
+        return path
+
+    def download_run_file(self, run_id: str, artifact: str, folder: Path) -> Path:
+        """Bring one file of a run into `folder` and return where it lies.
+
+        Raises:
+            UnknownVersionError: The run has no such artifact.
+        """
+        from mlflow.artifacts import download_artifacts  # noqa: PLC0415 - takes seconds
+
+        with self._errors(f"run {run_id}, artifact {artifact}"):
+            path = download_artifacts(
+                run_id=run_id, artifact_path=artifact, dst_path=str(folder), tracking_uri=self._uri
+            )
+        return Path(path)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - takes seconds
+        from requests.exceptions import RequestException  # noqa: PLC0415 - comes with MLflow
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in _MISSING:
+                msg = f"MLflow {self._uri}: {what}: not found: {error.message}; register it first"
+                raise UnknownVersionError(msg) from error
+            msg = f"MLflow {self._uri}: {what}: {error.message}; is it running? KESTREL_MLFLOW_URI names its address"
+            raise RegistryUnavailableError(msg) from error
+        except (RequestException, ConnectionError) as error:
+            msg = f"MLflow {self._uri}: {what}: {error}; is it running? KESTREL_MLFLOW_URI names its address"
+            raise RegistryUnavailableError(msg) from error
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                msg = f"MLflow {self._uri}: {what}: not found: {error}"
+                raise UnknownVersionError(msg) from error
+            raise

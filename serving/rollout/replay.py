@@ -1,0 +1,80 @@
+"""Golden requests to a new version: its scores must be those of the evaluation."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.protocol.errors import CallError, TransientCallError
+from serving.protocol.golden import OUTPUT, GoldenRequest, read_golden
+from serving.rollout import candidate
+from serving.rollout.errors import WrongScoresError
+from serving.rollout.publish import bring_to_disk
+
+if TYPE_CHECKING:
+    from serving.rollout.serving_model import ServingModel
+
+log = logging.getLogger(__name__)
+
+GOLDEN_ARTIFACT = "golden.json"
+
+
+def replay(model: ServingModel, version: int) -> dict[str, object]:
+    """Send the run's golden requests to the version and compare the scores.
+
+    Raises:
+        WrongScoresError: A score differs by more than the tolerance; the version is withdrawn.
+        CallError: A call failed for good; the version is withdrawn.
+    """
+    with model.locked():
+        registered = model.registry.version(model.name, version)
+        with tempfile.TemporaryDirectory(prefix="kestrel-golden-") as folder:
+            path = model.registry.download_run_file(registered.run_id, GOLDEN_ARTIFACT, Path(folder))
+            requests = read_golden(path)
+        bring_to_disk(model, registered)
+        candidate.ensure_loaded(model, version)
+        try:
+            difference = _largest_difference(model, version, requests)
+        except TransientCallError:
+            raise
+        except (CallError, WrongScoresError):
+            candidate.withdraw(model, version)
+            raise
+    return {
+        "model": model.name,
+        "version": str(version),
+        "requests": len(requests),
+        "max_abs_difference": difference,
+    }
+
+
+def _largest_difference(model: ServingModel, version: int, requests: tuple[GoldenRequest, ...]) -> float:
+    signatures = model.server.signatures(model.name, version=version)
+    largest = 0.0
+    for place, request in enumerate(requests):
+        signature = signatures.get(request.signature_name)
+        if signature is None:
+            msg = (
+                f"{model.name} version {version}: golden request {place} is for the signature "
+                f"{request.signature_name!r}, the server has {sorted(signatures)}; evaluate and register it anew"
+            )
+            raise WrongScoresError(msg)
+        outputs = model.predictions.predict(
+            model.name,
+            request.arrays(signature),
+            version=version,
+            signature_name=request.signature_name,
+            timeout_s=model.settings.rollout_call_seconds,
+        )
+        difference = request.difference(outputs[OUTPUT])
+        if difference > model.settings.rollout_score_tolerance:
+            msg = (
+                f"{model.name} version {version}: golden request {place}: expected the evaluation's scores to within "
+                f"{model.settings.rollout_score_tolerance:g}, received a difference of {difference:g}; the version is "
+                "withdrawn, the champion keeps serving: look at how it was exported"
+            )
+            raise WrongScoresError(msg)
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,108 @@
+"""One served model: its names, places, clients and lock."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.manifests import Release
+from feature_repo.contracts.places import Serving
+from feature_repo.contracts.signatures import RANKING, Signature
+from serving.rollout.errors import RolloutBusyError, UnknownVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from serving.protocol.client import ModelClient, PredictClient
+    from serving.rollout.registry import Registry
+    from serving.rollout.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModel:
+    """What every step needs to know of the model that it moves."""
+
+    namespace: str
+    settings: Settings
+    registry: Registry
+    server: ModelClient
+    predictions: PredictClient
+    signature: Signature = RANKING
+
+    @property
+    def name(self) -> str:
+        """The model's name in the registry and on the server."""
+        return model_name(self.namespace, self.signature.model)
+
+    @property
+    def places(self) -> Serving:
+        """The shared folder."""
+        return Serving(self.settings.state)
+
+    @property
+    def base_path(self) -> Path:
+        """The folder of the versions."""
+        return self.places.model(self.namespace, self.signature.model)
+
+    def version_path(self, version: int) -> Path:
+        """The SavedModel of a version."""
+        return self.base_path / str(version)
+
+    def release_path(self, version: int) -> Path:
+        """The Release of a version."""
+        return self.places.releases(self.namespace, self.signature.model) / f"v{version}.json"
+
+    @property
+    def current_release_path(self) -> Path:
+        """The Release in force."""
+        return self.places.current_release(self.namespace, self.signature.model)
+
+    def current_release(self) -> Release | None:
+        """Return the Release in force, None before the first."""
+        try:
+            return Release.read(self.current_release_path)
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else roll this model out; the lock ends with the process, however it ends.
+
+        Raises:
+            RolloutBusyError: Somebody does.
+        """
+        with held(self.places.root / "locks" / f"{self.name}.lock", self.settings.rollout_lock_seconds, self.name):
+            yield
+
+
+@contextmanager
+def held(path: Path, timeout_s: float, what: str) -> Iterator[None]:
+    """Hold a lock file.
+
+    Raises:
+        RolloutBusyError: Another process holds it for longer than `timeout_s` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=timeout_s):
+            yield
+    except Timeout as error:
+        msg = f"{what}: another rollout holds {path}; one at a time, try again when it has ended"
+        raise RolloutBusyError(msg) from error
+
+
+def version_number(text: str) -> int:
+    """Return a registry version as the number that names its folder.
+
+    Raises:
+        UnknownVersionError: It is no whole number above 0.
+    """
+    if not (text.isascii() and text.isdigit() and int(text)):
+        msg = f"version {text!r}: expected a number of the registry such as 3; `models gate` prints it"
+        raise UnknownVersionError(msg)
+    return int(text)

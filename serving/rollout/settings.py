@@ -1,0 +1,48 @@
+"""Every setting of the rollout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_STATE = "KESTREL_STATE"
+_SETTINGS_FILE = "settings.env"
+
+
+def state_folder() -> Path:
+    """Return the state folder, absolute: the one KESTREL_STATE names, else the repository's."""
+    return Path(os.environ.get(_STATE) or _REPOSITORY / ".kestrel").absolute()
+
+
+class Settings(BaseSettings):
+    """The process environment wins over `<state>/settings.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KESTREL_", env_file_encoding="utf-8", extra="ignore", frozen=True, validate_default=True
+    )
+
+    state: Path = Field(default_factory=state_folder)
+    """Where everything lies."""
+    mlflow_uri: str = Field(default="http://127.0.0.1:5000", pattern=r"^https?://[^\s]+$")
+    """The MLflow server."""
+    model_server_grpc: str = Field(default="127.0.0.1:8500", pattern=r"^[^\s/]+:\d{1,5}$")
+    """The model server's gRPC side, host:port."""
+    rollout_keep_versions: int = Field(default=3, ge=2, le=1000)
+    """How many versions stay on disk; those that are served stay in any case."""
+    rollout_available_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """How long a new version may take to be AVAILABLE."""
+    rollout_call_seconds: float = Field(default=150.0, gt=0, le=3600)
+    """How long one call to the model server may take; a reload waits for its versions to load."""
+    rollout_lock_seconds: float = Field(default=10.0, ge=0, le=600)
+    """How long to wait for another rollout's lock before asking for a later try."""
+    rollout_score_tolerance: float = Field(default=1e-5, ge=0, le=0.01)
+    """The largest absolute difference between a replayed score and the evaluation's."""
+
+
+def load_settings() -> Settings:
+    """Read the settings of this process."""
+    return Settings(_env_file=state_folder() / _SETTINGS_FILE)
