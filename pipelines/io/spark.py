@@ -74,13 +74,14 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
             "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
+            "spark.sql.files.openCostInBytes": str(64 << 10),
+            "spark.log.level": "ERROR",
             "spark.sql.warehouse.dir": f"{scratch}/warehouse",
             "spark.driver.memory": settings.spark_driver_memory,
         }
         if local:
-            os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+            os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": scratch}
             options |= {
-                "spark.local.dir": scratch,
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.bindAddress": "127.0.0.1",
                 "spark.sql.shuffle.partitions": str(_LOCAL_SHUFFLE_PARTITIONS),
@@ -88,7 +89,6 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
             }
         builder = SparkSession.builder.master(settings.spark_master).appName(name)
         session = builder.config(map=options).getOrCreate()
-        session.sparkContext.setLogLevel("ERROR")
         try:
             yield session
         finally:
