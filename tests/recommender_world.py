@@ -208,10 +208,10 @@ class World:
 
 def feature_store(world: World, redis_url: str) -> feast.FeatureStore:
     """Feast itself, as the data plane sets it up, with every view of the contracts applied."""
-    from feature_repo.entities import ENTITIES  # noqa: PLC0415 - Feast takes seconds to import
-    from feature_repo.views import feast_views  # noqa: PLC0415 - as above
-    from pipelines.feast_store.store import open_store  # noqa: PLC0415 - as above
-    from pipelines.settings import Settings  # noqa: PLC0415 - as above
+    from feature_repo.entities import ENTITIES
+    from feature_repo.views import feast_views
+    from pipelines.feast_store.store import open_store
+    from pipelines.settings import Settings
 
     store = open_store(Settings(state=world.state, redis_url=redis_url), world.place)
     store.apply([*ENTITIES.values(), *feast_views(world.place).values()])
@@ -220,7 +220,7 @@ def feature_store(world: World, redis_url: str) -> feast.FeatureStore:
 
 def write_group(store: feast.FeatureStore, group: str, rows: Mapping[str, Mapping[str, Any]], at: datetime) -> None:
     """Write one group's features of some users to Redis through Feast. `rows`: user → feature → value."""
-    import pandas as pd  # noqa: PLC0415 - only with Feast
+    import pandas as pd
 
     view = snapshot_views()[group]
     frame = pd.DataFrame([{"user_id": user, "event_time": at, **values} for user, values in rows.items()])
@@ -240,7 +240,7 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     Its score rises with the item's mean and the share of the user's top genres that the item has, and falls with the
     distance between the user's mean and the item's, so that every user has another order.
     """
-    import tensorflow as tf  # noqa: PLC0415 - seconds
+    import tensorflow as tf
 
     dtypes = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}
 
@@ -262,11 +262,8 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     module = tf.Module()
 
     def make(rows: int | None) -> Callable[..., Any]:
-        @tf.function(input_signature=[{name: spec(name, rows if name in user_names else None) for name in names}])
-        def call(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return scores(inputs)
-
-        return call  # type: ignore[no-any-return] # TensorFlow ships no types
+        signature = {name: spec(name, rows if name in user_names else None) for name in names}
+        return tf.function(scores, input_signature=[signature])  # type: ignore[no-any-return] # it ships no types
 
     module.one_user, module.rows = make(1), make(None)
     signatures = {ONE_USER_SIGNATURE: module.one_user, ROWS_SIGNATURE: module.rows}

@@ -21,7 +21,7 @@ class Missing(StrEnum):
     UNKNOWN_USER = "unknown_user"
     """Nothing is known of this user: what is popular with everyone."""
     REDIS = "redis"
-    """Redis did not answer in time: what is popular with everyone, and what the user has rated is not left out."""
+    """Redis did not answer in time: what is popular with everyone, less what this process remembers as seen."""
     USER_FEATURES = "user_features"
     """Some of the user's features are absent, too old or unreadable: ranked, if at all, without them."""
     MODEL_SERVER = "model_server"
@@ -62,7 +62,7 @@ _DEGRADED = "What the answer had to do without; empty when nothing. " + " ".join
     f"`{word}`: {meaning}"
     for word, meaning in {
         Missing.UNKNOWN_USER: "nothing is known of this user, so what is popular with everyone is shown.",
-        Missing.REDIS: "Redis did not answer in time: what is popular with everyone, seen or not.",
+        Missing.REDIS: "Redis did not answer in time: what is popular with everyone, less what is remembered as seen.",
         Missing.USER_FEATURES: "some of the user's features are absent, too old or unreadable.",
         Missing.MODEL_SERVER: "the model server did not answer in time, so the items are in recall order.",
         Missing.RELEASE: "no promoted model fits the features that are online, so the items are in recall order.",

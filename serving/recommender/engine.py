@@ -23,12 +23,13 @@ from serving.recommender.recall.blending import Candidates, blend
 from serving.recommender.recall.item2vec import ITEM2VEC, recall_item2vec
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import RankingOff, RankingPlan
-from serving.recommender.seen import unseen_items
+from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
 from serving.recommender.user_features import Commands, UserFeatures, read_user
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
     from feature_repo.contracts.manifests import Release
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
@@ -82,6 +83,8 @@ class Engine:
         self._settings = settings
         self._redis = redis
         self._predictor = predictor
+        self._seen = SeenMemory(settings.recommender_remembered_users)
+        self._down: set[Missing] = set()
 
     async def recommend(self, online: Online, user_id: str, k: int) -> dict[str, object]:
         """Return `k` items for a user, fewer only where the user has seen nearly everything, as a `Recommendation`."""
@@ -91,11 +94,15 @@ class Engine:
         try:
             user = await self._user(online, user_id, degraded)
             watch.lap("features")
-            ranked = await self._rank_for(online, user, degraded, watch)
+            if user is None or not user.known:
+                ranked = self._popular(online, user_id)
+                watch.lap("recall")
+            else:
+                ranked = await self._rank_for(online, user, degraded, watch)
         except Exception:  # noqa: BLE001 - the last resort: whatever nobody thought of, the user still gets a list
             _log.exception("user %r: a stage failed in a way that it has no fallback for", user_id)
             degraded.append(Missing.INTERNAL)
-            ranked = self._popular(online, user.seen if user is not None else ())
+            ranked = self._popular(online, user_id)
         slate = _slate(online.snapshot, ranked, k)
         plan = online.ranking
         watch.lap("slate")
@@ -111,13 +118,7 @@ class Engine:
             "took_ms": watch.read(),
         }
 
-    async def _rank_for(
-        self, online: Online, user: UserFeatures | None, degraded: list[Missing], watch: Stopwatch
-    ) -> Ranked:
-        if user is None or not user.known:
-            ranked = self._popular(online, ())
-            watch.lap("recall")
-            return ranked
+    async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[Missing], watch: Stopwatch) -> Ranked:
         candidates, nearest = self._recall(online, user, degraded)
         watch.lap("recall")
         scores = await self._scores(online, user, candidates, degraded)
@@ -131,22 +132,36 @@ class Engine:
                 self._redis, online.snapshot.layout, user_id, settings.now(), settings.recommender_redis_ms / 1000
             )
         except UserFeaturesError as error:
-            _log.warning("%s", error)
+            self._went_down(Missing.REDIS, error)
             degraded.append(Missing.REDIS)
             return None
         except StoredValueError as error:
             _log.warning("user %r: %s", user_id, error)
             degraded.append(Missing.USER_FEATURES)
             return None
+        self._works(Missing.REDIS)
         if not user.known:
             degraded.append(Missing.UNKNOWN_USER)
-        elif user.missing:
+            return user
+        self._seen.keep(user_id, user.seen)
+        if user.missing:
             degraded.append(Missing.USER_FEATURES)
         return user
 
-    def _popular(self, online: Online, seen: tuple[str, ...]) -> Ranked:
+    def _went_down(self, part: Missing, error: Exception) -> None:
+        """Log a part's failure once, not with every request until it is back."""
+        if part not in self._down:
+            _log.warning("%s; its next failures are not logged until it works again", error)
+            self._down.add(part)
+
+    def _works(self, part: Missing) -> None:
+        if part in self._down:
+            _log.info("%s works again", part)
+            self._down.remove(part)
+
+    def _popular(self, online: Online, user_id: str) -> Ranked:
         catalogue = online.snapshot.catalogue
-        allowed = unseen_items(catalogue, seen)
+        allowed = unseen_items(catalogue, self._seen.recall(user_id))
         recalled = recall_popular(catalogue, allowed, self._settings.recommender_candidates)
         return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
 
@@ -174,19 +189,17 @@ class Engine:
             return None
         try:
             inputs = ranking_inputs(online.ranking, user.values, candidates.positions)
-            return await score(
-                self._predictor,
-                online.ranking,
-                inputs,
-                len(candidates),
-                self._settings.recommender_ranking_ms / 1000,
-            )
+            deadline_s = self._settings.recommender_ranking_ms / 1000
+            scores = await score(self._predictor, online.ranking, inputs, len(candidates), deadline_s)
         except RankingError as error:
-            _log.warning("%s", error)
+            self._went_down(Missing.MODEL_SERVER, error)
             degraded.append(Missing.MODEL_SERVER)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
+        else:
+            self._works(Missing.MODEL_SERVER)
+            return scores
         return None
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:

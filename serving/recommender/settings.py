@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """How long the readiness page waits for each part."""
     recommender_candidates: int = Field(default=200, ge=100, le=5000)
     """How many items are ranked for one request."""
+    recommender_remembered_users: int = Field(default=10_000, ge=0, le=10_000_000)
+    """How many users' histories are kept in memory, so that they stay filtered while Redis is away."""
     recommender_popular_quota: int = Field(default=1, ge=1, le=100)
     """Share of the candidates from popularity, in proportion to the other quotas."""
     recommender_item2vec_quota: int = Field(default=1, ge=1, le=100)

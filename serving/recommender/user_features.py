@@ -39,6 +39,9 @@ _LAST_ITEMS = "user_last_items"
 _LAST_VALUES = "user_last_values"
 _SEEN_ITEMS = "user_seen_items"
 
+_CONNECTIONS = 256
+"""At most so many wait for Redis at a time; when it stalls, the others get their popular list at once."""
+
 _NUMPY = {Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
 
 
@@ -105,6 +108,7 @@ def connect(url: str, timeout_s: float) -> Redis:
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         socket_keepalive=True,
+        max_connections=_CONNECTIONS,
         # One more try at once: the first finds the connection that died while nobody used it.
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )

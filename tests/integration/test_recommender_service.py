@@ -246,6 +246,8 @@ def test_without_redis_the_list_is_popular_and_it_heals(stack: Stack) -> None:
         body = stack.recommend(user, 5)
         assert body["degraded"] == ["redis"]
         assert [item["recalled_by"] for item in body["items"]] == [["popular"]] * 5
+        unseen = [item_id(number) for number in range(ITEM_COUNT) if item_id(number) not in rated_items(user)]
+        assert ids(body) == unseen[:5]
         assert body["model"] is None
         assert stack.part("redis")["state"] == "down"
         assert stack.client.get("/ready").status_code == 200
@@ -339,9 +341,9 @@ def test_similar_items(stack: Stack) -> None:
 
 
 def test_junk_in_redis_is_no_error_page(stack: Stack) -> None:
-    import redis  # noqa: PLC0415 - only here
+    import redis
 
-    from serving.recommender.user_features import user_layout  # noqa: PLC0415 - only here
+    from serving.recommender.user_features import user_layout
 
     layout = user_layout(load_snapshot(stack.world.place).manifest)
     with contextlib.closing(redis.Redis.from_url(stack.redis_url)) as client:

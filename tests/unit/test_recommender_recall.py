@@ -10,7 +10,7 @@ from serving.recommender.recall.blending import blend
 from serving.recommender.recall.channel import Recalled, best
 from serving.recommender.recall.item2vec import recall_item2vec
 from serving.recommender.recall.popular import recall_popular
-from serving.recommender.seen import unseen_items
+from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
 from tests.recommender_world import ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
 
@@ -123,3 +123,13 @@ def test_the_slate_is_by_score_and_ties_stay_in_recall_order() -> None:
     assert order_slate(candidates, np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32), 4).tolist() == [1, 3, 2, 4]
     assert order_slate(candidates, None, 3).tolist() == [0, 1, 2]
     assert order_slate(candidates, None, 30).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_memory_of_what_was_seen_forgets_the_least_recent_user() -> None:
+    memory = SeenMemory(2)
+    for user in ("a", "b", "a", "c"):
+        memory.keep(user, (user,))
+    assert [memory.recall(user) for user in "abc"] == [("a",), (), ("c",)]
+    nothing = SeenMemory(0)
+    nothing.keep("a", ("a",))
+    assert nothing.recall("a") == ()

@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:  # noqa: ANN401 - whatever Arrow takes
+def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, values)
 
 
