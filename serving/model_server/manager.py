@@ -167,7 +167,17 @@ class Manager:
 
     # What is to be served
 
-    def reload(self, config: model_server_config_pb2.ModelServerConfig, *, wait: bool = True) -> None:
+    def start(self, config: model_server_config_pb2.ModelServerConfig) -> None:
+        """Take the first configuration. Its labels may name versions that are still to be loaded.
+
+        Raises:
+            ServingError: It is wrong.
+        """
+        self.reload(config, wait=False, check_labels=False)
+
+    def reload(
+        self, config: model_server_config_pb2.ModelServerConfig, *, wait: bool = True, check_labels: bool = True
+    ) -> None:
         """Serve what `config` names, and nothing else: load what is new, then unload what is gone.
 
         With `wait` it is all or nothing: unless every model of `config` has an AVAILABLE version in the end, the old
@@ -178,37 +188,42 @@ class Manager:
         """
         with self._reload:
             entries = entries_of(config, self._entries)
-            if wait:
-                for entry in entries.values():
-                    _check_base_path(entry)
-            with self._changed:
-                labels = {name: self._checked_labels(entry) for name, entry in entries.items()}
-                self._wanted = entries
-                if not wait:
-                    self._entries = entries
-            self.poll()
-            if wait:
-                unavailable = self._await_settled(entries)
+            if check_labels:
                 with self._changed:
-                    self._wanted = {}
-                    if not unavailable:
-                        self._entries = entries
-                if unavailable:
-                    self.poll()
-                    msg = f"Some models did not become available: {{{', '.join(unavailable)}}}"
-                    raise ServingError(StatusCode.UNKNOWN, msg)
-                self.poll()
+                    for entry in entries.values():
+                        self._check_labels(entry)
+            if wait:
+                self._load_beside(entries)
             with self._changed:
-                self._wanted = {}
-                for name, assigned in labels.items():
-                    self._model(name).labels = assigned
+                self._entries, self._wanted = entries, {}
                 for name, model in self._models.items():
                     if name not in entries:
                         model.labels = MappingProxyType({})
-                self._publish()
+                for name, entry in entries.items():
+                    self._model(name).labels = entry.labels
+            self.poll()
         log.info("serving %s", sorted(entries) or "no model")
 
-    def _checked_labels(self, entry: ModelEntry) -> Mapping[str, int]:
+    def _load_beside(self, entries: dict[str, ModelEntry]) -> None:
+        """Load what `entries` want beside what is served, until every model has an AVAILABLE version.
+
+        Raises:
+            ServingError: One has none; what was loaded for nothing is unloaded again.
+        """
+        for entry in entries.values():
+            _check_base_path(entry)
+        with self._changed:
+            self._wanted = entries
+        self.poll()
+        unavailable = self._await_settled(entries)
+        if unavailable:
+            with self._changed:
+                self._wanted = {}
+            self.poll()
+            msg = f"Some models did not become available: {{{', '.join(unavailable)}}}"
+            raise ServingError(StatusCode.UNKNOWN, msg)
+
+    def _check_labels(self, entry: ModelEntry) -> None:
         model = self._models.get(entry.name)
         for label, version in entry.labels.items():
             one = model.versions.get(version) if model is not None else None
@@ -221,7 +236,6 @@ class Manager:
                     "available for inference"
                 )
                 raise failed_precondition(msg)
-        return MappingProxyType(dict(entry.labels))
 
     def _await_settled(self, entries: Mapping[str, ModelEntry]) -> list[str]:
         """Wait until every aspired version is AVAILABLE or was tried; return the models without an AVAILABLE one."""

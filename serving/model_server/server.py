@@ -56,9 +56,9 @@ def serve(flags: Flags) -> dict[str, object]:
     configuration = ConfigurationFile(manager, Path(flags.model_config_file)) if flags.model_config_file else None
     try:
         if configuration is not None:
-            configuration.load()
+            configuration.start()
         elif flags.model_base_path:
-            manager.reload(single_model(flags.model_name, flags.model_base_path), wait=False)
+            manager.start(single_model(flags.model_name, flags.model_base_path))
         else:
             msg = "model server: expected --model_config_file or --model_base_path, received neither; name one"
             raise ServerStartError(msg)
@@ -93,7 +93,7 @@ class ConfigurationFile:
         self._path = path
         self._applied: bytes | None = None
 
-    def load(self) -> None:
+    def start(self) -> None:
         """Apply the file as it is; a missing one stands for an empty one.
 
         Raises:
@@ -104,15 +104,18 @@ class ConfigurationFile:
         if config is None:
             log.warning("no %s yet: serving no model until one is configured", self._path)
             return
-        self._manager.reload(config, wait=False)
+        self._manager.start(config)
 
     def poll(self) -> None:
         """Apply the file if it has changed; what is refused is logged."""
         content = self._content()
         if content == self._applied or content is None:
             return
+        self._applied = content
         try:
-            self.load()
+            config = read_config_file(self._path)
+            if config is not None:
+                self._manager.reload(config, wait=False)
         except ServingError as error:
             log.warning("%s is refused, the old configuration stays in force: %s", self._path, error.message)
 
