@@ -1,7 +1,7 @@
 """The real stack on made-up data, taken once through what its users do.
 
 Fixtures are stages of one story, each built on the one before: `first` (a demo whose own process is killed), `second`
-(the same again), `shuffled` (labels that mean nothing), `backfill`. Tests look at what the stages left behind, in any order.
+(the same again), `shuffled` (labels that mean nothing), `backfill`. Tests look at what they left, in any order.
 """
 
 from __future__ import annotations
