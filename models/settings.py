@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 
     state: Path = Field(default_factory=state_folder)
     """The folder that holds all state."""
-    mlflow_uri: str = "http://127.0.0.1:5000"
+    mlflow_uri: str = Field(default="http://127.0.0.1:5000", pattern=r"^https?://.+")
     """The MLflow tracking server and registry."""
     seed: int = Field(default=20, ge=0)
     """Seeds initial weights, batches, dropout and bootstrap."""

@@ -33,17 +33,18 @@ LIKED, DISLIKED = "liked_items", "disliked_items"
 
 
 class DeepFMConfig(RankingConfig):
-    """DeepFM."""
+    """DeepFM; how these values were found stands in decision 0030."""
 
+    fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the deep part's layers."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
     """In the deep part."""
-    l2: float = Field(default=1e-5, ge=0)
+    l2: float = Field(default=1e-3, ge=0)
     """Weight decay on embeddings and linear weights."""
-    unknown_rate: float = Field(default=0.1, ge=0, lt=1)
+    unknown_rate: float = Field(default=0.3, ge=0, lt=1)
     """Share of terms that are taken for unknown in training."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LogisticRegressionConfig(RankingConfig):
     """Logistic regression."""
 
-    fit: FitConfig = FitConfig(learning_rate=3e-3)
+    fit: FitConfig = FitConfig(batch_size=2048, learning_rate=1e-2)
     l2: float = Field(default=1e-5, ge=0)
     """Weight decay on every linear weight."""
     unknown_rate: float = Field(default=0.05, ge=0, lt=1)

@@ -1,0 +1,69 @@
+"""The model plane's jobs: `python -m models {train,evaluate,gate}`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from feature_repo.contracts.jobs import run_job
+from models.settings import settings
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="The data set's namespace, such as ml-100k.")]
+TrainingSetOption = Annotated[str, typer.Option("--training-set", help="The id that the training-set job printed.")]
+RunKeyOption = Annotated[str, typer.Option("--run-key", help="Names this training run; a retry passes the same one.")]
+
+
+class ModelName(StrEnum):
+    """The models that can be trained."""
+
+    DEEPFM = "deepfm"
+    LR = "lr"
+
+
+@app.command()
+def train(
+    namespace: NamespaceOption,
+    training_set: TrainingSetOption,
+    run_key: RunKeyOption,
+    model: Annotated[ModelName, typer.Option("--model", help="deepfm is the candidate, lr its baseline.")],
+) -> None:
+    """Fit a model, export it as a SavedModel and log it to MLflow."""
+
+    def job() -> dict[str, object]:
+        from models.training.job import train  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+        return train(settings(), namespace, training_set, model.value, run_key)
+
+    run_job(job)
+
+
+@app.command()
+def evaluate(namespace: NamespaceOption, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
+    """Compare the candidate with the champion and the baselines on the test rows."""
+
+    def job() -> dict[str, object]:
+        from models.evaluation.job import evaluate  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+        return evaluate(settings(), namespace, training_set, run_key)
+
+    run_job(job)
+
+
+@app.command()
+def gate(namespace: NamespaceOption, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
+    """Decide on the candidate, register it, and write the report. A rejection is a result: the exit status is 0."""
+
+    def job() -> dict[str, object]:
+        from models.gates.job import gate  # noqa: PLC0415 - MLflow takes seconds to import
+
+        return gate(settings(), namespace, training_set, run_key)
+
+    run_job(job)
+
+
+if __name__ == "__main__":
+    app()

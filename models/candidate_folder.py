@@ -1,0 +1,89 @@
+"""The working folder of one training run: what lies where, from training to verdict."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feature_repo.contracts.publishing import read_json
+from models.errors import CandidateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feature_repo.contracts.places import Namespace
+
+_RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFolder:
+    """`candidates/<run key>/`."""
+
+    namespace: Namespace
+    run_key: str
+
+    def __post_init__(self) -> None:
+        """Refuse a key that is no plain name: it becomes a folder and part of a search."""
+        if not _RUN_KEY.fullmatch(self.run_key):
+            msg = f"run key {self.run_key!r}: expected letters, digits and . _ + - (200 at most), as Airflow passes it"
+            raise CandidateError(msg)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.namespace.candidates / self.run_key
+
+    def model(self, name: str) -> Path:
+        """`saved_model/`, `test_scores.npz` and `run.json` of one model; written once."""
+        return self.root / name
+
+    @property
+    def evaluation(self) -> Path:
+        """The table of metrics."""
+        return self.root / "evaluation.json"
+
+    @property
+    def scores(self) -> Path:
+        """Labels, users and every model's scores of the test rows, for the gates' intervals."""
+        return self.root / "evaluation_scores.npz"
+
+    @property
+    def golden(self) -> Path:
+        """Requests with the scores that every server of this model must give."""
+        return self.root / "golden.json"
+
+    @property
+    def serving_check(self) -> Path:
+        """What the model server's check command measured."""
+        return self.root / "serving_check.json"
+
+    @property
+    def verdict(self) -> Path:
+        """The Verdict."""
+        return self.root / "verdict.json"
+
+    @property
+    def plots(self) -> Path:
+        """ROC and calibration plots."""
+        return self.root / "plots"
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return `run.json` of one model; CandidateError says which job writes it."""
+        path = self.model(name) / "run.json"
+        if not path.is_file():
+            msg = f"{path}: expected what `python -m models train --model {name} --run-key {self.run_key}` writes"
+            raise CandidateError(msg)
+        return read_json(path)
+
+    def run_of(self, name: str, training_set_id: str) -> dict[str, Any]:
+        """Return `run.json` of one model; CandidateError if it was trained on another training set."""
+        record = self.run(name)
+        if record.get("training_set_id") != training_set_id:
+            msg = (
+                f"run key {self.run_key}: its {name} was trained on {record.get('training_set_id')!r}, received training "
+                f"set {training_set_id!r}; a run key names one training run: use another"
+            )
+            raise CandidateError(msg)
+        return record

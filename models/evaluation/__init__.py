@@ -1,0 +1,1 @@
+"""How good scores are: metrics, baselines and the table that compares them."""

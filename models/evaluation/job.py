@@ -1,0 +1,180 @@
+"""The job `evaluate`: candidate, champion and baselines on the same test rows, twice."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import replacing, write_json
+from feature_repo.contracts.signatures import RANKING
+from models import tracking
+from models.candidate_folder import CandidateFolder
+from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset
+from models.errors import DatasetError
+from models.evaluation import baselines, metrics
+from models.evaluation.champion import Champion, score_champion
+from models.evaluation.golden import golden_requests
+from models.evaluation.plots import calibration_figure, roc_figure
+from models.export import signature_differences
+from models.ranking.catalogue import BASELINE, CANDIDATE
+from models.saved_model_loader import SavedModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from models.settings import Settings
+
+log = logging.getLogger(__name__)
+SPLITS = (TEST, TEST_AS_OF_REFRESH)
+CANDIDATE_ROW, CHAMPION_ROW = "candidate", "champion"
+PROBABILITIES = (CANDIDATE_ROW, CHAMPION_ROW, BASELINE.name)
+"""Rows of the table whose scores are probabilities; the others only order items."""
+
+
+def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
+    """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots; return the candidate's metrics."""
+    namespace = Namespace(settings.state, namespace_name)
+    folder = CandidateFolder(namespace, run_key)
+    candidate, baseline = (folder.run_of(model.name, training_set_id) for model in (CANDIDATE, BASELINE))
+    client = tracking.connect(settings.mlflow_uri)
+    dataset = read_dataset(find_training_set(namespace, training_set_id), RANKING, SPLITS)
+    _check_same_rows(dataset)
+    with tracking.reaching(settings.mlflow_uri):
+        champion = score_champion(client, model_name(namespace_name, RANKING.model), dataset, SPLITS)
+    scores = {split: _all_scores(folder, dataset, split, champion) for split in SPLITS}
+    directory = folder.model(CANDIDATE.name) / "saved_model"
+    golden = golden_requests(
+        SavedModel(directory),
+        dataset[TEST],
+        RANKING,
+        settings.golden_rows,
+        settings.golden_users,
+        settings.golden_candidates,
+        settings.seed,
+    )
+    table = {
+        split: {name: _measure(dataset[split], values, name, settings.ece_bins) for name, values in by_model.items()}
+        for split, by_model in scores.items()
+    }
+    record: dict[str, Any] = {
+        "training_set_id": training_set_id,
+        "candidate": {"model": CANDIDATE.name, **{name: candidate[name] for name in ("run_id", "weights_sha256")}},
+        "baseline": {"model": BASELINE.name, "run_id": baseline["run_id"]},
+        "champion": _describe(champion),
+        "rows": dataset[TEST].rows,
+        "users": int(dataset[TEST].users.max()) + 1,
+        "positives": float(dataset[TEST].labels.mean()),
+        "metrics": table,
+        "signature_differences": signature_differences(directory, RANKING),
+    }
+    _write_scores(folder.scores, dataset[TEST], scores)
+    write_json(folder.golden, golden)
+    figures = _figures(dataset[TEST].labels, scores[TEST], settings.ece_bins)
+    _write_plots(folder.plots, figures)
+    write_json(folder.evaluation, record)
+    with tracking.reaching(settings.mlflow_uri):
+        client.log_artifact(candidate["run_id"], str(folder.golden))
+        client.log_artifact(candidate["run_id"], str(folder.evaluation))
+        client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
+    return {"run_id": candidate["run_id"], "metrics": table[TEST], "champion": champion.version if champion else ""}
+
+
+def _check_same_rows(dataset: Dataset) -> None:
+    live, refreshed = dataset[TEST], dataset[TEST_AS_OF_REFRESH]
+    if live.rows == 0:
+        msg = f"training set {dataset.record.training_set_id}: expected test rows, received none; give it more data"
+        raise DatasetError(msg)
+    if not np.array_equal(live.labels, refreshed.labels) or not np.array_equal(
+        live.features["item_id"], refreshed.features["item_id"]
+    ):
+        msg = (
+            f"training set {dataset.record.training_set_id}: test and test_as_of_refresh have to hold the same rows in "
+            "the same order; build it again"
+        )
+        raise DatasetError(msg)
+
+
+def _all_scores(
+    folder: CandidateFolder, dataset: Dataset, split: str, champion: Champion | None
+) -> dict[str, NDArray[Any]]:
+    """Return name → scores of one split, in the order in which people read them."""
+    features = dataset[split].features
+    return {
+        CANDIDATE_ROW: _stored(folder, CANDIDATE.name, split),
+        **({CHAMPION_ROW: champion.scores[split]} if champion and champion.scores else {}),
+        BASELINE.name: _stored(folder, BASELINE.name, split),
+        baselines.MEANS: baselines.means(features, dataset.record.prior_mean),
+        baselines.POPULARITY: baselines.popularity(features),
+    }
+
+
+def _stored(folder: CandidateFolder, name: str, split: str) -> NDArray[Any]:
+    with np.load(folder.model(name) / "test_scores.npz") as stored:
+        scores: NDArray[Any] = stored[split]
+    return scores
+
+
+def _measure(split: Split, scores: NDArray[Any], name: str, bins: int) -> dict[str, float | None]:
+    """Return the metrics of one row of the table; those of probabilities are None for a score that is none."""
+    measured: dict[str, float | None] = {
+        "auc": _finite(metrics.auc(split.labels, scores)),
+        "gauc": _finite(metrics.gauc(split.labels, scores, split.users)),
+        "log_loss": None,
+        "ece": None,
+        "observed_over_expected": None,
+    }
+    if name in PROBABILITIES:
+        calibration = metrics.calibration(split.labels, scores, bins)
+        measured |= {
+            "log_loss": metrics.log_loss(split.labels, scores),
+            "ece": calibration.expected_calibration_error,
+            "observed_over_expected": _finite(calibration.observed_over_expected),
+        }
+    return measured
+
+
+def _finite(value: float) -> float | None:
+    """Return `value`, or None where the rows do not define it: JSON has no NaN."""
+    return value if np.isfinite(value) else None
+
+
+def _describe(champion: Champion | None) -> dict[str, str]:
+    if champion is None:
+        return {"version": "", "run_id": "", "weights_sha256": "", "incomparable": "there is no champion yet"}
+    return {
+        "version": champion.version,
+        "run_id": champion.run_id,
+        "weights_sha256": champion.weights_sha256,
+        "incomparable": champion.incomparable,
+    }
+
+
+def _write_scores(path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]]) -> None:
+    arrays = {f"{split}.{name}": values for split, by_model in scores.items() for name, values in by_model.items()}
+    with replacing(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, labels=test.labels, users=test.users, **arrays)
+
+
+def _figures(labels: NDArray[Any], scores: dict[str, NDArray[Any]], bins: int) -> dict[str, Figure]:
+    probabilities = {name: values for name, values in scores.items() if name in PROBABILITIES}
+    return {
+        "comparison_roc": roc_figure(labels, scores),
+        "comparison_calibration": calibration_figure(labels, probabilities, bins),
+    }
+
+
+def _write_plots(folder: Path, figures: dict[str, Figure]) -> None:
+    """Write each figure as PNG for MLflow and as SVG for the report."""
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            with replacing(folder / f"{name}.{kind}") as part:
+                figure.savefig(part, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        plt.close(figure)

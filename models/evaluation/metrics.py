@@ -1,0 +1,122 @@
+"""Metrics of scores against binary labels, vectorised.
+
+AUC counts ties as one half. All take `labels` (0 or 1) and `scores`, `[rows]`; `scores` are probabilities where said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_TINY = 1e-7
+"""Probabilities are kept this far from 0 and 1: one certain mistake must not make the mean infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Predicted against observed, over bins of equal row count."""
+
+    predicted: NDArray[np.float64]
+    """`[bins]`, mean probability."""
+    observed: NDArray[np.float64]
+    """`[bins]`, share of positives."""
+    rows: NDArray[np.int64]
+    expected_calibration_error: float
+    """Mean absolute distance between the two, weighted by rows (Naeini et al. 2015, with bins of equal count)."""
+    observed_over_expected: float
+    """Positives over the sum of probabilities: 1 is right on average."""
+
+
+def ranks(scores: NDArray[Any]) -> Floats:
+    """Return each score's rank from 1, the mean of the ranks for ties."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_rank: Floats = (last - (counts - 1) / 2.0)[inverse]
+    return mean_rank
+
+
+def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Return the area under the ROC curve, by ranks (Mann and Whitney 1947); NaN where one class is missing."""
+    positives = int(np.sum(labels))
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((ranks(scores)[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def grouped_auc(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Return each group's AUC and rows, `[groups]`; AUC is NaN for a group that lacks a class.
+
+    `groups` are dense codes from 0. One sort serves all groups.
+    """
+    size = int(groups.max()) + 1 if len(groups) else 0
+    order = np.lexsort((scores, groups))
+    sorted_groups, sorted_scores = groups[order], scores[order]
+    rows = np.bincount(groups, minlength=size).astype(float)
+    starts = np.cumsum(rows) - rows
+    new_tie = np.ones(len(order), bool)
+    new_tie[1:] = (sorted_groups[1:] != sorted_groups[:-1]) | (sorted_scores[1:] != sorted_scores[:-1])
+    tie = np.cumsum(new_tie) - 1
+    tie_rows = np.bincount(tie)
+    rank = (np.cumsum(tie_rows) - (tie_rows - 1) / 2.0)[tie] - starts[sorted_groups]
+    positive = labels[order] == 1
+    rank_sum = np.bincount(sorted_groups[positive], weights=rank[positive], minlength=size)
+    positives = np.bincount(sorted_groups[positive], minlength=size).astype(float)
+    pairs = positives * (rows - positives)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        areas = np.where(pairs > 0, (rank_sum - positives * (positives + 1) / 2) / pairs, np.nan)
+    return areas, rows
+
+
+def gauc(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any]) -> float:
+    """Return the mean of the users' AUCs, weighted by rows, over users that have both classes (Zhu et al. 2017)."""
+    areas, rows = grouped_auc(labels, scores, groups)
+    judged = ~np.isnan(areas)
+    return float(np.average(areas[judged], weights=rows[judged])) if judged.any() else float("nan")
+
+
+def log_losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
+    """Return each row's log loss in nats, `[rows]`."""
+    clipped = np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)
+    losses: Floats = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+    return losses
+
+
+def log_loss(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Return the mean log loss in nats."""
+    return float(log_losses(labels, probabilities).mean())
+
+
+def calibration(labels: NDArray[Any], probabilities: NDArray[Any], bins: int) -> Calibration:
+    """Compare predicted with observed over `bins` bins of equal row count (fewer where there are fewer rows)."""
+    order = np.argsort(probabilities, kind="stable")
+    edges = np.unique(np.linspace(0, len(order), bins + 1).astype(np.int64))
+    rows = np.diff(edges)
+    predicted = np.add.reduceat(probabilities[order].astype(np.float64), edges[:-1]) / rows
+    observed = np.add.reduceat(labels[order].astype(np.float64), edges[:-1]) / rows
+    total = float(probabilities.sum(dtype=np.float64))
+    return Calibration(
+        predicted=predicted,
+        observed=observed,
+        rows=rows,
+        expected_calibration_error=float(np.average(np.abs(predicted - observed), weights=rows)),
+        observed_over_expected=float(labels.sum()) / total if total > 0 else float("inf"),
+    )
+
+
+def roc(labels: NDArray[Any], scores: NDArray[Any], points: int = 200) -> tuple[Floats, Floats]:
+    """Return false and true positive rates for a plot, at most about `points` of them."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    kept = ends[np.unique(np.linspace(0, len(ends) - 1, min(points, len(ends))).astype(np.int64))]
+    hits = np.cumsum(labels[order] == 1)[kept]
+    positives = max(int(labels.sum()), 1)
+    negatives = max(len(labels) - int(labels.sum()), 1)
+    return np.append(0.0, (kept + 1 - hits) / negatives), np.append(0.0, hits / positives)

@@ -1,0 +1,127 @@
+"""A fitted model to a SavedModel that keeps the contract's signature.
+
+The SavedModel takes raw columns by name. It is exported once: MLflow, the registry and the model server share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import keyword
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from feature_repo.contracts.columns import Dtype
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, Signature
+from models.errors import ExportError
+from models.inputs import TENSORFLOW_DTYPES, tensor_specs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.training.fit import Fitted
+
+SIGNATURES = (ROWS_SIGNATURE, ONE_USER_SIGNATURE)
+
+
+class Exported(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+    """Encoder and scorer, traced once for each signature."""
+
+    def __init__(self, fitted: Fitted, signature: Signature) -> None:
+        super().__init__(name=signature.model)
+        self._encoder, self._scorer = fitted.encoded.model, fitted.scorer
+        self._scopes = fitted.encoded.scopes
+        self._signature = signature
+        self._item_input = signature.scoped(Scope.ITEM)[0].name
+
+    def functions(self) -> dict[str, Any]:
+        """Return a traced function for each signature name."""
+        return {
+            name: tf.function(call, input_signature=None).get_concrete_function(**tensor_specs(self._signature, name))
+            for name, call in ((ROWS_SIGNATURE, self._rows), (ONE_USER_SIGNATURE, self._one_user))
+        }
+
+    def _rows(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._score(self._encoder(columns, training=False))
+
+    def _one_user(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encode the user once, then stand the result beside every candidate."""
+        encoded = self._encoder(columns, training=False)
+        num_candidates = tf.shape(columns[self._item_input])[0]
+        return self._score(
+            {
+                name: tf.repeat(value, num_candidates, axis=0) if self._scopes[name] is Scope.USER else value
+                for name, value in encoded.items()
+            }
+        )
+
+    def _score(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        logits = ops.squeeze(self._scorer(encoded, training=False), axis=-1)
+        return {self._signature.output.name: ops.sigmoid(logits)}
+
+
+def export(fitted: Fitted, signature: Signature, directory: Path) -> None:
+    """Write the SavedModel to `directory`, and read it back against the contract.
+
+    Raises:
+        ExportError: a column's name cannot be an input, or what was written is not what the contract says.
+    """
+    unfit = sorted(
+        column.name
+        for column in (*signature.input_columns, signature.output)
+        if keyword.iskeyword(column.name) or not column.name.isascii()
+    )
+    if unfit:
+        msg = f"signature {signature.model}: expected ASCII names that are no Python keywords, received {unfit}"
+        raise ExportError(msg)
+    module = Exported(fitted, signature)
+    tf.saved_model.save(module, str(directory), signatures=module.functions())
+    check_signatures(directory, signature)
+
+
+def check_signatures(directory: Path, signature: Signature) -> None:
+    """Raise ExportError unless the SavedModel has both signatures with the contract's names, types and shapes."""
+    differences = signature_differences(directory, signature)
+    if differences:
+        msg = f"SavedModel {directory}: its signature is not the contract's: {'; '.join(differences)}; export it again"
+        raise ExportError(msg)
+
+
+def signature_differences(directory: Path, signature: Signature) -> list[str]:
+    """Return how the SavedModel's signatures differ from the contract's; none if it keeps them."""
+    found = tf.saved_model.load(str(directory)).signatures
+    differences: list[str] = []
+    for name in SIGNATURES:
+        if name not in found:
+            differences.append(f"expected a signature {name!r}, received {sorted(found)}")
+            continue
+        expected = {column: (spec.dtype, tuple(spec.shape)) for column, spec in tensor_specs(signature, name).items()}
+        received = {
+            column: (spec.dtype, tuple(spec.shape))
+            for column, spec in found[name].structured_input_signature[1].items()
+        }
+        differences += [
+            f"{name}: input {column}: expected {expected.get(column)}, received {received.get(column)}"
+            for column in sorted(expected.keys() | received.keys())
+            if expected.get(column) != received.get(column)
+        ]
+        outputs = {column: (spec.dtype, len(spec.shape)) for column, spec in found[name].structured_outputs.items()}
+        wanted = {signature.output.name: (TENSORFLOW_DTYPES[Dtype.FLOAT32], 1)}
+        if outputs != wanted:
+            differences.append(f"{name}: expected output {wanted}, received {outputs}")
+    return differences
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Return one SHA-256 over the names, shapes and values of a model's weights.
+
+    Two saves of the same SavedModel differ in bytes; this does not.
+    """
+    digest = hashlib.sha256()
+    for weight in sorted(model.weights, key=lambda weight: str(weight.path)):
+        values = np.ascontiguousarray(ops.convert_to_numpy(weight))
+        digest.update(f"{weight.path}|{values.shape}|{values.dtype}\0".encode() + values.tobytes())
+    return digest.hexdigest()
