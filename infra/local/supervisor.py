@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, cast
-from xmlrpc.client import Fault, ServerProxy
+from xmlrpc.client import Fault, ServerProxy, Transport
 
 from infra.local.errors import LocalError, SettingsError
 from infra.local.processes import wait_until_gone
 from infra.local.settings import REPOSITORY, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from infra.local.parts import Part
     from infra.local.places import Places
 
 _START_SECONDS = 30
 _POLL_S = 0.1
+_PING_S = 5.0
+_ANSWER_S = 60.0
+"""Longer than the slowest part takes to stop."""
 _LOG_BYTES = "20MB"
 NOT_RUNNING = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 
@@ -44,10 +51,12 @@ class ProgramState:
 
 
 def _quoted(name: str, value: str) -> str:
-    """Write one variable as supervisor's `environment` wants it: quoted, percent signs doubled; it has no escapes."""
+    """Write one variable as supervisor's `environment` wants it: in quotes, of which it has no escapes."""
     quote = "'" if '"' in value else '"'
-    if quote in value or "\n" in value:
-        msg = f"{name}: expected a value on one line without both kinds of quotes, received {value!r}"
+    if quote in value or value != value.strip("'\"") or not value.isprintable():
+        msg = (
+            f"{name}: expected one printable line, without quotes at its ends or both kinds inside, received {value!r}"
+        )
         raise SettingsError(msg)
     return f"{name}={quote}{value.replace('%', '%%')}{quote}"
 
@@ -95,32 +104,60 @@ umask=077
     return head + "".join(_program(part, environment, places) for part in parts)
 
 
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("127.0.0.1", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(Transport):
+    """XML-RPC over a socket file, with a deadline: a supervisord that hangs must not hang whoever wants to end it."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__()
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def make_connection(self, host: object) -> HTTPConnection:  # noqa: ARG002 - the base class's signature
+        connection = _UnixConnection(self._path, self._timeout_s)
+        self._connection = ("127.0.0.1", connection)
+        return connection
+
+
 class Supervisor:
     """The supervisord of one state folder."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
 
-    def _rpc(self) -> Any:  # noqa: ANN401 - xmlrpc's proxies have no types
-        from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - only where there is one to talk to
-
-        transport = SupervisorTransport(None, None, f"unix://{self.places.socket}")
-        return cast("Any", ServerProxy("http://127.0.0.1", transport=transport)).supervisor
+    @contextmanager
+    def _rpc(self, timeout_s: float = _ANSWER_S) -> Iterator[Any]:
+        transport = _UnixTransport(self.places.socket, timeout_s)
+        try:
+            yield cast("Any", ServerProxy("http://127.0.0.1", transport=transport)).supervisor
+        finally:
+            transport.close()
 
     @property
     def pid(self) -> int | None:
         """The process id of a supervisord that answers, else None."""
         try:
-            return int(self._rpc().getPID())
-        except (OSError, Fault, ValueError):
+            with self._rpc(_PING_S) as rpc:
+                return int(rpc.getPID())
+        except (OSError, Fault, HTTPException):
             return None
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start supervisord with the rendered configuration and wait until it answers."""
-        socket = self.places.socket
-        socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if socket.parent.stat().st_uid != os.getuid():
-            msg = f"{socket.parent} belongs to another user: delete it, or set KESTREL_STATE to a shorter path"
+        folder = self.places.socket.parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_uid != os.getuid():
+            msg = f"{folder} belongs to another user: delete it, or set KESTREL_STATE to a shorter path"
             raise LocalError(msg)
         self.places.logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.places.supervisor_config)]
@@ -148,8 +185,9 @@ class Supervisor:
     def programs(self) -> dict[str, ProgramState]:
         """Return what supervisord says of each program; nothing where there is no supervisord."""
         try:
-            rows = self._rpc().getAllProcessInfo()
-        except (OSError, Fault):
+            with self._rpc(_PING_S) as rpc:
+                rows = rpc.getAllProcessInfo()
+        except (OSError, Fault, HTTPException):
             return {}
         return {
             row["name"]: ProgramState(row["name"], row["statename"], row["pid"], row["start"], row["spawnerr"])
@@ -158,20 +196,21 @@ class Supervisor:
 
     def apply_configuration(self) -> set[str]:
         """Make supervisord take the rendered configuration over; return the running programs that it had to stop."""
-        rpc = self._rpc()
         running = {name for name, program in self.programs().items() if program.pid}
-        ((added, changed, removed),) = rpc.reloadConfig()
-        for name in (*changed, *removed):
-            rpc.stopProcessGroup(name)
-            rpc.removeProcessGroup(name)
-        for name in (*added, *changed):
-            rpc.addProcessGroup(name)
+        with self._rpc() as rpc:
+            ((added, changed, removed),) = rpc.reloadConfig()
+            for name in (*changed, *removed):
+                rpc.stopProcessGroup(name)
+                rpc.removeProcessGroup(name)
+            for name in (*added, *changed):
+                rpc.addProcessGroup(name)
         return running & set(changed)
 
     def start_program(self, name: str) -> None:
         """Start a program, without waiting for it."""
         try:
-            self._rpc().startProcess(name, False)  # noqa: FBT003 - XML-RPC has positional arguments only
+            with self._rpc() as rpc:
+                rpc.startProcess(name, False)  # noqa: FBT003 - XML-RPC has positional arguments only
         except Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
                 msg = f"{name} cannot be started: {fault.faultString}; see {self.places.log(name)}"
@@ -180,7 +219,8 @@ class Supervisor:
     def stop_program(self, name: str) -> None:
         """Stop a program and wait for its end."""
         try:
-            self._rpc().stopProcess(name)
+            with self._rpc() as rpc:
+                rpc.stopProcess(name)
         except Fault as fault:
             if "NOT_RUNNING" not in fault.faultString:
                 msg = f"{name} cannot be stopped: {fault.faultString}"
@@ -192,8 +232,9 @@ class Supervisor:
         if pid is None:
             return True
         try:
-            self._rpc().shutdown()
-        except (OSError, Fault):
+            with self._rpc(_PING_S) as rpc:
+                rpc.shutdown()
+        except (OSError, Fault, HTTPException):
             return False
         return wait_until_gone(pid, timeout_s)
 
