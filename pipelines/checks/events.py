@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -14,7 +15,6 @@ from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from pipelines.sources.archive import SourceFile
@@ -45,25 +45,12 @@ class CheckedEvents:
     def load(self, items: pa.Table, clock: datetime) -> None:
         """Read the file and judge every row; `items` are the known ones, `clock` is now."""
         failure: list[BaseException] = []
-        lines = pa.RecordBatchReader.from_batches(LINES, self._lines(failure))
-        self._database.register("lines", lines)
+        batches = _keeping(failure, read_lines(self._file, self._form))
+        self._database.register("lines", pa.RecordBatchReader.from_batches(LINES, batches))
         self._database.register("items", items.select(["item_id"]))
-        now = int(clock.timestamp())
-        try:
-            self._database.execute(_CHECK, [self._form.separator, len(self._form.columns), UNDECODABLE, now])
-        except duckdb.Error as error:
-            if failure:
-                raise failure[0] from error
-            raise
+        values = [self._form.separator, len(self._form.columns), UNDECODABLE, int(clock.timestamp())]
+        _execute(self._database, failure, _CHECK, values)
         self._database.execute(_MARK_DUPLICATES)
-
-    def _lines(self, failure: list[BaseException]) -> Iterator[pa.RecordBatch]:
-        """Yield the file's lines, keeping an error of the source, which DuckDB would turn into one of its own."""
-        try:
-            yield from read_lines(self._file, self._form)
-        except Exception as error:
-            failure.append(error)
-            raise
 
     @property
     def rows(self) -> int:
@@ -154,6 +141,43 @@ _ORDERED = """
 SELECT user_id, item_id, 'rating' AS event_type, value, make_timestamptz(seconds * 1000000) AS event_time
 FROM checked WHERE reason IS NULL AND seconds < $1 ORDER BY seconds, user_id, item_id
 """
+
+
+_SCAN = """
+WITH times AS (SELECT TRY_CAST(string_split(text, $1)[4] AS DOUBLE) AS seconds FROM lines)
+SELECT count(*), CAST(max(seconds) FILTER (WHERE isfinite(seconds) AND seconds <= $2) AS BIGINT) FROM times
+"""
+
+
+def scan_events(file: SourceFile, form: FileFormat, clock: datetime) -> tuple[int, datetime | None]:
+    """Count a file's lines and find its last time that is not after `clock`, without keeping or judging the rows."""
+    failure: list[BaseException] = []
+    with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
+        database.register("lines", pa.RecordBatchReader.from_batches(LINES, _keeping(failure, read_lines(file, form))))
+        row = _execute(database, failure, _SCAN, [form.separator, int(clock.timestamp())]).fetchone()
+    rows, last = row or (0, None)
+    return rows, None if last is None else datetime.fromtimestamp(last, UTC)
+
+
+def _keeping(failure: list[BaseException], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Pass batches on, keeping an error of the source, which DuckDB would turn into one of its own."""
+    try:
+        yield from batches
+    except Exception as error:
+        failure.append(error)
+        raise
+
+
+def _execute(
+    database: duckdb.DuckDBPyConnection, failure: list[BaseException], query: str, values: list[object]
+) -> duckdb.DuckDBPyConnection:
+    """Run a query over kept batches; the source's own error comes first."""
+    try:
+        return database.execute(query, values)
+    except duckdb.Error as error:
+        if failure:
+            raise failure[0] from error
+        raise
 
 
 def _checks(form: FileFormat) -> pa.Table:
