@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.contracts.datasets import EMBEDDING_SIZE, EVENTS, ITEM2VEC, ITEMS
 from feature_repo.contracts.features import (
@@ -24,7 +23,8 @@ from feature_repo.contracts.features import (
     USER_PROFILE,
     FeatureGroup,
 )
-from feature_repo.contracts.places import Namespace, cutoff_name
+from feature_repo.contracts.places import Namespace
+from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
@@ -102,11 +102,9 @@ def read(table: StoredTable) -> list[Row]:
 
 
 def write_embeddings(place: Namespace, items: Sequence[str], cutoff: datetime) -> None:
-    folder = place.embeddings / ITEM2VEC.name
-    folder.mkdir(parents=True, exist_ok=True)
     vectors = np.random.default_rng(0).normal(size=(len(items), EMBEDDING_SIZE)).astype(np.float32).tolist()
-    table = pa.table({"item_id": list(items), "embedding": vectors}, schema=arrow_schema(ITEM2VEC))
-    pq.write_table(table, folder / f"{cutoff_name(cutoff)}-0badcafe.parquet")
+    rows = pa.table({"item_id": list(items), "embedding": vectors}, schema=arrow_schema(ITEM2VEC))
+    write_item_embeddings(place, cutoff, rows)
 
 
 def per_event(events: Sequence[Row], key: str, features: Callable[[list[Row]], Row]) -> list[Row]:

@@ -6,19 +6,18 @@ Between the two Redis is already ahead, so both count.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-
-from filelock import FileLock, Timeout
 
 from feature_repo.contracts.intervals import format_cutoff, parse_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
-from pipelines.errors import DatasetLockedError, SupersededError
+from pipelines.errors import SupersededError
+from pipelines.io.lake import exclusive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -83,14 +82,6 @@ def refuse_superseded(place: Namespace, cutoff: datetime) -> None:
         raise SupersededError(msg)
 
 
-@contextmanager
-def online_lock(place: Namespace) -> Iterator[None]:
-    """Let one job at a time write the online side; the kernel frees the lock when the process dies."""
-    path = place.locks / "online.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout as error:
-        msg = f"namespace {place.name}: another job is writing the online side (lock {path}); try again when it is done"
-        raise DatasetLockedError(msg) from error
+def online_lock(place: Namespace) -> AbstractContextManager[None]:
+    """Let one job at a time write the online side of a namespace; DatasetLockedError to any other."""
+    return exclusive(place.locks / "online.lock", f"online side of namespace {place.name}")

@@ -83,8 +83,8 @@ def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime) -> set[str
             if other := connection.execute(query).fetchall():
                 received = _EPOCH + timedelta(microseconds=other[0][0] + 1)
                 msg = (
-                    f"feature view {group.view_name}: expected rows as of {format_cutoff(cutoff)}, received rows as of "
-                    f"{received.isoformat()} in {table.folder}; run 'python -m pipelines features' for this cutoff first"
+                    f"feature view {group.view_name}: expected rows as of {format_cutoff(cutoff)}, received rows as "
+                    f"of {received.isoformat()} in {table.folder}; run 'python -m pipelines features' for this cutoff"
                 )
                 raise JobError(msg)
         query = f"SELECT DISTINCT {identifier(group.entity.name)} {rows} WHERE {time} < {end}"

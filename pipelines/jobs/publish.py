@@ -17,6 +17,7 @@ from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
 from pipelines.feast_store.registry import check_registered
@@ -26,7 +27,7 @@ from pipelines.feast_store.tables import literal
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
-from pipelines.training.snapshots import item_embeddings
+from pipelines.jobs.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,7 @@ def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, st
 
 def _publish(place: Namespace, cutoff: datetime, catalogue: pa.Table, users: int) -> str:
     """Write the snapshot under a name that says its content, then point to it; return the name."""
-    embeddings, embeddings_sha256 = item_embeddings(place, cutoff)
+    embeddings = find_item_embeddings(place, cutoff)
     snapshot = OnlineSnapshot(
         namespace=place.name,
         cutoff=format_cutoff(cutoff),
@@ -111,13 +112,14 @@ def _publish(place: Namespace, cutoff: datetime, catalogue: pa.Table, users: int
         views={group.name: group.view_name for group in FEATURE_GROUPS},
         catalogue="",
         catalogue_sha256=content_sha256(catalogue),
-        item_embeddings=embeddings,
-        item_embeddings_sha256=embeddings_sha256,
+        item_embeddings=embeddings.item_embeddings,
+        item_embeddings_sha256=embeddings.sha256,
         users=users,
         items=catalogue.num_rows,
     )
     name = f"{cutoff_name(cutoff)}-{definition_hash(dataclasses.asdict(snapshot))}"
     directory = place.online / name
+    remove_leftovers(place.online)
     with publishing_directory(directory) as part:
         pq.write_table(catalogue, part / _FILE, compression="zstd")
         path = (directory / _FILE).relative_to(place.root).as_posix()

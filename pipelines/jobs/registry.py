@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from feature_repo.contracts.features import FEATURE_GROUPS
 from feature_repo.services import SERVICES, service_name
 from pipelines.feast_store.registry import apply_declarations
 from pipelines.feast_store.store import open_store
+from pipelines.io.lake import exclusive
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
 
-_LOCK_SECONDS = 60
-
 
 def run(settings: Settings, place: Namespace) -> dict[str, object]:
     """Register every declared view and service; doing it again changes nothing."""
-    place.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.locks / "feast-registry.lock", timeout=_LOCK_SECONDS):
+    with exclusive(place.locks / "registry.lock", f"Feast registry of namespace {place.name}"):
         apply_declarations(open_store(settings, place), place)
     return {
         "views": {group.name: group.view_name for group in FEATURE_GROUPS},

@@ -17,6 +17,7 @@ from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, Tr
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
 from feature_repo.contracts.signatures import RANKING
+from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.registry import check_registered, registered_service
 from pipelines.feast_store.retrieval import retrieve
@@ -24,11 +25,11 @@ from pipelines.feast_store.store import open_store
 from pipelines.feast_store.tables import duckdb_session
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
-from pipelines.io.lake import stored_dataset
+from pipelines.io.lake import exclusive, stored_dataset
+from pipelines.jobs.leftovers import remove_leftovers
 from pipelines.training.files import RowGroupWriter, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
 from pipelines.training.labels import LABEL, LABEL_COLUMNS, as_of_the_last_refresh, as_of_the_moment, labels_sql
-from pipelines.training.snapshots import item_embeddings
 from pipelines.training.splits import Splits, moment, split_by_time
 from pipelines.training.transforms import fit_transforms, mean_value
 
@@ -57,7 +58,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         DatasetChangedError: A table was rewritten while it was read.
         CorruptTrainingSetError: It exists, but is not what its manifest says.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, exclusive(place.locks / "training-set.lock", f"training sets of {place.name}"):
+        remove_leftovers(place.training_sets)
         events = stack.enter_context(stored_dataset(place, EVENTS).reading(before=cutoff))
         tables = {
             group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
@@ -80,7 +82,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
 
 def _lineage(place: Namespace, cutoff: datetime, sources: Mapping[str, str]) -> dict[str, object]:
     """Return the part of the record that says what the training set is made from."""
-    embeddings, embeddings_sha256 = item_embeddings(place, cutoff)
+    embeddings = find_item_embeddings(place, cutoff)
     return {
         "namespace": place.name,
         "cutoff": format_cutoff(cutoff),
@@ -89,8 +91,8 @@ def _lineage(place: Namespace, cutoff: datetime, sources: Mapping[str, str]) -> 
         "views": RANKING_FEATURES.views,
         "feature_hashes": RANKING_FEATURES.feature_hashes,
         "sources": dict(sources),
-        "item_embeddings": embeddings,
-        "item_embeddings_sha256": embeddings_sha256,
+        "item_embeddings": embeddings.item_embeddings,
+        "item_embeddings_sha256": embeddings.sha256,
     }
 
 

@@ -5,5 +5,4 @@ splits      where train ends and valid ends, in time
 files       row groups of a fixed size, and a checksum of their content
 transforms  vocabularies, means and standard deviations
 identity    which inputs make two training sets the same
-snapshots   the item2vec snapshot of a cutoff
 """

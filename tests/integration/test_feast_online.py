@@ -10,8 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from feature_repo.contracts.features import (
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    RANKING_FEATURES,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+)
 from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
 from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
@@ -27,8 +35,6 @@ from tests.redis_server import redis_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from feature_repo.contracts.places import Namespace
 
 EVENTS = world.make_events()
 Contents = dict[bytes, dict[bytes, bytes]]
@@ -52,9 +58,17 @@ def settings(tmp_path: Path, redis_url: str) -> Settings:
     return Settings(state=tmp_path, redis_url=redis_url)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = tmp_path_factory.mktemp("template")
+    world.write_world(state, EVENTS)
+    return state
+
+
 @pytest.fixture
-def place(settings: Settings) -> Namespace:
-    place = world.write_world(settings.state, EVENTS)
+def place(settings: Settings, template: Path) -> Namespace:
+    shutil.copytree(template, settings.state, dirs_exist_ok=True)
+    place = Namespace(settings.state, "test-set")
     registry.run(settings, place)
     return place
 
@@ -190,7 +204,10 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert snapshot.item_embeddings_sha256 == file_sha256(place.root / snapshot.item_embeddings)
     assert catalogue.schema.names == [column.name for column in publish.CATALOGUE.columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
-    assert items["i-unseen"] | {"item_rating_count": 0, "item_rating_mean": -1.0, "item_rating_std": -1.0} == items["i-unseen"]
+    assert (
+        items["i-unseen"] | {"item_rating_count": 0, "item_rating_mean": -1.0, "item_rating_std": -1.0}
+        == items["i-unseen"]
+    )
     for item in ("i0", "i7"):
         assert items[item]["item_rating_count"] == sum(row["item_id"] == item for row in EVENTS)
     materialize.run(settings, place, world.CUTOFF)
@@ -226,8 +243,6 @@ def test_registering_again_changes_nothing_and_keeps_older_views(settings: Setti
     names = sorted(view.name for view in open_store(settings, place).list_feature_views())
     assert registry.run(settings, place) == first
     assert sorted(view.name for view in open_store(settings, place).list_feature_views()) == names
-    assert set(names) == {*first["views"].values(), "user_profile_0ldha5h0"}  # type: ignore[attr-defined]  # a job's result is loosely typed
-    from feature_repo.contracts.features import RANKING_FEATURES
-
+    assert set(names) == {*first["views"].values(), "user_profile_0ldha5h0"}  # type: ignore[attr-defined]  # loosely typed
     service = registered_service(open_store(settings, place), RANKING_FEATURES)
     assert [projection.name for projection in service.feature_view_projections] == list(RANKING_FEATURES.views.values())

@@ -1,0 +1,243 @@
+"""Events and features → training set, through Feast, on a small namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.contracts.datasets import EVENTS as EVENTS_DATASET
+from feature_repo.contracts.features import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY
+from feature_repo.contracts.manifests import TRAINING_FILES, TrainingSet
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import tree_sha256
+from pipelines.errors import DatasetChangedError, JobError
+from pipelines.feast_store.retrieval import retrieve
+from pipelines.features.tables import feature_table
+from pipelines.io.lake import stored_dataset
+from pipelines.jobs import registry, training_set
+from pipelines.settings import Settings
+from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
+from tests import feast_world as world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVENTS = world.make_events()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = tmp_path_factory.mktemp("template")
+    world.write_world(state, EVENTS)
+    return state
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state=tmp_path)
+
+
+@pytest.fixture
+def place(settings: Settings, template: Path) -> Namespace:
+    shutil.copytree(template, settings.state, dirs_exist_ok=True)
+    place = Namespace(settings.state, "test-set")
+    registry.run(settings, place)
+    return place
+
+
+def build(settings: Settings, place: Namespace, cutoff: datetime = world.CUTOFF) -> Path:
+    return place.training_sets / str(training_set.run(settings, place, cutoff)["training_set"])
+
+
+def rows_of(directory: Path, *names: str) -> list[dict[str, Any]]:
+    tables = [pq.read_table(directory / name) for name in names]
+    rows: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
+    return rows
+
+
+def latest(place: Namespace, before: datetime, key: str, entity: str) -> dict[str, Any] | None:
+    """Return the latest feature row of an entity strictly before a moment, found without DuckDB or Feast."""
+    group = USER_ACTIVITY if key == "user_id" else ITEM_ACTIVITY
+    rows = [row for row in world.read(feature_table(place, group)) if row[key] == entity]
+    return max((row for row in rows if row["event_time"] < before), key=lambda row: row["event_time"], default=None)
+
+
+def with_missing(row: dict[str, Any] | None) -> dict[str, Any]:
+    missing: dict[str, Any] = {
+        column.name: [column.missing] * column.length if column.length else column.missing
+        for column in (*USER_ACTIVITY.features, *ITEM_ACTIVITY.features)
+    }
+    return missing if row is None else row
+
+
+def test_every_event_is_one_row_in_canonical_order(settings: Settings, place: Namespace) -> None:
+    rows = rows_of(build(settings, place), *TRAINING_FILES[:3])
+    events = sorted(EVENTS, key=lambda row: tuple(row[name] for name in EVENTS_DATASET.sort))
+    shared = {(row["user_id"], row["event_time"]) for row in events}
+    assert len(shared) < len(events) / 2
+    assert [row["example_id"] for row in rows] == list(range(len(events)))
+    for name in ("user_id", "item_id", "event_time", "value"):
+        assert [row[name] for row in rows] == [event[name] for event in events]
+    assert [row["label"] for row in rows] == [int(event["value"] >= 4) for event in events]
+
+
+def test_features_are_those_strictly_before_the_label(settings: Settings, place: Namespace) -> None:
+    rows = rows_of(build(settings, place), *TRAINING_FILES[:3])
+    for row in rows[::23]:
+        user = with_missing(latest(place, row["event_time"], "user_id", row["user_id"]))
+        item = with_missing(latest(place, row["event_time"], "item_id", row["item_id"]))
+        for column in USER_ACTIVITY.features:
+            assert row[column.name] == user[column.name], (row["example_id"], column.name)
+        for column in ITEM_ACTIVITY.features:
+            assert row[column.name] == item[column.name], (row["example_id"], column.name)
+
+
+def test_test_rows_as_of_the_last_refresh_know_nothing_of_the_day(settings: Settings, place: Namespace) -> None:
+    directory = build(settings, place)
+    moment, refreshed = rows_of(directory, TRAINING_FILES[2]), rows_of(directory, TRAINING_FILES[3])
+    for name in ("example_id", "event_time", "label"):
+        assert [row[name] for row in moment] == [row[name] for row in refreshed]
+    for row in refreshed:
+        midnight = row["event_time"].replace(hour=0, minute=0, second=0, microsecond=0)
+        user = with_missing(latest(place, midnight, "user_id", row["user_id"]))
+        assert row["user_rating_count"] == user["user_rating_count"]
+        assert row["user_last_items"] == user["user_last_items"]
+    assert any(a["user_rating_count"] != b["user_rating_count"] for a, b in zip(moment, refreshed, strict=True))
+
+
+def test_the_manifest_says_what_it_was_made_from(settings: Settings, place: Namespace) -> None:
+    directory = build(settings, place)
+    record = TrainingSet.read(directory / "manifest.json")
+    train, valid, test = (rows_of(directory, name) for name in TRAINING_FILES[:3])
+    assert record.rows == {
+        "train": len(train), "valid": len(valid), "test": len(test), "test_as_of_refresh": len(test),
+    }  # fmt: skip
+    train_end, valid_end = (datetime.fromisoformat(text) for text in (record.train_end, record.valid_end))
+    assert train[-1]["event_time"] < train_end <= valid[0]["event_time"]
+    assert valid[-1]["event_time"] < valid_end <= test[0]["event_time"]
+    assert record.prior_mean == pytest.approx(sum(row["value"] for row in train) / len(train), abs=1e-12)
+    tables = {group.view_name: feature_table(place, group) for group in RANKING_FEATURES.groups}
+    tables["events"] = stored_dataset(place, EVENTS_DATASET)
+    assert record.sources == {name: table.snapshot().checksum for name, table in tables.items()}
+    assert record.feature_hashes == RANKING_FEATURES.feature_hashes
+    assert (place.root / record.item_embeddings).is_file()
+
+
+def test_transforms_are_fitted_on_train_rows_alone(settings: Settings, place: Namespace) -> None:
+    late = world.CUTOFF - timedelta(hours=1)
+    plain = json.loads((build(settings, place) / "transforms.json").read_text())
+    planted = [world.event(f"new{n}", "i-late", late, 5.0 if n % 2 else 1.0) for n in range(40)]
+    world.write(stored_dataset(place, EVENTS_DATASET), sorted([*EVENTS, *planted], key=lambda row: row["event_time"]))
+    wider = settings.model_copy(update={"train_fraction": 0.8 * len(EVENTS) / (len(EVENTS) + 40)})
+    directory = build(wider, place)
+    assert "i-late" in {row["item_id"] for row in rows_of(directory, TRAINING_FILES[2])}
+    assert json.loads((directory / "transforms.json").read_text()) == plain
+
+
+def test_the_same_inputs_give_the_same_bytes_and_are_not_built_twice(
+    settings: Settings, place: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = build(settings, place)
+    content = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert content.keys() == {*TRAINING_FILES, "transforms.json", "manifest.json"}
+    directory.rename(tmp_path / "first")
+    assert build(settings, place) == directory
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == content
+    monkeypatch.setattr(training_set, "open_store", lambda *_: pytest.fail("built again"))
+    assert build(settings, place) == directory
+
+
+def test_one_changed_feature_value_changes_the_id(settings: Settings, place: Namespace) -> None:
+    first = build(settings, place)
+    rows = world.read(feature_table(place, ITEM_ACTIVITY))
+    rows[len(rows) // 2]["item_rating_mean"] += 0.5
+    world.write_features(place, ITEM_ACTIVITY, rows)
+    second = build(settings, place)
+    assert second != first
+    records = [TrainingSet.read(directory / "manifest.json") for directory in (first, second)]
+    assert records[0].checksums["train.parquet"] != records[1].checksums["train.parquet"]
+
+
+@pytest.mark.parametrize("change", [{"label_min_value": 3.0}, {"train_fraction": 0.7}, {"refresh_hours": 6}])
+def test_settings_change_the_id(settings: Settings, place: Namespace, change: dict[str, float]) -> None:
+    assert build(settings, place) != build(settings.model_copy(update=change), place)
+
+
+def test_events_at_or_after_the_cutoff_change_nothing(settings: Settings, place: Namespace) -> None:
+    first = build(settings, place)
+    future = [world.event("u1", "i-future", world.CUTOFF, 5.0), world.event("u2", "i0", world.CUTOFF, 1.0)]
+    world.write(stored_dataset(place, EVENTS_DATASET), [*EVENTS, *future])
+    rows = world.read(feature_table(place, USER_ACTIVITY))
+    world.write_features(place, USER_ACTIVITY, [*rows, {**rows[0], "event_time": world.CUTOFF}])
+    assert build(settings, place) == first
+
+
+def test_a_damaged_training_set_is_refused_with_its_name(settings: Settings, place: Namespace) -> None:
+    directory = build(settings, place)
+    table = pq.read_table(directory / "valid.parquet")
+    changed = table.set_column(5, "label", pa.array([1 - table["label"][0].as_py(), *table["label"].to_pylist()[1:]]))
+    pq.write_table(changed.cast(table.schema), directory / "valid.parquet")
+    with pytest.raises(CorruptTrainingSetError, match=r"\['valid.parquet'\] differs from its manifest; remove"):
+        build(settings, place)
+
+
+def test_a_table_rewritten_meanwhile_ends_in_a_retry_and_publishes_nothing(
+    settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = world.read(feature_table(place, ITEM_ACTIVITY))
+    rows[0]["item_rating_count"] += 1
+
+    def rewrite_then_retrieve(*arguments: Any) -> Any:
+        world.write_features(place, ITEM_ACTIVITY, rows)
+        return retrieve(*arguments)
+
+    monkeypatch.setattr(training_set, "retrieve", rewrite_then_retrieve)
+    with pytest.raises(DatasetChangedError, match="was rewritten while it was read"):
+        build(settings, place)
+    assert not list(place.training_sets.glob("*"))
+
+
+def test_a_killed_build_leaves_nothing_that_counts(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    arguments = ["--namespace", place.name, "--cutoff", "1998-04-11"]
+    environment = {**os.environ, "KESTREL_STATE": str(settings.state)}
+    command = [sys.executable, "-m", "pipelines", "training-set", *arguments]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(place.training_sets.glob(".*.part/*")):
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(place.training_sets.glob("[!.]*"))
+    directory = build(settings, place)
+    assert [path.name for path in place.training_sets.iterdir()] == [directory.name]
+    directory.rename(tmp_path / "after")
+    assert build(settings, place) == directory
+    assert tree_sha256(directory) == tree_sha256(tmp_path / "after")
+
+
+def test_too_early_a_cutoff_says_so(settings: Settings, place: Namespace) -> None:
+    early = world.FIRST - timedelta(days=30, hours=20)
+    world.write_embeddings(place, ["i0"], early)
+    with pytest.raises(TrainingDataError, match="no event before the cutoff"):
+        build(settings, place, early)
+
+
+def test_labels_of_one_class_say_so(settings: Settings, place: Namespace) -> None:
+    with pytest.raises(TrainingDataError, match="KESTREL_LABEL_MIN_VALUE"):
+        build(settings.model_copy(update={"label_min_value": 0.5}), place)
+
+
+def test_missing_embeddings_say_which_job_to_run(settings: Settings, place: Namespace) -> None:
+    shutil.rmtree(place.embeddings)
+    with pytest.raises(JobError, match="python -m pipelines embeddings"):
+        build(settings, place)
