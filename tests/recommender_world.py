@@ -308,6 +308,13 @@ class Service:
 
         wait_until(answers, f"{self._command} answers", 60)
 
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            msg = f"{self._command} does not run"
+            raise RuntimeError(msg)
+        return self._process.pid
+
     def send(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)

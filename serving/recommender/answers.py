@@ -16,24 +16,28 @@ if TYPE_CHECKING:
 
 
 class Missing(StrEnum):
-    """What an answer had to do without."""
+    """What an answer had to do without; `MEANINGS` says what that did to it."""
 
     UNKNOWN_USER = "unknown_user"
-    """Nothing is known of this user: what is popular with everyone."""
     REDIS = "redis"
-    """Redis did not answer in time: what is popular with everyone, less what this process remembers as seen."""
     USER_FEATURES = "user_features"
-    """Some of the user's features are absent, too old or unreadable: ranked, if at all, without them."""
     MODEL_SERVER = "model_server"
-    """The model server did not answer in time: in recall order."""
     RELEASE = "release"
-    """No promoted model fits the features that are online: in recall order."""
     EMBEDDINGS = "embeddings"
-    """There are no item vectors, or none for this item: without its neighbours."""
     SNAPSHOT = "snapshot"
-    """The newest snapshot could not be loaded: from the one before."""
     INTERNAL = "internal"
-    """A fault in the recommender, written to its log: what is popular with everyone."""
+
+
+MEANINGS = {
+    Missing.UNKNOWN_USER: "nothing is known of this user, so what is popular with everyone is shown.",
+    Missing.REDIS: "Redis did not answer in time: what is popular with everyone, less what is remembered as seen.",
+    Missing.USER_FEATURES: "some of the user's features are absent, too old or unreadable.",
+    Missing.MODEL_SERVER: "the model server did not answer in time, so the items are in recall order.",
+    Missing.RELEASE: "no promoted model fits the features that are online, so the items are in recall order.",
+    Missing.EMBEDDINGS: "there are no item vectors, or none for this item, so its neighbours are unknown.",
+    Missing.SNAPSHOT: "the newest snapshot could not be loaded, so the one before answers.",
+    Missing.INTERNAL: "a fault in the recommender, written to its log: what is popular with everyone.",
+}
 
 
 class Item(BaseModel):
@@ -59,17 +63,7 @@ class Model(BaseModel):
 
 
 _DEGRADED = "What the answer had to do without; empty when nothing. " + " ".join(
-    f"`{word}`: {meaning}"
-    for word, meaning in {
-        Missing.UNKNOWN_USER: "nothing is known of this user, so what is popular with everyone is shown.",
-        Missing.REDIS: "Redis did not answer in time: what is popular with everyone, less what is remembered as seen.",
-        Missing.USER_FEATURES: "some of the user's features are absent, too old or unreadable.",
-        Missing.MODEL_SERVER: "the model server did not answer in time, so the items are in recall order.",
-        Missing.RELEASE: "no promoted model fits the features that are online, so the items are in recall order.",
-        Missing.EMBEDDINGS: "there are no item vectors, or none for this item.",
-        Missing.SNAPSHOT: "the newest snapshot could not be loaded, so the one before answers.",
-        Missing.INTERNAL: "a fault in the recommender, written to its log.",
-    }.items()
+    f"`{word}`: {meaning}" for word, meaning in MEANINGS.items()
 )
 
 

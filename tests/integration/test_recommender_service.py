@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -376,6 +378,23 @@ def test_killed_and_started_again_it_answers_the_same(stack: Stack) -> None:
     stack.recommender.start()
     stack.wait_for(user, [])
     assert stack.recommend(user, 30)["items"] == before
+
+
+def test_told_to_stop_it_stops_and_leaves_no_workers(stack: Stack) -> None:
+    port = free_port()
+    environment = stack.environment | {
+        "KESTREL_RECOMMENDER_URI": f"http://127.0.0.1:{port}",
+        "KESTREL_RECOMMENDER_WORKERS": "2",
+    }
+    service = recommender_service(environment, port)
+    with service.running():
+        wait_until(lambda: answers_with(f"http://127.0.0.1:{port}/ready", "version 1"), "the workers answer")
+        workers = psutil.Process(service.pid).children(recursive=True)
+        assert len(workers) >= 2
+        assert service.terminate() in {0, -signal.SIGTERM}
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert gone
+    assert not alive
 
 
 def test_a_port_in_use_is_said_with_the_setting_to_change(stack: Stack) -> None:
