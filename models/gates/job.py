@@ -1,0 +1,174 @@
+"""The job `gate`: evaluation and serving check → verdict, report, registered version."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.manifests import TrainingSet, Verdict
+from feature_repo.contracts.places import MANIFEST, Namespace
+from feature_repo.contracts.publishing import read_json, tree_sha256
+from feature_repo.contracts.signatures import RANKING
+from models import registry, tracking
+from models.candidate_folder import CandidateFolder
+from models.dataset import TEST, find_training_set
+from models.errors import CandidateError
+from models.gates.decide import Evidence, Outcomes, TestScores, decide
+from models.gates.report import render
+from models.gates.settings import GateSettings, gate_settings
+from models.ranking.catalogue import CANDIDATE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from models.settings import Settings
+
+log = logging.getLogger(__name__)
+_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg"}
+
+
+def gate(
+    settings: Settings,
+    namespace_name: str,
+    training_set_id: str,
+    run_key: str,
+    gates: GateSettings | None = None,
+) -> dict[str, object]:
+    """Decide on the candidate, register it, log the report, and write `verdict.json` last."""
+    margins = gates or gate_settings()
+    namespace = Namespace(settings.state, namespace_name)
+    folder = CandidateFolder(namespace, run_key)
+    run = folder.run_of(CANDIDATE.name, training_set_id)
+    saved_model_sha256 = _check_saved_model(folder, run)
+    evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
+    check = _read(folder.serving_check, "python -m serving.model_server check")
+    _check_serving_record(folder.serving_check, check)
+    training_set = TrainingSet.read(find_training_set(namespace, training_set_id) / MANIFEST)
+    outcomes = decide(
+        _read_scores(folder.scores), _evidence(evaluation, check, run), margins, settings.seed, settings.ece_bins
+    )
+    name = model_name(namespace_name, RANKING.model)
+    client = tracking.connect(settings.mlflow_uri)
+    with tracking.reaching(settings.mlflow_uri):
+        tags = {
+            registry.DECISION: outcomes.decision.value,
+            registry.REASON: outcomes.reason,
+            tracking.SAVED_MODEL_SHA256: saved_model_sha256,
+            tracking.TRAINING_SET: training_set_id,
+            tracking.RUN_KEY: run_key,
+        }
+        version = registry.register(client, name, run["model_id"], run["run_id"], tags)
+        verdict = Verdict(
+            namespace=namespace_name,
+            model=RANKING.model,
+            version=version,
+            run_id=run["run_id"],
+            decision=outcomes.decision,
+            reason=outcomes.reason,
+            champion_version=evaluation["champion"]["version"],
+            gates=[each.as_record() for each in outcomes.gates],
+        )
+        report = _report(name, version, outcomes, evaluation, run, training_set, margins, check)
+        plots = {title: (folder.plots / file).read_text(encoding="utf-8") for title, file in _PLOTS.items()}
+        client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
+        client.log_text(run["run_id"], render(report, plots), "gates/report.html")
+        client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")
+        tracking.set_tags(
+            client, run["run_id"], {registry.DECISION: outcomes.decision.value, registry.REASON: outcomes.reason[:4900]}
+        )
+        registry.describe(client, name, version, outcomes.reason)
+    verdict.write(folder.verdict)
+    log.info("%s: %s", outcomes.decision, outcomes.reason)
+    return {
+        "decision": outcomes.decision.value,
+        "reason": outcomes.reason,
+        "version": version,
+        "run_id": run["run_id"],
+        "champion_version": verdict.champion_version,
+    }
+
+
+def _verdict_record(verdict: Verdict) -> dict[str, object]:
+    return {name: getattr(verdict, name) for name in verdict.__dataclass_fields__}
+
+
+def _check_saved_model(folder: CandidateFolder, run: Mapping[str, Any]) -> str:
+    """Return the SavedModel's checksum; CandidateError if it is no longer what training wrote."""
+    directory = folder.model(CANDIDATE.name) / "saved_model"
+    received = tree_sha256(directory)
+    if received != run["saved_model_sha256"]:
+        msg = (
+            f"{directory}: expected SHA-256 {run['saved_model_sha256']}, received {received}; it was changed after "
+            "training: train with another run key"
+        )
+        raise CandidateError(msg)
+    return received
+
+
+def _read(path: Path, command: str) -> dict[str, Any]:
+    if not path.is_file():
+        msg = f"{path}: expected what `{command}` writes, received no file; run it first"
+        raise CandidateError(msg)
+    return read_json(path)
+
+
+def _check_serving_record(path: Path, check: Mapping[str, Any]) -> None:
+    expected = {"requests", "rows", "max_abs_difference", "grpc", "rest"}
+    latencies = {"p50_ms", "p99_ms"}
+    absent = sorted(expected - check.keys())
+    if absent or not all(latencies <= check[protocol].keys() for protocol in ("grpc", "rest")):
+        msg = f"{path}: expected fields {sorted(expected)}, grpc and rest with {sorted(latencies)}, received {check}"
+        raise CandidateError(msg)
+
+
+def _read_scores(path: Path) -> TestScores:
+    if not path.is_file():
+        msg = f"{path}: expected what `python -m models evaluate` writes, received no file; run it first"
+        raise CandidateError(msg)
+    prefix = f"{TEST}."
+    with np.load(path) as stored:
+        scores = {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
+        return TestScores(labels=stored["labels"], users=stored["users"], scores=scores)
+
+
+def _evidence(evaluation: Mapping[str, Any], check: Mapping[str, Any], run: Mapping[str, Any]) -> Evidence:
+    champion = evaluation["champion"]
+    return Evidence(
+        model=CANDIDATE.name,
+        may_be_champion=CANDIDATE.may_be_champion,
+        champion_version=champion["version"],
+        incomparable=champion["incomparable"],
+        same_weights=bool(champion["weights_sha256"]) and champion["weights_sha256"] == run["weights_sha256"],
+        signature_differences=list(evaluation["signature_differences"]),
+        serving_check=check,
+    )
+
+
+def _report(
+    name: str,
+    version: str,
+    outcomes: Outcomes,
+    evaluation: Mapping[str, Any],
+    run: Mapping[str, Any],
+    training_set: TrainingSet,
+    margins: GateSettings,
+    check: Mapping[str, Any],
+) -> dict[str, Any]:
+    lineage = ("training_set_id", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")
+    return {
+        "model": name,
+        "version": version,
+        "decision": outcomes.decision.value,
+        "reason": outcomes.reason,
+        "gates": [each.as_record() for each in outcomes.gates],
+        **{key: evaluation[key] for key in ("metrics", "rows", "users", "positives", "champion")},
+        **{key: run[key] for key in ("run_id", "saved_model_sha256", "weights_sha256")},
+        "training_set": {field: getattr(training_set, field) for field in lineage},
+        "settings": margins.model_dump(mode="json"),
+        "serving_check": dict(check),
+    }

@@ -1,0 +1,61 @@
+"""The gates' report, for a person: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_NAMES = {
+    "candidate": "Candidate (DeepFM)",
+    "champion": "Champion",
+    "lr": "Logistic regression",
+    "means": "User mean + item mean",
+    "popularity": "Popularity",
+}
+_SPLITS = {"test": "Features as of the moment", "test_as_of_refresh": "Features as of the last refresh"}
+_METRICS = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "Log loss",
+    "ece": "ECE",
+    "observed_over_expected": "Observed / expected",
+}
+
+
+def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """Return the HTML of `report` (what `report.json` holds); `plots` are title → SVG."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        plots={title: _inline(svg) for title, svg in plots.items()},
+        names=_NAMES,
+        splits=_SPLITS,
+        metrics=_METRICS,
+    )
+
+
+def _figure(value: float | None) -> str:
+    """Return a number as people read it: four digits after the point, more where it is tiny."""
+    if value is None:
+        return "–"  # noqa: RUF001 - an en dash stands for "none" in the table
+    if value and abs(value) < 1e-3:  # noqa: PLR2004 - where four digits would show zeros
+        return f"{value:.2g}"
+    return f"{value:.4f}"
+
+
+def _inline(svg: str) -> str:
+    """Return the <svg> element alone: no XML declaration inside HTML."""
+    return svg[svg.index("<svg") :]
