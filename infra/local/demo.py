@@ -91,9 +91,8 @@ def announce(source: Path, namespace: str, described: Mapping[str, Any], say: Ca
     seconds = int(described["seconds"]) + _OTHER_SECONDS + _OTHER_SECONDS_PER_MILLION * events / 1e6
     size = int(described["disk_bytes"]) + _OTHER_BYTES
     say(f"Data: {source} ({described['layout']}): {events:,} events, namespace {namespace}")
-    say(
-        f"This will take about {max(1, round(seconds / 60))} minutes and {size / 1024**3:.1f} GB of disk in the state folder"
-    )
+    minutes, gigabytes = max(1, round(seconds / 60)), size / 1024**3
+    say(f"This will take about {minutes} minutes, and {gigabytes:.1f} GB of disk in the state folder")
 
 
 def demo(*, state: Path, data: str, namespace: str, cutoff: str, console: Console, say: Callable[[str], None]) -> int:

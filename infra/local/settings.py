@@ -106,7 +106,7 @@ class LocalSettings(BaseSettings):
     """`make up` refuses to start with less free disk."""
     min_free_memory_gb: Annotated[float, Field(ge=0)] = 4.0
     """`make up` refuses to start with less available memory; the demo's peak is below 6 GB."""
-    start_timeout_s: Annotated[float, Field(gt=0)] = 180.0
+    start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """How long a part may take until it is healthy, in seconds."""
 
     @property
@@ -177,7 +177,7 @@ KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 # What `make up` wants to find before it starts anything, and how long a part may take to become healthy.
 #KESTREL_MIN_FREE_DISK_GB=2
 #KESTREL_MIN_FREE_MEMORY_GB=4
-#KESTREL_START_TIMEOUT_S=180
+#KESTREL_START_TIMEOUT_S=300
 """
 
 
