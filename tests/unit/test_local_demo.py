@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from feature_repo.contracts.manifests import Decision, Verdict
+from feature_repo.contracts.signatures import RANKING, Scope
+from infra.local.airflow_api import TaskRun
+from infra.local.demo import announce, choose_cutoff, choose_namespace
+from infra.local.errors import SettingsError
+from infra.local.report import copyable_lines, ending, example_request, gates_table, measured_lines, metrics_table
+from infra.local.settings import read_settings
+from infra.local.watching import changes, elapsed, in_order
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def task(name: str, state: str, attempt: int = 1, seconds: int | None = 0) -> TaskRun:
+    start = None if seconds is None else START + timedelta(seconds=seconds)
+    return TaskRun(name, state, attempt, start, None)
+
+
+def rendered(renderable: object) -> str:
+    console = Console(width=120, record=True, file=None, quiet=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def verdict(decision: Decision, gates: list[dict[str, Any]] | None = None) -> Verdict:
+    return Verdict("ml-100k", "ranking", "7", "run", decision, "because of the figures.", "6", gates or [])
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, "0:00"), (59, "0:59"), (61, "1:01"), (3600, "60:00")])
+def test_elapsed_is_minutes_and_seconds(seconds: int, expected: str) -> None:
+    assert elapsed(START, START + timedelta(seconds=seconds), START) == expected
+    assert elapsed(START, None, START + timedelta(seconds=seconds)) == expected
+
+
+def test_nothing_has_elapsed_before_the_start() -> None:
+    assert not elapsed(None, None, START)
+
+
+def test_tasks_stand_in_the_order_of_their_start() -> None:
+    tasks = [task("later", "running", seconds=9), task("waiting", "none", seconds=None), task("first", "success")]
+    assert [each.task for each in in_order(tasks)] == ["first", "later", "waiting"]
+
+
+def test_plain_lines_tell_each_change_once() -> None:
+    before = {"a": task("a", "running"), "b": task("b", "running"), "c": task("c", "up_for_retry")}
+    after = [task("a", "success"), task("b", "running"), task("c", "running", attempt=2), task("d", "queued")]
+    lines = changes(before, after, "dag", START)
+    assert [line.split()[1:3] for line in lines] == [["a", "success"], ["c", "running"]]
+    assert "(attempt 2)" in lines[1]
+
+
+def test_namespace_is_the_given_one_or_the_data_sets() -> None:
+    assert choose_namespace("mine", {"namespace": "ml-1m"}) == "mine"
+    assert choose_namespace("", {"namespace": "ml-1m"}) == "ml-1m"
+    with pytest.raises(SettingsError, match="NAMESPACE: namespace 'No Good'"):
+        choose_namespace("No Good", {})
+
+
+def test_cutoff_is_a_date_or_nothing() -> None:
+    assert choose_cutoff("") is None
+    assert choose_cutoff("1998-04-23T00:00:00Z") == "1998-04-23"
+    with pytest.raises(SettingsError, match="CUTOFF: cutoff 'tomorrow'"):
+        choose_cutoff("tomorrow")
+
+
+def test_more_events_are_announced_with_more_time_and_disk() -> None:
+    said: list[str] = []
+    for events in (100_000, 32_000_000):
+        described = {"events": events, "layout": "x", "seconds": 60 + events // 10_000, "disk_bytes": 250 * events}
+        announce(Path("/data"), "ml", described, said.append)
+    assert "100,000 events, namespace ml" in said[0]
+    assert said[1].split()[4] == "4"
+    assert int(said[3].split()[4]) > 100
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (Decision.PROMOTE, "Version 7 was promoted: because"),
+        (Decision.TIE, "a tie keeps the champion: because"),
+        (Decision.REJECT, "Version 7 was rejected, which is a normal ending: because"),
+    ],
+)
+def test_ending_says_what_was_decided_and_what_serves(decision: Decision, words: str) -> None:
+    text = ending(verdict(decision), {"version": "6", "model": "ml-100k.ranking", "since": "noon"})
+    assert words in text
+    assert "Now version 6 serves (ml-100k.ranking, since noon)." in text
+
+
+def test_first_rejection_serves_nothing() -> None:
+    text = ending(verdict(Decision.REJECT), {"version": None, "model": "ml-100k.ranking", "since": None})
+    assert "Now nothing is served yet" in text
+
+
+def test_tables_show_figures_and_what_does_not_apply() -> None:
+    gates: list[dict[str, Any]] = [
+        {"name": "auc_over_means", "figure": 0.0123456, "threshold": 0.0, "verdict": "pass", "details": {}},
+        {"name": "auc_over_champion", "figure": None, "threshold": None, "verdict": "not applicable", "details": {}},
+    ]
+    text = rendered(gates_table(verdict(Decision.PROMOTE, gates)))
+    assert "0.0123" in text
+    assert "not applicable" in text
+    evaluation = {"rows": 10_000, "metrics": {"test": {"candidate": {"auc": 0.75, "gauc": 0.7, "log_loss": None}}}}
+    text = rendered(metrics_table(evaluation, "test", "now"))
+    assert "10,000 rows" in text
+    assert "0.7500" in text
+
+
+def test_example_is_a_small_request_for_one_user() -> None:
+    inputs = {column.name: [1] * 50 for column in RANKING.scoped(Scope.ITEM)}
+    inputs |= {column.name: [2] for column in RANKING.scoped(Scope.USER)}
+    golden = {"requests": [{"signature_name": "serving_default"}, {"signature_name": "one_user", "inputs": inputs}]}
+    example = example_request(golden)
+    assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.ITEM)} == {3}
+    assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.USER)} == {1}
+
+
+def test_copyable_lines_name_the_real_addresses(tmp_path: Path) -> None:
+    settings = read_settings(tmp_path, {"KESTREL_MODEL_SERVER_REST": "http://127.0.0.1:9501"})
+    lines = copyable_lines(settings, "ml-100k", "405", tmp_path / "a request.json")
+    assert any("http://127.0.0.1:9501/v1/models/ml-100k.ranking:predict" in line for line in lines)
+    assert f"'{tmp_path}/a request.json'" in lines[-1]
+    assert len(copyable_lines(settings, "ml-100k", "405", None)) == 1
+
+
+def test_measured_lines_have_the_figures() -> None:
+    bench = {"k": 10, "p50_ms": 4.5, "p99_ms": 9.0, "requests": 300, "ranked": 299}
+    text = "\n".join(measured_lines(125.0, 3 * 1024**3, bench))
+    for figure in ("2 min 5 s", "3.00 GB", "p50 4.5 ms", "p99 9.0 ms", "299 of them"):
+        assert figure in text
