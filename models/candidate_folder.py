@@ -82,8 +82,8 @@ class CandidateFolder:
         record = self.run(name)
         if record.get("training_set_id") != training_set_id:
             msg = (
-                f"run key {self.run_key}: its {name} was trained on {record.get('training_set_id')!r}, received training "
-                f"set {training_set_id!r}; a run key names one training run: use another"
+                f"run key {self.run_key}: its {name} was trained on {record.get('training_set_id')!r}, received "
+                f"training set {training_set_id!r}; a run key names one training run: use another"
             )
             raise CandidateError(msg)
         return record

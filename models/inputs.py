@@ -78,7 +78,7 @@ def from_arrow(array: pa.ChunkedArray, column: Column) -> NDArray[Any]:
         raise DatasetError(msg)
     rows = np.repeat(np.arange(lengths.size), lengths)
     positions = np.arange(rows.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    padded = np.full((lengths.size, column.length), column.missing, NUMPY_DTYPES[column.dtype])
+    padded: NDArray[Any] = np.full((lengths.size, column.length), column.missing, NUMPY_DTYPES[column.dtype])
     padded[rows, positions] = _flat(whole.flatten(), column)
     return padded
 

@@ -1,4 +1,4 @@
-"""How a SavedModel is laid out as an MLflow model: the directory itself as `saved_model/`, the very bytes that are served.
+"""How a SavedModel is laid out as an MLflow model: the directory itself, `saved_model/`, the bytes that are served.
 
 MLflow's own TensorFlow flavour would save the model once more. Beside it lie the loader (self-contained, so that
 `mlflow.pyfunc.load_model` works away from this repository), the input example and the requirements.

@@ -1,14 +1,15 @@
-"""The model plane's part of the registry: it registers versions and sets `candidate`; only the rollout moves the rest."""
+"""The model plane's part of the registry: it registers versions and sets `candidate`. The rollout moves the rest."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import mlflow
 from mlflow.exceptions import MlflowException
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import mlflow
 
 CANDIDATE_ALIAS = "candidate"
 DECISION, REASON = "kestrel.decision", "kestrel.reason"

@@ -1,7 +1,7 @@
 """How MLflow loads a SavedModel that takes raw columns: it travels with the logged model, and imports nothing of here.
 
-`mlflow.pyfunc.load_model("models:/<name>@champion").predict(frame)` takes a data frame with a column per input (lists for
-list columns) and returns the scores.
+`mlflow.pyfunc.load_model("models:/<name>@champion").predict(frame)` takes a data frame with a column per
+input (lists for list columns) and returns the scores.
 """
 
 from __future__ import annotations

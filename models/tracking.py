@@ -85,7 +85,7 @@ def runs_of(client: mlflow.MlflowClient, namespace: str, run_key: str, model: st
 
 
 def replace_run(
-    client: mlflow.MlflowClient, namespace: str, name: str, run_key: str, model: str, tags: Mapping[str, str]
+    client: mlflow.MlflowClient, namespace: str, *, name: str, run_key: str, model: str, tags: Mapping[str, str]
 ) -> Run:
     """Start a run; what an earlier, broken attempt with the same run key left is deleted first."""
     for earlier in runs_of(client, namespace, run_key, model):

@@ -43,7 +43,9 @@ def read_transforms(path: Path, signature: Signature, prior_mean: float) -> Tran
     numeric = record.get("numeric", {})
     for column in signature.input_columns:
         if column.encoding is Encoding.VOCABULARY and column.vocabulary not in vocabularies:
-            msg = f"{path}: column {column.name} needs vocabulary {column.vocabulary!r}, received {sorted(vocabularies)}"
+            msg = (
+                f"{path}: column {column.name} needs vocabulary {column.vocabulary!r}, received {sorted(vocabularies)}"
+            )
             raise DatasetError(msg)
         if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD} and column.name not in numeric:
             msg = f"{path}: column {column.name} needs its mean and std, received those of {sorted(numeric)}"

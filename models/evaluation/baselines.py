@@ -18,7 +18,8 @@ POPULARITY, MEANS = "popularity", "means"
 
 def popularity(features: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     """Return how many ratings the item had received."""
-    return np.maximum(features["item_rating_count"], 0).astype(np.float64)
+    counts: NDArray[np.float64] = np.maximum(features["item_rating_count"], 0).astype(np.float64)
+    return counts
 
 
 def means(features: Mapping[str, NDArray[Any]], prior: float) -> NDArray[np.float64]:

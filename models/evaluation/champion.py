@@ -37,7 +37,9 @@ class Champion:
     """Why not; empty where they can."""
 
 
-def score_champion(client: mlflow.MlflowClient, name: str, dataset: Dataset, splits: tuple[str, ...]) -> Champion | None:
+def score_champion(
+    client: mlflow.MlflowClient, name: str, dataset: Dataset, splits: tuple[str, ...]
+) -> Champion | None:
     """Return the champion of the registered model `name` with its scores of `splits`; None before the first one.
 
     It is loaded from its own SavedModel and fed by name those columns that it knows.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def golden_requests(
-    saved_model: SavedModel, split: Split, signature: Signature, rows: int, users: int, candidates: int, seed: int
+    saved_model: SavedModel, split: Split, signature: Signature, *, rows: int, users: int, candidates: int, seed: int
 ) -> dict[str, Any]:
     """Return `{"requests": [...]}`: one of `rows` rows, and `users` of one user with `candidates` candidates each.
 

@@ -55,10 +55,10 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         SavedModel(directory),
         dataset[TEST],
         RANKING,
-        settings.golden_rows,
-        settings.golden_users,
-        settings.golden_candidates,
-        settings.seed,
+        rows=settings.golden_rows,
+        users=settings.golden_users,
+        candidates=settings.golden_candidates,
+        seed=settings.seed,
     )
     table = {
         split: {name: _measure(dataset[split], values, name, settings.ece_bins) for name, values in by_model.items()}

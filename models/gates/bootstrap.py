@@ -72,8 +72,8 @@ def gauc_statistic(labels: NDArray[Any], scores: NDArray[Any], users: NDArray[An
 
 def log_loss_statistic(labels: NDArray[Any], probabilities: NDArray[Any], users: NDArray[Any]) -> Statistic:
     """Return the mean log loss of resamples."""
-    losses = np.bincount(users, weights=log_losses(labels, probabilities))
-    return _ratio(losses, np.bincount(users).astype(float))
+    losses = np.bincount(users, weights=log_losses(labels, probabilities)).astype(np.float64)
+    return _ratio(losses, np.bincount(users).astype(np.float64))
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Statistic:

@@ -14,6 +14,7 @@ from models.evaluation.job import CANDIDATE_ROW, CHAMPION_ROW
 from models.evaluation.metrics import auc, calibration, gauc, log_loss
 from models.gates.bootstrap import (
     Interval,
+    Statistic,
     auc_statistic,
     gauc_statistic,
     log_loss_statistic,
@@ -23,14 +24,14 @@ from models.gates.bootstrap import (
 from models.ranking.catalogue import BASELINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from models.gates.settings import GateSettings
 
 AUC, GAUC, LOG_LOSS = "auc", "gauc", "log_loss"
-_METRICS = {
+_METRICS: dict[str, tuple[Callable[..., Statistic], Callable[..., float]]] = {
     AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
     GAUC: (gauc_statistic, gauc),
     LOG_LOSS: (log_loss_statistic, lambda labels, scores, _: log_loss(labels, scores)),
@@ -162,9 +163,7 @@ def decide(test: TestScores, evidence: Evidence, settings: GateSettings, seed: i
     return _decision(gates, measured, evidence, settings)
 
 
-def _not_worse(
-    name: str, comparison: Comparison, limit: float, against: str, *, higher_is_better: bool = True
-) -> Gate:
+def _not_worse(name: str, comparison: Comparison, limit: float, against: str, *, higher_is_better: bool = True) -> Gate:
     """Return a gate that lets the candidate be worse by no more than `limit` (negative: it has to be better)."""
     if higher_is_better:
         passed, threshold = comparison.difference >= -limit, f">= {-limit + 0.0:+.4f}"
@@ -252,9 +251,7 @@ def _against_champion(measured: _Measured, evidence: Evidence, settings: GateSet
         ]
     other = f"champion version {evidence.champion_version}"
     return [
-        _not_worse(
-            name, measured.compare(metric, CHAMPION_ROW), limit, other, higher_is_better=metric != LOG_LOSS
-        )
+        _not_worse(name, measured.compare(metric, CHAMPION_ROW), limit, other, higher_is_better=metric != LOG_LOSS)
         for metric, (name, limit) in names.items()
     ]
 

@@ -73,7 +73,16 @@ def gate(
             champion_version=evaluation["champion"]["version"],
             gates=[each.as_record() for each in outcomes.gates],
         )
-        report = _report(name, version, outcomes, evaluation, run, training_set, margins, check)
+        report = _report(
+            name,
+            version,
+            outcomes,
+            evaluation=evaluation,
+            run=run,
+            training_set=training_set,
+            margins=margins,
+            check=check,
+        )
         plots = {title: (folder.plots / file).read_text(encoding="utf-8") for title, file in _PLOTS.items()}
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
         client.log_text(run["run_id"], render(report, plots), "gates/report.html")
@@ -153,6 +162,7 @@ def _report(
     name: str,
     version: str,
     outcomes: Outcomes,
+    *,
     evaluation: Mapping[str, Any],
     run: Mapping[str, Any],
     training_set: TrainingSet,

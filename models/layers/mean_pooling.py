@@ -15,7 +15,7 @@ class MeanPooling(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no t
     """Averages the embeddings of the terms that are there; zeros where there is none.
 
     Call arguments:
-        embeddings: float32 `[batch_size, length, embedding_size]`, or `[batch_size, embedding_size]` of a scalar column.
+        embeddings: float32 `[batch_size, length, embedding_size]`, or `[batch_size, embedding_size]`.
         indices: int32 `[batch_size, length]` or `[batch_size]`; 0 is padding.
 
     Returns:

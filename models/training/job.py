@@ -18,7 +18,6 @@ from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, describe, f
 from models.evaluation import metrics
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.export import export, weights_sha256
-from models.inputs import Columns
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted, fit
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.inputs import Columns
     from models.ranking.base import RankingConfig, RankingModel
     from models.settings import Settings
 
@@ -41,6 +41,7 @@ def train(
     training_set_id: str,
     model_name: str,
     run_key: str,
+    *,
     config: RankingConfig | None = None,
 ) -> dict[str, object]:
     """Train one model, unless this run key already has it; return the ids of run and SavedModel."""
@@ -70,7 +71,17 @@ def train(
             "seed": settings.seed,
             "fit_seconds": round(fitted.seconds, 2),
         }
-        run_id, model_id = _track(client, settings, namespace_name, dataset, model, fitted, place, scores, record)
+        run_id, model_id = _track(
+            client,
+            settings=settings,
+            namespace=namespace_name,
+            dataset=dataset,
+            model=model,
+            fitted=fitted,
+            place=place,
+            scores=scores,
+            record=record,
+        )
         record |= {"run_id": run_id, "model_id": model_id}
         write_json(place / "run.json", record)
     return _result(record)
@@ -100,6 +111,7 @@ def _plain(features: Columns, name: str, rows: int) -> list[Any]:
 
 def _track(
     client: Any,
+    *,
     settings: Settings,
     namespace: str,
     dataset: Dataset,
