@@ -25,16 +25,15 @@ def read_models_config(path: Path) -> Any:  # noqa: ANN401 - a message class mad
         CorruptRecordError: It is no configuration.
     """
     config = ModelServerConfig()
-    config.model_config_list.SetInParent()
     try:
-        text = path.read_text(encoding="utf-8")
+        text_format.Parse(path.read_text(encoding="utf-8"), config)
     except FileNotFoundError:
-        return config
-    try:
-        return text_format.Parse(text, config)
+        pass
     except text_format.ParseError as error:
         msg = f"{path}: expected a ModelServerConfig in protobuf text format: {error}; restore or remove the file"
         raise CorruptRecordError(msg) from error
+    config.model_config_list.SetInParent()
+    return config
 
 
 def write_models_config(path: Path, config: Any) -> None:  # noqa: ANN401 - a message class made at run time

@@ -98,13 +98,9 @@ class Registry:
 
         what = f"{registered.model} version {registered.version}"
         with self._errors(what):
-            downloaded = Path(
-                download_artifacts(
-                    artifact_uri=f"models:/{registered.model}/{registered.version}",
-                    dst_path=str(folder),
-                    tracking_uri=self._uri,
-                )
-            )
+            # A models:/ address would be looked up in the process-wide registry, which may be another one.
+            source = self._client.get_model_version_download_uri(registered.model, str(registered.version))
+            downloaded = Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri))
         path = downloaded / SAVED_MODEL
         if not path.is_dir():
             found = sorted(child.name for child in downloaded.iterdir())
