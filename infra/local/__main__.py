@@ -71,13 +71,16 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show every part; exit 1 if one that was asked for is not healthy."""
-    from infra.local.stack import stack_memory, stack_status  # noqa: PLC0415
+    from infra.local.stack import leftovers, stack_memory, stack_status  # noqa: PLC0415
     from infra.local.tables import print_status  # noqa: PLC0415
 
     def job() -> int:
         state = state_folder(os.environ)
         rows = stack_status(state, os.environ)
         print_status(rows, stack_memory(state))
+        left = leftovers(state)
+        if left:
+            _say(f"{left} processes have lost their supervisor: make up ends them and starts anew, make down ends them")
         return int(any(row.is_wanted and not row.is_healthy for row in rows) or not any(row.is_wanted for row in rows))
 
     _for_a_person(job)

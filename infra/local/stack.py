@@ -295,6 +295,12 @@ def stack_status(state: Path, environ: Mapping[str, str]) -> list[PartStatus]:
     return rows
 
 
+def leftovers(state: Path) -> int:
+    """Return how many processes of the stack have no supervisor any more."""
+    places = Places(state)
+    return 0 if Supervisor(places).pid is not None else len(stack_processes(state, recorded_groups(places.groups)))
+
+
 def stack_memory(state: Path) -> int:
     """Return the memory of all processes of the stack, jobs included, in bytes."""
     return sum(memory_of(process) for process in stack_processes(state))
