@@ -34,7 +34,8 @@ class Toolchain:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return what a process needs in its environment to find them, and this project's Python before any other."""
-        path = [str(Path(sys.executable).parent), str(self.java_home / "bin"), environ.get("PATH", os.defpath)]
+        own = [str(Path(sys.executable).parent), str(self.java_home / "bin")]
+        path = [*own, environ.get("PATH") or os.defpath, str(self.redis_server.parent)]
         return {
             "JAVA_HOME": str(self.java_home),
             "KESTREL_JAVA_HOME": str(self.java_home),
