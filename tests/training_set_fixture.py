@@ -1,0 +1,152 @@
+"""A small synthetic training set, exactly as `contracts.manifests.TrainingSet` has it, for tests of the model plane.
+
+What can be learned from it: users and items have a hidden level each; their means so far tell of it, noisily.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.features import LIKED_VALUE, RANKING_FEATURES
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.places import MANIFEST
+from feature_repo.contracts.publishing import file_sha256, write_json
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.places import Namespace
+
+USERS, ITEMS = 120, 60
+GENRES = ("Action", "Comedy", "Drama", "Film-Noir", "Sci-Fi")
+OCCUPATIONS = ("artist", "engineer", "writer")
+_ARROW = {Dtype.STRING: pa.string(), Dtype.INT64: pa.int64(), Dtype.FLOAT32: pa.float32()}
+_START_US = 880_000_000_000_000
+_TRAIN, _VALID = 0.7, 0.15
+
+
+def write_training_set(
+    namespace: Namespace, training_set_id: str = "toy", *, rows: int = 3000, seed: int = 7, shuffle_labels: bool = False
+) -> TrainingSet:
+    """Write a training set and return its manifest. Test rows hold items that no train row has."""
+    random = np.random.default_rng(seed)
+    table = _table(random, rows, shuffle_labels=shuffle_labels)
+    train_end, valid_end = int(rows * _TRAIN), int(rows * (_TRAIN + _VALID))
+    splits = {
+        "train": table.slice(0, train_end),
+        "valid": table.slice(train_end, valid_end - train_end),
+        "test": table.slice(valid_end),
+        "test_as_of_refresh": _stale(table.slice(valid_end), random),
+    }
+    directory = namespace.training_sets / training_set_id
+    directory.mkdir(parents=True)
+    for name, split in splits.items():
+        pq.write_table(split, directory / f"{name}.parquet")
+    write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"]))
+    times = table["event_time"].to_pylist()
+    record = TrainingSet(
+        training_set_id=training_set_id,
+        namespace=namespace.name,
+        cutoff="1998-04-23T00:00:00Z",
+        train_end=times[train_end].isoformat(),
+        valid_end=times[valid_end].isoformat(),
+        label_min_value=LIKED_VALUE,
+        prior_mean=float(np.mean(splits["train"]["value"].to_numpy())),
+        refresh_hours=24,
+        feature_service=RANKING_FEATURES.name,
+        feature_service_hash=RANKING_FEATURES.hash,
+        views=RANKING_FEATURES.views,
+        feature_hashes=RANKING_FEATURES.feature_hashes,
+        rows={name: len(split) for name, split in splits.items()},
+        checksums={name: file_sha256(directory / name) for name in (*TRAINING_FILES, TRANSFORMS_FILE)},
+        sources={"events": "0" * 64},
+        item_embeddings="embeddings/item2vec/none.parquet",
+        item_embeddings_sha256="0" * 64,
+    )
+    record.write(directory / MANIFEST)
+    return record
+
+
+def rewrite_manifest(namespace: Namespace, record: TrainingSet, **changes: Any) -> None:
+    """Write the manifest anew with some fields changed."""
+    replace(record, **changes).write(namespace.training_sets / record.training_set_id / MANIFEST)
+
+
+def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> pa.Table:
+    users = random.integers(0, USERS, rows)
+    items = random.integers(0, ITEMS, rows)
+    late = np.arange(rows) > rows * 0.9
+    items = np.where(late & (random.random(rows) < 0.1), ITEMS + random.integers(0, 5, rows), items)
+    user_level, item_level = random.normal(0, 0.7, USERS), random.normal(0, 0.7, ITEMS + 5)
+    liking = user_level[users] + item_level[items] + random.normal(0, 0.6, rows)
+    values = np.clip(np.round(3.5 + liking), 1, 5).astype(np.float32)
+    if shuffle_labels:
+        values = random.permutation(values)
+    user_count, item_count = random.integers(0, 40, rows), random.integers(0, 200, rows)
+    means = {
+        "user": np.clip(3.5 + user_level[users] + random.normal(0, 0.1, rows), 1, 5),
+        "item": np.clip(3.5 + item_level[items] + random.normal(0, 0.1, rows), 1, 5),
+    }
+    columns: dict[str, pa.Array] = {
+        "example_id": pa.array([f"{row:06d}" for row in range(rows)]),
+        "user_id": pa.array([f"u{user}" for user in users]),
+        "item_id": pa.array([f"i{item}" for item in items]),
+        "event_time": pa.array(_START_US + np.arange(rows) * 60_000_000, pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "value": pa.array(values),
+        "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
+    }
+    drawn: dict[str, Any] = {
+        "user_last_items": [[f"i{i}" for i in random.integers(0, ITEMS, min(n, 10))] for n in user_count],
+        "user_last_values": [list(random.integers(1, 6, min(n, 10)).astype(float)) for n in user_count],
+        "user_rating_count": [int(n) if n else None for n in user_count],
+        "user_rating_mean": [m if n else None for n, m in zip(user_count, means["user"], strict=True)],
+        "user_rating_std": [s if n else None for n, s in zip(user_count, random.random(rows), strict=True)],
+        "user_release_year_mean": random.integers(1950, 1998, rows).astype(float),
+        "user_release_year_std": random.random(rows) * 10,
+        "user_top_genres": [list(random.permutation(GENRES)[: n % 6]) if n else None for n in user_count],
+        "user_age": random.integers(18, 70, rows).astype(float),
+        "user_gender": random.choice(["F", "M"], rows),
+        "user_occupation": random.choice(OCCUPATIONS, rows),
+        "item_rating_count": item_count,
+        "item_rating_mean": [m if n else None for n, m in zip(item_count, means["item"], strict=True)],
+        "item_rating_std": random.random(rows),
+        "item_release_year": [None if item % 13 == 0 else 1950.0 + item for item in items],
+        "item_genres": [list(GENRES[item % 4 : item % 4 + 1 + item % 2]) for item in items],
+    }
+    return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in RANKING_FEATURES.columns})
+
+
+def _array(values: Any, column: Column) -> pa.Array:
+    kind = _ARROW[column.dtype]
+    if not column.length:
+        return pa.array([None if v is None else v for v in values], kind)
+    padded = [None if v is None else [*v, *[column.missing] * (column.length - len(v))] for v in values]
+    return pa.array(padded, pa.list_(kind))
+
+
+def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
+    """Return the test rows as the online store would have had them: some users were not there yet."""
+    unknown = pa.array(random.random(len(test)) < 0.3)
+    for column in RANKING_FEATURES.groups[0].features:
+        position = test.schema.get_field_index(column.name)
+        blank = pa.nulls(len(test), test.schema.field(column.name).type)
+        kept = test[column.name].combine_chunks()
+        indices = pa.array(np.where(unknown.to_numpy(zero_copy_only=False), len(test), np.arange(len(test))))
+        test = test.set_column(position, column.name, pa.concat_arrays([kept, blank]).take(indices))
+    return test
+
+
+def _transforms(train: pa.Table) -> dict[str, Any]:
+    terms = {"item": train["item_id"].to_pylist(), "genre": list(GENRES), "user_gender": ["F", "M"]}
+    terms["user_occupation"] = list(OCCUPATIONS)
+    numeric = {}
+    for column in RANKING_FEATURES.columns:
+        if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}:
+            values = np.array([v for v in train[column.name].to_pylist() if v is not None and v != column.missing], float)
+            scaled = np.log1p(values) if column.encoding is Encoding.LOG_STANDARD else values
+            numeric[column.name] = {"mean": float(scaled.mean()), "std": float(scaled.std())}
+    return {"vocabularies": {name: sorted(set(of)) for name, of in terms.items()}, "numeric": numeric}
