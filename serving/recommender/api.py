@@ -27,14 +27,15 @@ from serving.recommender.problems import (
     unknown_item,
 )
 from serving.recommender.readiness import look_at_parts, nothing_to_recommend
-from serving.recommender.settings import Settings, load_settings
 from serving.recommender.user_features import connect
 from serving.recommender.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from redis.asyncio import Redis
+
+    from serving.recommender.settings import Settings
 
 _ABOUT = """
 Recommends items to users, and items like an item.
@@ -79,11 +80,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[Running]:
+async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIterator[Running]:
     redis = connect(settings.redis_url.get_secret_value(), settings.recommender_ready_ms / 1000)
     predictor = AsyncPredictClient(settings.model_server_grpc, timeout_s=settings.recommender_ranking_ms / 1000)
     engine = Engine(settings, redis, predictor)
-    watcher = Watcher(settings, engine)
+    watcher = Watcher(settings, engine, on_swap)
     await watcher.look()
     following = asyncio.create_task(watcher.run())
     try:
@@ -96,23 +97,28 @@ async def _running(settings: Settings) -> AsyncIterator[Running]:
         await redis.aclose()
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the service; its connections are made when it starts, and closed when it stops."""
-    chosen = load_settings() if settings is None else settings
+def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -> FastAPI:
+    """Return the service; its connections are made when it starts, and closed when it stops.
+
+    Args:
+        settings: All of them.
+        on_swap: Called whenever another snapshot or release has come into force.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(chosen) as running:
+        async with _running(settings, on_swap) as running:
             app.state.running = running
             yield
 
     app: FastAPI = FastAPIOffline(
         title="Kestrel recommender",
         version="1",
-        summary=f"Recommendations from {chosen.namespace}",
+        summary=f"Recommendations from {settings.namespace}",
         description=_ABOUT,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_parameters={"tryItOutEnabled": True},
     )
     add_handlers(app)

@@ -6,7 +6,6 @@ Whatever cannot be loaded leaves what is in force where it is, and is shown by t
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from serving.recommender.release import RankingPlan, plan_ranking
 from serving.recommender.snapshot import Snapshot, load_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from serving.recommender.settings import Settings
@@ -65,9 +65,16 @@ class Pointer:
 
 
 class Watcher:
-    """Keeps `online` up to date. Requests take the reference once, at their start."""
+    """Keeps `online` up to date. Requests take the reference once, at their start.
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    Args:
+        settings: Where the pointers lie, and how often they are looked at.
+        engine: What warms up before a swap.
+        on_swap: Called after each swap.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, on_swap: Callable[[], None]) -> None:
+        self._on_swap = on_swap
         self._settings = settings
         self._engine = engine
         self._place = Namespace(settings.state, settings.namespace)
@@ -112,9 +119,7 @@ class Watcher:
             except RankingError as error:
                 _log.warning("warm-up: %s", error)
         self.online = online
-        # A catalogue is many objects that stay: out of the collector's sight, its pauses (40 ms) are gone.
-        gc.collect()
-        gc.freeze()
+        self._on_swap()
         manifest = online.snapshot.manifest
         ranks = f"version {ranking.version}" if isinstance(ranking, RankingPlan) else f"nothing ({ranking.reason})"
         _log.info("answering from the snapshot of %s with %d items; ranks: %s", manifest.cutoff, manifest.items, ranks)

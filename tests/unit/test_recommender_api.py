@@ -130,7 +130,9 @@ def test_ids_that_are_too_long_or_hold_control_characters_are_refused(
     assert get(client, f"/{path}/{user}", 422)["object"] in {"user", "item"}
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/recommend", "/recommend/", "/recommend/a/b", "/recommend/a%2Fb"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/recommend", "/recommend/", "/recommend/a/b", "/recommend/a%2Fb", "/recommend/a/"]
+)
 def test_other_paths_have_the_same_error_body(client: httpx.Client, path: str) -> None:
     assert get(client, path, 404)["object"] == "path"
 
