@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from infra.local.errors import LocalError
+from infra.local.errors import LocalError, ServerFaultError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ENDED = frozenset({"success", "failed"})
 _TIMEOUT_S = 30.0
 _TRIES = 5
+_FAULT_PAUSE_S = 0.5
+"""SQLite lets one process write at a time; a read that came in between succeeds a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,13 @@ class Airflow:
             if response.status_code == HTTPStatus.UNAUTHORIZED and attempt == 0:
                 del self._client.headers["Authorization"]
                 continue
+            if response.is_server_error and method == "GET" and attempt < _TRIES - 1:
+                time.sleep(_FAULT_PAUSE_S)
+                continue
             break
         if response.is_error:
-            msg = f"Airflow: {method} {path}: HTTP {response.status_code}: {response.text[:500]}"
-            raise LocalError(msg)
+            msg = f"Airflow: {method} {path}: HTTP {response.status_code}: {response.text[:500]}; see make logs"
+            raise (ServerFaultError if response.is_server_error else LocalError)(msg)
         body: dict[str, Any] = response.json() if response.content else {}
         return body
 
@@ -137,11 +142,20 @@ class Airflow:
         return _dag_run(self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}"))
 
     def run_caused_by(self, dag: str, cause: DagRun) -> DagRun | None:
-        """Return the latest run of `dag` that an asset event of the run `cause` has started, if there is one yet."""
+        """Return the latest run of `dag` that an asset event of the run `cause` has started, if there is one yet.
+
+        Airflow 3.3 answers HTTP 500 about the events of a run that waits for its start: `created_dagruns.start_date` may
+        not be null in its answer. Such a run is not found until it starts.
+        """
         listed = self._call("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-id", "limit": 20})
         for record in listed["dag_runs"]:
+            if record["start_date"] is None:
+                continue
             path = f"/api/v2/dags/{dag}/dagRuns/{record['dag_run_id']}/upstreamAssetEvents"
-            events = self._call("GET", path)["asset_events"]
+            try:
+                events = self._call("GET", path)["asset_events"]
+            except ServerFaultError:
+                continue
             if any((event["source_dag_id"], event["source_run_id"]) == (cause.dag, cause.run_id) for event in events):
                 return _dag_run(record)
         return None

@@ -4,6 +4,7 @@ LocalError                terminal: one sentence, with the setting to change
 ├── SettingsError         settings.env or the environment says something that cannot be
 ├── PreflightError        a port, the disk, the memory or a tool is missing, found before anything starts
 ├── PartFailedError       a part of the stack did not become healthy
+├── ServerFaultError      Airflow answers with a fault of its own (HTTP 5xx)
 └── RunFailedError        a DAG run of the demo failed
 """
 
@@ -26,6 +27,10 @@ class PreflightError(LocalError):
 
 class PartFailedError(LocalError):
     """A part ended, or was not healthy in time."""
+
+
+class ServerFaultError(LocalError):
+    """Airflow's API failed by itself, again and again."""
 
 
 class RunFailedError(LocalError):
