@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infra.local.places import Places
     from infra.local.toolchain import Toolchain
 
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 NO_MODELS = "model_config_list {\n}\n"
 """What the model server is configured with before the first promotion."""
 
@@ -112,8 +113,9 @@ def common_environment(
 ) -> dict[str, str]:
     """Return what every process of the stack gets: the settings, the tools, and the marker that it is found by.
 
-    The namespace is left out: jobs are told theirs by argument, and only the recommender reads the setting. A demo on
-    another data set so restarts the recommender and nothing else.
+    The caller's own PATH is left out, or a call from another terminal would restart everything. So is the namespace:
+    jobs are told theirs by argument, and only the recommender reads the setting. A demo on another data set so restarts
+    the recommender and nothing else.
     """
     settings = {name: value for name, value in stated.items() if name != f"{PREFIX}NAMESPACE"}
     loopback = "127.0.0.1,localhost,::1"
@@ -121,7 +123,7 @@ def common_environment(
     return (
         settings
         | {f"{PREFIX}STATE": str(places.state)}
-        | toolchain.environment(environ)
+        | toolchain.environment({"PATH": SYSTEM_PATH})
         | marker_environment(places.state)
         | {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
         | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}

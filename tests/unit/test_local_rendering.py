@@ -91,6 +91,12 @@ def test_only_the_recommender_is_told_the_namespace(tmp_path: Path) -> None:
     assert {name for name, each in parts.items() if "KESTREL_NAMESPACE" in each.environment} == {"recommender"}
 
 
+def test_call_from_another_terminal_changes_nothing(tmp_path: Path) -> None:
+    here, there = {"PATH": "/bin", "TERM": "dumb"}, {"PATH": "/opt/tool/bin:/bin", "VIRTUAL_ENV": "/elsewhere"}
+    first, second = (common_environment(Places(tmp_path), {}, TOOLCHAIN, environ) for environ in (here, there))
+    assert first == second
+
+
 def test_airflow_keys_are_made_once(tmp_path: Path) -> None:
     first = local_parts(Places(tmp_path), settings_of(tmp_path), TOOLCHAIN)["airflow-scheduler"].environment
     again = local_parts(Places(tmp_path), settings_of(tmp_path), TOOLCHAIN)["airflow-scheduler"].environment
