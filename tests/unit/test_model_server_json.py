@@ -1,0 +1,177 @@
+"""JSON of the REST side: the fast way and the thorough way agree, and nothing crashes either."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.model_server import json_tensors, json_text
+from serving.model_server.errors import ServingError
+
+FLOAT, STRING, INT64 = 1, 7, 9
+SIGNATURE = {"x": SimpleNamespace(dtype=FLOAT), "s": SimpleNamespace(dtype=STRING), "n": SimpleNamespace(dtype=INT64)}
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["x", "instances", "inputs"])
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["x", "s", "n", "b64"]) | st.text(), inner)
+)
+rows = st.fixed_dictionaries({"x": values, "s": values, "n": values})
+regular_rows = st.fixed_dictionaries(
+    {
+        "x": st.floats(width=32, allow_infinity=False, allow_nan=False),
+        "s": st.text(),
+        "n": st.integers(-(2**63), 2**63 - 1),
+    }
+)
+bodies = st.fixed_dictionaries(
+    {},
+    optional={"instances": st.lists(rows | regular_rows) | values, "inputs": rows | values, "signature_name": values},
+)
+
+
+def inputs_of(raw: bytes, signature: dict[str, Any]) -> Any:
+    try:
+        return json_tensors.request_inputs(json_text.parse(raw), signature)
+    except ServingError as error:
+        return error
+
+
+def same(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
+    return (
+        one[0] == other[0]
+        and one[1].keys() == other[1].keys()
+        and all(
+            array.dtype == other[1][name].dtype
+            and array.shape == other[1][name].shape
+            and array.tobytes() == other[1][name].tobytes()
+            if array.dtype != object
+            else array.tolist() == other[1][name].tolist()
+            for name, array in one[1].items()
+        )
+    )
+
+
+@given(bodies)
+def test_fast_and_thorough_conversion_agree(body: Any) -> None:
+    raw = json.dumps(body).encode()
+    quick = json_text.parse_quickly(raw)
+    fast = json_tensors.regular_inputs(quick, SIGNATURE) if quick is not None else None
+    thorough = inputs_of(raw, SIGNATURE)
+    if fast is not None:
+        assert not isinstance(thorough, ServingError), thorough
+        assert same(fast, thorough)
+
+
+@given(st.lists(regular_rows, min_size=1))
+def test_well_formed_rows_take_the_fast_way(instances: Any) -> None:
+    quick = json_text.parse_quickly(json.dumps({"instances": instances}).encode())
+    assert quick is not None
+    assert json_tensors.regular_inputs(quick, SIGNATURE) is not None
+
+
+@given(st.binary() | st.text().map(str.encode) | bodies.map(lambda body: json.dumps(body).encode()[:-1]))
+def test_any_body_is_an_answer_or_an_error_in_words(raw: bytes) -> None:
+    found = inputs_of(raw, SIGNATURE)
+    if isinstance(found, ServingError):
+        assert found.http_status == 400
+        assert json.loads(
+            json_tensors.error_body(found.message).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            strict=False,
+        ).keys() == {"error"}
+
+
+@given(st.dictionaries(st.text(), values))
+def test_the_thorough_parser_reads_what_the_standard_library_reads(value: Any) -> None:
+    raw = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    read, expected = (
+        json_text.parse(raw),
+        json.loads(raw, parse_int=lambda text: int(text) if -(2**63) <= int(text) < 2**64 else float(text)),
+    )
+    assert json.dumps(read) == json.dumps(expected)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_double_is_written_so_that_it_reads_back(value: float) -> None:
+    assert float(json_text.double_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1000.0, "1000.0"),
+        (1e21, "1e21"),
+        (1e20, "100000000000000000000.0"),
+        (1.5e-7, "1.5e-7"),
+        (0.00001, "0.00001"),
+        (-0.0, "-0.0"),
+    ],
+)
+def test_doubles_look_as_rapidjson_writes_them(value: float, text: str) -> None:
+    assert json_text.double_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The document is empty"),
+        (b'{"a":1', "Missing a comma or '}' after an object member. at offset: 6"),
+        (b'{"a":[1,]}', "Invalid value. at offset: 8"),
+        (b"{a:1}", "Missing a name for object member. at offset: 1"),
+        (b'{"a" 1}', "Missing a colon after a name of object member. at offset: 5"),
+        (b'{"a":1e400}', "Number too big to be stored in double. at offset: 5"),
+        (b'{"a":"\\ud800"}', "The surrogate pair in string is invalid. at offset: 6"),
+        (b"[" * 100_000, "Nested deeper than"),
+    ],
+)
+def test_errors_name_the_offset(body: bytes, message: str) -> None:
+    with pytest.raises(ServingError) as caught:
+        json_text.parse(body)
+    assert message in caught.value.message
+
+
+def test_the_first_of_equal_keys_counts_and_the_rest_of_the_body_is_ignored() -> None:
+    assert json_text.parse(b'{"a": 1, "a": 2} {"a": 3}') == {"a": 1}
+    assert json_text.parse_quickly(b'{"a": 1, "a": 2}') == {"a": 1}
+
+
+def test_rows_and_columns_are_written_as_the_real_server_writes_them() -> None:
+    scores = {"score": np.array([0.1, 2.0, 1 / 3], dtype=np.float32)}
+    assert (
+        json_tensors.response_body(scores, json_tensors.ROW) == '{\n    "predictions": [0.1, 2.0, 0.333333343\n    ]\n}'
+    )
+    assert (
+        json_tensors.response_body(scores, json_tensors.COLUMNAR)
+        == '{\n    "outputs": [\n        0.1,\n        2.0,\n        0.333333343\n    ]\n}'
+    )
+    two = {"a": np.array([1], dtype=np.int64), "b_bytes": np.array([b"\x01"], dtype=object)}
+    assert json.loads(json_tensors.response_body(two, json_tensors.ROW)) == {
+        "predictions": [{"a": 1, "b_bytes": {"b64": "AQ=="}}]
+    }
+
+
+@given(st.lists(st.floats(width=32)))
+def test_every_float_reads_back_the_same(numbers: list[float]) -> None:
+    array = np.array(numbers, dtype=np.float32)
+    for text, value in zip(json_tensors.float_texts(array), array.tolist(), strict=True):
+        read = np.float32(json.loads(text))
+        assert read == value or (math.isnan(read) and math.isnan(value))
+
+
+def test_outputs_of_unequal_batch_size_are_refused_by_row() -> None:
+    outputs = {"a": np.zeros(2, dtype=np.float32), "b": np.zeros(3, dtype=np.float32)}
+    with pytest.raises(ServingError, match="inconsistent batch size: 3 expecting: 2"):
+        json_tensors.response_body(outputs, json_tensors.ROW)
