@@ -144,8 +144,8 @@ class Airflow:
     def run_caused_by(self, dag: str, cause: DagRun) -> DagRun | None:
         """Return the latest run of `dag` that an asset event of the run `cause` has started, if there is one yet.
 
-        Airflow 3.3 answers HTTP 500 about the events of a run that waits for its start (`created_dagruns.start_date` may
-        not be null in its answer): such a run is not found until it starts.
+        Airflow 3.3 answers HTTP 500 about the events of a run that waits for its start (`created_dagruns.start_date`
+        may not be null in its answer): such a run is not found until it starts.
         """
         listed = self._call("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-id", "limit": 20})
         for record in listed["dag_runs"]:

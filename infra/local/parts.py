@@ -101,6 +101,7 @@ def airflow_environment(places: Places, settings: LocalSettings) -> dict[str, st
         "DATABASE__SQL_ALCHEMY_CONN": airflow_database(places),
         "LOGGING__BASE_LOG_FOLDER": str(places.airflow / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
