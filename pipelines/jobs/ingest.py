@@ -34,7 +34,8 @@ def run(
 ) -> Mapping[str, object]:
     """Ingest the source at `path`. Items, users and refusals are those of the whole source, whatever the cutoff.
 
-    Partitions of days from the cutoff on belong to later intervals and stay as they are.
+    With a cutoff, partitions of days from it on belong to later intervals and stay as they are; without one, the source
+    is all there is, and the lake holds nothing else afterwards.
 
     Raises:
         SourceError: the source as a whole cannot be read, or holds no event before the cutoff.
@@ -57,15 +58,17 @@ def run(
             quarantine = pa.concat_tables([items.refused, refused_users, refused_events])
             small = ((QUARANTINE, quarantine), (ITEMS, items.accepted), (USERS, _with_unknown(users, events.users())))
             changed = [name for dataset, rows in small for name in _write_small(place, dataset, rows)]
-            return _write_events(place, events, end, changed) | {
+            return _write_events(place, events, end, changed, keeps_later=cutoff is not None) | {
                 "items": items.accepted.num_rows,
                 "users": small[2][1].num_rows,
                 "quarantined": quarantine.num_rows,
             }
 
 
-def _write_events(place: Namespace, events: CheckedEvents, cutoff: datetime, changed: list[str]) -> dict[str, object]:
-    with stored_dataset(place, EVENTS).rewriting(lambda name: is_before(name, cutoff)) as writer:
+def _write_events(
+    place: Namespace, events: CheckedEvents, cutoff: datetime, changed: list[str], *, keeps_later: bool
+) -> dict[str, object]:
+    with stored_dataset(place, EVENTS).rewriting(lambda name: not keeps_later or is_before(name, cutoff)) as writer:
         for day, rows in by_day(events.before(cutoff), EVENT_TIME.name):
             writer.add(partition_name(day), rows)
     written = {name: partition for name, partition in writer.partitions.items() if is_before(name, cutoff)}

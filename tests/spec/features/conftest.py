@@ -1,0 +1,67 @@
+"""One Spark session for all feature specifications, and the way from Python rows through the real transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from feature_repo.contracts.datasets import EVENTS, ITEMS, USERS
+from feature_repo.contracts.features import FeatureGroup
+from pipelines.features.tables import feature_dataset
+from pipelines.io.arrow import conform
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+BASE = datetime(1998, 1, 1, tzinfo=UTC)
+CUTOFF = BASE + timedelta(days=2)
+Rows = list[dict[str, Any]]
+Compute = Callable[..., pa.Table]
+
+
+@pytest.fixture(scope="package")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    from pipelines.io.spark import spark_session  # noqa: PLC0415 - Spark is heavy; only these tests need it
+
+    state: Path = tmp_path_factory.mktemp("state")
+    settings = Settings(state=state, spark_master="local[2]", spark_driver_memory="1g")
+    with spark_session(settings, "specifications") as session:
+        yield session
+
+
+@pytest.fixture
+def compute_group(spark: SparkSession) -> Compute:
+    """Run a group's real transform on rows and return what would be stored."""
+    from pipelines.features.groups import Inputs, compute  # noqa: PLC0415 - see above
+    from pipelines.io.spark import spark_schema  # noqa: PLC0415 - see above
+
+    def run(group: FeatureGroup, events: Rows, items: Rows, users: Rows = (), cutoff: datetime = CUTOFF) -> pa.Table:  # type: ignore[assignment] - no users is the common case
+        frames = (
+            spark.createDataFrame(
+                [tuple(row[name] for name in dataset.column_names) for row in rows], spark_schema(dataset)
+            )
+            for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users))
+        )
+        rows = compute(group, Inputs(*frames, cutoff=cutoff)).toArrow()
+        return conform(rows, feature_dataset(group))
+
+    return run
+
+
+def event(user: str, item: str, value: float, second: float) -> dict[str, Any]:
+    """Return a rating `second` seconds after BASE."""
+    time = BASE + timedelta(seconds=second)
+    return {"user_id": user, "item_id": item, "event_type": "rating", "value": value, "event_time": time}
+
+
+def item(item_id: str, year: int | None = None, genres: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return an item."""
+    return {"item_id": item_id, "title": item_id, "release_year": year, "genres": list(genres)}

@@ -1,0 +1,237 @@
+"""What every feature is, drawn as tables: events and items above, the rows that the real Spark transforms give below.
+
+Times are seconds after the base; a row holds what was known after all events of its second. Lists are parted by
+commas and padded as the contract declares; `-` is nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.features import (
+    FEATURE_GROUPS,
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+    FeatureGroup,
+)
+from tests.ascii_tables import parse_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.spark
+
+BASE = datetime(1998, 1, 1, tzinfo=UTC)
+
+ITEMS = """
+| item | year | genres                     |
+| up   | 2009 | Animation,Drama            |
+| heat | 1995 | Action,Crime,Thriller,Noir |
+| jaws | 1975 | Action,Thriller            |
+| roma | -    | Drama                      |
+| blank| -    | -                          |
+"""
+
+EVENTS = """
+| user | item  | value | time  |
+| ann  | up    | 4     | 0     |
+| ann  | jaws  | 2     | 10    |
+| ann  | heat  | 5     | 10    |
+| ann  | roma  | 4.5   | 20    |
+| ann  | up    | 1     | 30    |
+| bob  | jaws  | 3     | 10    |
+| bob  | blank | 5     | 86400 |
+| cem  | roma  | 0.5   | 10    |
+| dan  | up    | 5     | 172800|
+"""
+
+USERS = """
+| user | age | gender | occupation |
+| ann  | 24  | F      | writer     |
+| bob  | -   | -      | -          |
+"""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A group's rows for the events, items and users above."""
+
+    group: FeatureGroup
+    rows: str
+
+
+SPECIFICATIONS = (
+    Specification(
+        USER_ACTIVITY,
+        # Ties of one second stand by item id. Dan's event lies at the cutoff: nobody knows of him.
+        """
+        | user_id | time  | user_last_items      | user_last_values | user_rating_count |
+        | ann     | 0     | up                   | 4                | 1                 |
+        | ann     | 10    | heat,jaws,up         | 5,2,4            | 3                 |
+        | ann     | 20    | roma,heat,jaws,up    | 4.5,5,2,4        | 4                 |
+        | ann     | 30    | up,roma,heat,jaws,up | 1,4.5,5,2,4      | 5                 |
+        | bob     | 10    | jaws                 | 3                | 1                 |
+        | bob     | 86400 | blank,jaws           | 5,3              | 2                 |
+        | cem     | 10    | roma                 | 0.5              | 1                 |
+        """,
+    ),
+    Specification(
+        USER_ACTIVITY,
+        # Means and spreads of all events so far; years only where known, -1 where none is.
+        """
+        | user_id | time  | user_rating_mean | user_rating_std | user_release_year_mean | user_release_year_std |
+        | ann     | 0     | 4                | 0               | 2009                   | 0                     |
+        | ann     | 10    | 3.6666667        | 1.2472191       | 1993                   | 13.9522996            |
+        | ann     | 20    | 3.875            | 1.1388042       | 1993                   | 13.9522996            |
+        | ann     | 30    | 3.3              | 1.5362291       | 1997                   | 13.9283883            |
+        | bob     | 10    | 3                | 0               | 1975                   | 0                     |
+        | bob     | 86400 | 4                | 1               | 1975                   | 0                     |
+        | cem     | 10    | 0.5              | 0               | -1                     | -1                    |
+        """,
+    ),
+    Specification(
+        USER_ACTIVITY,
+        # Liked means at least 4 stars; most often first, ties by name; only five of them.
+        """
+        | user_id | time  | user_top_genres                       |
+        | ann     | 0     | Animation,Drama                       |
+        | ann     | 10    | Action,Animation,Crime,Drama,Noir     |
+        | ann     | 20    | Drama,Action,Animation,Crime,Noir     |
+        | ann     | 30    | Drama,Action,Animation,Crime,Noir     |
+        | bob     | 10    | -                                     |
+        | bob     | 86400 | -                                     |
+        | cem     | 10    | -                                     |
+        """,
+    ),
+    Specification(
+        ITEM_ACTIVITY,
+        """
+        | item_id | time  | item_rating_count | item_rating_mean | item_rating_std |
+        | up      | 0     | 1                 | 4                | 0               |
+        | up      | 30    | 2                 | 2.5              | 1.5             |
+        | jaws    | 10    | 2                 | 2.5              | 0.5             |
+        | heat    | 10    | 1                 | 5                | 0               |
+        | roma    | 10    | 1                 | 0.5              | 0               |
+        | roma    | 20    | 2                 | 2.5              | 2               |
+        | blank   | 86400 | 1                 | 5                | 0               |
+        """,
+    ),
+    Specification(
+        USER_PROFILE,
+        """
+        | user_id | time    | user_age | user_gender | user_occupation |
+        | ann     | 1970    | 24       | F           | writer          |
+        | bob     | 1970    | -1       | -           | -               |
+        """,
+    ),
+    Specification(
+        ITEM_PROFILE,
+        """
+        | item_id | time | item_release_year | item_genres           |
+        | up      | 1970 | 2009              | Animation,Drama       |
+        | heat    | 1970 | 1995              | Action,Crime,Thriller |
+        | jaws    | 1970 | 1975              | Action,Thriller       |
+        | roma    | 1970 | -1                | Drama                 |
+        | blank   | 1970 | -1                | -                     |
+        """,
+    ),
+    Specification(
+        USER_HISTORY,
+        """
+        | user_id | time   | user_seen_items   |
+        | ann     | cutoff | heat,jaws,roma,up |
+        | bob     | cutoff | blank,jaws        |
+        | cem     | cutoff | roma              |
+        """,
+    ),
+)
+
+
+def test_every_feature_has_a_specification() -> None:
+    specified = {(spec.group.name, name) for spec in SPECIFICATIONS for name in parse_table(spec.rows)[0]}
+    declared = {(group.name, column.name) for group in FEATURE_GROUPS for column in group.features}
+    assert declared - specified == set()
+
+
+@pytest.mark.parametrize(
+    "spec", SPECIFICATIONS, ids=lambda spec: f"{spec.group.name}:{list(parse_table(spec.rows)[0])[2]}"
+)
+def test_specification(spec: Specification, compute_group: Callable[..., Any]) -> None:
+    table = compute_group(spec.group, *_inputs())
+    columns = {column.name: column for column in (spec.group.entity, *spec.group.features)}
+    expected = [
+        {name: _time(cell) if name == "time" else _value(cell, columns[name]) for name, cell in row.items()}
+        for row in parse_table(spec.rows)
+    ]
+    names = list(expected[0])
+    received = [
+        {name: row["event_time"] if name == "time" else row[name] for name in names} for row in table.to_pylist()
+    ]
+    key = spec.group.entity.name
+    in_order = sorted(expected, key=lambda row: (row[key], row["time"]))
+    assert len(received) == len(in_order)
+    for row, wanted in zip(sorted(received, key=lambda row: (row[key], row["time"])), in_order, strict=True):
+        assert row == {
+            name: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+            for name, value in wanted.items()
+        }
+
+
+def _inputs() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    events = [
+        {
+            "user_id": row["user"],
+            "item_id": row["item"],
+            "event_type": "rating",
+            "value": float(row["value"]),
+            "event_time": _time(row["time"]),
+        }
+        for row in parse_table(EVENTS)
+    ]
+    items = [
+        {
+            "item_id": row["item"],
+            "title": row["item"],
+            "release_year": None if row["year"] == "-" else int(row["year"]),
+            "genres": _parts(row["genres"]),
+        }
+        for row in parse_table(ITEMS)
+    ]
+    users = [
+        {
+            "user_id": row["user"],
+            "age": None if row["age"] == "-" else int(row["age"]),
+            "gender": None if row["gender"] == "-" else row["gender"],
+            "occupation": None if row["occupation"] == "-" else row["occupation"],
+        }
+        for row in parse_table(USERS)
+    ]
+    return events, items, users
+
+
+def _parts(cell: str) -> list[str]:
+    return [] if cell == "-" else cell.split(",")
+
+
+def _time(cell: str) -> datetime:
+    if cell == "1970":
+        return datetime(1970, 1, 1, tzinfo=UTC)
+    if cell == "cutoff":
+        return BASE + timedelta(days=2) - timedelta(microseconds=1)
+    return BASE + timedelta(seconds=int(cell))
+
+
+def _value(cell: str, column: Column) -> object:
+    read = {Dtype.STRING: str, Dtype.INT64: int, Dtype.FLOAT32: float}[column.dtype]
+    if column.length:
+        values = [read(part) for part in _parts(cell)]
+        return [*values, *[column.missing] * (column.length - len(values))] if column.length > 0 else values
+    return column.missing if cell == "-" else read(cell)
