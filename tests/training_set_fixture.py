@@ -146,7 +146,9 @@ def _transforms(train: pa.Table) -> dict[str, Any]:
     numeric = {}
     for column in RANKING_FEATURES.columns:
         if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}:
-            values = np.array([v for v in train[column.name].to_pylist() if v is not None and v != column.missing], float)
+            values = np.array(
+                [v for v in train[column.name].to_pylist() if v is not None and v != column.missing], float
+            )
             scaled = np.log1p(values) if column.encoding is Encoding.LOG_STANDARD else values
             numeric[column.name] = {"mean": float(scaled.mean()), "std": float(scaled.std())}
     return {"vocabularies": {name: sorted(set(of)) for name, of in terms.items()}, "numeric": numeric}

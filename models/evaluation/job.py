@@ -20,6 +20,7 @@ from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
 from models.evaluation.plots import calibration_figure, roc_figure
+from models.evaluation.table import BASELINE_ROW, CANDIDATE_ROW, CHAMPION_ROW, PROBABILITIES
 from models.export import signature_differences
 from models.ranking.catalogue import BASELINE, CANDIDATE
 from models.saved_model_loader import SavedModel
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
-CANDIDATE_ROW, CHAMPION_ROW = "candidate", "champion"
-PROBABILITIES = (CANDIDATE_ROW, CHAMPION_ROW, BASELINE.name)
-"""Rows of the table whose scores are probabilities; the others only order items."""
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
@@ -110,7 +108,7 @@ def _all_scores(
     return {
         CANDIDATE_ROW: _stored(folder, CANDIDATE.name, split),
         **({CHAMPION_ROW: champion.scores[split]} if champion and champion.scores else {}),
-        BASELINE.name: _stored(folder, BASELINE.name, split),
+        BASELINE_ROW: _stored(folder, BASELINE.name, split),
         baselines.MEANS: baselines.means(features, dataset.record.prior_mean),
         baselines.POPULARITY: baselines.popularity(features),
     }

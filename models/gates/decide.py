@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_repo.contracts.manifests import Decision
-from models.evaluation.baselines import MEANS, POPULARITY
-from models.evaluation.job import CANDIDATE_ROW, CHAMPION_ROW
+from models.evaluation.baselines import MEANS
 from models.evaluation.metrics import auc, calibration, gauc, log_loss
+from models.evaluation.table import BASELINE_ROW, CANDIDATE_ROW, CHAMPION_ROW, UNTRAINED
 from models.gates.bootstrap import (
     Interval,
     Statistic,
@@ -21,7 +21,6 @@ from models.gates.bootstrap import (
     percentile_interval,
     resample,
 )
-from models.ranking.catalogue import BASELINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -134,7 +133,7 @@ def _measure(test: TestScores, settings: GateSettings, seed: int) -> _Measured:
     statistics = {}
     for name, scores in test.scores.items():
         for metric, (statistic, figure) in _METRICS.items():
-            if metric == LOG_LOSS and name in {MEANS, POPULARITY}:
+            if metric == LOG_LOSS and name in UNTRAINED:
                 continue
             figures[metric, name] = figure(test.labels, scores, test.users)
             statistics[f"{metric}.{name}"] = statistic(test.labels, scores, test.users)
@@ -152,8 +151,8 @@ def decide(test: TestScores, evidence: Evidence, settings: GateSettings, seed: i
     gates = [
         _eligible(evidence),
         _floor(measured, settings),
-        *(_against_simple(measured, name, settings) for name in (MEANS, POPULARITY)),
-        *(_gauc_against_simple(measured, name, settings) for name in (MEANS, POPULARITY)),
+        *(_against_simple(measured, name, settings) for name in UNTRAINED),
+        *(_gauc_against_simple(measured, name, settings) for name in UNTRAINED),
         *_against_lr(measured, settings),
         *_against_champion(measured, evidence, settings),
         *_calibrated(test, settings, ece_bins),
@@ -218,7 +217,7 @@ def _gauc_against_simple(measured: _Measured, name: str, settings: GateSettings)
 
 
 def _against_lr(measured: _Measured, settings: GateSettings) -> list[Gate]:
-    other, name = "logistic regression", BASELINE.name
+    other, name = "logistic regression", BASELINE_ROW
     return [
         _not_worse("auc_vs_lr", measured.compare(AUC, name), settings.max_auc_loss_to_lr, other),
         _not_worse("gauc_vs_lr", measured.compare(GAUC, name), settings.max_gauc_loss_to_lr, other),

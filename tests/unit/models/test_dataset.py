@@ -1,0 +1,103 @@
+"""A training set that is not what it says is refused with a clear sentence."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.signatures import RANKING
+from models.dataset import TEST, TRAIN, find_training_set, read_dataset
+from models.errors import DatasetError
+from models.inputs import from_arrow
+from tests.training_set_fixture import rewrite_manifest, write_training_set
+
+LIST = Column("list", Dtype.STRING, "a list", length=3, missing="")
+
+
+@pytest.fixture
+def own(tmp_path):
+    namespace = Namespace(tmp_path, "toy")
+    return namespace, write_training_set(namespace, rows=200), namespace.training_sets / "toy"
+
+
+def test_nulls_become_the_columns_missing_value(dataset):
+    counts = dataset[TRAIN].features["user_rating_count"]
+    assert counts.dtype == np.int64
+    assert (counts == 0).any()
+    assert dataset[TRAIN].features["user_last_items"].shape == (dataset[TRAIN].rows, 10)
+    assert dataset[TRAIN].features["user_rating_mean"][counts == 0].tolist() == [-1.0] * int((counts == 0).sum())
+
+
+def test_short_and_absent_lists_are_padded():
+    array = pa.chunked_array([pa.array([["a"], None, ["b", "c", "d"]]), pa.array([[], [None, "e"]])])
+    received = from_arrow(array, LIST)
+    assert received.tolist() == [["a", "", ""], ["", "", ""], ["b", "c", "d"], ["", "", ""], ["", "e", ""]]
+
+
+def test_a_list_that_is_too_long_is_refused():
+    with pytest.raises(DatasetError, match="at most 3 values, received 4"):
+        from_arrow(pa.chunked_array([pa.array([["a", "b", "c", "d"]])]), LIST)
+
+
+def test_user_codes_are_dense(dataset):
+    users = dataset[TEST].users
+    assert sorted(set(users.tolist())) == list(range(users.max() + 1))
+
+
+def test_an_unknown_id_names_those_that_exist(own):
+    with pytest.raises(DatasetError, match=r"'nope'.*expected one of \['toy'\]"):
+        find_training_set(own[0], "nope")
+
+
+def test_other_feature_definitions_are_refused(own):
+    namespace, record, directory = own
+    rewrite_manifest(namespace, record, feature_hashes=record.feature_hashes | {"user_age": "00000000"})
+    with pytest.raises(DatasetError, match=r"\['user_age'\] were computed by another definition"):
+        read_dataset(directory, RANKING)
+
+
+def test_a_missing_column_is_named(own):
+    path = own[2] / "valid.parquet"
+    pq.write_table(pq.read_table(path).rename_columns({"user_age": "age"}), path)
+    with pytest.raises(DatasetError, match=r"valid\.parquet: expected columns \['user_age'\]"):
+        read_dataset(own[2], RANKING)
+
+
+def test_other_rows_than_promised_are_refused(own):
+    path = own[2] / "test.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DatasetError, match="promises 30 rows, received 29"):
+        read_dataset(own[2], RANKING)
+
+
+def test_a_broken_file_is_named(own):
+    (own[2] / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match=r"train\.parquet: expected a Parquet file"):
+        read_dataset(own[2], RANKING)
+
+
+def test_a_vocabulary_that_is_missing_is_named(own):
+    path = own[2] / "transforms.json"
+    record = json.loads(path.read_text())
+    del record["vocabularies"]["genre"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match="needs vocabulary 'genre'"):
+        read_dataset(own[2], RANKING)
+
+
+def test_one_class_alone_cannot_be_learned(own):
+    from models.ranking.catalogue import BASELINE
+    from models.training.fit import fit
+
+    path = own[2] / "train.parquet"
+    table = pq.read_table(path)
+    position = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(position, "label", pa.array(np.zeros(len(table), np.int64))), path)
+    with pytest.raises(DatasetError, match="expected rows of both classes"):
+        fit(BASELINE(BASELINE.config_class()), read_dataset(own[2], RANKING), RANKING, 1)

@@ -1,0 +1,137 @@
+"""The suite that every ranking model passes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, Scope
+from models.dataset import TEST
+from models.evaluation.golden import golden_requests
+from models.evaluation.metrics import auc
+from models.export import check_signatures, export, signature_differences, weights_sha256
+from models.inputs import to_tensors
+from models.ranking.base import FitConfig
+from models.ranking.catalogue import RANKING_MODELS
+from models.saved_model_loader import SavedModel
+from models.training.fit import fit
+
+_FAST = FitConfig(batch_size=256, epochs=8, learning_rate=1e-2)
+
+
+def _fit(name, dataset, seed=1):
+    model_class = RANKING_MODELS[name]
+    return fit(model_class(model_class.config_class(fit=_FAST)), dataset, RANKING, seed)
+
+
+@pytest.fixture(scope="module", params=sorted(RANKING_MODELS))
+def fitted(request, dataset):
+    return request.param, _fit(request.param, dataset)
+
+
+@pytest.fixture(scope="module")
+def exported(fitted, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export") / "saved_model"
+    export(fitted[1], RANKING, directory)
+    return SavedModel(directory), directory
+
+
+def test_config_survives_a_round_trip(fitted):
+    config_class = RANKING_MODELS[fitted[0]].config_class
+    config = config_class(fit=_FAST)
+    assert config_class.model_validate(json.loads(config.model_dump_json())) == config
+    with pytest.raises(ValueError, match="extra"):
+        config_class.model_validate({"no_such_field": 1})
+
+
+def test_loss_falls_and_something_is_learned(fitted, exported, dataset):
+    losses = fitted[1].history["val_log_loss"]
+    assert min(losses) < losses[0]
+    assert auc(dataset[TEST].labels, exported[0].predict(dataset[TEST].features)) > 0.7
+
+
+def test_export_keeps_the_scores(fitted, exported, dataset):
+    encoded = fitted[1].encoded.run(dataset[TEST].features, RANKING)
+    logits = fitted[1].scorer.predict(encoded, verbose=0)[:, 0]
+    offline = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(exported[0].predict(dataset[TEST].features), offline, atol=1e-6)
+
+
+def test_export_keeps_the_contract(exported):
+    check_signatures(exported[1], RANKING)
+    assert signature_differences(exported[1], RANKING) == []
+    names = [path.relative_to(exported[1]).as_posix() for path in exported[1].rglob("*")]
+    assert all(name.isascii() for name in names)
+
+
+def test_a_batch_scores_as_its_rows_do(exported, dataset):
+    whole = exported[0].predict(dataset[TEST].features)
+    singles = [exported[0].predict(dataset[TEST].take(np.array([row])).features)[0] for row in range(5)]
+    np.testing.assert_allclose(singles, whole[:5], atol=1e-6)
+
+
+def test_one_user_scores_as_the_rows_do(exported, dataset):
+    import tensorflow as tf
+
+    saved_model, directory = exported
+    golden = golden_requests(saved_model, dataset[TEST], RANKING, rows=20, users=2, candidates=30, seed=1)
+    one_user = tf.saved_model.load(str(directory)).signatures[ONE_USER_SIGNATURE]
+    requests = [request for request in golden["requests"] if request["signature_name"] == ONE_USER_SIGNATURE]
+    assert len(requests) == 2
+    for request in requests:
+        arrays = {name: np.array(values) for name, values in request["inputs"].items()}
+        assert all(len(arrays[column.name]) == 1 for column in RANKING.scoped(Scope.USER))
+        scores = one_user(**to_tensors(arrays, RANKING))["score"].numpy()
+        np.testing.assert_allclose(scores, request["score"], atol=1e-6)
+        assert len(np.unique(scores)) > 1
+
+
+def test_unknown_ids_and_missing_values_are_scored(exported, dataset):
+    row = {name: values[:1].copy() for name, values in dataset[TEST].features.items()}
+    for column in RANKING.input_columns:
+        row[column.name] = np.full_like(row[column.name], column.missing)
+    blank = exported[0].predict(row)
+    row["item_id"][:] = "never seen"
+    unknown = exported[0].predict(row)
+    for name, values in row.items():
+        if values.dtype == np.float32:
+            row[name] = np.full_like(values, np.nan)
+    broken = exported[0].predict(row)
+    assert np.isfinite([blank, unknown, broken]).all()
+    assert ((blank > 0) & (blank < 1)).all()
+    np.testing.assert_allclose(broken, unknown, atol=1e-6)
+
+
+def test_what_stands_for_unknown_is_trained(fitted):
+    tables = [layer for layer in fitted[1].scorer.layers if layer.name in {"item_embedding", "item_id_weight"}]
+    assert tables
+    for table in tables:
+        unknown, missing = table.get_weights()[0][1], table.get_weights()[0][0]
+        assert np.abs(unknown).max() > 0
+        assert not np.allclose(unknown, missing)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(fitted, dataset):
+    name, first = fitted
+    assert weights_sha256(_fit(name, dataset).scorer) == weights_sha256(first.scorer)
+    assert weights_sha256(_fit(name, dataset, seed=2).scorer) != weights_sha256(first.scorer)
+
+
+def test_a_frame_is_scored_like_arrays(exported, dataset):
+    from models.training.job import example_frame
+
+    frame = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
+    np.testing.assert_allclose(exported[0].predict(frame), exported[0].predict(dataset[TEST].features)[-3:], atol=1e-6)
+    with pytest.raises(ValueError, match="item_id"):
+        exported[0].predict(frame.drop(columns="item_id"))
+
+
+def test_a_signature_that_differs_is_named(exported):
+    from dataclasses import replace
+
+    fewer = replace(RANKING, inputs=RANKING.inputs[1:])
+    (difference, *_) = signature_differences(exported[1], fewer)
+    assert "item_id" in difference
+    assert "expected None" in difference
