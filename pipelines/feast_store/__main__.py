@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Annotated
 
@@ -24,7 +25,7 @@ def main(namespace: Annotated[str, typer.Option(help="The data set's namespace, 
         "KESTREL_NAMESPACE": namespace,
         "KESTREL_FEAST_PROJECT": feast_project(namespace),
         "KESTREL_FEAST_REGISTRY": str(registry_path(place)),
-        "KESTREL_FEAST_REDIS": connection_string(settings.redis_url),
+        "KESTREL_FEAST_REDIS": json.dumps(connection_string(settings.redis_url)),  # quoted for YAML, too
         "PYTHONPATH": ".",
     }
     for name, value in exports.items():

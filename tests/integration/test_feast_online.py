@@ -230,7 +230,7 @@ def test_publish_refuses_what_redis_was_not_filled_from(settings: Settings, plac
 def test_publish_needs_the_embeddings_of_its_cutoff(settings: Settings, place: Namespace) -> None:
     materialize.run(settings, place, world.CUTOFF)
     shutil.rmtree(place.embeddings)
-    with pytest.raises(JobError, match="run 'python -m pipelines embeddings'"):
+    with pytest.raises(JobError, match="python -m pipelines embeddings"):
         publish.run(settings, place, world.CUTOFF)
 
 
