@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.model_server import json_tensors, json_text
@@ -65,6 +65,7 @@ def same(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(bodies)
 def test_fast_and_thorough_conversion_agree(body: Any) -> None:
     raw = json.dumps(body).encode()
@@ -76,6 +77,7 @@ def test_fast_and_thorough_conversion_agree(body: Any) -> None:
         assert same(fast, thorough)
 
 
+@settings(deadline=None)
 @given(st.lists(regular_rows, min_size=1))
 def test_well_formed_rows_take_the_fast_way(instances: Any) -> None:
     quick = json_text.parse_quickly(json.dumps({"instances": instances}).encode())
@@ -83,17 +85,17 @@ def test_well_formed_rows_take_the_fast_way(instances: Any) -> None:
     assert json_tensors.regular_inputs(quick, SIGNATURE) is not None
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text().map(str.encode) | bodies.map(lambda body: json.dumps(body).encode()[:-1]))
 def test_any_body_is_an_answer_or_an_error_in_words(raw: bytes) -> None:
     found = inputs_of(raw, SIGNATURE)
     if isinstance(found, ServingError):
         assert found.http_status == 400
-        assert json.loads(
-            json_tensors.error_body(found.message).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-            strict=False,
-        ).keys() == {"error"}
+        written = json_tensors.error_body(found.message).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        assert json.loads(written, strict=False).keys() == {"error"}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), values))
 def test_the_thorough_parser_reads_what_the_standard_library_reads(value: Any) -> None:
     raw = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -104,6 +106,7 @@ def test_the_thorough_parser_reads_what_the_standard_library_reads(value: Any) -
     assert json.dumps(read) == json.dumps(expected)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_double_is_written_so_that_it_reads_back(value: float) -> None:
     assert float(json_text.double_text(value)) == value
@@ -163,6 +166,7 @@ def test_rows_and_columns_are_written_as_the_real_server_writes_them() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32)))
 def test_every_float_reads_back_the_same(numbers: list[float]) -> None:
     array = np.array(numbers, dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,12 @@ from serving.rollout.serving_model import version_number
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def labels(config: Any, name: str) -> dict[str, int]:
+    entry = model_entry(config, name)
+    assert entry is not None
+    return dict(entry.version_labels)
 
 
 def test_a_missing_file_is_an_empty_configuration(tmp_path: Path) -> None:
@@ -40,7 +46,7 @@ def test_what_is_written_is_read_and_other_models_stay(tmp_path: Path) -> None:
     final = read_models_config(path)
     assert promoted_versions(final, "other.ranking") == {7}
     assert promoted_versions(final, "mine.ranking") == {1, 2}
-    assert dict(model_entry(final, "mine.ranking").version_labels) == {"stable": 2, "previous": 1}
+    assert labels(final, "mine.ranking") == {"stable": 2, "previous": 1}
 
 
 def test_a_candidate_joins_without_touching_labels(tmp_path: Path) -> None:
@@ -48,13 +54,13 @@ def test_a_candidate_joins_without_touching_labels(tmp_path: Path) -> None:
     set_model(config, "mine.ranking", tmp_path, [1], {"stable": 1})
     add_version(config, "mine.ranking", tmp_path, 2)
     assert promoted_versions(config, "mine.ranking") == {1, 2}
-    assert dict(model_entry(config, "mine.ranking").version_labels) == {"stable": 1}
+    assert labels(config, "mine.ranking") == {"stable": 1}
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "models.config"
     path.write_text("model_config_list { config { name: ")
-    with pytest.raises(CorruptRecordError, match="models.config: expected a ModelServerConfig"):
+    with pytest.raises(CorruptRecordError, match=r"models\.config: expected a ModelServerConfig"):
         read_models_config(path)
 
 
