@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - typer reads the annotations
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -62,7 +62,9 @@ def _run(job: str, *arguments: object, namespace: str | None = None) -> None:
 
 
 @app.command()
-def fetch(out: Annotated[Path, typer.Option("--out", help="The folder to write; its name becomes the namespace.")]) -> None:
+def fetch(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; its name becomes the namespace.")],
+) -> None:
     """Bring MovieLens 100K from the package registry, checked against a pinned checksum."""
     _run("fetch", out)
 

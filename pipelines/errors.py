@@ -1,12 +1,12 @@
 """What can go wrong in the data plane, and whether another try may help.
 
-    JobError                        terminal
-    ├── SourceError                 a source file or folder is not what its layout says
-    │   └── QuarantineLimitError    too many of its rows were refused
-    ├── CorruptDatasetError         files of a stored table do not match its manifest
-    └── TransientError              worth another try
-        ├── DatasetLockedError      another job is writing the table
-        └── DatasetChangedError     another job rewrote the table while it was read
+JobError                        terminal
+├── SourceError                 a source file or folder is not what its layout says
+│   └── QuarantineLimitError    too many of its rows were refused
+├── CorruptDatasetError         files of a stored table do not match its manifest
+└── TransientError              worth another try
+├── DatasetLockedError      another job is writing the table
+└── DatasetChangedError     another job rewrote the table while it was read
 """
 
 from __future__ import annotations

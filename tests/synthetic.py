@@ -59,7 +59,7 @@ def write_movielens_100k(
     quality = rng.normal(0.0, 0.4, items)
     popularity = 1.0 / np.arange(1, items + 1) ** 0.8
     popularity = popularity[rng.permutation(items)] * np.exp(quality)
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for user, count in enumerate(_events_per_user(rng, users, items, events)):
         match = flags @ taste[user] / np.sqrt(flags.sum(axis=1))
         weights = popularity * np.exp(0.3 * match)
@@ -92,7 +92,7 @@ def _events_per_user(rng: np.random.Generator, users: int, items: int, events: i
     while (rest := events - counts.sum()) > 0:
         free = np.flatnonzero(counts < items * 3 // 4)
         counts[rng.choice(free, size=min(rest, len(free)), replace=False)] += 1
-    return counts
+    return np.asarray(counts)
 
 
 def _burst_times(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -103,7 +103,7 @@ def _burst_times(rng: np.random.Generator, count: int) -> np.ndarray:
     later = np.zeros(count, dtype=int)
     if rng.random() < 0.4 and count > 1:
         later[rng.integers(1, count)] = rng.integers(1, 13) * 86_400
-    return start + np.cumsum(pauses) + np.cumsum(later)
+    return np.asarray(start + np.cumsum(pauses) + np.cumsum(later))
 
 
 def _write_items(folder: Path, rng: np.random.Generator, flags: np.ndarray) -> None:

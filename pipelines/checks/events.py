@@ -112,7 +112,7 @@ WITH cut AS (
 SELECT line, user_id, item_id, TRY_CAST(value AS FLOAT) AS value, TRY_CAST(seconds AS BIGINT) AS seconds, reason,
     CASE WHEN reason IS NOT NULL THEN text END AS text, CASE WHEN reason IS NOT NULL THEN fields END AS fields
 FROM judged
-"""
+"""  # noqa: S608 - built from constants of this project
 
 # Grouping by a hash first keeps the table that DuckDB has to hold small; only hashes that occur twice are looked at.
 _MARK_DUPLICATES = """

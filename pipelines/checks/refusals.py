@@ -53,4 +53,5 @@ def _example(refused: pa.Table, reason: str, count: int) -> str:
     rows = refused.filter(pa.compute.equal(refused.column("reason"), reason)).sort_by("line")
     first = Refusal(**rows.slice(0, 1).to_pylist()[0])
     column = f", column {first.column!r}" if first.column else ""
-    return f"{reason}: {count:,}, first in line {first.line}{column}: expected {first.expected}, received {first.received!r}."
+    where = f"{reason}: {count:,}, first in line {first.line}{column}"
+    return f"{where}: expected {first.expected}, received {first.received!r}."

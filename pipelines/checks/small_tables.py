@@ -16,9 +16,12 @@ from pipelines.sources.layout import FileFormat, Item, RowError, User
 from pipelines.sources.lines import UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from pipelines.sources.archive import SourceFile
+
+_WHOLE_LINE = ""
+"""The column of a refusal that is about no single one."""
 
 Row = TypeVar("Row", Item, User)
 
@@ -54,11 +57,7 @@ def _check(
         for line, text in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
             try:
                 row = read(_fields(text, form))
-                identity: str = getattr(row, key)
-                if not identity:
-                    raise RowError(form.columns[0], "missing_field", "an id", text)
-                if identity in accepted:
-                    raise RowError(form.columns[0], duplicate, "one line for each id; the first is kept", identity)
+                identity = _new_identity(getattr(row, key), accepted, form.columns[0], duplicate)
             except RowError as error:
                 refused.append(Refusal(file.name, line, error.column, error.reason, error.expected, error.received))
             else:
@@ -67,15 +66,23 @@ def _check(
     return CheckedTable(table, refusal_table(refused), rows)
 
 
+def _new_identity(identity: str, known: Collection[str], column: str, duplicate: str) -> str:
+    if not identity:
+        raise RowError(column, "missing_field", "an id", identity)
+    if identity in known:
+        raise RowError(column, duplicate, "one line for each id; the first is kept", identity)
+    return identity
+
+
 def _fields(text: str, form: FileFormat) -> list[str]:
     if UNDECODABLE in text:
-        raise RowError("", "undecodable_bytes", f"{form.encoding.upper()} text", text)
+        raise RowError(_WHOLE_LINE, "undecodable_bytes", f"{form.encoding.upper()} text", text)
     try:
         fields = cut_line(text, form)
     except csv.Error as error:
-        raise RowError("", "bad_quotes", f"quotes that close ({error})", text) from error
+        raise RowError(_WHOLE_LINE, "bad_quotes", f"quotes that close ({error})", text) from error
     if len(fields) < len(form.columns):
         raise RowError(form.columns[len(fields)], "missing_field", f"{len(form.columns)} fields", text)
     if len(fields) > len(form.columns):
-        raise RowError("", "too_many_fields", f"{len(form.columns)} fields", text)
+        raise RowError(_WHOLE_LINE, "too_many_fields", f"{len(form.columns)} fields", text)
     return fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,7 +62,8 @@ def find_item_embeddings(place: Namespace, cutoff: datetime) -> ItemEmbeddings:
     """
     path = _record(place, cutoff)
     try:
-        record = ItemEmbeddings(**read_json(path))  # type: ignore[arg-type] - a wrong type shows in the checks below
+        fields: dict[str, Any] = read_json(path)
+        record = ItemEmbeddings(**fields)
     except FileNotFoundError as error:
         msg = f"item embeddings of namespace {place.name}: expected {path}, found none; run `{_WRITER}` for this cutoff"
         raise JobError(msg) from error

@@ -31,7 +31,9 @@ def arrow_type(column: Column) -> pa.DataType:
 
 def arrow_schema(dataset: Dataset) -> pa.Schema:
     """Return the schema of a dataset: its columns in their order."""
-    return pa.schema([pa.field(column.name, arrow_type(column), nullable=column.nullable) for column in dataset.columns])
+    return pa.schema(
+        [pa.field(column.name, arrow_type(column), nullable=column.nullable) for column in dataset.columns]
+    )
 
 
 def conform(table: pa.Table, dataset: Dataset) -> pa.Table:

@@ -12,7 +12,6 @@ import hashlib
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from pipelines.io.arrow import arrow_schema, conform, content_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from datetime import date, datetime
     from pathlib import Path
 
     from feature_repo.contracts.datasets import Dataset
@@ -133,7 +133,7 @@ class StoredTable:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the table's lock; the kernel frees it when the process dies. DatasetLockedError if somebody else does."""
+        """Hold the table's lock, which the kernel frees if the process dies; DatasetLockedError if another has it."""
         with exclusive(self.lock, f"table {self.dataset.name}"):
             yield
 
@@ -160,8 +160,8 @@ class StoredTable:
             raise DatasetChangedError(msg)
         received = "other bytes, or a file it does not name" if file.exists() else "no file"
         msg = (
-            f"{file}: expected what {DATASET_MANIFEST} names, received {received}: a write was interrupted, or the file "
-            f"was changed by hand; run `{self.writer}`, which writes it anew"
+            f"{file}: expected what {DATASET_MANIFEST} names, received {received}: a write was interrupted, or the "
+            f"file was changed by hand; run `{self.writer}`, which writes it anew"
         )
         raise CorruptDatasetError(msg)
 
@@ -181,7 +181,9 @@ class Writer:
     def add(self, name: str, rows: pa.Table) -> None:
         """Stage one partition, unless the table has the same content already."""
         if name in self.staged:
-            msg = f"table {self.table.dataset.name}: partition {name} came twice; rows must come in order of their dates"
+            msg = (
+                f"table {self.table.dataset.name}: partition {name} came twice; rows must come in order of their dates"
+            )
             raise JobError(msg)
         rows = conform(rows, self.table.dataset)
         content = content_sha256(rows)
@@ -199,7 +201,8 @@ class Writer:
         """Rename what was staged into its place, remove what is stale, and write the manifest."""
         kept = {name: partition for name, partition in self.existing.items() if not replaces(name)}
         if kept.keys() & self.staged.keys():
-            msg = f"table {self.table.dataset.name}: partitions outside the interval: {sorted(kept.keys() & self.staged.keys())}"
+            outside = sorted(kept.keys() & self.staged.keys())
+            msg = f"table {self.table.dataset.name}: expected partitions of the interval, received {outside}"
             raise JobError(msg)
         written = [name for name in self.staged if self._part(name).exists()]
         stale = [name for name in self.existing if name not in kept and name not in self.staged]
@@ -259,7 +262,7 @@ def unlisted_files(folder: Path, partitions: Collection[str]) -> list[Path]:
 
 
 def is_before(name: str, cutoff: datetime | None) -> bool:
-    """Tell whether a partition's day lies before `cutoff`, a midnight; an undivided table's only partition always does."""
+    """Tell whether a partition's day lies before `cutoff`, a midnight; the partition of an undivided table always does."""
     return cutoff is None or name == UNDIVIDED or name < partition_name(cutoff.date())
 
 

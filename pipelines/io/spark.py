@@ -85,7 +85,7 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.bindAddress": "127.0.0.1",
                 "spark.sql.shuffle.partitions": str(_LOCAL_SHUFFLE_PARTITIONS),
-                "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+                "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:-DontCompileHugeMethods",
             }
         builder = SparkSession.builder.master(settings.spark_master).appName(name)
         session = builder.config(map=options).getOrCreate()

@@ -13,7 +13,6 @@ from pipelines.sources.detection import namespace_of, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
     from pathlib import Path
 
     from pipelines.settings import Settings

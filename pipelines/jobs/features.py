@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
@@ -54,7 +54,9 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         TransientError: another job is writing the lake or the features.
     """
     if start is not None and start >= cutoff:
-        msg = f"interval: expected a start before the cutoff, received {format_cutoff(start)} and {format_cutoff(cutoff)}"
+        msg = (
+            f"interval: expected a start before the cutoff, received {format_cutoff(start)} and {format_cutoff(cutoff)}"
+        )
         raise JobError(msg)
     views: dict[str, dict[str, object]] = {}
     changed = 0
@@ -64,10 +66,12 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             for dataset in (EVENTS, ITEMS, USERS)
         ]
         if not snapshots[0].rows:
-            msg = f"namespace {place.name}: expected events before {format_cutoff(cutoff)}, the lake has none; ingest them"
+            end = format_cutoff(cutoff)
+            msg = f"namespace {place.name}: expected events before {end}, the lake has none; ingest them"
             raise JobError(msg)
         spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
-        inputs = Inputs(*(read_snapshot(spark, snapshot) for snapshot in snapshots), cutoff=cutoff)
+        events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
+        inputs = Inputs(events, items, users, cutoff)
         for group in FEATURE_GROUPS:
             began = time.monotonic()
             writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
@@ -75,11 +79,17 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             rows = sum(part.rows for part in stored.values())
             views[group.view_name] = {"rows": rows, "checksum": partitions_sha256(stored)}
             changed += len(writer.changed)
-            _log.info("%s: %d rows, %d changed partitions, %.1f s", group.view_name, rows, len(writer.changed), time.monotonic() - began)
+            _log.info(
+                "%s: %d rows, %d changed partitions, %.1f s",
+                group.view_name,
+                rows,
+                len(writer.changed),
+                time.monotonic() - began,
+            )
     return {"views": views, "changed_partitions": changed}
 
 
-def _store(
+def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
     group: FeatureGroup, rows: DataFrame, place: Namespace, staging: Path, start: datetime | None, cutoff: datetime
 ) -> Writer:
     """Have Spark write a group's rows beside their place, ordered by time, and store them from there."""
@@ -92,7 +102,9 @@ def _store(
     if start is not None:
         rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(start))
     rows.write.parquet(str(staging))
-    with table.rewriting(lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))) as writer:
+    with table.rewriting(
+        lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))
+    ) as writer:
         for date, day_rows in by_day(_in_order_of_time(staging), EVENT_TIME.name):
             writer.add(partition_name(date), day_rows)
     return writer
@@ -106,7 +118,7 @@ def _in_order_of_time(folder: Path) -> Iterator[pa.RecordBatch]:
     """
     options = {"memory_limit": _SORT_MEMORY, "temp_directory": str(folder / "spill")}
     with duckdb.connect(config=options) as database:
-        query = f"SELECT * FROM read_parquet($1) ORDER BY {EVENT_TIME.name}"
+        query = f"SELECT * FROM read_parquet($1) ORDER BY {EVENT_TIME.name}"  # noqa: S608 - a contract's column
         yield from database.sql(query, params=[str(folder / "part-*.parquet")]).to_arrow_reader(_BATCH_ROWS)
 
 

@@ -38,7 +38,7 @@ def run(settings: Settings, out: Path) -> Mapping[str, object]:  # noqa: ARG001 
     if out.exists():
         missing = [name for name in _FILES if not (out / name).is_file()]
         if missing:
-            msg = f"{out}: expected no such folder, or one with {', '.join(_FILES)}; {', '.join(missing)} is missing; remove it"
+            msg = f"{out}: expected no such folder, or one with {', '.join(_FILES)}; missing: {missing}; remove it"
             raise JobError(msg)
         return {"source": str(out), "downloaded": False}
     with tempfile.TemporaryDirectory(prefix="kestrel-fetch-") as scratch:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
 
+
 def run(
     settings: Settings, place: Namespace, path: Path, cutoff: datetime | None, clock: datetime | None
 ) -> Mapping[str, object]:
@@ -118,8 +119,8 @@ def _end(place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None
     end = cutoff or datetime.combine(last.date() + timedelta(days=1), time(), UTC)
     if first >= end:
         msg = (
-            f"namespace {place.name}: expected events before the cutoff {format_cutoff(end)}, the source's first one is "
-            f"of {first:%Y-%m-%d %H:%M:%S} UTC; choose a later cutoff"
+            f"namespace {place.name}: expected events before the cutoff {format_cutoff(end)}, the source's first "
+            f"one is of {first:%Y-%m-%d %H:%M:%S} UTC; choose a later cutoff"
         )
         raise SourceError(msg)
     return end
@@ -127,7 +128,7 @@ def _end(place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None
 
 @contextmanager
 def _scratch(place: Namespace) -> Iterator[Path]:
-    """Give a folder for the checks' database. What a killed ingestion left is removed; the lock says that it is dead."""
+    """Give a folder for the checks' database; the lock says that what lies there is a dead job's, and may be removed."""
     place.locks.mkdir(parents=True, exist_ok=True)
     folder = place.root / ".ingest"
     with exclusive(place.locks / "ingest.lock", f"ingestion of namespace {place.name}"):

@@ -41,7 +41,9 @@ class SourceFile:
             msg = f"{self.path}: {self.name}: expected a whole zip member, received damaged data ({error}); {_AGAIN}"
             raise SourceError(msg) from error
         except RuntimeError as error:
-            msg = f"{self.path}: {self.name}: expected a zip without a password ({error}); unpack it and name the folder"
+            msg = (
+                f"{self.path}: {self.name}: expected a zip without a password ({error}); unpack it and name the folder"
+            )
             raise SourceError(msg) from error
 
 
@@ -52,7 +54,9 @@ def source_files(source: Path) -> list[SourceFile]:
     """List the files of a folder or zip. SourceError if it is neither, is damaged, or names paths outside itself."""
     if source.is_dir():
         files = (path for path in sorted(source.rglob("*")) if path.is_file())
-        return [SourceFile(path.relative_to(source).as_posix(), path.stat().st_size, path, zipped=False) for path in files]
+        return [
+            SourceFile(path.relative_to(source).as_posix(), path.stat().st_size, path, zipped=False) for path in files
+        ]
     if not source.exists():
         msg = f"source {source}: expected a folder or a zip, found nothing there; check the path"
         raise SourceError(msg)
@@ -75,7 +79,9 @@ def _zip_members(source: Path) -> list[SourceFile]:
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-            msg = f"source {source}: member {member.filename!r}: expected a path inside the zip, received one that leaves it"
+            msg = (
+                f"source {source}: expected paths inside the zip, received member {member.filename!r}, which leaves it"
+            )
             raise SourceError(msg)
     members.sort(key=lambda member: member.filename)
     return [SourceFile(member.filename, member.file_size, source, zipped=True) for member in members]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pipelines.errors import SourceError
 from pipelines.sources.archive import SourceFile, source_files
-from pipelines.sources.layout import FileFormat, Layout
 from pipelines.sources.movielens_1m import MovieLens1M
 from pipelines.sources.movielens_100k import MovieLens100K
 from pipelines.sources.movielens_csv import MovieLensCsv
 from pipelines.sources.recbole import RecBole
+
+if TYPE_CHECKING:
+    from pipelines.sources.layout import FileFormat, Layout
 
 LAYOUTS: tuple[Layout, ...] = (MovieLens100K(), MovieLensCsv(), MovieLens1M(), RecBole())
 _NAMES_SHOWN = 12

@@ -27,7 +27,7 @@ def read_lines(file: SourceFile, form: FileFormat) -> Iterator[pa.RecordBatch]:
     with file.open() as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             if first:
-                chunk, first = chunk.removeprefix(_BYTE_ORDER_MARK), False  # noqa: PLW2901 - the mark is not content
+                chunk, first = chunk.removeprefix(_BYTE_ORDER_MARK), False
             whole, end, rest_of_chunk = chunk.rpartition(b"\n")
             if not end:
                 rest += chunk

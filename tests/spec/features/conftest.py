@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contracts.datasets import EVENTS, ITEMS, USERS
-from feature_repo.contracts.features import FeatureGroup
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import conform
 from pipelines.settings import Settings
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from feature_repo.contracts.features import FeatureGroup
+
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 CUTOFF = BASE + timedelta(days=2)
 Rows = list[dict[str, Any]]
@@ -29,7 +30,7 @@ Compute = Callable[..., pa.Table]
 
 @pytest.fixture(scope="package")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from pipelines.io.spark import spark_session  # noqa: PLC0415 - Spark is heavy; only these tests need it
+    from pipelines.io.spark import spark_session
 
     state: Path = tmp_path_factory.mktemp("state")
     settings = Settings(state=state, spark_master="local[2]", spark_driver_memory="1g")
@@ -40,18 +41,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 @pytest.fixture
 def compute_group(spark: SparkSession) -> Compute:
     """Run a group's real transform on rows and return what would be stored."""
-    from pipelines.features.groups import Inputs, compute  # noqa: PLC0415 - see above
-    from pipelines.io.spark import spark_schema  # noqa: PLC0415 - see above
+    from pipelines.features.groups import Inputs, compute
+    from pipelines.io.spark import spark_schema
 
-    def run(group: FeatureGroup, events: Rows, items: Rows, users: Rows = (), cutoff: datetime = CUTOFF) -> pa.Table:  # type: ignore[assignment] - no users is the common case
-        frames = (
+    def run(
+        group: FeatureGroup, events: Rows, items: Rows, users: Rows | None = None, cutoff: datetime = CUTOFF
+    ) -> pa.Table:
+        event_rows, item_rows, user_rows = (
             spark.createDataFrame(
                 [tuple(row[name] for name in dataset.column_names) for row in rows], spark_schema(dataset)
             )
-            for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users))
+            for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users or []))
         )
-        rows = compute(group, Inputs(*frames, cutoff=cutoff)).toArrow()
-        return conform(rows, feature_dataset(group))
+        table = compute(group, Inputs(event_rows, item_rows, user_rows, cutoff)).toArrow()
+        return conform(table, feature_dataset(group))
 
     return run
 
