@@ -122,6 +122,6 @@ def weights_sha256(model: keras.Model) -> str:
     """
     digest = hashlib.sha256()
     for weight in sorted(model.weights, key=lambda weight: str(weight.path)):
-        values = np.ascontiguousarray(ops.convert_to_numpy(weight))
+        values = np.ascontiguousarray(weight.value.numpy())
         digest.update(f"{weight.path}|{values.shape}|{values.dtype}\0".encode() + values.tobytes())
     return digest.hexdigest()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -138,7 +138,7 @@ def log_lineage(client: mlflow.MlflowClient, run_id: str, dataset: Dataset) -> N
     """Log what the model learned from: the manifest as artifact `training_set.json`, and a dataset input."""
     record = dataset.record
     client.log_text(run_id, (dataset.directory / "manifest.json").read_text(encoding="utf-8"), "training_set.json")
-    source = resolve_dataset_source(str(dataset.directory))
+    source = LocalArtifactDatasetSource(str(dataset.directory))
     lineage = MetaDataset(source=source, name=record.training_set_id, digest=_digest(record.checksums))
     with _active(run_id):
         mlflow.log_input(lineage, context="training", tags={"rows": str(record.rows), "cutoff": record.cutoff})

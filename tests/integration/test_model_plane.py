@@ -1,0 +1,231 @@
+"""train, evaluate and gate against a real MLflow server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import tree_sha256, write_json
+from feature_repo.contracts.signatures import RANKING
+from tests.mlflow_server import mlflow_server
+from tests.training_set_fixture import write_training_set
+
+NAME = "toy.ranking"
+CHECK = {
+    "requests": 3,
+    "rows": 60,
+    "max_abs_difference": 0.0,
+    "grpc": {"p50_ms": 1.0, "p99_ms": 2.0},
+    "rest": {"p50_ms": 1.0, "p99_ms": 2.0},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def settings(server, tmp_path_factory):
+    from models.settings import Settings
+
+    state = tmp_path_factory.mktemp("state")
+    write_training_set(Namespace(state, "toy"), rows=6000)
+    write_training_set(Namespace(state, "toy"), "shuffled", rows=6000, shuffle_labels=True)
+    return Settings(state=state, mlflow_uri=server, golden_rows=20, golden_users=2, golden_candidates=10)
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    from models import tracking
+
+    return tracking.connect(server)
+
+
+def _run(settings, run_key, training_set="toy"):
+    """Train both models, evaluate and gate, as the DAG does; the toy's margins are as loose as its data is small."""
+    from models.evaluation.job import evaluate
+    from models.gates.job import gate
+    from models.gates.settings import GateSettings
+    from models.ranking.base import FitConfig
+    from models.ranking.catalogue import RANKING_MODELS
+    from models.training.job import train
+
+    runs = {}
+    for name, model in RANKING_MODELS.items():
+        config = model.config_class(fit=FitConfig(batch_size=256, epochs=8, learning_rate=5e-3))
+        runs[name] = train(settings, "toy", training_set, name, run_key, config=config)
+    evaluate(settings, "toy", training_set, run_key)
+    folder = Namespace(settings.state, "toy").candidates / run_key
+    write_json(folder / "serving_check.json", CHECK)
+    margins = GateSettings(
+        resamples=200,
+        min_gain_over_simple=0,
+        max_gauc_loss_to_simple=0.5,
+        max_auc_loss_to_lr=0.5,
+        max_gauc_loss_to_lr=0.5,
+        max_log_loss_rise_over_lr=1,
+        max_ece=0.5,
+        max_calibration_shift=0.5,
+    )
+    return runs, gate(settings, "toy", training_set, run_key, gates=margins), folder
+
+
+@pytest.fixture(scope="module")
+def first(settings):
+    return _run(settings, "first")
+
+
+def test_the_first_candidate_is_registered_with_its_verdict(first, settings, client):
+    runs, result, folder = first
+    assert result["decision"] == "promote"
+    version = client.get_model_version_by_alias(NAME, "candidate")
+    assert version.version == result["version"]
+    assert version.run_id == runs["deepfm"]["run_id"]
+    assert version.tags["kestrel.decision"] == "promote"
+    assert version.tags["kestrel.training_set_id"] == "toy"
+    assert version.tags["kestrel.reason"] == result["reason"]
+    verdict = Verdict.read(folder / "verdict.json")
+    assert verdict.decision is Decision.PROMOTE
+    assert [gate for gate in verdict.gates if gate["verdict"] == "fail"] == []
+
+
+def test_the_registered_version_holds_the_very_bytes_that_training_wrote(first, client, tmp_path):
+    import mlflow
+
+    runs, result, folder = first
+    root = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{result['version']}", dst_path=str(tmp_path)))
+    digest = tree_sha256(root / "saved_model")
+    assert digest == tree_sha256(folder / "deepfm" / "saved_model") == runs["deepfm"]["saved_model_sha256"]
+    assert digest == client.get_model_version(NAME, result["version"]).tags["kestrel.saved_model_sha256"]
+
+
+def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_path):
+    runs, _, folder = first
+    run_id = runs["deepfm"]["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["batch_size"] == "256"
+    assert {"test_auc", "test_as_of_refresh_auc", "test_gauc", "test_log_loss"} <= run.data.metrics.keys()
+    assert len(client.get_metric_history(run_id, "val_auc")) > 1
+    assert run.inputs.dataset_inputs[0].dataset.name == "toy"
+    found = {
+        file.path
+        for folder_name in ("", "plots", "gates")
+        for file in client.list_artifacts(run_id, folder_name or None)
+    }
+    assert {
+        *("training_set.json", "golden.json", "evaluation.json", "gates/verdict.json", "gates/report.html"),
+        *("gates/report.json", "plots/roc.png", "plots/calibration.png", "plots/comparison_roc.png"),
+    } <= found
+    manifest = client.download_artifacts(run_id, "training_set.json", str(tmp_path))
+    assert TrainingSet.read(Path(manifest)).training_set_id == "toy"
+    report = Path(client.download_artifacts(run_id, "gates/report.html", str(tmp_path))).read_text(encoding="utf-8")
+    assert "auc_vs_means" in report
+    assert "<svg" in report
+    assert "src=" not in report  # it needs nothing else
+    golden = json.loads((folder / "golden.json").read_text())
+    assert [len(request["score"]) for request in golden["requests"]] == [20, 10, 10]
+
+
+def test_pyfunc_predicts_from_a_data_frame(first, settings, client):
+    import mlflow
+
+    from models.dataset import TEST, read_dataset
+    from models.training.job import example_frame
+
+    _, result, folder = first
+    dataset = read_dataset(Namespace(settings.state, "toy").training_sets / "toy", RANKING)
+    frame = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/{result['version']}")
+    with np.load(folder / "deepfm" / "test_scores.npz") as stored:
+        np.testing.assert_allclose(model.predict(frame), stored[TEST][-3:], atol=1e-6)
+    assert model.metadata.signature.inputs.input_names() == [column.name for column in RANKING.input_columns]
+
+
+def test_a_retry_of_every_job_changes_nothing(first, settings, client):
+    runs, result, _ = first
+    again, second, _ = _run(settings, "first")
+    assert again == runs
+    assert second == result
+    assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs['deepfm']['run_id']}'")) == 1
+
+
+def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
+    from models import tracking
+    from models.ranking.base import FitConfig
+    from models.ranking.catalogue import BASELINE
+    from models.training.job import train
+
+    left = tracking.replace_run(client, "toy", name="half", run_key="half", model="lr", tags={})
+    config = BASELINE.config_class(fit=FitConfig(batch_size=512, epochs=1))
+    result = train(settings, "toy", "toy", "lr", "half", config=config)
+    assert [run.info.run_id for run in tracking.runs_of(client, "toy", "half", "lr")] == [result["run_id"]]
+    assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_the_same_training_set_again_is_a_tie_with_the_champion(first, settings, client):
+    _, result, _ = first
+    client.set_registered_model_alias(NAME, "champion", result["version"])
+    try:
+        _, second, folder = _run(settings, "second")
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+    finally:
+        client.delete_registered_model_alias(NAME, "champion")
+    assert second["decision"] == "tie"
+    assert second["champion_version"] == result["version"]
+    rows = evaluation["metrics"]["test"]
+    assert rows["champion"] == rows["candidate"]
+    assert evaluation["champion"]["incomparable"] == ""
+
+
+def test_shuffled_labels_are_rejected_and_no_alias_but_candidate_moves(first, settings, client):
+    _, result, _ = first
+    client.set_registered_model_alias(NAME, "champion", result["version"])
+    try:
+        _, shuffled, _ = _run(settings, "shuffled", "shuffled")
+        assert shuffled["decision"] == "reject"
+        assert client.get_model_version_by_alias(NAME, "champion").version == result["version"]
+        assert client.get_model_version(NAME, shuffled["version"]).tags["kestrel.decision"] == "reject"
+    finally:
+        client.delete_registered_model_alias(NAME, "champion")
+
+
+def test_a_run_key_belongs_to_one_training_set(first, settings):
+    from models.errors import CandidateError
+    from models.evaluation.job import evaluate
+
+    with pytest.raises(CandidateError, match="a run key names one training run"):
+        evaluate(settings, "toy", "shuffled", "first")
+
+
+def test_a_changed_saved_model_is_not_registered(first, settings):
+    from models.errors import CandidateError
+    from models.gates.job import gate
+
+    folder = Namespace(settings.state, "toy").candidates
+    shutil.copytree(folder / "first", folder / "tampered")
+    (folder / "tampered" / "deepfm" / "saved_model" / "fingerprint.pb").write_bytes(b"")
+    with pytest.raises(CandidateError, match="changed after training"):
+        gate(settings, "toy", "toy", "tampered")
+
+
+def test_a_server_that_is_down_is_transient(settings):
+    from models.errors import TrackingUnavailableError
+    from models.training.job import train
+
+    down = settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
+    try:
+        with pytest.raises(TrackingUnavailableError, match="is it up"):
+            train(down, "toy", "toy", "lr", "nowhere")
+    finally:
+        from models import tracking
+
+        tracking.connect(settings.mlflow_uri)
