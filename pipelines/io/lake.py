@@ -262,7 +262,7 @@ def unlisted_files(folder: Path, partitions: Collection[str]) -> list[Path]:
 
 
 def is_before(name: str, cutoff: datetime | None) -> bool:
-    """Tell whether a partition's day lies before `cutoff`, a midnight; the partition of an undivided table always does."""
+    """Tell whether a partition's day lies before `cutoff`, a midnight; an undivided table's always does."""
     return cutoff is None or name == UNDIVIDED or name < partition_name(cutoff.date())
 
 

@@ -128,7 +128,7 @@ def _end(place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None
 
 @contextmanager
 def _scratch(place: Namespace) -> Iterator[Path]:
-    """Give a folder for the checks' database; the lock says that what lies there is a dead job's, and may be removed."""
+    """Give a folder for the checks' database; under the lock, what lies there is a dead job's and is removed."""
     place.locks.mkdir(parents=True, exist_ok=True)
     folder = place.root / ".ingest"
     with exclusive(place.locks / "ingest.lock", f"ingestion of namespace {place.name}"):

@@ -1,0 +1,86 @@
+"""The feature and embedding jobs as processes: killed and run again, run twice, with a future planted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.synthetic import write_movielens_100k
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
+
+CUTOFF = "1998-03-01"
+NAMESPACE = "synthetic"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines", *arguments, "--namespace", NAMESPACE]
+
+
+def environment(state: Path) -> dict[str, str]:
+    return {**os.environ, "KESTREL_STATE": str(state), "KESTREL_SPARK_DRIVER_MEMORY": "1g"}
+
+
+def job(state: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(command(*arguments), env=environment(state), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def write_events(folder: Path, *, future: bool) -> Path:
+    """Write the synthetic data set; with a future, every user rates an item 1 after the cutoff."""
+    write_movielens_100k(folder, users=40, items=60, events=1000)
+    if future:
+        with (folder / "u.data").open("a") as stream:
+            stream.writelines(f"{user}\t{60 - user % 7}\t1\t{888800000 + user}\n" for user in range(1, 41))
+    return folder
+
+
+def kill_while_it_writes(state: Path) -> None:
+    """Start the job and kill it as soon as a first partition has been staged or published."""
+    features = state / "data" / NAMESPACE / "features"
+    with subprocess.Popen(
+        command("features", "--cutoff", CUTOFF),
+        env=environment(state),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not any(features.rglob("*.parquet")):
+            assert process.poll() is None, "the job ended before it wrote anything"
+            assert time.monotonic() < deadline, "the job wrote nothing"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+
+
+def test_a_killed_job_a_second_run_and_a_planted_future_change_nothing(tmp_path: Path) -> None:
+    plain, planted = tmp_path / "plain", tmp_path / "planted"
+    job(plain, "ingest", "--source", str(write_events(tmp_path / "a", future=False)))
+    expected = job(plain, "features", "--cutoff", CUTOFF)["views"]
+    again = job(plain, "features", "--cutoff", CUTOFF)
+    assert again == {"views": expected, "changed_partitions": 0}
+    job(planted, "ingest", "--source", str(write_events(tmp_path / "b", future=True)))
+    kill_while_it_writes(planted)
+    assert job(planted, "features", "--cutoff", CUTOFF)["views"] == expected
+    leftovers = [path for path in (planted / "data").rglob("*") if ".part" in path.name or path.name.startswith(".")]
+    assert leftovers == []
+
+
+def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path) -> None:
+    results = []
+    for name, future in (("plain", False), ("planted", True)):
+        job(tmp_path / name, "ingest", "--source", str(write_events(tmp_path / f"{name}-source", future=future)))
+        results.append(job(tmp_path / name, "embeddings", "--cutoff", CUTOFF))
+    assert results[0] == results[1]
+    assert results[0]["items"] > 20

@@ -1,0 +1,91 @@
+"""Whoever changes how a feature's values are computed raises its revision, so that its view gets another name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feature_repo.contracts.features import FEATURE_GROUPS
+from pipelines.io.arrow import content_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.spark
+
+BASE = datetime(1998, 1, 1, tzinfo=UTC)
+GENRES = ("Action", "Comedy", "Drama", "Horror", "Musical", "Sci-Fi", "War")
+
+GOLDEN: dict[str, tuple[str, str]] = {
+    "user_last_items": ("4f238d37", "fd4d8c0c9f72a078"),
+    "user_last_values": ("e8f22795", "63091277e606b6be"),
+    "user_rating_count": ("f5c0235d", "8661d810e1d1717d"),
+    "user_rating_mean": ("f100cf2d", "405fcedb79deb228"),
+    "user_rating_std": ("dfbc54a4", "cac79f82ed774b51"),
+    "user_release_year_mean": ("b2ee1bba", "7cfb366e64b688fe"),
+    "user_release_year_std": ("5045f3d3", "6cb19d43a2050f76"),
+    "user_top_genres": ("2be6fc36", "467de7a72ac7e268"),
+    "user_age": ("95af04f3", "94a48cac0f345c91"),
+    "user_gender": ("73b15a2c", "b2d678c8d61a0eb4"),
+    "user_occupation": ("d354db73", "8895673bbbe7d608"),
+    "item_rating_count": ("565a644d", "b7942e8886a58e3c"),
+    "item_rating_mean": ("8cf16e22", "67ec9934a648a01d"),
+    "item_rating_std": ("c20f8295", "0220c3af0dbc5bc8"),
+    "item_release_year": ("474b4e04", "241bf475e9600cf1"),
+    "item_genres": ("7444932c", "48202fd97213bae7"),
+    "user_seen_items": ("39da0c6a", "e50646f472cd051a"),
+}
+"""Feature → hash of its definition, and checksum of its values on `fixed_log`, to 16 digits."""
+
+
+def fixed_log() -> tuple[list[dict[str, Any]], ...]:
+    """Return events, items and users made by arithmetic alone, the same under every library."""
+    events = {(number * 7 % 13, number * 11 % 29, number * number % 97): number * 5 % 10 + 1 for number in range(400)}
+    items = [
+        {
+            "item_id": f"i{number}",
+            "title": "t",
+            "release_year": None if number % 5 == 0 else 1950 + number,
+            "genres": [genre for place, genre in enumerate(GENRES) if (number * 3 + place * 5) % 7 < number % 6],
+        }
+        for number in range(29)
+    ]
+    users = [
+        {
+            "user_id": f"u{number}",
+            "age": None if number % 4 == 0 else 20 + number,
+            "gender": (None, "F", "M")[number % 3],
+            "occupation": None if number % 5 == 0 else f"o{number % 2}",
+        }
+        for number in range(13)
+    ]
+    rows = [
+        {
+            "user_id": f"u{user}",
+            "item_id": f"i{item}",
+            "event_type": "rating",
+            "value": half_stars / 2,
+            "event_time": BASE + timedelta(minutes=minute),
+        }
+        for (user, item, minute), half_stars in events.items()
+    ]
+    return rows, items, users
+
+
+def test_changed_values_have_a_changed_revision(compute_group: Callable[..., Any]) -> None:
+    log = fixed_log()
+    received = {}
+    for group in FEATURE_GROUPS:
+        table = compute_group(group, *log)
+        for column in group.features:
+            values = table.select([group.entity.name, "event_time", column.name])
+            received[column.name] = (group.feature_hash(column.name), content_sha256(values)[:16])
+    unraised = [
+        name
+        for name, (definition, values) in received.items()
+        if name in GOLDEN and GOLDEN[name][0] == definition and GOLDEN[name][1] != values
+    ]
+    assert not unraised, f"the values of {unraised} changed: raise their `revision` in contracts/features.py"
+    assert received == GOLDEN, f"definitions changed: record the new ones here:\n{received}"
