@@ -27,15 +27,26 @@ if TYPE_CHECKING:
 SIGNATURES = (ROWS_SIGNATURE, ONE_USER_SIGNATURE)
 
 
-class Exported(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+class Exported:
     """Encoder and scorer, traced once for each signature."""
 
     def __init__(self, fitted: Fitted, signature: Signature) -> None:
-        super().__init__(name=signature.model)
         self._encoder, self._scorer = fitted.encoded.model, fitted.scorer
         self._scopes = fitted.encoded.scopes
         self._signature = signature
         self._item_input = signature.scoped(Scope.ITEM)[0].name
+
+    def resources(self) -> tf.Module:
+        """Return what the functions stand on: the weights, and the layers that hold lookup tables.
+
+        Not the models themselves: TensorFlow would save every variable of a Keras 3 model twice, and whoever restores
+        that into a session, as TensorFlow Serving does, restores the wrong ones. A compiled model would bring its
+        optimiser along, too.
+        """
+        module = tf.Module(name=self._signature.model)
+        module.weights = [weight.value for model in (self._encoder, self._scorer) for weight in model.weights]
+        module.tables = list(self._encoder.layers)
+        return module
 
     def functions(self) -> dict[str, Any]:
         """Return a traced function for each signature name."""
@@ -77,8 +88,8 @@ def export(fitted: Fitted, signature: Signature, directory: Path) -> None:
     if unfit:
         msg = f"signature {signature.model}: expected ASCII names that are no Python keywords, received {unfit}"
         raise ExportError(msg)
-    module = Exported(fitted, signature)
-    tf.saved_model.save(module, str(directory), signatures=module.functions())
+    exported = Exported(fitted, signature)
+    tf.saved_model.save(exported.resources(), str(directory), signatures=exported.functions())
     check_signatures(directory, signature)
 
 

@@ -66,6 +66,22 @@ def test_export_keeps_the_contract(exported):
     assert all(name.isascii() for name in names)
 
 
+def test_a_session_restores_every_variable_and_no_optimiser(fitted, exported):
+    """TensorFlow Serving restores into a session: variables that are saved twice stay uninitialised there."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        tf.compat.v1.saved_model.load(session, ["serve"], str(exported[1]))
+        handles = [operation for operation in graph.get_operations() if operation.type == "VarHandleOp"]
+        uninitialised = [
+            operation.name
+            for operation in handles
+            if not session.run(tf.raw_ops.VarIsInitializedOp(resource=operation.outputs[0]))
+        ]
+    assert uninitialised == []
+    assert len(handles) == len(fitted[1].scorer.weights) + len(fitted[1].encoded.model.weights)
+
+
 def test_a_batch_scores_as_its_rows_do(exported, dataset):
     whole = exported[0].predict(dataset[TEST].features)
     singles = [exported[0].predict(dataset[TEST].take(np.array([row])).features)[0] for row in range(5)]
