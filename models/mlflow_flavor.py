@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 SAVED_MODEL = "saved_model"
 _CODE = "code"
 _REQUIREMENTS = ("tensorflow", "numpy", "mlflow")
-_DATA_TYPES = {Dtype.STRING: DataType.string, Dtype.INT64: DataType.long, Dtype.FLOAT32: DataType.float}
+_DATA_TYPES = {Dtype.STRING: DataType.string, Dtype.INT64: DataType.long, Dtype.FLOAT32: DataType.double}
+"""Floats are double here: MLflow refuses to narrow what JSON and data frames hold by default; the loader narrows."""
 
 
 def model_signature(signature: Signature) -> ModelSignature:
     """Return the contract's signature as MLflow shows and enforces it."""
     return ModelSignature(
         inputs=Schema([ColSpec(_data_type(column), column.name) for column in signature.input_columns]),
-        outputs=Schema([ColSpec(_DATA_TYPES[signature.output.dtype], signature.output.name)]),
+        outputs=Schema([ColSpec(DataType.float, signature.output.name)]),
     )
 
 

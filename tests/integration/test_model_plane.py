@@ -86,8 +86,7 @@ def first(settings):
 def test_the_first_candidate_is_registered_with_its_verdict(first, settings, client):
     runs, result, folder = first
     assert result["decision"] == "promote"
-    version = client.get_model_version_by_alias(NAME, "candidate")
-    assert version.version == result["version"]
+    version = client.get_model_version(NAME, result["version"])
     assert version.run_id == runs["deepfm"]["run_id"]
     assert version.tags["kestrel.decision"] == "promote"
     assert version.tags["kestrel.training_set_id"] == "toy"
@@ -177,6 +176,8 @@ def test_the_same_training_set_again_is_a_tie_with_the_champion(first, settings,
     try:
         _, second, folder = _run(settings, "second")
         evaluation = json.loads((folder / "evaluation.json").read_text())
+        assert client.get_model_version_by_alias(NAME, "candidate").version == second["version"]
+        assert client.get_model_version_by_alias(NAME, "champion").version == result["version"]
     finally:
         client.delete_registered_model_alias(NAME, "champion")
     assert second["decision"] == "tie"
