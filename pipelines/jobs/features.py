@@ -16,6 +16,7 @@ from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEMS, USERS
 from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
 from feature_repo.contracts.intervals import format_cutoff
 from pipelines.errors import JobError
+from pipelines.feast_store.online_cutoff import online_cutoff
 from pipelines.features.groups import Inputs, compute
 from pipelines.features.tables import feature_table
 from pipelines.io.days import by_day
@@ -72,7 +73,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
         events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
         inputs = Inputs(events, items, users, cutoff)
-        for group in FEATURE_GROUPS:
+        for group in _groups(place, cutoff):
             began = time.monotonic()
             writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
             stored = {name: part for name, part in writer.partitions.items() if is_before(name, cutoff)}

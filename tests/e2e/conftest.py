@@ -130,6 +130,10 @@ class Stack:
             for name, partition in json.loads(manifest.read_text())["partitions"].items()
         }
 
+    def latest_tables(self) -> dict[str, str]:
+        """Of the tables that hold the latest state only, which no past interval may take back."""
+        return {name: checksum for name, checksum in self.checksums().items() if "user_history" in name}
+
     def snapshot(self) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(Namespace(self.state, NAMESPACE).online_current.read_text())
         return record
@@ -265,6 +269,8 @@ class Backfill:
     chain: Chain
     online_before: dict[bytes, dict[bytes, bytes]]
     online_after: dict[bytes, dict[bytes, bytes]]
+    latest_before: dict[str, str]
+    latest_after: dict[str, str]
     snapshot_before: dict[str, Any]
     snapshot_after: dict[str, Any]
     trainings_before: int
@@ -274,7 +280,8 @@ class Backfill:
 @pytest.fixture(scope="session")
 def backfill(stack: Stack, shuffled: Stage) -> Backfill:
     """A refresh up to a month before what is online."""
-    online, snapshot, trainings = stack.online_contents(), stack.snapshot(), stack.run_count("model_training")
+    online, latest, snapshot = stack.online_contents(), stack.latest_tables(), stack.snapshot()
+    trainings = stack.run_count("model_training")
     cutoff = datetime.fromisoformat(snapshot["cutoff"]).astimezone(UTC) - timedelta(days=30)
     airflow = stack.airflow()
     try:
@@ -287,6 +294,8 @@ def backfill(stack: Stack, shuffled: Stage) -> Backfill:
         chain,
         online,
         stack.online_contents(),
+        latest,
+        stack.latest_tables(),
         snapshot,
         stack.snapshot(),
         trainings,

@@ -83,6 +83,8 @@ def test_a_backfill_touches_neither_redis_nor_training(backfill):
         "publish": "skipped",
     }
     assert backfill.online_after == backfill.online_before
+    assert backfill.latest_before
+    assert backfill.latest_after == backfill.latest_before
     assert backfill.snapshot_after == backfill.snapshot_before
     assert backfill.trainings_after == backfill.trainings_before
 
