@@ -18,7 +18,7 @@ from feature_repo.contracts.features import LIKED_VALUE
 from serving.recommender.answers import Missing, Shown, encode_items
 from serving.recommender.errors import RankingError, StoredValueError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
-from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason
+from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason, taste_reason
 from serving.recommender.recall.blending import Candidates, blend
 from serving.recommender.recall.item2vec import ITEM2VEC, recall_item2vec
 from serving.recommender.recall.popular import recall_popular
@@ -56,6 +56,8 @@ class Ranked:
     scores: NDArray[np.float32] | None
     nearest: dict[int, int]
     """Position of a candidate → position of the liked item that it is near."""
+    taste: tuple[str, ...] = ()
+    """The user's genres, most liked first."""
 
 
 class Stopwatch:
@@ -123,7 +125,7 @@ class Engine:
         watch.lap("recall")
         scores = await self._scores(online, user, candidates, degraded)
         watch.lap("ranking")
-        return Ranked(candidates, scores, nearest)
+        return Ranked(candidates, scores, nearest, user.top_genres())
 
     async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
         settings = self._settings
@@ -248,9 +250,15 @@ def _slate(snapshot: Snapshot, ranked: Ranked, k: int) -> list[Shown]:
     shown = []
     for row in order_slate(candidates, scores, k).tolist():
         position = int(candidates.positions[row])
-        liked = ranked.nearest.get(position)
-        reason = POPULAR_REASON if liked is None else liked_reason(snapshot.catalogue.titles[liked])
-        shown.append(
-            Shown(position, None if scores is None else float(scores[row]), candidates.channels_of(row), reason)
-        )
+        score = None if scores is None else float(scores[row])
+        shown.append(Shown(position, score, candidates.channels_of(row), _reason(snapshot, ranked, position)))
     return shown
+
+
+def _reason(snapshot: Snapshot, ranked: Ranked, position: int) -> str:
+    """Return the most personal reason that there is."""
+    liked = ranked.nearest.get(position)
+    if liked is not None:
+        return liked_reason(snapshot.catalogue.titles[liked])
+    genres = snapshot.catalogue.genres[position]
+    return next((taste_reason(genre) for genre in ranked.taste if genre in genres), POPULAR_REASON)

@@ -10,6 +10,11 @@ def liked_reason(title: str) -> str:
     return f"because you liked {title}"
 
 
+def taste_reason(genre: str) -> str:
+    """Say that the item is popular, and of a genre that the user likes most often."""
+    return f"popular, and you often like {genre}"
+
+
 def similar_reason(title: str) -> str:
     """Say that the item is near the one that was asked about."""
     return f"liked by people who liked {title}"

@@ -38,6 +38,7 @@ USER_GROUPS = (USER_ACTIVITY, USER_PROFILE, USER_HISTORY)
 _LAST_ITEMS = "user_last_items"
 _LAST_VALUES = "user_last_values"
 _SEEN_ITEMS = "user_seen_items"
+_TOP_GENRES = "user_top_genres"
 
 _CONNECTIONS = 256
 """At most so many wait for Redis at a time; when it stalls, the others get their popular list at once."""
@@ -89,6 +90,11 @@ class UserFeatures:
             for item, value in zip(items, values, strict=False)
             if item and isinstance(value, float) and value >= at_least
         )
+
+    def top_genres(self) -> tuple[str, ...]:
+        """Return the genres that the user likes most often, most first."""
+        genres = self.values.get(_TOP_GENRES)
+        return tuple(str(genre) for genre in genres if genre) if isinstance(genres, list) else ()
 
 
 def user_layout(snapshot: OnlineSnapshot) -> UserLayout:
