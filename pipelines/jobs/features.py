@@ -90,6 +90,13 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
     return {"views": views, "changed_partitions": changed}
 
 
+def _groups(place: Namespace, cutoff: datetime) -> list[FeatureGroup]:
+    """Return the groups to compute: in a backfill without those that hold the latest state only, which stays."""
+    online = online_cutoff(place)
+    is_backfill = online is not None and cutoff < online
+    return [group for group in FEATURE_GROUPS if not (is_backfill and group.freshness is Freshness.LATEST)]
+
+
 def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
     group: FeatureGroup, rows: DataFrame, place: Namespace, staging: Path, start: datetime | None, cutoff: datetime
 ) -> Writer:
