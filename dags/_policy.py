@@ -45,11 +45,21 @@ def refresh_schedule() -> CronDataIntervalTimetable | PartitionedAtRuntime:
     return CronDataIntervalTimetable(cron, timezone="UTC") if cron else PartitionedAtRuntime()
 
 
-def cutoff_or_nothing(cutoff: str | None, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime
-    """Return the cutoff asked for, else the midnight that a scheduled interval ends with, else nothing."""
+def cutoff_or_nothing(cutoff: str | None, run_type: str, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime
+    """Return the cutoff asked for, else the last midnight of a scheduled interval, else nothing.
+
+    A run by hand has an interval, too, if it was given a logical date, which the trigger form fills in with the
+    present moment; nobody meant that.
+    """
     if cutoff:
         return format_cutoff(parse_cutoff(cutoff))
-    return data_interval_end.strftime("%Y-%m-%d") if data_interval_end else ""
+    is_scheduled = run_type in {"scheduled", "backfill"} and data_interval_end
+    return data_interval_end.strftime("%Y-%m-%d") if is_scheduled else ""
+
+
+def source_path(source: str) -> str:
+    """Return where a source lies; a relative path starts at the state folder."""
+    return str(Path(os.environ["KESTREL_STATE"]) / source)
 
 
 def partition(partition_key: str | None, params: Mapping[str, Any]) -> PartitionKey:
@@ -91,6 +101,7 @@ def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mappin
 
 MACROS = {
     "cutoff_or_nothing": cutoff_or_nothing,
+    "source_path": source_path,
     "partition": partition,
     "format_cutoff": format_cutoff,
     "run_key": run_key,

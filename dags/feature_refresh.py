@@ -66,8 +66,8 @@ with DAG(
         command="ingest",
         options={
             "namespace": "{{ params.namespace }}",
-            "source": "{{ params.source }}",
-            "cutoff": "{{ cutoff_or_nothing(params.cutoff, data_interval_end | default(none)) }}",
+            "source": "{{ source_path(params.source) }}",
+            "cutoff": "{{ cutoff_or_nothing(params.cutoff, dag_run.run_type, data_interval_end | default(none)) }}",
             "clock": "{{ params.clock or '' }}",
         },
         doc_md="Source → checked, canonical events, items and users; refused rows → quarantine.",

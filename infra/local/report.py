@@ -89,12 +89,9 @@ def gates_table(verdict: Verdict) -> Table:
 def ending(verdict: Verdict, serving: Mapping[str, Any]) -> str:
     """Say in one paragraph what came of the candidate and what is served now."""
     served = f"version {serving['version']} serves" if serving.get("version") else "nothing is served yet"
-    what = {
-        Decision.PROMOTE: f"Version {verdict.version} was promoted",
-        Decision.TIE: f"Version {verdict.version} was not promoted, for a tie keeps the champion",
-        Decision.REJECT: f"Version {verdict.version} was rejected, which is a normal ending",
-    }[verdict.decision]
-    return f"{what}: {verdict.reason} Now {served} ({serving.get('model')}, since {serving.get('since') or 'never'})."
+    normal = " A rejection is a normal ending." if verdict.decision is Decision.REJECT else ""
+    since = serving.get("since") or "never"
+    return f"Version {verdict.version}: {verdict.reason}{normal} Now {served} ({serving.get('model')}, since {since})."
 
 
 def some_users(namespace: Namespace) -> list[str]:

@@ -126,7 +126,7 @@ def _track(
     run = tracking.replace_run(
         client,
         namespace,
-        name=f"{model.name} {training_set.cutoff[:10]} {record['run_key']}"[:250],
+        name=f"{model.name} {training_set.cutoff[:10]}",
         run_key=record["run_key"],
         model=model.name,
         tags={

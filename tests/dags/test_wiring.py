@@ -109,22 +109,47 @@ class TaskInstance:
         return self.results[task_ids]
 
 
+class Run:
+    """What the templates ask of Airflow's run."""
+
+    def __init__(self, run_type):
+        self.run_type = run_type
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch):
+    monkeypatch.setenv("KESTREL_STATE", "/state")
+
+
 def test_ingest_passes_a_hostile_value_as_one_argument_and_leaves_out_what_is_empty(dags):
-    hostile = 'x\'; rm -rf $(HOME) "`id`" &'
-    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": hostile})
+    hostile = '/x\'; rm -rf $(HOME) "`id`" &'
+    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": hostile}, dag_run=Run("manual"))
     assert task.arguments()[1:] == ["-m", "pipelines", "ingest", "--namespace", "ml-100k", "--source", hostile]
 
 
+END = PartitionKey.parse(INTERVAL).cutoff
+
+
 @pytest.mark.parametrize(
-    ("params", "context", "expected"),
+    ("cutoff", "context", "expected"),
     [
-        ({"cutoff": "1998-01-01"}, {}, "1998-01-01T00:00:00Z"),
-        ({"cutoff": None}, {"data_interval_end": PartitionKey.parse(INTERVAL).cutoff}, "1998-04-23"),
+        ("1998-01-01", {"dag_run": Run("manual")}, "1998-01-01T00:00:00Z"),
+        (None, {"dag_run": Run("scheduled"), "data_interval_end": END}, "1998-04-23"),
+        (None, {"dag_run": Run("backfill"), "data_interval_end": END}, "1998-04-23"),
+        (None, {"dag_run": Run("manual"), "data_interval_end": END}, ""),
+        (None, {"dag_run": Run("manual")}, ""),
     ],
 )
-def test_cutoff_is_the_forms_else_the_end_of_the_scheduled_interval(dags, params, context, expected):
-    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": "s", **params}, **context)
+def test_cutoff_is_the_forms_else_the_end_of_a_scheduled_interval(dags, cutoff, context, expected):
+    task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": "s", "cutoff": cutoff}, **context)
     assert task.options["cutoff"] == expected
+
+
+def test_a_relative_source_starts_at_the_state_folder(dags):
+    task = rendered(
+        dags["feature_refresh"].get_task("ingest"), params={"source": "sources/ml-100k"}, dag_run=Run("manual")
+    )
+    assert task.options["source"] == "/state/sources/ml-100k"
 
 
 def test_interval_found_by_ingest_travels_through_the_run_and_into_the_asset(dags):
@@ -150,8 +175,7 @@ def test_training_by_hand_takes_them_from_the_form_or_says_what_is_missing(dags)
         rendered(training_set, partition_key=None)
 
 
-def test_serving_check_looks_into_the_runs_own_folder(dags, monkeypatch):
-    monkeypatch.setenv("KESTREL_STATE", "/state")
+def test_serving_check_looks_into_the_runs_own_folder(dags):
     task = rendered(
         dags["model_training"].get_task("serving_check"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00"
     )

@@ -85,9 +85,9 @@ def test_more_events_are_announced_with_more_time_and_disk() -> None:
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (Decision.PROMOTE, "Version 7 was promoted: because"),
-        (Decision.TIE, "a tie keeps the champion: because"),
-        (Decision.REJECT, "Version 7 was rejected, which is a normal ending: because"),
+        (Decision.PROMOTE, "Version 7: because"),
+        (Decision.TIE, "Version 7: because"),
+        (Decision.REJECT, "A rejection is a normal ending. Now"),
     ],
 )
 def test_ending_says_what_was_decided_and_what_serves(decision: Decision, words: str) -> None:
