@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.dataset import Dataset
 
+log = logging.getLogger(__name__)
 ALIAS = "champion"
 
 
@@ -35,6 +37,8 @@ class Champion:
     """Split → scores; empty where the two cannot be compared."""
     incomparable: str
     """Why not; empty where they can."""
+    retired_views: list[str]
+    """Feature views that it was trained on and that are refreshed no more: the recommender cannot rank with it."""
 
 
 def score_champion(
@@ -56,7 +60,8 @@ def score_champion(
         manifest = mlflow.artifacts.download_artifacts(
             run_id=version.run_id, artifact_path="training_set.json", dst_path=folder
         )
-        reason = _why_incomparable(Path(manifest), set(saved_model.specs), dataset, version.version)
+        theirs = _training_set(Path(manifest))
+        reason = _why_incomparable(theirs, set(saved_model.specs), dataset, version.version)
         scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
     return Champion(
         version=str(version.version),
@@ -65,14 +70,21 @@ def score_champion(
         weights_sha256=run_tags.get(tracking.WEIGHTS_SHA256, ""),
         scores=scores,
         incomparable=reason,
+        retired_views=sorted(set(theirs.views.values()) - set(dataset.record.views.values())) if theirs else [],
     )
 
 
-def _why_incomparable(manifest: Path, inputs: set[str], dataset: Dataset, version: str) -> str:
+def _training_set(manifest: Path) -> TrainingSet | None:
     try:
-        theirs = TrainingSet.read(manifest)
+        return TrainingSet.read(manifest)
     except CorruptRecordError as error:
-        return f"champion version {version}: its training_set.json cannot be read ({error})"
+        log.warning("the champion's training set: %s", error)
+        return None
+
+
+def _why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dataset, version: str) -> str:
+    if theirs is None:
+        return f"champion version {version}: its training_set.json cannot be read"
     if theirs.label_min_value != dataset.record.label_min_value:
         return (
             f"champion version {version} learned label value >= {theirs.label_min_value:g}, the candidate "

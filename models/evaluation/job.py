@@ -144,14 +144,16 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _describe(champion: Champion | None) -> dict[str, str]:
+def _describe(champion: Champion | None) -> dict[str, Any]:
     if champion is None:
-        return {"version": "", "run_id": "", "weights_sha256": "", "incomparable": "there is no champion yet"}
+        nobody = {"version": "", "run_id": "", "weights_sha256": "", "incomparable": "there is no champion yet"}
+        return nobody | {"retired_views": []}
     return {
         "version": champion.version,
         "run_id": champion.run_id,
         "weights_sha256": champion.weights_sha256,
         "incomparable": champion.incomparable,
+        "retired_views": champion.retired_views,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,8 @@ class Evidence:
     """Whether candidate and champion have identical weights."""
     signature_differences: list[str]
     serving_check: Mapping[str, Any]
+    retired_views: list[str] = field(default_factory=list)
+    """Feature views of the champion that are refreshed no more: it cannot rank any longer, so no tie lets it stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ def decide(test: TestScores, evidence: Evidence, settings: GateSettings, seed: i
     """Return every gate's verdict and the decision.
 
     Rejected if any gate fails; a tie if a champion can be compared and the interval of the AUC difference contains 0
-    (the champion stays, unless the setting says otherwise); else promoted.
+    (the champion stays, unless the setting says otherwise, or its feature views are gone); else promoted.
     """
     measured = _measure(test, settings, seed)
     gates = [
@@ -327,14 +329,25 @@ def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, settin
         f"AUC differs from champion version {version} by {comparison.difference:+.4f} "
         f"({comparison.interval.low:+.4f} to {comparison.interval.high:+.4f})"
     )
-    if evidence.same_weights or comparison.interval.contains(0.0):
-        why = "its weights are the champion's" if evidence.same_weights else f"{figures}, which shows no difference"
-        if settings.promote_on_tie:
-            return Outcomes(gates, Decision.PROMOTE, f"Promoted on a tie, as KESTREL_GATE_PROMOTE_ON_TIE says: {why}.")
-        return Outcomes(gates, Decision.TIE, f"Tie: every gate passed, but {why}; the champion stays.")
-    if comparison.difference < 0:
-        return Outcomes(gates, Decision.TIE, f"Every gate passed, but {figures}: it is no better; the champion stays.")
-    return Outcomes(gates, Decision.PROMOTE, f"Promoted: every gate passed and {figures}.")
+    worse = comparison.difference < 0
+    equal = evidence.same_weights or comparison.interval.contains(0.0)
+    if not equal and not worse:
+        return Outcomes(gates, Decision.PROMOTE, f"Promoted: every gate passed and {figures}.")
+    why = f"{figures}, which shows no difference" if equal else f"{figures}: it is no better"
+    if evidence.same_weights:
+        why = "its weights are the champion's"
+    if evidence.retired_views:
+        return Outcomes(gates, Decision.PROMOTE, f"Promoted: every gate passed; {why}, but {_retired(evidence)}.")
+    if equal and settings.promote_on_tie:
+        return Outcomes(gates, Decision.PROMOTE, f"Promoted on a tie, as KESTREL_GATE_PROMOTE_ON_TIE says: {why}.")
+    return Outcomes(
+        gates, Decision.TIE, f"{'Tie: every' if equal else 'Every'} gate passed, but {why}; the champion stays."
+    )
+
+
+def _retired(evidence: Evidence) -> str:
+    views = ", ".join(evidence.retired_views)
+    return f"champion version {evidence.champion_version} cannot rank any longer: it reads {views}, refreshed no more"
 
 
 def _figure(value: float | None) -> str:

@@ -152,6 +152,7 @@ def _evidence(evaluation: Mapping[str, Any], check: Mapping[str, Any], run: Mapp
         may_be_champion=CANDIDATE.may_be_champion,
         champion_version=champion["version"],
         incomparable=champion["incomparable"],
+        retired_views=list(champion["retired_views"]),
         same_weights=bool(champion["weights_sha256"]) and champion["weights_sha256"] == run["weights_sha256"],
         signature_differences=list(evaluation["signature_differences"]),
         serving_check=check,

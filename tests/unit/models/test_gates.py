@@ -90,6 +90,16 @@ def test_equal_weights_are_a_tie():
     assert "its weights are the champion's" in outcomes.reason
 
 
+def test_a_champion_that_can_rank_no_longer_does_not_stay_on_a_tie():
+    evidence = replace(SECOND, retired_views=["user_activity_00000000"])
+    test = _scores()
+    test = replace(test, scores={**test.scores, "champion": test.scores["candidate"]})
+    outcomes = _decide(test, evidence)
+    assert _decide(test, SECOND).decision is Decision.TIE
+    assert outcomes.decision is Decision.PROMOTE
+    assert "cannot rank any longer: it reads user_activity_00000000" in outcomes.reason
+
+
 def test_a_champion_that_cannot_be_compared_says_so_in_the_reason():
     outcomes = _decide(_scores(), replace(SECOND, incomparable="its inputs are defined otherwise now"))
     assert outcomes.decision is Decision.PROMOTE
