@@ -1,9 +1,9 @@
 """Train, evaluate, judge.
 
-Started by the asset **features**. `training_set` joins every label to the features strictly before it; DeepFM (the
-candidate) and logistic regression (a baseline) are trained; `evaluate` measures them, the champion and the simple
-baselines on the same later window; `serving_check` compares a model server's scores with the offline ones; `gate`
-decides, registers the version with the alias `candidate`, and sends the asset **verdict**.
+Started by the asset **features**. `training_set` joins every label to the features strictly before it; the candidate
+and a baseline are trained; `evaluate` measures them, the champion and the simple baselines on the same later window;
+`serving_check` compares a model server's scores with the offline ones; `gate` decides, registers the version with the
+alias `candidate`, and sends the asset **verdict**.
 
 The run ends green whatever the verdict: a rejection is a result. The report lies in the MLflow run.
 """
@@ -13,6 +13,8 @@ from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 from dags._jobs import JobOperator
 from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, VERDICT
 
+CANDIDATE, BASELINE = "deepfm", "lr"
+"""As `models/ranking/catalogue.py` has them."""
 NAMESPACE = "{{ partition(partition_key, params).namespace }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
 RUN = {
@@ -56,7 +58,7 @@ with DAG(
             options={**RUN, "model": model},
             doc_md=f"Fit `{model}` and log it as an MLflow run.",
         )
-        for model in ("deepfm", "lr")
+        for model in (CANDIDATE, BASELINE)
     ]
     evaluate = JobOperator(
         task_id="evaluate",
@@ -70,7 +72,7 @@ with DAG(
         module="serving.model_server",
         command="check",
         options={
-            "saved-model": f"{FOLDER}/deepfm/saved_model",
+            "saved-model": f"{FOLDER}/{CANDIDATE}/saved_model",
             "golden": f"{FOLDER}/golden.json",
             "out": f"{FOLDER}/serving_check.json",
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -17,26 +16,19 @@ TrainingSetOption = Annotated[str, typer.Option("--training-set", help="The id t
 RunKeyOption = Annotated[str, typer.Option("--run-key", help="Names this training run; a retry passes the same one.")]
 
 
-class ModelName(StrEnum):
-    """The models that can be trained."""
-
-    DEEPFM = "deepfm"
-    LR = "lr"
-
-
 @app.command()
 def train(
     namespace: NamespaceOption,
     training_set: TrainingSetOption,
     run_key: RunKeyOption,
-    model: Annotated[ModelName, typer.Option("--model", help="deepfm is the candidate, lr its baseline.")],
+    model: Annotated[str, typer.Option("--model", help="A name from models/ranking/catalogue.py, such as deepfm.")],
 ) -> None:
     """Fit a model, export it as a SavedModel and log it to MLflow."""
 
     def job() -> dict[str, object]:
         from models.training.job import train  # noqa: PLC0415 - TensorFlow takes seconds to import
 
-        return train(settings(), namespace, training_set, model.value, run_key)
+        return train(settings(), namespace, training_set, model, run_key)
 
     run_job(job)
 

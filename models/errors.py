@@ -4,6 +4,7 @@ JobError
 ├── DatasetError            a training set is not what its manifest or the contract says
 ├── ExportError             an exported model does not keep the contract's signature
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
+├── UnknownModelError       no ranking model has this name
 └── TrackingUnavailableError (transient)  the MLflow server does not answer
 """
 
@@ -22,6 +23,10 @@ class ExportError(JobError):
 
 class CandidateError(JobError):
     """The candidate's folder lacks what an earlier job writes, or holds something of another run."""
+
+
+class UnknownModelError(JobError):
+    """No ranking model has this name."""
 
 
 class TrackingUnavailableError(TransientError):

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from models.ranking.catalogue import CANDIDATE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAMES = {
-    "candidate": "Candidate (DeepFM)",
+    "candidate": f"Candidate ({CANDIDATE.__name__})",
     "champion": "Champion",
     "lr": "Logistic regression",
     "means": "User mean + item mean",

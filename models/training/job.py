@@ -18,7 +18,7 @@ from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, describe, f
 from models.evaluation import metrics
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.export import export, weights_sha256
-from models.ranking.catalogue import RANKING_MODELS
+from models.ranking.catalogue import ranking_model
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted, fit
 
@@ -45,6 +45,7 @@ def train(
     config: RankingConfig | None = None,
 ) -> dict[str, object]:
     """Train one model, unless this run key already has it; return the ids of run and SavedModel."""
+    model_class = ranking_model(model_name)
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
     directory = find_training_set(namespace, training_set_id)
@@ -53,7 +54,6 @@ def train(
         return _result(folder.run_of(model_name, training_set_id))
     dataset = read_dataset(directory, RANKING)
     log.info("training set %s: %s", training_set_id, describe(dataset))
-    model_class = RANKING_MODELS[model_name]
     model = model_class(config or model_class.config_class())
     fitted = fit(model, dataset, RANKING, settings.seed)
     with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(model_name)) as place:

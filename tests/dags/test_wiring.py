@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
+from dags.model_training import BASELINE, CANDIDATE
 from feature_repo.contracts.intervals import PartitionKey
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -43,13 +44,19 @@ def test_feature_refresh_graph(dags):
 
 def test_model_training_graph(dags):
     assert edges(dags["model_training"]) == {
-        ("training_set", "train_deepfm"),
-        ("training_set", "train_lr"),
-        ("train_deepfm", "evaluate"),
-        ("train_lr", "evaluate"),
+        ("training_set", f"train_{CANDIDATE}"),
+        ("training_set", f"train_{BASELINE}"),
+        (f"train_{CANDIDATE}", "evaluate"),
+        (f"train_{BASELINE}", "evaluate"),
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
     }
+
+
+def test_training_trains_what_the_model_plane_evaluates():
+    from models.ranking import catalogue
+
+    assert (catalogue.CANDIDATE.name, catalogue.BASELINE.name) == (CANDIDATE, BASELINE)
 
 
 def test_model_rollout_graph(dags):
@@ -181,7 +188,7 @@ def test_serving_check_looks_into_the_runs_own_folder(dags):
     )
     folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
     assert task.options == {
-        "saved-model": f"{folder}/deepfm/saved_model",
+        "saved-model": f"{folder}/{CANDIDATE}/saved_model",
         "golden": f"{folder}/golden.json",
         "out": f"{folder}/serving_check.json",
     }

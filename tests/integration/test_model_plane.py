@@ -13,8 +13,9 @@ from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.signatures import RANKING
+from models.ranking.catalogue import CANDIDATE
 from tests.mlflow_server import mlflow_server
-from tests.training_set_fixture import write_training_set
+from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 NAME = "toy.ranking"
 CHECK = {
@@ -87,7 +88,7 @@ def test_the_first_candidate_is_registered_with_its_verdict(first, settings, cli
     runs, result, folder = first
     assert result["decision"] == "promote"
     version = client.get_model_version(NAME, result["version"])
-    assert version.run_id == runs["deepfm"]["run_id"]
+    assert version.run_id == runs[CANDIDATE.name]["run_id"]
     assert version.tags["kestrel.decision"] == "promote"
     assert version.tags["kestrel.training_set_id"] == "toy"
     assert version.tags["kestrel.reason"] == result["reason"]
@@ -102,13 +103,13 @@ def test_the_registered_version_holds_the_very_bytes_that_training_wrote(first, 
     runs, result, folder = first
     root = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{result['version']}", dst_path=str(tmp_path)))
     digest = tree_sha256(root / "saved_model")
-    assert digest == tree_sha256(folder / "deepfm" / "saved_model") == runs["deepfm"]["saved_model_sha256"]
+    assert digest == tree_sha256(folder / CANDIDATE.name / "saved_model") == runs[CANDIDATE.name]["saved_model_sha256"]
     assert digest == client.get_model_version(NAME, result["version"]).tags["kestrel.saved_model_sha256"]
 
 
 def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_path):
     runs, _, folder = first
-    run_id = runs["deepfm"]["run_id"]
+    run_id = runs[CANDIDATE.name]["run_id"]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["batch_size"] == "256"
@@ -144,7 +145,7 @@ def test_pyfunc_predicts_from_a_data_frame(first, settings, client):
     dataset = read_dataset(Namespace(settings.state, "toy").training_sets / "toy", RANKING)
     frame = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/{result['version']}")
-    with np.load(folder / "deepfm" / "test_scores.npz") as stored:
+    with np.load(folder / CANDIDATE.name / "test_scores.npz") as stored:
         np.testing.assert_allclose(model.predict(frame), stored[TEST][-3:], atol=1e-6)
     assert model.metadata.signature.inputs.input_names() == [column.name for column in RANKING.input_columns]
 
@@ -154,7 +155,7 @@ def test_a_retry_of_every_job_changes_nothing(first, settings, client):
     again, second, _ = _run(settings, "first")
     assert again == runs
     assert second == result
-    assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs['deepfm']['run_id']}'")) == 1
+    assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs[CANDIDATE.name]['run_id']}'")) == 1
 
 
 def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
@@ -187,6 +188,23 @@ def test_the_same_training_set_again_is_a_tie_with_the_champion(first, settings,
     assert evaluation["champion"]["incomparable"] == ""
 
 
+def test_a_tie_with_a_champion_whose_feature_views_are_gone_is_promoted(first, settings, client):
+    _, result, _ = first
+    place = Namespace(settings.state, "toy")
+    record = write_training_set(place, "widened", rows=6000)
+    rewrite_manifest(place, record, views={**record.views, "user_activity": "user_activity_ffffffff"})
+    client.set_registered_model_alias(NAME, "champion", result["version"])
+    try:
+        _, widened, folder = _run(settings, "widened", "widened")
+    finally:
+        client.delete_registered_model_alias(NAME, "champion")
+    champion = json.loads((folder / "evaluation.json").read_text())["champion"]
+    assert champion["incomparable"] == ""
+    assert champion["retired_views"] == [record.views["user_activity"]]
+    assert widened["decision"] == "promote"
+    assert "cannot rank any longer" in widened["reason"]
+
+
 def test_shuffled_labels_are_rejected_and_no_alias_but_candidate_moves(first, settings, client):
     _, result, _ = first
     client.set_registered_model_alias(NAME, "champion", result["version"])
@@ -197,6 +215,14 @@ def test_shuffled_labels_are_rejected_and_no_alias_but_candidate_moves(first, se
         assert client.get_model_version(NAME, shuffled["version"]).tags["kestrel.decision"] == "reject"
     finally:
         client.delete_registered_model_alias(NAME, "champion")
+
+
+def test_a_model_that_nobody_registered_is_named_with_those_that_are(settings):
+    from models.errors import UnknownModelError
+    from models.training.job import train
+
+    with pytest.raises(UnknownModelError, match="expected one of"):
+        train(settings, "toy", "toy", "nobody", "nobody")
 
 
 def test_a_run_key_belongs_to_one_training_set(first, settings):
@@ -213,7 +239,7 @@ def test_a_changed_saved_model_is_not_registered(first, settings):
 
     folder = Namespace(settings.state, "toy").candidates
     shutil.copytree(folder / "first", folder / "tampered")
-    (folder / "tampered" / "deepfm" / "saved_model" / "fingerprint.pb").write_bytes(b"")
+    (folder / "tampered" / CANDIDATE.name / "saved_model" / "fingerprint.pb").write_bytes(b"")
     with pytest.raises(CandidateError, match="changed after training"):
         gate(settings, "toy", "toy", "tampered")
 
