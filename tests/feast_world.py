@@ -28,6 +28,7 @@ from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
+from tests.blank_values import completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +82,7 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
 
 
 def write_features(place: Namespace, group: FeatureGroup, rows: Iterable[Row]) -> None:
-    write(feature_table(place, group), rows)
+    write(feature_table(place, group), [completed(row, group.features) for row in rows])
 
 
 def write(table: StoredTable, rows: Iterable[Row]) -> None:

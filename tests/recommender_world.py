@@ -33,7 +33,10 @@ from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
 from serving.recommender.api import create_app
+from serving.recommender.catalogue import ITEM_COLUMNS
 from serving.recommender.server import bind
+from serving.recommender.user_features import USER_GROUPS
+from tests.blank_values import blank, completed
 from tests.redis_server import redis_executable
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def taste_of(number: int) -> int:
 def catalogue_table(items: int = ITEM_COUNT, prefix: str = "Film") -> pa.Table:
     """Items whose popularity falls with their number."""
     numbers = range(items)
-    return pa.table(
+    table = pa.table(
         {
             "item_id": [item_id(number) for number in numbers],
             "title": [f"{prefix} {number}" for number in numbers],
@@ -81,6 +84,10 @@ def catalogue_table(items: int = ITEM_COUNT, prefix: str = "Film") -> pa.Table:
             "item_genres": pa.array([[GENRES[taste_of(number)], "", ""] for number in numbers], pa.list_(pa.string())),
         }
     )
+    for column in ITEM_COLUMNS:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.array([blank(column)] * items))
+    return table
 
 
 def vectors_table(items: int = ITEM_COUNT) -> pa.Table:
@@ -106,7 +113,7 @@ def rated_items(user: str) -> list[str]:
 def user_rows(user: str) -> dict[str, dict[str, Any]]:
     """Group name → features of a user."""
     number, rated = USERS_KNOWN.index(user), rated_items(user)
-    return {
+    rows: dict[str, dict[str, Any]] = {
         USER_ACTIVITY.name: {
             "user_last_items": rated[:8] + [""] * 2,
             "user_last_values": [5.0, 4.5, 2.0, 4.0, 1.0, 3.0, 3.5, 5.0, -1.0, -1.0],
@@ -124,6 +131,7 @@ def user_rows(user: str) -> dict[str, dict[str, Any]]:
         },
         USER_HISTORY.name: {"user_seen_items": sorted(rated)},
     }
+    return {group.name: completed(rows[group.name], group.features) for group in USER_GROUPS}
 
 
 def snapshot_views() -> dict[str, str]:

@@ -17,6 +17,7 @@ from feature_repo.contracts.features import LIKED_VALUE, RANKING_FEATURES
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
+from tests.blank_values import blank
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
@@ -117,7 +118,15 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "item_release_year": [None if item % 13 == 0 else 1950.0 + item for item in items],
         "item_genres": [list(GENRES[item % 4 : item % 4 + 1 + item % 2]) for item in items],
     }
+    drawn = {c.name: _others(c, rows, random) for c in RANKING_FEATURES.columns if c.name not in drawn} | drawn
     return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in RANKING_FEATURES.columns})
+
+
+def _others(column: Column, rows: int, random: np.random.Generator) -> list[Any]:
+    """Return values of a feature that is not drawn above: noise for a number, "no value" for a text or a list."""
+    if column.length or column.dtype is Dtype.STRING:
+        return [blank(column)] * rows
+    return list(random.integers(0, 9, rows).astype(np.int64 if column.dtype is Dtype.INT64 else np.float32))
 
 
 def _array(values: Any, column: Column) -> pa.Array:
@@ -143,6 +152,7 @@ def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
 def _transforms(train: pa.Table) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genre": list(GENRES), "user_gender": ["F", "M"]}
     terms["user_occupation"] = list(OCCUPATIONS)
+    terms = {column.vocabulary: [] for column in RANKING_FEATURES.columns if column.vocabulary} | terms
     numeric = {}
     for column in RANKING_FEATURES.columns:
         if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}:

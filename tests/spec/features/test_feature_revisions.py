@@ -88,4 +88,11 @@ def test_changed_values_have_a_changed_revision(compute_group: Callable[..., Any
         if name in GOLDEN and GOLDEN[name][0] == definition and GOLDEN[name][1] != values
     ]
     assert not unraised, f"the values of {unraised} changed: raise their `revision` in contracts/features.py"
-    assert received == GOLDEN, f"definitions changed: record the new ones here:\n{received}"
+    changed = [
+        f'    "{name}": ("{definition}", "{values}"),'
+        for name, (definition, values) in received.items()
+        if GOLDEN.get(name) != (definition, values)
+    ]
+    gone = sorted(GOLDEN.keys() - received.keys())
+    report = "\n".join(["definitions changed; record these in GOLDEN:", *changed, f"and remove there: {gone}"])
+    assert received == GOLDEN, report
