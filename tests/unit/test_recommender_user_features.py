@@ -16,7 +16,6 @@ from serving.recommender.user_features import decode_user, user_input
 
 NOW = datetime(1998, 4, 23, tzinfo=UTC)
 STAMP = b"\x08\xd1\xf2\xf5\xa9\x03"  # 1998-04-22T05:00:01Z
-ACTIVITY, PROFILE, HISTORY = 8, 3, 1
 COLUMNS = {column.name: column for column in USER_ACTIVITY.features}
 
 
@@ -77,7 +76,7 @@ def test_timestamps() -> None:
 
 
 def test_a_user_that_no_view_knows_is_unknown() -> None:
-    user = decode_user([None] * (ACTIVITY + PROFILE + HISTORY + 3), NOW)
+    user = decode_user([None] * sum(1 + len(group.features) for group in user_features.USER_GROUPS), NOW)
     assert not user.known
     assert user.seen == ()
     assert user.missing == ("user_activity", "user_profile", "user_history")
@@ -85,12 +84,14 @@ def test_a_user_that_no_view_knows_is_unknown() -> None:
 
 def reply(*, activity: bool = True, history: bool = True) -> list[bytes | None]:
     values = b"\x82\x01\x0e\n\x0c" + np.array([5, 4, 3], dtype="<f4").tobytes()
-    rated = [STAMP, strings("7", "", "9"), values, *[None] * (ACTIVITY - 2)] if activity else [None] * (ACTIVITY + 1)
-    return [
-        *rated,
-        *[b"", b"", b"\x12\x01F", b"\x12\x00"],
-        *([STAMP, strings("1", "7")] if history else [None, None]),
-    ]
+    stored: dict[str, bytes | None] = {"user_profile": b"", "user_age": b"", "user_gender": b"\x12\x01F"}
+    stored["user_occupation"] = b"\x12\x00"
+    if activity:
+        stored |= {"user_activity": STAMP, "user_last_items": strings("7", "", "9"), "user_last_values": values}
+    if history:
+        stored |= {"user_history": STAMP, "user_seen_items": strings("1", "7")}
+    fields = (name for group in user_features.USER_GROUPS for name in (group.name, *(f.name for f in group.features)))
+    return [stored.get(name) for name in fields]
 
 
 def test_what_was_seen_is_the_history_and_the_last_items_without_padding() -> None:
