@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.features import FEATURE_GROUPS
 from feature_repo.contracts.places import Serving
 from infra.local.health import airflow_component, http_answers, model_server_answers, redis_answers
 from infra.local.processes import marker_environment
@@ -241,10 +242,12 @@ def _model_server(places: Places, settings: LocalSettings) -> Part:
 def _recommender(settings: LocalSettings) -> Part:
     address = settings.addresses["recommender_uri"]
     uri = settings.recommender_uri.rstrip("/")
+    # It reads the feature contract at its start: rendered with the views' names, it starts anew when a feature changes.
+    views = ",".join(group.view_name for group in FEATURE_GROUPS)
     return Part(
         name="recommender",
         command=(sys.executable, "-m", "serving.recommender"),
-        environment={f"{PREFIX}NAMESPACE": settings.namespace},
+        environment={f"{PREFIX}NAMESPACE": settings.namespace, f"{PREFIX}FEATURE_VIEWS": views},
         addresses=(address,),
         ailment=lambda: http_answers(f"{uri}/health"),
         url=uri,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from supervisor.options import ServerOptions
 
+from feature_repo.contracts.features import FEATURE_GROUPS
 from infra.local.errors import PreflightError, SettingsError
 from infra.local.parts import Part, common_environment, local_parts
 from infra.local.places import Places
@@ -78,6 +79,17 @@ def test_foreign_addresses_are_not_started(tmp_path: Path) -> None:
     assert {"mlflow", "airflow-scheduler", "model-server", "recommender"} < set(everything)
     foreign = settings_of(tmp_path, mlflow_uri="http://mlflow.example.org:80", redis_url="redis://10.1.2.3:6379/0")
     assert set(everything) - set(local_parts(places, foreign, TOOLCHAIN)) == {"mlflow", "redis"}
+
+
+def test_a_changed_feature_restarts_the_recommender_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rendered() -> dict[str, dict[str, str]]:
+        parts = local_parts(Places(tmp_path), settings_of(tmp_path), TOOLCHAIN)
+        return {name: dict(each.environment) for name, each in parts.items()}
+
+    before = rendered()
+    monkeypatch.setattr("infra.local.parts.FEATURE_GROUPS", FEATURE_GROUPS[1:])
+    after = rendered()
+    assert {name for name in before if before[name] != after[name]} == {"recommender"}
 
 
 def test_only_the_recommender_is_told_the_namespace(tmp_path: Path) -> None:
