@@ -26,7 +26,7 @@ demo: setup ## Run the whole loop and report; DATA=<MovieLens folder or zip> NAM
 	@$(LOCAL) demo
 
 test: setup ## Run every test; ARGS="-k name" chooses
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest $(ARGS)
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## Check style, types, imports and the lock, as CI does
 	@$(PYTHON_ENV) -m ruff check

@@ -51,7 +51,7 @@ def test_a_tie_keeps_the_champion_and_the_rollout_stops_with_the_reason(first, s
 
 def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
     for words in (
-        "tie",
+        "Tie:",
         "candidate",
         "champion",
         "popularity",
