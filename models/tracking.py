@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 RUN_KEY, MODEL, TRAINING_SET = "kestrel.run_key", "kestrel.model", "kestrel.training_set_id"
 SAVED_MODEL_SHA256, WEIGHTS_SHA256 = "kestrel.saved_model_sha256", "kestrel.weights_sha256"
 _DIGEST_LENGTH = 36
-_SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}
-"""Opens the experiment in MLflow's view for trained models, not in the one for language models."""
 _METRIC_BATCH = 900
 
 
@@ -66,7 +64,7 @@ def _experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
     known = client.get_experiment_by_name(name)
     if known is None:
         try:
-            return str(client.create_experiment(name, tags=_SHOWN_AS))
+            return str(client.create_experiment(name))
         except MlflowException:
             # Another job of the namespace was quicker.
             known = client.get_experiment_by_name(name)

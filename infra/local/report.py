@@ -125,11 +125,11 @@ def recommendations(settings: LocalSettings, user: str, *, wait_ranked: bool) ->
 def slate_table(answer: Mapping[str, Any]) -> Table:
     """Return one user's recommendations with their reasons."""
     missing = f" (degraded: {', '.join(answer['degraded'])})" if answer["degraded"] else ""
-    table = Table(title=f"For user {answer['user']}{missing}", title_justify="left", box=None)
+    table = Table(title=f"For user {answer['user']}{missing}", title_justify="left", box=None, expand=True)
     table.add_column("#", justify="right")
-    table.add_column("title", min_width=40)
+    table.add_column("title", ratio=3)
     table.add_column("score", justify="right")
-    table.add_column("because")
+    table.add_column("because", ratio=3)
     for position, item in enumerate(answer["items"], 1):
         year = f" ({item['release_year']})" if item["release_year"] else ""
         table.add_row(str(position), f"{item['title']}{year}", _figure(item["score"]), item["reason"])
