@@ -1,0 +1,105 @@
+"""kill -9 of the ingestion and of the online jobs at many moments: the next run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
+from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import tree_sha256
+from pipelines.errors import JobError
+from pipelines.io.lake import stored_dataset
+from tests import feast_world
+from tests.redis_server import redis_server
+from tests.synthetic import write_movielens_100k
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATASETS = (EVENTS, ITEMS, USERS, QUARANTINE)
+
+
+def start(state: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *arguments],
+        env={**os.environ, "KESTREL_STATE": str(state), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def finish(state: Path, *arguments: str, **environment: str) -> float:
+    """Run a job to its good end and return how long it took, in seconds."""
+    began = time.monotonic()
+    with start(state, *arguments, **environment) as process:
+        assert process.wait() == 0
+    return time.monotonic() - began
+
+
+def kill_after(seconds: float, state: Path, *arguments: str, **environment: str) -> bool:
+    """Start a job, kill it, and tell whether that came before its end."""
+    with start(state, *arguments, **environment) as process:
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+    return process.returncode == -signal.SIGKILL
+
+
+def readable_rows(state: Path) -> set[int]:
+    """Rows of each dataset that a reader gets; a table that is not whole refuses to be read."""
+    rows = set()
+    for dataset in DATASETS:
+        try:
+            rows.add(stored_dataset(Namespace(state, "made-up"), dataset).snapshot().rows)
+        except JobError:
+            continue
+    return rows
+
+
+def test_an_ingestion_killed_at_any_moment_is_mended_by_the_next(tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "source", users=60, items=80, events=1500)
+    arguments = ("ingest", "--namespace", "made-up", "--source", str(source))
+    took = finish(tmp_path / "whole", *arguments)
+    expected = readable_rows(tmp_path / "whole")
+    kills = [kill_after(took * share, tmp_path / "cut", *arguments) for share in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert sum(kills) >= 3
+    assert readable_rows(tmp_path / "cut") <= expected
+    finish(tmp_path / "cut", *arguments)
+    whole, cut = (Namespace(tmp_path / name, "made-up") for name in ("whole", "cut"))
+    for dataset in DATASETS:
+        assert stored_dataset(cut, dataset).snapshot().checksum == stored_dataset(whole, dataset).snapshot().checksum
+    assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake")
+
+
+@pytest.mark.timeout(600)
+def test_online_jobs_killed_at_any_moment_are_mended_by_the_next(tmp_path: Path) -> None:
+    place = feast_world.write_world(tmp_path, feast_world.make_events())
+    interval = ("--namespace", place.name, "--cutoff", f"{feast_world.CUTOFF:%Y-%m-%d}")
+    with redis_server() as url, redis.Redis.from_url(url) as client:
+        finish(tmp_path, "registry", "--namespace", place.name, KESTREL_REDIS_URL=url)
+        took = finish(tmp_path, "materialize", *interval, KESTREL_REDIS_URL=url)
+        finish(tmp_path, "publish", *interval, KESTREL_REDIS_URL=url)
+        snapshot = OnlineSnapshot.read(place.online_current)
+        contents = {key: client.hgetall(key) for key in client.scan_iter()}
+        client.flushall()
+        place.online_current.unlink()
+        kills = [
+            kill_after(took * share, tmp_path, job, *interval, KESTREL_REDIS_URL=url)
+            for job, share in (("materialize", 0.6), ("materialize", 0.9), ("publish", 0.4), ("publish", 0.7))
+        ]
+        assert any(kills)
+        assert not place.online_current.exists() or OnlineSnapshot.read(place.online_current) == snapshot
+        finish(tmp_path, "materialize", *interval, KESTREL_REDIS_URL=url)
+        finish(tmp_path, "publish", *interval, KESTREL_REDIS_URL=url)
+        assert OnlineSnapshot.read(place.online_current) == snapshot
+        assert {key: client.hgetall(key) for key in client.scan_iter()} == contents
