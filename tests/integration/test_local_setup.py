@@ -129,7 +129,7 @@ def test_java_that_is_too_old_or_broken_does_not_fit(tmp_path: Path) -> None:
 
 def test_machines_own_redis_server_comes_first(tmp_path: Path) -> None:
     programs = folder_of_programs(tmp_path / "bin", **{"redis-server": "exit 0"})
-    assert find_redis_server({"PATH": str(programs)}) == programs / "redis-server"
+    assert find_redis_server(Places(tmp_path), {"PATH": str(programs)}) == programs / "redis-server"
 
 
 def test_environments_python_comes_before_any_other_on_the_path() -> None:
