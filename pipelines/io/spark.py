@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -65,6 +66,7 @@ def read_snapshot(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
 def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
     """Give a session for one job, and stop it. JobError where there is no Java to run it."""
     _provide_java(settings)
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of every connection, even after the log is closed
     os.environ.update(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable)
     local = settings.spark_master.startswith("local")
     with tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch:
