@@ -110,7 +110,8 @@ class StoredTable:
         """Give a snapshot to a reader that takes its time; DatasetChangedError at the end if a writer came between."""
         snapshot = self.snapshot(before=before)
         yield snapshot
-        if any(self._manifest().get(name) != partition for name, partition in snapshot.partitions.items()):
+        now = self._manifest()
+        if any(now.get(name) != partition for name, partition in snapshot.partitions.items()):
             msg = f"table {self.dataset.name} in {self.folder} was rewritten while it was read; run the job again"
             raise DatasetChangedError(msg)
 
