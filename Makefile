@@ -28,7 +28,7 @@ demo: setup ## Run the whole loop and report; DATA=<MovieLens folder or zip> NAM
 test: setup ## Run every test; ARGS="-k name" chooses
 	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: setup ## Check style, types, imports and the lock, as CI does
+lint: setup ## Check style, types, imports and the lock
 	@$(PYTHON_ENV) -m ruff check
 	@$(PYTHON_ENV) -m ruff format --check
 	@$(PYTHON_ENV) -m mypy

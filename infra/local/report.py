@@ -71,6 +71,14 @@ def metrics_table(evaluation: Mapping[str, Any], split: str, title: str) -> Tabl
     return table
 
 
+def losses(evaluation: Mapping[str, Any], split: str) -> str:
+    """Say who has a higher AUC than the candidate on a split; nothing if nobody has."""
+    measured = evaluation["metrics"][split]
+    own = measured["candidate"]["auc"]
+    better = [name for name, row in measured.items() if row["auc"] > own]
+    return f"The candidate loses to {', '.join(better)} here.\n" if better else ""
+
+
 def gates_table(verdict: Verdict) -> Table:
     """Return each gate with its figure, its threshold and its verdict."""
     table = Table(title="Gates", title_justify="left", box=None)
@@ -216,7 +224,7 @@ def print_report(
         verdict = Verdict.read(folder / "verdict.json")
         evaluation = read_json(folder / "evaluation.json")
         for split, title in _SPLITS.items():
-            console.print(metrics_table(evaluation, split, title), "")
+            console.print(metrics_table(evaluation, split, title), losses(evaluation, split))
         console.print(gates_table(verdict), "")
         console.print(ending(verdict, serving))
         if serving.get("version"):

@@ -12,7 +12,15 @@ from feature_repo.contracts.signatures import RANKING, Scope
 from infra.local.airflow_api import TaskRun
 from infra.local.demo import announce, choose_cutoff, choose_namespace
 from infra.local.errors import SettingsError
-from infra.local.report import copyable_lines, ending, example_request, gates_table, measured_lines, metrics_table
+from infra.local.report import (
+    copyable_lines,
+    ending,
+    example_request,
+    gates_table,
+    losses,
+    measured_lines,
+    metrics_table,
+)
 from infra.local.settings import read_settings
 from infra.local.watching import changes, elapsed, in_order
 
@@ -137,3 +145,11 @@ def test_measured_lines_have_the_figures() -> None:
     text = "\n".join(measured_lines(125.0, 3 * 1024**3, bench))
     for figure in ("2 min 5 s", "3.00 GB", "p50 4.5 ms", "p99 9.0 ms", "299 of them"):
         assert figure in text
+
+
+def test_a_candidate_that_loses_is_reported_as_losing() -> None:
+    measured = {"candidate": {"auc": 0.71}, "lr": {"auc": 0.716}, "means": {"auc": 0.714}, "popularity": {"auc": 0.6}}
+    won = {"candidate": {"auc": 0.75}, "lr": {"auc": 0.74}}
+    evaluation = {"metrics": {"test": won, "test_as_of_refresh": measured}}
+    assert "loses to lr, means" in losses(evaluation, "test_as_of_refresh")
+    assert losses(evaluation, "test") == ""
