@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def state_folder() -> Path:
-    """Return the absolute state folder: `KESTREL_STATE`, or `.kestrel` in the repository."""
-    return (REPOSITORY / os.environ.get("KESTREL_STATE", ".kestrel")).absolute()
-
-
-def settings_file() -> Path:
-    """Return the file of settings that the first `make` writes."""
-    return state_folder() / "settings.env"
+from feature_repo.contracts.places import settings_file, state_folder
 
 
 class Settings(BaseSettings):
@@ -46,4 +35,4 @@ class Settings(BaseSettings):
 @cache
 def settings() -> Settings:
     """Return the settings of this process."""
-    return Settings(_env_file=settings_file(), _env_file_encoding="utf-8")
+    return Settings(_env_file=settings_file(state_folder()), _env_file_encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,8 @@ from annotated_types import Gt, Lt
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts.places import settings_file, state_folder
 from pipelines.errors import JobError
-
-_REPOSITORY = Path(__file__).resolve().parent.parent
 
 Share = Annotated[float, Gt(0), Lt(1)]
 
@@ -22,7 +20,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KESTREL_", frozen=True, extra="ignore")
 
-    state: Path = _REPOSITORY / ".kestrel"
+    state: Path = Field(default_factory=state_folder)
     """The folder that holds everything this project writes."""
     redis_url: str = "redis://127.0.0.1:6390/0"
     """The online store."""
@@ -46,8 +44,8 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings of this process; JobError names each setting that does not fit."""
-    state = Path(os.environ.get("KESTREL_STATE") or _REPOSITORY / ".kestrel").absolute()
-    file = state / "settings.env"
+    state = state_folder()
+    file = settings_file(state)
     try:
         return Settings(_env_file=file, state=state)
     except ValidationError as error:

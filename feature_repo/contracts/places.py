@@ -9,20 +9,33 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import check_namespace, model_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
-    from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
 DATASET_MANIFEST = "_manifest.json"
 """Beside a dataset's partitions: {"partitions": {name: {"rows": n, "sha256": canonical checksum}}}. Written last."""
 PARTITION_FILE = "part-0.parquet"
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the state folder, absolute: KESTREL_STATE, else `.kestrel`; a relative one starts at the repository."""
+    return (REPOSITORY / Path(environ.get("KESTREL_STATE") or ".kestrel").expanduser()).resolve()
+
+
+def settings_file(state: Path) -> Path:
+    """Return where a state folder keeps its settings."""
+    return state / "settings.env"
 
 
 def cutoff_name(cutoff: datetime) -> str:

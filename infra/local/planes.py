@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.places import REPOSITORY
 from infra.local.errors import LocalError
-from infra.local.settings import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -17,14 +16,16 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts import places
 from feature_repo.contracts.intervals import check_namespace
+from feature_repo.contracts.places import REPOSITORY, settings_file
 from infra.local.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 PREFIX = "KESTREL_"
-REPOSITORY = Path(__file__).resolve().parents[2]
 PLANES = (
     "pipelines.settings",
     "models.settings",
@@ -123,7 +124,7 @@ class LocalSettings(BaseSettings):
 
 def state_folder(environ: Mapping[str, str]) -> Path:
     """Return the state folder, absolute: KESTREL_STATE, else `.kestrel` in the repository."""
-    state = (REPOSITORY / Path(environ.get("KESTREL_STATE") or ".kestrel").expanduser()).resolve()
+    state = places.state_folder(environ)
     for path in (state, REPOSITORY):
         if _FORBIDDEN_IN_PATHS.search(str(path)):
             msg = f"{path}: expected a path without quotes, semicolons, percent signs and control characters"
@@ -194,11 +195,6 @@ def write_private(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def settings_file(state: Path) -> Path:
-    """Return where a state folder keeps its settings."""
-    return state / "settings.env"
 
 
 def ensure_settings_file(state: Path) -> Path:

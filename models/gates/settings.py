@@ -7,7 +7,7 @@ from functools import cache
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.settings import settings_file
+from feature_repo.contracts.places import settings_file, state_folder
 
 
 class GateSettings(BaseSettings):
@@ -52,4 +52,4 @@ class GateSettings(BaseSettings):
 @cache
 def gate_settings() -> GateSettings:
     """Return the gates' settings of this process."""
-    return GateSettings(_env_file=settings_file(), _env_file_encoding="utf-8")
+    return GateSettings(_env_file=settings_file(state_folder()), _env_file_encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,15 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.contracts.intervals import check_namespace
+from feature_repo.contracts.places import settings_file, state_folder
 from serving.recommender.errors import RecommenderError
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
-_STATE = "KESTREL_STATE"
-
-
-def state_folder() -> Path:
-    """Return the state folder, absolute: the one KESTREL_STATE names, else the repository's."""
-    return Path(os.environ.get(_STATE) or _REPOSITORY / ".kestrel").absolute()
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -78,7 +70,7 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings of this process; RecommenderError names each one that does not fit."""
-    file = state_folder() / "settings.env"
+    file = settings_file(state_folder())
     try:
         return Settings(_env_file=file, state=state_folder())
     except ValidationError as error:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
-_STATE = "KESTREL_STATE"
-_SETTINGS_FILE = "settings.env"
-
-
-def state_folder() -> Path:
-    """Return the state folder, absolute: the one KESTREL_STATE names, else the repository's."""
-    return Path(os.environ.get(_STATE) or _REPOSITORY / ".kestrel").absolute()
+from feature_repo.contracts.places import settings_file, state_folder
 
 
 class Settings(BaseSettings):
@@ -45,4 +37,4 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings of this process."""
-    return Settings(_env_file=state_folder() / _SETTINGS_FILE)
+    return Settings(_env_file=settings_file(state_folder()))

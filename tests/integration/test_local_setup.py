@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.contracts.places import REPOSITORY
 from infra.local import installation
 from infra.local.places import Places
-from infra.local.settings import REPOSITORY, state_folder
+from infra.local.settings import state_folder
 from infra.local.toolchain import Toolchain, find_redis_server, find_toolchain, java_home_of
 
 SHELL_PROGRAMS = ("dirname", "head")

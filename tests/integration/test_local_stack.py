@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from feature_repo.contracts.places import REPOSITORY
 from infra.local.places import Places
 from infra.local.processes import MARKER, stack_processes
-from infra.local.settings import REPOSITORY, ensure_settings_file, read_settings, set_setting
+from infra.local.settings import ensure_settings_file, read_settings, set_setting
 from infra.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
