@@ -35,4 +35,4 @@ class Settings(BaseSettings):
 @cache
 def settings() -> Settings:
     """Return the settings of this process."""
-    return Settings(_env_file=settings_file(state_folder()), _env_file_encoding="utf-8")
+    return Settings(_env_file=settings_file(state_folder()), state=state_folder(), _env_file_encoding="utf-8")

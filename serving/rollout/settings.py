@@ -37,4 +37,4 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings of this process."""
-    return Settings(_env_file=settings_file(state_folder()))
+    return Settings(_env_file=settings_file(state_folder()), state=state_folder())
