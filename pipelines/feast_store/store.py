@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from feast import FeatureStore, RepoConfig
+from sqlalchemy.pool import NullPool
 
 from feature_repo.contracts.intervals import feast_project
 from pipelines.errors import JobError
@@ -65,7 +66,12 @@ def repo_config(settings: Settings, namespace: Namespace) -> RepoConfig:
     return RepoConfig(
         project=feast_project(namespace.name),
         provider="local",
-        registry={"registry_type": "sql", "path": f"sqlite:///{registry_path(namespace)}"},
+        registry={
+            "registry_type": "sql",
+            "path": f"sqlite:///{registry_path(namespace)}",
+            # Feast never closes its engine: without a pool no connection outlives its use.
+            "sqlalchemy_config_kwargs": {"poolclass": NullPool},
+        },
         offline_store={"type": f"{StrictDuckDBOfflineStore.__module__}.{StrictDuckDBOfflineStore.__qualname__}"},
         online_store={
             "type": "redis",
