@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 LOCAL := $(PYTHON_ENV) -m infra.local
 
 # Only what stands on make's own command line counts: DATA and NAMESPACE are common names in an environment.
-given = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
+given = $(if $(filter command,$(firstword $(origin $(1)))),$(or $(value $(1)),$(error $(1)= is empty: give it a value or leave it out)))
 export KESTREL_ARG_DATA = $(call given,DATA)
 export KESTREL_ARG_NAMESPACE = $(call given,NAMESPACE)
 export KESTREL_ARG_CUTOFF = $(call given,CUTOFF)

@@ -45,6 +45,11 @@ def refresh_schedule() -> CronDataIntervalTimetable | PartitionedAtRuntime:
     return CronDataIntervalTimetable(cron, timezone="UTC") if cron else PartitionedAtRuntime()
 
 
+def summary(doc: str | None) -> str:
+    """Return a module's first sentence, which the list of DAGs shows."""
+    return (doc or "").partition("\n")[0]
+
+
 def cutoff_or_nothing(cutoff: str | None, run_type: str, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime
     """Return the cutoff asked for, else the last midnight of a scheduled interval, else nothing.
 

@@ -12,7 +12,7 @@ training is touched.
 from airflow.sdk import DAG, Param
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, refresh_schedule
+from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, refresh_schedule, summary
 
 INTERVAL = {
     "namespace": "{{ params.namespace }}",
@@ -26,6 +26,7 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     tags=["kestrel", "data"],
+    description=summary(__doc__),
     doc_md=__doc__,
     user_defined_macros=MACROS,
     params={

@@ -8,7 +8,7 @@ the one that is served and moves the aliases `champion` and `previous`. Whatever
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, VERDICT
+from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, VERDICT, summary
 
 STEPS = {
     "verdict": "Go on only if the gates said promote; otherwise the reason stands here.",
@@ -24,6 +24,7 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     tags=["kestrel", "serving"],
+    description=summary(__doc__),
     doc_md=__doc__,
     user_defined_macros=MACROS,
     params={

@@ -11,7 +11,7 @@ The run ends green whatever the verdict: a rejection is a result. The report lie
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, VERDICT
+from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, VERDICT, summary
 
 CANDIDATE, BASELINE = "deepfm", "lr"
 """As `models/ranking/catalogue.py` has them."""
@@ -30,6 +30,7 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     tags=["kestrel", "model"],
+    description=summary(__doc__),
     doc_md=__doc__,
     user_defined_macros=MACROS,
     params={

@@ -81,7 +81,9 @@ def status() -> None:
         left = leftovers(state)
         if left:
             _say(f"{left} processes have lost their supervisor: make up ends them and starts anew, make down ends them")
-        return int(any(row.is_wanted and not row.is_healthy for row in rows) or not any(row.is_wanted for row in rows))
+        if not any(row.is_wanted for row in rows):
+            _say("Nothing of the stack runs: make up starts it")
+        return int(any(row.is_wanted and not row.is_healthy for row in rows))
 
     _for_a_person(job)
 
@@ -128,15 +130,17 @@ def demo(
     cutoff: Annotated[str, typer.Option(envvar="KESTREL_ARG_CUTOFF", help="Default: after the last event.")] = "",
 ) -> None:
     """Run the whole loop on one data set, and report."""
-    from rich.console import Console  # noqa: PLC0415
-
     from infra.local.demo import demo as run_demo  # noqa: PLC0415
+    from infra.local.demo import only_demo  # noqa: PLC0415
+    from infra.local.tables import console_for_a_person  # noqa: PLC0415
 
-    _for_a_person(
-        lambda: run_demo(
-            state=state_folder(os.environ), data=data, namespace=namespace, cutoff=cutoff, console=Console(), say=_say
-        )
-    )
+    state, console = state_folder(os.environ), console_for_a_person()
+
+    def job() -> int:
+        with only_demo(state):
+            return run_demo(state=state, data=data, namespace=namespace, cutoff=cutoff, console=console, say=_say)
+
+    _for_a_person(job)
 
 
 @app.command()
@@ -146,13 +150,11 @@ def watch(
     resume: Annotated[bool, typer.Option(help="First let the tasks that failed run again.")] = False,
 ) -> None:
     """Follow the runs that a refresh set off to their end, and report."""
-    from rich.console import Console  # noqa: PLC0415
-
     from infra.local.demo import watch_again  # noqa: PLC0415
+    from infra.local.tables import console_for_a_person  # noqa: PLC0415
 
-    _for_a_person(
-        lambda: watch_again(state=state_folder(os.environ), run_id=run_id, resume=resume, console=Console(), say=_say)
-    )
+    state, console = state_folder(os.environ), console_for_a_person()
+    _for_a_person(lambda: watch_again(state=state, run_id=run_id, resume=resume, console=console, say=_say))
 
 
 @app.command()

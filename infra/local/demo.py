@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from infra.local.stack import Stack, command_environment, describe_stack, stack_
 from infra.local.watching import CHAIN, Chain, resume_command, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rich.console import Console
 
@@ -93,6 +95,20 @@ def announce(source: Path, namespace: str, described: Mapping[str, Any], say: Ca
     say(f"Data: {source} ({described['layout']}): {events:,} events, namespace {namespace}")
     minutes, gigabytes = max(1, round(seconds / 60)), size / 1024**3
     say(f"This will take about {minutes} minutes, and {gigabytes:.1f} GB of disk in the state folder")
+
+
+@contextmanager
+def only_demo(state: Path) -> Iterator[None]:
+    """Let one demo run at a time, as each sets the namespace that is served; the kernel frees a killed one's lock."""
+    places = Places(state)
+    places.run.mkdir(parents=True, exist_ok=True)
+    with places.demo_lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"another make demo runs on {state}: wait until it has ended, or end it with Ctrl-C"
+            raise LocalError(msg) from error
+        yield
 
 
 def demo(*, state: Path, data: str, namespace: str, cutoff: str, console: Console, say: Callable[[str], None]) -> int:

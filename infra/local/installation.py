@@ -113,9 +113,10 @@ def uv_environment(environ: Mapping[str, str], state: Path) -> dict[str, str]:
     return kept
 
 
-def run(command: list[str], environment: Mapping[str, str]) -> None:
-    """Run one step with its output shown; InstallationError names it if it fails."""
-    status = subprocess.run(command, cwd=REPOSITORY, env=dict(environment), check=False).returncode
+def run(command: list[str], environment: Mapping[str, str], *, result_shown: bool = True) -> None:
+    """Run one step with its messages shown; InstallationError names it if it fails."""
+    result = None if result_shown else subprocess.DEVNULL
+    status = subprocess.run(command, cwd=REPOSITORY, env=dict(environment), stdout=result, check=False).returncode
     if status:
         msg = f"`{' '.join(command)}` ended with status {status}; its message stands above. Run make again to go on."
         raise InstallationError(msg)
@@ -150,7 +151,7 @@ def install(environ: Mapping[str, str]) -> None:
         run([str(uv), "sync", "--frozen", "--all-extras", "--compile-bytecode"], environment)
         say("Generating the model server's protocol ...")
         python = str(ENVIRONMENT / "bin" / "python")
-        run([python, "-m", "serving.protocol", "generate"], environment)
+        run([python, "-m", "serving.protocol", "generate"], environment, result_shown=False)
         part = STAMP.with_suffix(".part")
         part.write_text(json.dumps(fingerprint()), encoding="utf-8")
         part.replace(STAMP)

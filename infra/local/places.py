@@ -84,6 +84,11 @@ class Places:
         return self.run / "stack.lock"
 
     @property
+    def demo_lock(self) -> Path:
+        """Held by `make demo` while it runs."""
+        return self.run / "demo.lock"
+
+    @property
     def socket(self) -> Path:
         """Supervisor's control socket: in the state folder, or in a short private one where that path is too long."""
         path = self.run / "supervisor.sock"

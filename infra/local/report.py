@@ -155,7 +155,8 @@ def example_request(golden: Mapping[str, Any]) -> dict[str, Any]:
 def copyable_lines(settings: LocalSettings, namespace: str, user: str, request: Path | None) -> list[str]:
     """Return command lines that work as they stand, from the repository's folder."""
     recommender = settings.recommender_uri.rstrip("/")
-    lines = [f"curl -s '{recommender}/recommend/{user}?k={K}'"]
+    curl = "curl -s -w '\\n'"  # no answer ends its line
+    lines = [f"{curl} '{recommender}/recommend/{user}?k={K}'"]
     if request is None:
         return lines
     model = model_name(namespace, RANKING.model)
@@ -163,8 +164,8 @@ def copyable_lines(settings: LocalSettings, namespace: str, user: str, request: 
     path = shlex.quote(str(request))
     return [
         *lines,
-        f"curl -s {rest}/v1/models/{model}",
-        f"curl -s -X POST {rest}/v1/models/{model}:predict -d @{path}",
+        f"{curl} {rest}/v1/models/{model}",
+        f"{curl} {rest}/v1/models/{model}:predict -d @{path}",
         f".venv/bin/python -m infra.local.grpc_example {settings.model_server_grpc} {model} {path}",
     ]
 

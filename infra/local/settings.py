@@ -105,7 +105,7 @@ class LocalSettings(BaseSettings):
     """When feature_refresh runs by itself (cron, UTC); empty: only when it is triggered. Read by the DAG file."""
     min_free_disk_gb: Annotated[float, Field(ge=0)] = 2.0
     """`make up` refuses to start with less free disk."""
-    min_free_memory_gb: Annotated[float, Field(ge=0)] = 4.0
+    min_free_memory_gb: Annotated[float, Field(ge=0)] = 4.5
     """`make up` refuses to start with less available memory; the demo's peak is below 6 GB."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """How long a part may take until it is healthy, in seconds."""

@@ -19,12 +19,18 @@ _WIDTH = 140
 """Where there is no terminal to measure."""
 
 
+def console_for_a_person() -> Console:
+    """Return a console as wide as the terminal; in a log or pipe, wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)
+
+
 def addresses(stack: Stack) -> str:
     """Return where a person finds what runs, with the logins."""
     settings = stack.settings
     rows = {
         "Airflow": f"{settings.airflow_uri}  user {settings.airflow_user}, password {settings.airflow_password}",
-        "MLflow": settings.mlflow_uri,
+        "MLflow": f"{settings.mlflow_uri.rstrip('/')}/#/experiments",  # its first page is about language models
         "Recommender": f"{settings.recommender_uri.rstrip('/')}/docs",
         "Model server": f"REST {settings.model_server_rest}, gRPC {settings.model_server_grpc}",
         "Settings": str(stack.places.state / "settings.env"),
@@ -47,6 +53,6 @@ def print_status(rows: Iterable[PartStatus], total_memory: int, console: Console
             f"{row.memory / _MEGABYTE:.0f} MB" if row.pid else "",
             row.url,
         )
-    console = console or Console(width=None if Console().is_terminal else _WIDTH)
+    console = console or console_for_a_person()
     console.print(table)
     console.print(f"All processes of the stack together: {total_memory / _MEGABYTE:.0f} MB")

@@ -39,7 +39,7 @@ class RankingOff:
 def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | RankingOff:
     """Work out how to rank, or why not: a model never meets features of another definition than it was trained on."""
     if release is None:
-        return RankingOff("no release yet: model_training and model_rollout have not promoted a model")
+        return RankingOff("no release yet: model_rollout has promoted no model of this namespace")
     if release.namespace != snapshot.manifest.namespace or release.model != RANKING.model:
         received = f"{release.namespace}.{release.model}"
         return RankingOff(f"expected a release of {snapshot.manifest.namespace}.{RANKING.model}, received {received}")

@@ -144,7 +144,7 @@ class Watcher:
         try:
             release = Release.read(self.release.path)
         except FileNotFoundError:
-            self.release.failed(f"no release yet: {self.release.path} does not exist; run model_training")
+            self.release.failed(f"no release yet: {self.release.path} appears when model_rollout promotes a model")
             return before
         except (CorruptRecordError, OSError) as error:
             self.release.failed(str(error))

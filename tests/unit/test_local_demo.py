@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from rich.console import Console
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.signatures import RANKING, Scope
 from infra.local.airflow_api import TaskRun
-from infra.local.demo import announce, choose_cutoff, choose_namespace
-from infra.local.errors import SettingsError
+from infra.local.demo import announce, choose_cutoff, choose_namespace, only_demo
+from infra.local.errors import LocalError, SettingsError
 from infra.local.report import (
     copyable_lines,
     ending,
@@ -24,6 +25,7 @@ from infra.local.report import (
 from infra.local.settings import read_settings
 from infra.local.watching import changes, elapsed, in_order
 
+REPOSITORY = Path(__file__).parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -153,3 +155,19 @@ def test_a_candidate_that_loses_is_reported_as_losing() -> None:
     evaluation = {"metrics": {"test": won, "test_as_of_refresh": measured}}
     assert "loses to lr, means" in losses(evaluation, "test_as_of_refresh")
     assert losses(evaluation, "test") == ""
+
+
+def test_a_second_demo_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    with only_demo(tmp_path), pytest.raises(LocalError, match="another make demo runs"), only_demo(tmp_path):
+        pytest.fail("both run")
+    with only_demo(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["DATA", "NAMESPACE", "CUTOFF"])
+def test_an_empty_value_is_not_taken_for_the_default(name: str) -> None:
+    """`make demo DATA=$UNSET` would run for minutes on data that nobody meant."""
+    make = ["make", "help", f"{name}="]  # demo itself would begin with the environment
+    done = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert f"{name}= is empty" in done.stderr
