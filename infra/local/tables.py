@@ -47,7 +47,7 @@ def print_status(rows: Iterable[PartStatus], total_memory: int, console: Console
     for row in rows:
         table.add_row(
             row.name,
-            row.state if row.is_wanted or row.is_healthy else f"{row.state} (not asked for)",
+            row.state if row.is_wanted or row.pid else "off",
             str(row.pid) if row.pid else "",
             str(timedelta(seconds=int(time.time()) - row.started)) if row.started else "",
             f"{row.memory / _MEGABYTE:.0f} MB" if row.pid else "",
