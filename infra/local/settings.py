@@ -177,7 +177,7 @@ KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 
 # What `make up` wants to find before it starts anything, and how long a part may take to become healthy.
 #KESTREL_MIN_FREE_DISK_GB=2
-#KESTREL_MIN_FREE_MEMORY_GB=4
+#KESTREL_MIN_FREE_MEMORY_GB=4.5
 #KESTREL_START_TIMEOUT_S=300
 """
 

@@ -1,0 +1,179 @@
+"""`python -m infra.bench.serving`: the model server beside the same model in process, and under swaps.
+
+It takes the ranker that `make demo` promoted, and measures on a stack of its own: free ports, a registry and a state
+folder that are thrown away. With --grpc and --rest it measures a server that runs already, the real one for instance;
+that server must see the folder given with --folder under the same path, and **what it serves is replaced**.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads the annotation
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.places import Serving, state_folder
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE
+from infra.bench.errors import BenchError
+from infra.bench.latency import GRPC, REST, measure_latencies
+from infra.bench.load import under_load
+from infra.bench.memory import measure_memory
+from infra.bench.ranker import Ranker, promoted_ranker
+from infra.bench.registry import register_copies
+from infra.bench.stack import private_stack
+from infra.bench.swaps import run_swaps, swap_figures
+from infra.local.settings import read_settings
+from infra.local.stack import stack_status
+from serving.protocol.client import ModelClient, PredictClient
+from serving.rollout.promote import promote, rollback
+from serving.rollout.publish import publish
+from serving.rollout.registry import Registry
+from serving.rollout.serving_model import ServingModel
+from serving.rollout.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from infra.bench.load import Calls
+    from infra.bench.swaps import SwapFigures
+    from infra.local.stack import Stack
+
+CLIENTS, LOADED_ROWS = 8, 100
+EARLY_SWAP = 5
+_TARGET_RATIOS = {GRPC: 1.6, REST: 2.2}
+_TARGET_ROWS = 100
+_TARGET_SWAP_RATIO, _TARGET_MEMORY_RATIO = 2.0, 1.1
+
+
+def measure(
+    *,
+    grpc: Annotated[str, typer.Option(envvar="KESTREL_ARG_GRPC", help="host:port of a server that runs.")] = "",
+    rest: Annotated[str, typer.Option(envvar="KESTREL_ARG_REST", help="Its REST address, http://host:port.")] = "",
+    folder: Annotated[
+        Path | None, typer.Option(envvar="KESTREL_ARG_FOLDER", help="A folder that it sees under the same path.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(envvar="KESTREL_ARG_NAMESPACE", help="Whose ranker.")] = "",
+    repeats: Annotated[int, typer.Option(min=20, help="Calls of each kind and size.")] = 400,
+    swaps: Annotated[int, typer.Option(min=1, help="Promotions and rollbacks under load.")] = 20,
+    reloads: Annotated[int, typer.Option(min=EARLY_SWAP + 1, help="Version swaps for the memory.")] = 50,
+) -> None:
+    """Print latencies, swaps under load, and memory after many swaps."""
+    console = Console()
+    try:
+        if bool(grpc) != bool(rest):
+            msg = f"expected both --grpc and --rest, or neither; received grpc={grpc!r}, rest={rest!r}"
+            raise BenchError(msg)
+        state = state_folder(os.environ)
+        ranker = promoted_ranker(state, namespace or read_settings(state, os.environ).namespace)
+        given = {"KESTREL_MODEL_SERVER_GRPC": grpc, "KESTREL_MODEL_SERVER_REST": rest} if grpc else {}
+        parts = ["mlflow"] if grpc else ["mlflow", "model-server"]
+        say = console.log
+        with private_stack(parts, given=given, folder=folder, say=lambda text: say(text.strip())) as stack:
+            _measure(stack, ranker, console, repeats=repeats, swaps=swaps, reloads=reloads)
+    except JobError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(int(error.exit_code)) from error
+
+
+def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, swaps: int, reloads: int) -> None:
+    settings = stack.settings
+    work = stack.places.state / "bench"
+    console.log(f"Registering {swaps + 1} copies of {ranker.release.namespace} version {ranker.release.version} ...")
+    versions = register_copies(settings.mlflow_uri, ranker, work / "run", swaps + 1)
+    model = _serving_model(stack, ranker)
+    publish(model, versions[0])
+    promote(model, versions[0])
+    console.log(f"Measuring latencies: {repeats} calls of each kind and size, in turns ...")
+    console.print(_latency_table(ranker, stack, model.name, repeats))
+    console.log(f"{CLIENTS} clients, {LOADED_ROWS} rows each; {swaps} times publish, promote, roll back ...")
+    inputs = ranker.inputs(ONE_USER_SIGNATURE, LOADED_ROWS)
+    with under_load(
+        settings.model_server_grpc, model.name, ONE_USER_SIGNATURE, inputs, clients=CLIENTS, work=work
+    ) as calls:
+        done = run_swaps(_steps(model, versions[1:]))
+    _print_swaps(console, calls, swap_figures(calls, done), len(done))
+    pid = next((row.pid for row in stack_status(stack.places.state, {}) if row.name == "model-server"), 0)
+    if pid:
+        console.log(f"Memory: {reloads} swaps ...")
+        base_path = Serving(stack.places.state).root / "models" / "bench.memory"
+        base_path.mkdir(parents=True)
+        _print_memory(console, dict(measure_memory(model.server, pid, ranker.saved_model, base_path, reloads)))
+    else:
+        console.log("Memory: not measured, the server is not a process of this stack")
+
+
+def _serving_model(stack: Stack, ranker: Ranker) -> ServingModel:
+    settings = Settings(
+        state=stack.places.state,
+        mlflow_uri=stack.settings.mlflow_uri,
+        model_server_grpc=stack.settings.model_server_grpc,
+    )
+    return ServingModel(
+        ranker.release.namespace,
+        settings,
+        Registry(settings.mlflow_uri),
+        ModelClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+        PredictClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+    )
+
+
+def _steps(model: ServingModel, versions: list[int]) -> Iterator[tuple[str, Callable[[], object]]]:
+    for version in versions:
+        yield f"publish {version}", partial(publish, model, version)
+        yield f"promote {version}", partial(promote, model, version)
+        yield f"roll back from {version}", partial(rollback, model)
+
+
+def _latency_table(ranker: Ranker, stack: Stack, model: str, repeats: int) -> Table:
+    table = Table(title="One caller at a time, milliseconds", box=None, title_justify="left")
+    for heading in ("signature", "rows", "way", "p50", "p99", "p50 / in process", "target"):
+        table.add_column(heading, justify="left" if heading in {"signature", "way"} else "right")
+    settings = stack.settings
+    for group in measure_latencies(ranker, settings.model_server_grpc, settings.model_server_rest, model, repeats):
+        for one in group:
+            target = _TARGET_RATIOS.get(one.way) if one.rows == _TARGET_ROWS else None
+            verdict = f"<= {target} {_verdict(one.ratio <= target)}" if target else ""
+            figures = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.ratio:.2f}")
+            table.add_row(one.signature_name, str(one.rows), one.way, *figures, verdict)
+    return table
+
+
+def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: int) -> None:
+    table = Table(title=f"{CLIENTS} clients while {steps} steps were taken", box=None, title_justify="left")
+    table.add_column("figure")
+    table.add_column("", justify="right")
+    table.add_column("target")
+    table.add_row("calls", f"{figures.calls:,}")
+    table.add_row("failed", str(figures.failed), f"0 {_verdict(not figures.failed)}")
+    table.add_row("p50 of the steady seconds", f"{figures.steady_p50_ms:.2f} ms")
+    table.add_row("p99 of the steady seconds", f"{figures.steady_p99_ms:.2f} ms")
+    table.add_row(f"p99 of the worst of {figures.swap_seconds} swap seconds", f"{figures.worst_swap_p99_ms:.2f} ms")
+    within = figures.ratio <= _TARGET_SWAP_RATIO
+    table.add_row("the one over the other", f"{figures.ratio:.2f}", f"<= {_TARGET_SWAP_RATIO} {_verdict(within)}")
+    table.add_row("slowest call", f"{figures.slowest_ms:.2f} ms")
+    console.print(table)
+    if calls.first_error:
+        console.print(f"the first error: {calls.first_error}", highlight=False)
+
+
+def _print_memory(console: Console, memory: Mapping[int, int]) -> None:
+    early, late = memory[EARLY_SWAP], memory[max(memory)]
+    ratio = late / early
+    console.print(
+        f"Memory of the server's own: {early / 1e6:.0f} MB after {EARLY_SWAP} swaps, {late / 1e6:.0f} MB after "
+        f"{max(memory)}: ratio {ratio:.3f}, target <= {_TARGET_MEMORY_RATIO} {_verdict(ratio <= _TARGET_MEMORY_RATIO)}",
+        highlight=False,
+    )
+
+
+def _verdict(holds: bool) -> str:  # noqa: FBT001 - reads as it is called
+    return "holds" if holds else "MISSED"
+
+
+if __name__ == "__main__":
+    typer.run(measure)
