@@ -12,12 +12,15 @@ export KESTREL_ARG_CUTOFF = $(call given,CUTOFF)
 export KESTREL_ARG_PART = $(call given,PART)
 export KESTREL_ARG_YES = $(call given,YES)
 export KESTREL_ARG_ALL = $(call given,ALL)
+export KESTREL_ARG_GRPC = $(call given,GRPC)
+export KESTREL_ARG_REST = $(call given,REST)
+export KESTREL_ARG_FOLDER = $(call given,FOLDER)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help setup demo test lint up down status logs reset
+.PHONY: help setup demo test lint up down status logs reset bench-serving
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make the environment (the other commands do so by themselves)
 	@PYTHON="$(call given,PYTHON)" infra/local/setup
@@ -49,3 +52,6 @@ logs: setup ## Follow the logs; PART=<name> chooses one
 
 reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1 deletes downloads and tools too)
 	@$(LOCAL) reset
+
+bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
+	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)
