@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,7 +20,6 @@ from serving.protocol.client import PredictClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -65,8 +67,22 @@ def measure_latencies(ranker: Ranker, grpc: str, rest: str, model: str, repeats:
                 yield _in_turns(ways, signature_name, rows, repeats)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Send standard error nowhere: TensorFlow tells at its import, past every level of its log, that it has no GPU."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _functions(saved_model: Path) -> Mapping[str, Any]:
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds
+    with _quiet():
+        import tensorflow as tf  # noqa: PLC0415 - takes seconds
 
     loaded = tf.saved_model.load(str(saved_model))
     # A signature's function goes with the object that it was loaded with.

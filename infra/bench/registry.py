@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import model_name
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
 def register_copies(uri: str, ranker: Ranker, work: Path, count: int) -> list[int]:
     """Register `count` versions of the ranker in the registry at `uri`, all fit to be promoted."""
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     name = model_name(ranker.release.namespace, RANKING.model)
     experiment = client.create_experiment(ranker.release.namespace)
