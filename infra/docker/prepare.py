@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 from feature_repo.contracts.places import Serving, state_folder
-from feature_repo.contracts.publishing import replacing
 
 INFRA = Path(__file__).resolve().parents[1]
 EXAMPLE = INFRA / ".env.example"
@@ -78,9 +77,15 @@ def airflow() -> None:
 
 def _write_private(path: Path, text: str) -> None:
     """Write `path`, whole or not at all, readable by its owner only at any moment."""
-    with replacing(path) as part:
-        part.touch(mode=_PRIVATE)
-        part.write_text(text, encoding="utf-8")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 STEPS = {"environment": environment, "state": state, "airflow": airflow}
