@@ -32,7 +32,6 @@ AGREED_FLAGS = {
     "monitoring_config_file": "file",
 }
 """Flags that both servers have to know; one that the embedded server does not know yet is not parsed by it."""
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|CONN|_URI$|_URL$")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?([-?])([^}]*))?\}")
 
 
@@ -155,7 +154,11 @@ def flag_faults(containers: Iterable[Container]) -> list[str]:
         pending = {f"--{name}" for name in AGREED_FLAGS if name not in known}
         arguments = [part for part in one.command[1:] if part.partition("=")[0] not in pending]
         own = {"--bind_address", "--request_threads", "--rest_api_max_body_bytes", "--drain_seconds"}
-        faults += [f"{one.name}: {part}: a flag of the embedded server only" for part in arguments if own & {part.partition("=")[0]}]
+        faults += [
+            f"{one.name}: {part}: a flag of the embedded server only"
+            for part in arguments
+            if own & {part.partition("=")[0]}
+        ]
         try:
             parse_flags(arguments)
         except SystemExit:
@@ -203,9 +206,11 @@ def literal_secrets(document: Mapping[str, Any]) -> list[str]:
             if has_login or named:
                 faults.append(f"{name}: {key}")
     for name, config in document.get("configs", {}).items():
-        for line in str(config.get("content", "")).splitlines():
-            if re.match(r"(requirepass|masterauth)\b", line.strip()) and not _VARIABLE.search(line):
-                faults.append(f"config {name}: {line}")
+        faults += [
+            f"config {name}: {line}"
+            for line in str(config.get("content", "")).splitlines()
+            if re.match(r"(requirepass|masterauth)\b", line.strip()) and not _VARIABLE.search(line)
+        ]
     return faults
 
 
@@ -319,46 +324,63 @@ def careless_pods(documents: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def dangling_in_kubernetes(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Tell which name refers to nothing: volumes, config maps, ports, selectors, targets."""
-    configs, accounts = of_kind(documents, "ConfigMap"), of_kind(documents, "ServiceAccount")
-    claims, services = of_kind(documents, "PersistentVolumeClaim"), of_kind(documents, "Service")
     pods = {one["metadata"]["name"]: one["spec"]["template"] for one in deployments(documents)}
-    faults = []
-    for name, template in pods.items():
-        pod = template["spec"]
-        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
-        if pod["serviceAccountName"] not in accounts:
-            faults.append(f"{name}: service account {pod['serviceAccountName']}")
-        for volume in volumes.values():
-            if "configMap" in volume and volume["configMap"]["name"] not in configs:
-                faults.append(f"{name}: config map {volume['configMap']['name']}")
-            if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in claims:
-                faults.append(f"{name}: claim {volume['persistentVolumeClaim']['claimName']}")
-        for one in (*pod["containers"], *pod.get("initContainers", [])):
-            mounts = {mount["name"] for mount in one.get("volumeMounts", [])}
-            faults += [f"{name}/{one['name']}: volume {mount}" for mount in mounts - volumes.keys()]
-            ports = {port["name"]: port["containerPort"] for port in one.get("ports", [])}
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                check = one.get(probe, {})
-                port = check.get("httpGet", check.get("grpc", {})).get("port")
-                if port is not None and port not in ports and port not in ports.values():
-                    faults.append(f"{name}/{one['name']}: {probe} asks port {port}")
-            given = {part.partition("=")[2] for part in one.get("args", []) if re.match(r"--(port|rest_api_port)=", part)}
-            if given and given != {str(port) for port in ports.values()}:
-                faults.append(f"{name}/{one['name']}: listens on {given}, states {ports}")
-    for name, service in services.items():
-        chosen = [pod for pod in pods.values() if service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()]
-        if len(chosen) != 1:
-            faults.append(f"service {name}: selects {len(chosen)} deployments")
-            continue
-        names = {port["name"] for one in chosen[0]["spec"]["containers"] for port in one["ports"]}
-        faults += [f"service {name}: port {port}" for port in service["spec"]["ports"] if port["targetPort"] not in names]
+    faults = [fault for name, pod in pods.items() for fault in dangling_in_pod(name, pod["spec"], documents)]
+    for name, service in of_kind(documents, "Service").items():
+        faults += dangling_in_service(name, service["spec"], pods.values())
     for kind, of in (("HorizontalPodAutoscaler", "scaleTargetRef"), ("PodDisruptionBudget", "selector")):
         for name, document in of_kind(documents, kind).items():
             target = document["spec"][of]
             labels = target.get("matchLabels", {})
             if target.get("name", labels.get("app.kubernetes.io/name")) not in pods:
                 faults.append(f"{kind} {name}: {target}")
-    host, _, port = configs["kestrel-settings"]["data"]["KESTREL_MODEL_SERVER_GRPC"].partition(":")
+    settings, services = of_kind(documents, "ConfigMap")["kestrel-settings"]["data"], of_kind(documents, "Service")
+    host, _, port = settings["KESTREL_MODEL_SERVER_GRPC"].partition(":")
     if host not in services or int(port) not in {one["port"] for one in services[host]["spec"]["ports"]}:
         faults.append(f"KESTREL_MODEL_SERVER_GRPC: {host}:{port} is no service")
     return faults
+
+
+def dangling_in_pod(name: str, pod: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    sources = {
+        "configMap": ("name", of_kind(documents, "ConfigMap")),
+        "persistentVolumeClaim": ("claimName", of_kind(documents, "PersistentVolumeClaim")),
+    }
+    volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    faults = [
+        f"{name}: {kind} {volume[kind][key]}"
+        for volume in volumes.values()
+        for kind, (key, known) in sources.items()
+        if kind in volume and volume[kind][key] not in known
+    ]
+    if pod["serviceAccountName"] not in of_kind(documents, "ServiceAccount"):
+        faults.append(f"{name}: service account {pod['serviceAccountName']}")
+    for one in (*pod["containers"], *pod.get("initContainers", [])):
+        mounts = {mount["name"] for mount in one.get("volumeMounts", [])}
+        faults += [f"{name}/{one['name']}: volume {mount}" for mount in mounts - volumes.keys()]
+        faults += [f"{name}/{one['name']}: {fault}" for fault in unfit_ports(one)]
+    return faults
+
+
+def unfit_ports(container: Mapping[str, Any]) -> list[str]:
+    """Tell which probe asks a port that the container does not state, and which port it listens on unstated."""
+    ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+    asked = {
+        probe: (check.get("httpGet") or check["grpc"])["port"]
+        for probe, check in container.items()
+        if probe.endswith("Probe")
+    }
+    faults = [
+        f"{probe} asks port {port}" for probe, port in asked.items() if port not in {*ports.keys(), *ports.values()}
+    ]
+    flags = (re.fullmatch(r"--(?:port|rest_api_port)=(\d+)", part) for part in container.get("args", []))
+    given = {int(flag[1]) for flag in flags if flag}
+    return [*faults, f"listens on {given}, states {ports}"] if given and given != set(ports.values()) else faults
+
+
+def dangling_in_service(name: str, service: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    chosen = [pod for pod in pods if service["selector"].items() <= pod["metadata"]["labels"].items()]
+    if len(chosen) != 1:
+        return [f"service {name}: selects {len(chosen)} deployments"]
+    names = {port["name"] for one in chosen[0]["spec"]["containers"] for port in one["ports"]}
+    return [f"service {name}: port {port}" for port in service["ports"] if port["targetPort"] not in names]

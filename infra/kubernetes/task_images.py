@@ -1,7 +1,7 @@
 """With KubernetesExecutor each job runs in a pod of its plane's image: a policy that Airflow applies to every task.
 
-`airflow_local_settings.py` has it from here (infra/kubernetes/values/airflow.yaml). The registry and the tag are those of
-the image that Airflow itself runs in, so that one value of the chart moves all images.
+`airflow_local_settings.py` has it from here (infra/kubernetes/values/airflow.yaml). Registry and tag are those of the
+image that Airflow itself runs in, so that one value of the chart moves all images.
 """
 
 from __future__ import annotations
