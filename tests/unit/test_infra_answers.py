@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from infra.docker.answers import ailment, main
+from tests import infra_manifests as manifests
 
 PAGES = {
     "/well": (200, b"{}"),
@@ -15,6 +17,7 @@ PAGES = {
     "/monitor": (200, b'{"scheduler": {"status": "healthy"}, "dag_processor": {"status": null}, "triggerer": null}'),
     "/text": (200, b"well"),
     "/list": (200, b"[]"),
+    "/monitoring/prometheus/metrics": (200, b""),
 }
 
 
@@ -64,3 +67,22 @@ def test_command(uri, capsys):
     assert "503" in capsys.readouterr().err
     assert main(["http://127.0.0.1:1/"]) == 1
     assert main([]) == 2
+
+
+def test_the_model_servers_health_check_needs_nothing_but_bash(uri):
+    """The command of compose.yaml itself, for an image without an HTTP client."""
+    kind, *command = manifests.compose()["services"]["tensorflow-serving"]["healthcheck"]["test"]
+    assert (kind, command[0]) == ("CMD", "bash")
+    port = uri.rpartition(":")[2]
+
+    def status(script):
+        environment = {"PATH": "/usr/bin:/bin"}
+        done = subprocess.run(
+            ["/bin/bash", "-c", script], env=environment, capture_output=True, timeout=20, check=False
+        )
+        return done.returncode
+
+    script = command[2].replace("/8501", f"/{port}")
+    assert status(script) == 0
+    assert status(script.replace("/monitoring/prometheus/metrics", "/away")) != 0
+    assert status(command[2].replace("/8501", "/1")) != 0
