@@ -1,0 +1,1 @@
+"""Manifests, and what Airflow needs to know to run each job in its plane's image."""
