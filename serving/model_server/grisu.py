@@ -1,8 +1,8 @@
 """The decimal digits of a double as RapidJSON finds them: Grisu2.
 
 Florian Loitsch, "Printing Floating-Point Numbers Quickly and Accurately with Integers" (PLDI 2010), section 5.
-The digits always read back the same, but one in a thousand is not the nearest or the shortest that does: 2**64 ends in ...553, not
-in ...552. Errors quote numbers, so the difference shows.
+The digits always read back the same, but one in a thousand is not the nearest or the shortest that does: 2**64 ends in
+...553, not in ...552. Errors quote numbers, so the difference shows.
 """
 
 from __future__ import annotations
