@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from serving.model_server import metrics
-from serving.model_server.errors import ServingError, not_found
+from serving.model_server.errors import ServingError, failed_precondition, not_found
 from serving.model_server.text_protos import read_text_proto
 
 if TYPE_CHECKING:
@@ -147,8 +147,29 @@ class Servable:
             self._session.close()
             raise ServingError.from_tensorflow(tf.errors.InvalidArgumentError(None, None, str(error))) from error
         self.signatures = dict(meta_graph.signature_def)
+        self._check_tensors(graph)
         self.feeds = {name: _feeds(signature) for name, signature in self.signatures.items()}
-        self._batching = None if loading.batching is None else loading.batching.session(path, self._run)
+        try:
+            self._batching = None if loading.batching is None else loading.batching.session(path, self._run)
+        except ServingError:
+            self._session.close()
+            raise
+
+    def _check_tensors(self, graph: tf.Graph) -> None:
+        """Refuse what the real server would load, and then fail every call of: names that the graph does not have."""
+        for name, signature in self.signatures.items():
+            for alias, info in (*signature.inputs.items(), *signature.outputs.items()):
+                if ":" not in info.name:
+                    continue
+                try:
+                    graph.get_tensor_by_name(info.name)
+                except (KeyError, ValueError) as error:
+                    self._session.close()
+                    msg = (
+                        f"Signature {name}: expected a tensor of the graph for {alias}, received {info.name}; export "
+                        "the model anew"
+                    )
+                    raise failed_precondition(msg) from error
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[NDArray[Any]]) -> list[Any]:
         """Compute the tensors named in `fetches` from `values`, one for each tensor named in `feeds`.

@@ -1,7 +1,7 @@
 """Starts server processes by fork, after TensorFlow was imported once: the import is most of what a start costs.
 
-Reads one JSON object a line, {"arguments": [...], "log": "..."}, and answers with the process id. A forked server is the
-real one, in a process of its own, but for who imported the modules. All of them end with this process's standard input.
+Reads one JSON object a line, {"arguments": [...], "log": "..."}, and answers with the process id. A forked server is
+the real one, in a process of its own, but for who imported the modules. All end with this process's standard input.
 """
 
 from __future__ import annotations
