@@ -28,6 +28,7 @@ _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]*)?")
 _WORDS = {"null": None, "true": True, "false": False}
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _SURROGATES = range(0xD800, 0xE000)
 _LOW_SURROGATES = range(0xDC00, 0xE000)
@@ -317,11 +318,16 @@ def decode_base64(value: Any) -> bytes:  # noqa: ANN401 - a base64 object
     """Return the bytes of a base64 object.
 
     Raises:
-        ServingError: Its text is no base64, of the plain or of the URL-safe alphabet.
+        ServingError: Its text is no base64 of the plain alphabet. White space is skipped; the padding may be left out,
+            or be dots, but not be of another length.
     """
-    text = re.sub(r"\s", "", value["b64"])
+    text = _ASCII_SPACE.sub("", value["b64"])
+    data = text.rstrip("=.")
+    missing = -len(data) % 4
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4 if "=" not in text else 0), validate=True)
+        if len(text) - len(data) not in {0, missing}:
+            raise binascii.Error  # noqa: TRY301 - all that is wrong ends in one message
+        return base64.b64decode(data + "=" * missing, validate=True)
     except (binascii.Error, ValueError):
         msg = "Unable to base64 decode"
         raise invalid(msg) from None

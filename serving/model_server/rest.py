@@ -34,16 +34,13 @@ if TYPE_CHECKING:
     from serving.model_server.servable import Servable
 
     Message = dict[str, Any]
-    _Description = Callable[[Manager, str, int | None, str | None], str]
 
 log = logging.getLogger(__name__)
 
 _SERVED = re.compile(r"/v1/", re.IGNORECASE)
-_INFERENCE = re.compile(
-    r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?:(predict|classify|regress)"
-)
-_METADATA = re.compile(r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?/metadata")
-_STATUS = re.compile(r"/(?i:v1)/(?i:models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?(?:/(?i:metadata))?")
+_VERSION = r"(?:/(?i:versions)/([0-9]+)|/(?i:labels)/([^/:]+))?"
+_INFERENCE = re.compile(r"/(?i:v1)/(?i:models)/([^/:]+)" + _VERSION + ":(predict|classify|regress)")
+_DESCRIPTION = re.compile(r"/(?i:v1)/(?i:models)(?:/([^/:]+))?" + _VERSION + "(?:/((?i:metadata)))?")
 _LARGEST_VERSION = 2**63 - 1
 _NOT_FOUND_PAGE = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 _BAD_REQUEST_PAGE = (
@@ -216,7 +213,7 @@ class RestApplication:
         """Return the reply to one request; every error becomes one, too."""
         if self._metrics_target is not None and target.partition(b"?")[0] == self._metrics_target:
             return self._metrics_page(target)
-        path = unquote_to_bytes(target).decode("utf-8", "replace")
+        path = target.decode("utf-8", "replace")
         if not _SERVED.match(path):
             return Reply(404, _NOT_FOUND_PAGE, _HTML)
         if method not in _METHODS:
@@ -245,31 +242,41 @@ class RestApplication:
 
     def _answer(self, method: str, path: str, body: bytes, request: _Request) -> Reply:
         if method == "POST" and (match := _INFERENCE.fullmatch(path)):
-            name, version, label, verb = match.groups()
-            request.model, request.verb = name, verb
+            name, version, label = _decoded(match)
+            verb = request.verb = match[4]
+            request.model = name
             number = _version_number(version)
             if number is None and version is not None:
                 return Reply(400, b"")
             with self._manager.leased(name, number, label) as servable:
                 text = _VERBS[verb](servable, body)
             return Reply(200, text.encode("utf-8", "surrogateescape"))
-        if method == "GET" and (match := _METADATA.fullmatch(path)):
-            request.model = match[1]
-            return self._described(match, _metadata_text)
-        if method == "GET" and (match := _STATUS.fullmatch(path)):
-            request.model = match[1]
-            return self._described(match, _status_text)
+        if method == "GET" and (match := _DESCRIPTION.fullmatch(path)):
+            return self._described(match, request)
         msg = f"Malformed request: {method} {path}"
         raise invalid(msg)
 
-    def _described(
-        self, match: re.Match[str], describe: Callable[[Manager, str, int | None, str | None], str]
-    ) -> Reply:
-        name, version, label = match.groups()
+    def _described(self, match: re.Match[str], request: _Request) -> Reply:
+        name, version, label = _decoded(match)
+        if not name:
+            msg = "Missing model name in request."
+            raise invalid(msg)
+        request.model = name
         number = _version_number(version)
         if number is None and version is not None:
             return Reply(400, b"")
+        describe = _metadata_text if match[4] == "metadata" else _status_text
         return Reply(200, describe(self._manager, name, number, label).encode())
+
+
+def _decoded(match: re.Match[str]) -> tuple[str, str | None, str | None]:
+    """Return model, version and label of a path; only names are percent-decoded, and only after the path was split."""
+    name, version, label = match.group(1, 2, 3)
+    return _unquoted(name or ""), version, label and _unquoted(label)
+
+
+def _unquoted(name: str) -> str:
+    return unquote_to_bytes(name).decode("utf-8", "replace") if "%" in name else name
 
 
 def _error_reply(error: ServingError) -> Reply:

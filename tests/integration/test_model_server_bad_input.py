@@ -367,3 +367,21 @@ def test_any_body_has_an_answer_in_the_protocols_words(application: RestApplicat
 @given(st.sampled_from(["GET", "POST", "PUT", "OPTIONS"]), st.binary().map(lambda tail: b"/v1/models/" + tail))
 def test_any_path_has_an_answer(application: RestApplication, method: str, target: bytes) -> None:
     assert application.answer(method, target, b"{}").status in {400, 404}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "words"),
+    [
+        ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("GET", "/v1/models/versions/1", 400, "Missing model name in request."),
+        ("GET", "/v1/models/metadata", 404, "Could not find any versions of model metadata"),
+        ("GET", "/v1/models/tiny/versions/\u0661", 400, "Malformed request: GET /v1/models/tiny/versions/\u0661"),
+        ("POST", "/v1/models/a%2Fb:predict", 404, "Servable not found for request: Latest(a/b)"),
+        ("POST", "/v1/models/tiny%3Apredict", 400, "Malformed request: POST /v1/models/tiny%3Apredict"),
+    ],
+)
+def test_paths_are_split_before_they_are_decoded(
+    application: RestApplication, method: str, target: str, status: int, words: str
+) -> None:
+    reply = application.answer(method, target.encode(), b'{"instances": [1]}')
+    assert (reply.status, json.loads(reply.body)["error"]) == (status, words)

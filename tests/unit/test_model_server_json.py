@@ -211,3 +211,29 @@ def test_outputs_of_unequal_batch_size_are_refused_by_row() -> None:
     outputs = {"a": np.zeros(2, dtype=np.float32), "b": np.zeros(3, dtype=np.float32)}
     with pytest.raises(ServingError, match="inconsistent batch size: 3 expecting: 2"):
         json_tensors.response_body(outputs, json_tensors.ROW)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(
+            ("QQ", b"A"),
+            ("QQ==", b"A"),
+            ("QQ..", b"A"),
+            ("Q Q\n= =", b"A"),
+            ("QUI=", b"AB"),
+            ("QUJD", b"ABC"),
+            ("", b""),
+        ),
+        *(
+            (text, None)
+            for text in ("Q", "QQ=", "QQ===", "QUJD=", "QUJD====", "=", "-_8=", "Q\u00a0Q", "QQ=A", "Q\u00e9")
+        ),
+    ],
+)
+def test_base64_is_read_as_strictly_as_the_real_server_reads_it(text: str, value: bytes | None) -> None:
+    if value is not None:
+        assert json_text.decode_base64({"b64": text}) == value
+        return
+    with pytest.raises(ServingError, match="Unable to base64 decode"):
+        json_text.decode_base64({"b64": text})
