@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def _threads() -> int:
+    return 4 * len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,8 @@ class Flags:
 
     port: int = 8500
     """gRPC port; 0 leaves gRPC out."""
+    grpc_socket_path: str = ""
+    """A UNIX socket that answers gRPC, too."""
     rest_api_port: int = 0
     """REST port; 0 leaves REST out."""
     bind_address: str = "127.0.0.1"
@@ -30,37 +38,140 @@ class Flags:
     """How often the configuration file is read anew; 0 reads it once."""
     allow_version_labels_for_unavailable_models: bool = False
     enable_grpc_healthcheck_service: bool = False
+    monitoring_config_file: str = ""
+    """A MonitoringConfig in text format: whether and where the REST port has Prometheus' page."""
+    enable_batching: bool = False
+    """Merge concurrent requests of one signature."""
+    batching_parameters_file: str = ""
+    """BatchingParameters in text format."""
+    enable_per_model_batching_parameters: bool = False
+    """Batch only versions that have a `batching_params.pbtxt`, as it says."""
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60_000_000
     num_load_threads: int = 2
     """How many versions may load at the same time."""
+    num_unload_threads: int = 0
+    """Without effect: each version is unloaded by a thread of its own."""
+    flush_filesystem_caches: bool = True
+    """Without effect."""
+    saved_model_tags: str = "serve"
+    """Which of a SavedModel's graphs is served: tags, separated by commas."""
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0
+    """How often each warm-up record is replayed; once if 0."""
+    remove_unused_fields_from_bundle_metagraph: bool = True
+    """Without effect."""
+    tensorflow_session_parallelism: int = 0
+    """Threads within one operation and operations at the same time; 0 leaves both to TensorFlow."""
     tensorflow_intra_op_parallelism: int = 0
     """Threads within one operation; 0 leaves it to TensorFlow."""
     tensorflow_inter_op_parallelism: int = 0
     """Operations of one request at the same time; 0 leaves it to TensorFlow."""
-    request_threads: int = 8
-    """Not a flag of the real server: requests computed at the same time, on either side."""
+    tensorflow_session_config_file: str = ""
+    """A TensorFlow ConfigProto in text format; the flags above win."""
+    per_process_gpu_memory_fraction: float = 0.0
+    grpc_channel_arguments: str = ""
+    """Of the gRPC server: `key=value`, separated by commas."""
+    grpc_max_threads: int = field(default_factory=_threads)
+    """gRPC requests computed at the same time."""
+    rest_api_num_threads: int = field(default_factory=_threads)
+    """REST requests computed at the same time."""
+    rest_api_timeout_in_ms: int = 30_000
+    """How long a client may take to send a request."""
     rest_api_max_body_bytes: int = 256 * 1024 * 1024
     """Not a flag of the real server: larger bodies are answered with 413."""
     drain_seconds: float = 20.0
     """Not a flag of the real server: how long requests in flight may take after SIGTERM."""
 
 
+_NOT_HERE: dict[str, str] = {
+    "enable_profiler": "false",
+    "enable_signature_method_name_check": "false",
+    "num_tflite_interpreters_per_pool": "0",
+    "num_tflite_pools": "0",
+    "platform_config_file": "",
+    "prefer_tflite_model": "false",
+    "rest_api_enable_cors_support": "false",
+    "ssl_config_file": "",
+    "thread_pool_factory_config_file": "",
+    "use_alts_credentials": "false",
+    "xla_cpu_compilation_enabled": "false",
+}
+"""Flags of the real server that change what this one cannot → the value that asks for nothing."""
+
+
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Read the command line; SystemExit 2, with usage on standard error, if it is wrong."""
+    parser = _parser()
+    values = vars(parser.parse_args(arguments))
+    for name, nothing in _NOT_HERE.items():
+        given = values.pop(name)
+        if given is not None and given.lower() != nothing:
+            parser.error(
+                f"--{name}={given}: expected {nothing or 'no value'}, this server has no such thing; leave the flag "
+                "out, or run tensorflow_model_server"
+            )
+    flags = Flags(**values)
+    wrong = _contradiction(flags)
+    if wrong:
+        parser.error(wrong)
+    return flags
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.model_server",
         description="Serve TensorFlow SavedModels over gRPC and REST, as tensorflow_model_server does.",
         epilog="python -m serving.model_server check --help: compare a SavedModel's answers with recorded ones.",
         allow_abbrev=False,
     )
-    for field in fields(Flags):
-        name, default = f"--{field.name}", field.default
+    parser.add_argument("--version", action="version", version=_versions())
+    for one in fields(Flags):
+        name, default = f"--{one.name}", _default(one)
         if isinstance(default, bool):
             parser.add_argument(name, type=_boolean, nargs="?", const=True, default=default, metavar="BOOL")
         else:
             parser.add_argument(name, type=type(default), default=default, help="default: %(default)s")
-    return Flags(**vars(parser.parse_args(arguments)))
+    for name in _NOT_HERE:
+        parser.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _versions() -> str:
+    return f"Kestrel model server {version('tensorflow-serving-api')}\nTensorFlow Library: {version('tensorflow')}"
+
+
+def _default(one: Any) -> Any:  # noqa: ANN401 - a dataclass field and its default
+    return one.default if one.default is not MISSING else one.default_factory()
+
+
+def _contradiction(flags: Flags) -> str | None:
+    """Return what the real server would not start with, either."""
+    if flags.port and flags.port == flags.rest_api_port:
+        return f"--rest_api_port={flags.rest_api_port}: expected another port than --port; choose one"
+    if flags.batching_parameters_file and not flags.enable_batching:
+        return (
+            "--batching_parameters_file is set without setting --enable_batching to true; set it or leave the file out"
+        )
+    if flags.tensorflow_session_parallelism and (
+        flags.tensorflow_intra_op_parallelism or flags.tensorflow_inter_op_parallelism
+    ):
+        return (
+            "--tensorflow_session_parallelism: expected either it, or --tensorflow_intra_op_parallelism and "
+            "--tensorflow_inter_op_parallelism, received both; leave one out"
+        )
+    for name in ("grpc_max_threads", "rest_api_num_threads", "rest_api_timeout_in_ms"):
+        if getattr(flags, name) < 1:
+            return f"--{name}: expected at least 1, received {getattr(flags, name)}; leave it out for the default"
+    if any("=" not in argument for argument in flags.grpc_channel_arguments.split(",") if argument):
+        return f"--grpc_channel_arguments: expected key=value,…, received {flags.grpc_channel_arguments!r}"
+    return None
+
+
+def channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    """Return the options of `--grpc_channel_arguments`; a value that is a number is one."""
+    pairs = (argument.split("=", 1) for argument in text.split(",") if argument)
+    return tuple((key, int(value) if value.lstrip("-").isdigit() else value) for key, value in pairs)
 
 
 def _boolean(text: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,26 +21,30 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.model_server import inference
+from serving.model_server import inference, metrics
 from serving.model_server.errors import ServingError, invalid
 from serving.protocol.tensors import fill_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import AbstractContextManager
 
     from serving.model_server.manager import Manager
     from serving.model_server.servable import Servable
 
+log = logging.getLogger(__name__)
+
 _SIGNATURE_FIELD = "signature_def"
 _HEALTH_SERVICES = frozenset({"", "ModelService", "PredictionService"})
 _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0))
 
 
-def build_server(manager: Manager, executor: ThreadPoolExecutor, *, health: bool) -> grpc.Server:
-    """Return a server with every service registered, without a port."""
-    server = grpc.server(executor, options=_UNLIMITED)
+def build_server(
+    manager: Manager, executor: ThreadPoolExecutor, *, health: bool, options: Sequence[tuple[str, Any]] = ()
+) -> grpc.Server:
+    """Return a server with every service registered, without a port; `options` win over the server's own."""
+    server = grpc.server(executor, options=(*_UNLIMITED, *options))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(manager), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager), server)
     if health:
@@ -47,7 +53,7 @@ def build_server(manager: Manager, executor: ThreadPoolExecutor, *, health: bool
 
 
 def _in_protocol_words(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
-    """Turn a ServingError into the call's status."""
+    """Turn a ServingError into the call's status; anything else is a defect and becomes INTERNAL."""
 
     @functools.wraps(method)
     def wrapped(self: object, request: object, context: grpc.ServicerContext) -> object:
@@ -55,6 +61,30 @@ def _in_protocol_words(method: Callable[[Any, Any, grpc.ServicerContext], Any]) 
             return method(self, request, context)
         except ServingError as error:
             context.abort(error.code, error.message)
+        except Exception as error:
+            log.exception("%s failed", method.__name__)
+            context.abort(grpc.StatusCode.INTERNAL, f"Internal error: {type(error).__name__}: {error}")
+
+    return wrapped
+
+
+def _counted(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+    """Count the requests of a method, and time those that succeed."""
+
+    @functools.wraps(method)
+    def wrapped(self: object, request: Any, context: grpc.ServicerContext) -> object:  # noqa: ANN401 - messages
+        start = time.perf_counter()
+        name, status = request.model_spec.name, "INTERNAL"
+        try:
+            response = method(self, request, context)
+            status = "OK"
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            metrics.REQUEST_COUNT.add((name, status))
+        metrics.REQUEST_LATENCY.add(metrics.micros_since(start), (name, method.__name__, "GRPC"))
+        return response
 
     return wrapped
 
@@ -89,6 +119,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         self._manager = manager
 
     @_in_protocol_words
+    @_counted
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, ARG002, N802 - as generated
         """Run a signature on tensors."""
         spec = _required_spec(request)
@@ -102,6 +133,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         return response
 
     @_in_protocol_words
+    @_counted
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, ARG002, N802 - as generated
         """Run a classification signature on examples."""
         spec = _required_spec(request)
@@ -112,6 +144,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         return response
 
     @_in_protocol_words
+    @_counted
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, ARG002, N802 - as generated
         """Run a regression signature on examples."""
         spec = _required_spec(request)

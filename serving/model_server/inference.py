@@ -5,12 +5,14 @@ Neutral of the transport: gRPC and REST both end here.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from grpc import StatusCode
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
+from serving.model_server import metrics
 from serving.model_server.errors import ServingError, failed_precondition, invalid
 from serving.model_server.examples import serialized_examples
 from serving.model_server.servable import dtype_word
@@ -29,6 +31,10 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 _EXAMPLES_INPUT = "inputs"
 _CLASSES, _SCORES, _REGRESSION = "classes", "scores", "outputs"
+
+_MULTI = "MultiInference"
+_RUNTIME = "TF1"
+"""What the metrics call a session."""
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -68,7 +74,9 @@ def predict(servable: Servable, signature_name: str, inputs: Arrays, output_filt
         if array.dtype != dtype:
             msg = f"Expects arg[{place}] to be {feeds.dtype_names[place]} but {dtype_word(array.dtype)} is provided"
             raise invalid(msg)
+    start = time.perf_counter()
     values = servable.run(feeds.tensors, tuple(signature.outputs[name].name for name in outputs), arrays)
+    metrics.RUNTIME_LATENCY.add(metrics.micros_since(start), (servable.model, "Predict", _RUNTIME))
     return dict(zip(outputs, values, strict=True))
 
 
@@ -115,7 +123,7 @@ def classify(servable: Servable, signature_name: str, examples: Any) -> classifi
     Raises:
         ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
     """
-    return _classify(servable, _known_signature(servable, signature_name), examples)
+    return _classify(servable, _known_signature(servable, signature_name), examples, "Classify")
 
 
 def regress(servable: Servable, signature_name: str, examples: Any) -> regression_pb2.RegressionResult:  # noqa: ANN401 - an Input message
@@ -124,7 +132,7 @@ def regress(servable: Servable, signature_name: str, examples: Any) -> regressio
     Raises:
         ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
     """
-    return _regress(servable, _known_signature(servable, signature_name), examples)
+    return _regress(servable, _known_signature(servable, signature_name), examples, "Regress")
 
 
 def multi_inference(servable: Servable, tasks: Iterable[Any], examples: Any) -> inference_pb2.MultiInferenceResponse:  # noqa: ANN401 - an Input message
@@ -142,9 +150,9 @@ def multi_inference(servable: Servable, tasks: Iterable[Any], examples: Any) -> 
             raise invalid(msg)
         result = response.results.add()
         if task.method_name == REGRESS_METHOD:
-            result.regression_result.CopyFrom(_regress(servable, signature, examples))
+            result.regression_result.CopyFrom(_regress(servable, signature, examples, _MULTI))
         elif task.method_name == CLASSIFY_METHOD:
-            result.classification_result.CopyFrom(_classify(servable, signature, examples))
+            result.classification_result.CopyFrom(_classify(servable, signature, examples, _MULTI))
         else:
             msg = f"Unsupported signature method_name: {task.method_name}"
             raise ServingError(StatusCode.UNIMPLEMENTED, msg)
@@ -163,7 +171,12 @@ def _known_signature(servable: Servable, signature_name: str) -> Any:  # noqa: A
         raise invalid(msg) from None
 
 
-def _classify(servable: Servable, signature: Any, examples: Any) -> classification_pb2.ClassificationResult:  # noqa: ANN401 - messages
+def _classify(
+    servable: Servable,
+    signature: Any,  # noqa: ANN401 - a SignatureDef
+    examples: Any,  # noqa: ANN401 - an Input message
+    api: str,
+) -> classification_pb2.ClassificationResult:
     if len(signature.inputs) != 1:
         msg = "Expected one input Tensor."
         raise invalid(msg)
@@ -178,7 +191,7 @@ def _classify(servable: Servable, signature: Any, examples: Any) -> classificati
             f"Signature was: {signature}"
         )
         raise invalid(msg)
-    outputs, count = _run_examples(servable, signature, fetched, examples)
+    outputs, count = _run_examples(servable, signature, fetched, examples, api)
     for name in fetched:
         if outputs[name].ndim != 2 or outputs[name].shape[0] != count:  # noqa: PLR2004 - [batch, classes]
             msg = f"Expected Tensor of shape [{count}, num_classes] for {name}, received {list(outputs[name].shape)}"
@@ -196,7 +209,12 @@ def _classify(servable: Servable, signature: Any, examples: Any) -> classificati
     return result
 
 
-def _regress(servable: Servable, signature: Any, examples: Any) -> regression_pb2.RegressionResult:  # noqa: ANN401 - messages
+def _regress(
+    servable: Servable,
+    signature: Any,  # noqa: ANN401 - a SignatureDef
+    examples: Any,  # noqa: ANN401 - an Input message
+    api: str,
+) -> regression_pb2.RegressionResult:
     for kind, side in (("input", signature.inputs), ("output", signature.outputs)):
         if len(side) != 1:
             msg = f"Expected one {kind} Tensor."
@@ -205,7 +223,7 @@ def _regress(servable: Servable, signature: Any, examples: Any) -> regression_pb
     if _REGRESSION not in signature.outputs:
         msg = f"No regression outputs found in SignatureDef: {signature}"
         raise invalid(msg)
-    outputs, count = _run_examples(servable, signature, [_REGRESSION], examples)
+    outputs, count = _run_examples(servable, signature, [_REGRESSION], examples, api)
     values = outputs[_REGRESSION]
     if values.shape not in {(count,), (count, 1)}:
         msg = f"Expected output Tensor shape to be either [{count}] or [{count}, 1], received {list(values.shape)}"
@@ -222,11 +240,20 @@ def _check_examples_input(signature: Any, kind: str) -> None:  # noqa: ANN401 - 
         raise invalid(msg)
 
 
-def _run_examples(servable: Servable, signature: Any, fetched: Sequence[str], examples: Any) -> tuple[Arrays, int]:  # noqa: ANN401 - messages
+def _run_examples(
+    servable: Servable,
+    signature: Any,  # noqa: ANN401 - a SignatureDef
+    fetched: Sequence[str],
+    examples: Any,  # noqa: ANN401 - an Input message
+    api: str,
+) -> tuple[Arrays, int]:
     serialized = serialized_examples(examples)
+    start = time.perf_counter()
     values = servable.run(
         (signature.inputs[_EXAMPLES_INPUT].name,),
         tuple(signature.outputs[name].name for name in fetched),
         [serialized],
     )
+    metrics.RUNTIME_LATENCY.add(metrics.micros_since(start), (servable.model, api, _RUNTIME))
+    metrics.record_examples(servable.model, len(serialized))
     return dict(zip(fetched, values, strict=True)), len(serialized)

@@ -63,6 +63,9 @@ _NUMPY = {
     23: np.uint64,
 }
 _FLOATS = frozenset({1, 2})
+_DOUBLE = 2
+_EXACT_LENGTH = 16
+"""A double written with so many characters is the same number to every parser."""
 _BOOL = 10
 _INT32_RANGE = (-(2**31), 2**31 - 1)
 _RANGES = {
@@ -172,6 +175,9 @@ def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSO
         low, high = _RANGES[dtype]
         if min(flat) < low or max(flat) > high:
             raise _Irregular
+    if dtype == _DOUBLE and max(map(len, map(repr, flat)), default=0) > _EXACT_LENGTH:
+        # Longer ones are not always read as the nearest double.
+        raise _Irregular
     array = _numbers(flat, dtype)
     if dtype in _FLOATS and np.isinf(array).any():
         # Infinity, or a number too big for a double: the standard library's parser does not tell.

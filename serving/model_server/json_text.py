@@ -12,10 +12,10 @@ import binascii
 import json
 import math
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from serving.model_server.errors import invalid
+from serving.model_server.grisu import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,10 +28,11 @@ _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]*)?")
 _WORDS = {"null": None, "true": True, "false": False}
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _SURROGATES = range(0xD800, 0xE000)
 _LOW_SURROGATES = range(0xDC00, 0xE000)
-_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+_INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 def parse_quickly(body: bytes) -> dict[str, Any] | None:
@@ -222,10 +223,80 @@ class _Parser:
             integer = int(match.group()) if len(whole) < 25 else None  # noqa: PLR2004 - longer than any 64-bit integer
             if integer is not None and _INT64_MIN <= integer <= _UINT64_MAX:
                 return integer, match.end()
-        value = float(match.group())
-        if math.isinf(value):
+        value = _rapid_double(
+            whole, (fraction or ".")[1:], (exponent or "e0")[1:], largest=_INT64_MAX if sign else _UINT64_MAX
+        )
+        if value is None:
             self._fail("Number too big to be stored in double.", place)
-        return value, match.end()
+        return (-value if sign else value), match.end()
+
+
+_SIGNIFICAND_MAX, _SIGNIFICANT_DIGITS = 2**53 - 1, 17
+_POWERS = tuple(float(f"1e{exponent}") for exponent in range(309))
+_LARGEST_POWER = len(_POWERS) - 1
+_LONGEST_EXPONENT = 10
+_LONGEST_INTEGER = 21
+"""Digits that no 64-bit integer has."""
+
+
+def _rapid_double(whole: str, fraction: str, exponent: str, *, largest: int) -> float | None:
+    """Return the double that RapidJSON reads, which may differ from the nearest in the last bit; None if too big.
+
+    It gathers the digits in an integer as long as they fit (`largest` for those before the point), then in a double,
+    and multiplies or divides once by a power of ten.
+    """
+    significand, double = _whole_part(whole, largest)
+    count = len(whole) if double is None else _SIGNIFICANT_DIGITS
+    value, shift = _with_fraction(fraction, significand, double, 0 if whole == "0" else count)
+    power = _exponent(exponent)
+    if power > _LARGEST_POWER - shift:
+        return None
+    power += shift
+    if power < -_LARGEST_POWER:
+        value, power = value / _POWERS[-1], power + _LARGEST_POWER
+    if power < -_LARGEST_POWER:
+        return 0.0
+    value = value * _POWERS[power] if power >= 0 else value / _POWERS[-power]
+    return None if math.isinf(value) else value
+
+
+def _whole_part(digits: str, largest: int) -> tuple[int, float | None]:
+    """Return the digits before the point as an integer or, beyond `largest`, as a double."""
+    significand = int(digits[:_LONGEST_INTEGER])
+    if len(digits) < _LONGEST_INTEGER and significand <= largest:
+        return significand, None
+    fitting = next(
+        length for length in range(len(digits), 0, -1) if length < _LONGEST_INTEGER and int(digits[:length]) <= largest
+    )
+    double = float(int(digits[:fitting]))
+    for digit in digits[fitting:]:
+        double = double * 10.0 + int(digit)
+    return 0, double
+
+
+def _with_fraction(digits: str, significand: int, double: float | None, count: int) -> tuple[float, int]:
+    """Append the digits after the point; return the value and by how many digits it was shifted."""
+    shift = 0
+    for digit in map(int, digits):
+        if double is None and significand > _SIGNIFICAND_MAX:
+            double = float(significand)
+        if double is None:
+            significand = significand * 10 + digit
+            count += significand != 0
+        elif count < _SIGNIFICANT_DIGITS:
+            double = double * 10.0 + digit
+            count += double > 0
+        else:
+            break
+        shift -= 1
+    return float(significand) if double is None else double, shift
+
+
+def _exponent(text: str) -> int:
+    """Return the number; one too long to matter is cut, so that a megabyte of digits costs nothing."""
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    digits = digits.lstrip("0")
+    return sign * int(digits[:_LONGEST_EXPONENT] or "0")
 
 
 _TYPE_NAMES = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
@@ -247,11 +318,16 @@ def decode_base64(value: Any) -> bytes:  # noqa: ANN401 - a base64 object
     """Return the bytes of a base64 object.
 
     Raises:
-        ServingError: Its text is no base64, of the plain or of the URL-safe alphabet.
+        ServingError: Its text is no base64 of the plain alphabet. White space is skipped; the padding may be left out,
+            or be dots, but not be of another length.
     """
-    text = re.sub(r"\s", "", value["b64"])
+    text = _ASCII_SPACE.sub("", value["b64"])
+    data = text.rstrip("=.")
+    missing = -len(data) % 4
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4 if "=" not in text else 0), validate=True)
+        if len(text) - len(data) not in {0, missing}:
+            raise binascii.Error  # noqa: TRY301 - all that is wrong ends in one message
+        return base64.b64decode(data + "=" * missing, validate=True)
     except (binascii.Error, ValueError):
         msg = "Unable to base64 decode"
         raise invalid(msg) from None
@@ -317,13 +393,13 @@ _SMALLEST_PLAIN_POINT, _LARGEST_PLAIN_POINT = -6, 21
 
 
 def double_text(value: float) -> str:
-    """Write a double as RapidJSON does: shortest digits that read back the same; nothing for NaN and infinities."""
+    """Write a double as RapidJSON does: digits that read back the same; nothing for NaN and infinities."""
     if math.isnan(value) or math.isinf(value):
         return ""
-    sign, numerals, exponent = Decimal(repr(value)).normalize().as_tuple()
+    sign = math.copysign(1.0, value) < 0
+    digits, exponent = shortened(abs(value))
     minus = "-" if sign else ""
-    digits = "".join(map(str, numerals))
-    point = len(digits) + int(exponent)
+    point = len(digits) + exponent
     if digits == "0":
         return f"{minus}0.0"
     if 0 < point <= _LARGEST_PLAIN_POINT:

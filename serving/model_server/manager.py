@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import tensorflow as tf
     from tensorflow_serving.config import model_server_config_pb2
 
     from serving.model_server.model_config import ModelEntry
+    from serving.model_server.servable import Loading
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,13 @@ log = logging.getLogger(__name__)
 class LoadOptions:
     """How versions are loaded."""
 
-    session: tf.compat.v1.ConfigProto
+    loading: Loading
     retries: int
     retry_interval_s: float
     threads: int
     labels_for_unavailable: bool
+    warmup_iterations: int = 1
+    """How often each warm-up record is replayed; 0 replays none."""
 
 
 @dataclass(slots=True)
@@ -347,9 +349,9 @@ class Manager:
         self._set(model, one, State.END)
 
     def _loaded(self, model: _Model, one: Version) -> Servable:
-        servable = Servable(one.path, one.number, self._options.session)
+        servable = Servable(model.name, one.number, one.path, self._options.loading)
         try:
-            count = warm_up(servable, one.path)
+            count = warm_up(servable, one.path, self._options.warmup_iterations)
         except BaseException:
             servable.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,44 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from serving.model_server.errors import ServingError, not_found
+from serving.model_server import metrics
+from serving.model_server.errors import ServingError, failed_precondition, not_found
+from serving.model_server.text_protos import read_text_proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-SERVING_TAG = "serve"
+    from serving.model_server.batching import Batching
+
 _VARIABLES_INDEX = Path("variables/variables.index")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 
 
-def session_options(intra_op: int, inter_op: int) -> tf.compat.v1.ConfigProto:
-    """Return how many threads the sessions use; 0 leaves it to TensorFlow."""
-    return tf.compat.v1.ConfigProto(intra_op_parallelism_threads=intra_op, inter_op_parallelism_threads=inter_op)
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How SavedModels are loaded and run."""
+
+    session: tf.compat.v1.ConfigProto
+    tags: tuple[str, ...] = ("serve",)
+    batching: Batching | None = None
+
+
+def session_options(
+    intra_op: int, inter_op: int, config_file: str = "", gpu_memory_fraction: float = 0.0
+) -> tf.compat.v1.ConfigProto:
+    """Return the sessions' options: those of a file in text format, and how many threads; 0 leaves it to TensorFlow.
+
+    Raises:
+        ServerStartError: The file is no ConfigProto.
+    """
+    options = read_text_proto(config_file, config_pb2.ConfigProto) if config_file else config_pb2.ConfigProto()
+    options.intra_op_parallelism_threads = intra_op or options.intra_op_parallelism_threads
+    options.inter_op_parallelism_threads = inter_op or options.inter_op_parallelism_threads
+    if gpu_memory_fraction:
+        options.gpu_options.per_process_gpu_memory_fraction = gpu_memory_fraction
+    return options
 
 
 def _scalar_dtype(value: Any) -> Any:  # noqa: ANN401 - a numpy scalar or bytes
@@ -67,17 +91,30 @@ class Servable:
     """One version in memory. Requests lease it; closing waits for the last of them.
 
     Attributes:
+        model: The model's name.
         version: Its number.
         signatures: Name → SignatureDef.
         feeds: Name → how the signature is fed.
     """
 
-    def __init__(self, path: Path, version: int, options: tf.compat.v1.ConfigProto) -> None:
+    def __init__(self, model: str, version: int, path: Path, loading: Loading) -> None:
         """Load the SavedModel in `path`.
 
         Raises:
             ServingError: It is not complete, or TensorFlow refuses it.
         """
+        self.model = model
+        self.version = version
+        start = time.perf_counter()
+        try:
+            self._load(path, loading)
+        except ServingError:
+            metrics.LOAD_ATTEMPT_COUNT.add((str(path), "fail"))
+            raise
+        metrics.LOAD_ATTEMPT_COUNT.add((str(path), "success"))
+        metrics.LOAD_LATENCY.add((str(path),), metrics.micros_since(start))
+
+    def _load(self, path: Path, loading: Loading) -> None:
         if path.exists() and not path.is_dir():
             msg = f"{path}; Not a directory"
             raise ServingError.from_tensorflow(tf.errors.FailedPreconditionError(None, None, msg))
@@ -87,16 +124,15 @@ class Servable:
                 f"`saved_model.pb`)\nSpecified file path: {path}"
             )
             raise not_found(msg)
-        self.version = version
         self._leases = 0
         self._closing = False
         self._idle = threading.Condition()
         self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
         graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph, config=options)
+        self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [SERVING_TAG], str(path))
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, list(loading.tags), str(path))
             if meta_graph.HasField("saver_def") and not (path / _VARIABLES_INDEX).is_file():
                 # TensorFlow takes a missing folder for a model without variables, loads it, and then fails every call.
                 msg = f"{path / _VARIABLES_INDEX}; No such file or directory"
@@ -111,24 +147,53 @@ class Servable:
             self._session.close()
             raise ServingError.from_tensorflow(tf.errors.InvalidArgumentError(None, None, str(error))) from error
         self.signatures = dict(meta_graph.signature_def)
+        self._check_tensors(graph)
         self.feeds = {name: _feeds(signature) for name, signature in self.signatures.items()}
+        try:
+            self._batching = None if loading.batching is None else loading.batching.session(path, self._run)
+        except ServingError:
+            self._session.close()
+            raise
+
+    def _check_tensors(self, graph: tf.Graph) -> None:
+        """Refuse what the real server would load, and then fail every call of: names that the graph does not have."""
+        for name, signature in self.signatures.items():
+            for alias, info in (*signature.inputs.items(), *signature.outputs.items()):
+                if ":" not in info.name:
+                    continue
+                try:
+                    graph.get_tensor_by_name(info.name)
+                except (KeyError, ValueError) as error:
+                    self._session.close()
+                    msg = (
+                        f"Signature {name}: expected a tensor of the graph for {alias}, received {info.name}; export "
+                        "the model anew"
+                    )
+                    raise failed_precondition(msg) from error
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[NDArray[Any]]) -> list[Any]:
         """Compute the tensors named in `fetches` from `values`, one for each tensor named in `feeds`.
 
         Raises:
-            ServingError: TensorFlow reports an error.
+            ServingError: TensorFlow reports an error, or the values cannot be batched.
         """
+        if self._batching is not None:
+            return self._batching.run(feeds, fetches, values)
+        return self._run(feeds, fetches, values)
+
+    def _run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[NDArray[Any]]) -> list[Any]:
+        start = time.perf_counter()
         call = self._calls.get((feeds, fetches))
         try:
             if call is None:
                 call = self._make_call(feeds, fetches)
-            return [
-                value if isinstance(value, np.ndarray) else np.array(value, dtype=_scalar_dtype(value))
-                for value in call(*values)
-            ]
+            found = call(*values)
         except tf.errors.OpError as error:
             raise ServingError.from_tensorflow(error) from error
+        metrics.record_run(metrics.micros_since(start))
+        return [
+            value if isinstance(value, np.ndarray) else np.array(value, dtype=_scalar_dtype(value)) for value in found
+        ]
 
     def _make_call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[Any]]:
         options = config_pb2.CallableOptions()
@@ -160,5 +225,7 @@ class Servable:
             self._closing = True
             while self._leases:
                 self._idle.wait()
+        if self._batching is not None:
+            self._batching.close()
         self._calls.clear()
         self._session.close()

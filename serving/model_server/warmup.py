@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.model_server import inference
+from serving.model_server import inference, metrics
 from serving.model_server.errors import ServingError, invalid
 
 if TYPE_CHECKING:
@@ -20,15 +21,26 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 
 
-def warm_up(servable: Servable, path: Path) -> int:
-    """Run every record of the version in `path` and return how many there were.
+def warm_up(servable: Servable, path: Path, iterations: int = 1) -> int:
+    """Run every record of the version in `path`, `iterations` times, and return how many there were.
 
     Raises:
         ServingError: A record cannot be read or its request fails: the version must not be served.
     """
     file = path / WARMUP_FILE
-    if not file.is_file():
+    if not iterations or not file.is_file():
         return 0
+    start, status = time.perf_counter(), "OK"
+    try:
+        return _replay_file(servable, file, iterations)
+    except ServingError as error:
+        status = f"{error.code.name}: {error.message}"
+        raise
+    finally:
+        metrics.WARMUP_LATENCY.add(metrics.micros_since(start), (str(path), status))
+
+
+def _replay_file(servable: Servable, file: Path, iterations: int) -> int:
     count = 0
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(file)):
@@ -36,7 +48,9 @@ def warm_up(servable: Servable, path: Path) -> int:
             if count > MAX_RECORDS:
                 msg = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
                 raise invalid(msg)
-            _replay(servable, prediction_log_pb2.PredictionLog.FromString(record))
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            for _ in range(iterations):
+                _replay(servable, log)
     except tf.errors.OpError as error:
         msg = (
             f"Failed to read warmup record {count + 1} of {file}: {error.message}. Please verify that the file is in "

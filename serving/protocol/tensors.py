@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STRING = 7
 """`DT_STRING`."""
 _HALF = 19
+MAX_FILLED = 2**24
+"""How many elements a tensor may claim beyond those it carries: a message of a few bytes must not take all memory."""
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     number: np.dtype(dtype)
@@ -115,7 +117,14 @@ def read_tensor(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - a message class 
         TensorError: The dtype is none of those above, or bytes and shape do not fit.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    number = tensor.dtype
+    try:
+        return _read(tensor, tensor.dtype, shape)
+    except ValueError as error:
+        msg = f"tensor of data type {tensor.dtype} and shape {shape}: {error}; send the sizes that the values have"
+        raise TensorError(msg) from error
+
+
+def _read(tensor: Any, number: int, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ANN401 - a message class made at run time
     if min(shape, default=0) < 0 or (number != STRING and number not in _DTYPES):
         msg = f"tensor of data type {number} and shape {shape}: expected a known type and sizes of 0 or more"
         raise TensorError(msg)
@@ -146,6 +155,9 @@ def _filled(values: NDArray[Any], size: int, empty: float | bytes) -> NDArray[An
         return values
     if len(values) > size:
         return values[:size]
+    if size > MAX_FILLED:
+        msg = f"{len(values)} values are there, and no more than {MAX_FILLED} are filled in"
+        raise ValueError(msg)
     filled = np.empty(size, dtype=values.dtype)
     filled[: len(values)] = values
     filled[len(values) :] = values[-1] if len(values) else empty

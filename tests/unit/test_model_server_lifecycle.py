@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.model_server.flags import Flags, parse_flags
+from serving.model_server.flags import Flags, channel_arguments, parse_flags
 from serving.model_server.lifecycle import State, aspired, to_unload, versions_on_disk
 from serving.model_server.model_config import PolicyKind, VersionPolicy
 
@@ -60,3 +60,46 @@ def test_flags_are_read_as_the_real_server_reads_them(capsys: pytest.CaptureFixt
         parse_flags(["--enable_grpc_healthcheck_service=perhaps"])
     assert ended.value.code == 2
     assert "expected true or false, received 'perhaps'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--no_such_flag=1"], "unrecognized arguments: --no_such_flag=1"),
+        (["--ssl_config_file=a"], "--ssl_config_file=a: expected no value, this server has no such thing"),
+        (["--prefer_tflite_model"], "--prefer_tflite_model=true: expected false, this server has no such thing"),
+        (["--port=8501", "--rest_api_port=8501"], "expected another port than --port"),
+        (["--batching_parameters_file=a"], "without setting --enable_batching to true"),
+        (["--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=1"], "received both"),
+        (["--grpc_max_threads=0"], "--grpc_max_threads: expected at least 1, received 0"),
+        (["--grpc_channel_arguments=a"], "expected key=value"),
+        (["--rest_api_timeout_in_ms=soon"], "invalid int value: 'soon'"),
+    ],
+)
+def test_flags_that_cannot_be_kept_are_refused_with_usage(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "usage:" in printed
+    assert words in printed
+
+
+def test_flags_of_the_real_server_that_deployments_pass_are_taken() -> None:
+    flags = parse_flags(
+        [
+            "--enable_batching",
+            "--prefer_tflite_model=false",
+            "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.lb_policy_name=pick_first",
+            "--rest_api_num_threads=3",
+            "--flush_filesystem_caches=false",
+            "--num_unload_threads=1",
+        ]
+    )
+    assert (flags.enable_batching, flags.rest_api_num_threads) == (True, 3)
+    assert channel_arguments(flags.grpc_channel_arguments) == (
+        ("grpc.max_connection_age_ms", 2000),
+        ("grpc.lb_policy_name", "pick_first"),
+    )

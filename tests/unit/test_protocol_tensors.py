@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,3 +80,20 @@ def test_a_broken_golden_file_is_named(tmp_path_factory: pytest.TempPathFactory,
     path.write_text(text)
     with pytest.raises(CorruptRecordError, match=message):
         read_golden(path)
+
+
+@pytest.mark.parametrize("shape", [[2**40], [2**62, 2**62], [-1], [2**63 - 1]])
+@pytest.mark.parametrize("dtype", [1, 7, 9])
+def test_a_tensor_that_claims_far_more_than_it_carries_is_refused_without_its_memory(
+    shape: list[int], dtype: int
+) -> None:
+    tensor = TensorProto(dtype=dtype)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TensorError):
+            read_tensor(tensor)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
