@@ -7,6 +7,7 @@ immutable snapshot, replaced whenever a state changes.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from contextlib import contextmanager
@@ -362,6 +363,8 @@ class Manager:
         if one.servable is not None:
             one.servable.close()
         one.servable = None
+        # A graph is a ring of references: without this its memory stays until Python next looks at everything it has.
+        gc.collect()
         self._set(model, one, State.END)
         log.info("model %s version %d is unloaded", model.name, one.number)
 

@@ -128,6 +128,7 @@ class Servable:
         self._closing = False
         self._idle = threading.Condition()
         self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
+        self._making = threading.Lock()
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
         try:
@@ -186,7 +187,7 @@ class Servable:
         call = self._calls.get((feeds, fetches))
         try:
             if call is None:
-                call = self._make_call(feeds, fetches)
+                call = self._first_call(feeds, fetches)
             found = call(*values)
         except tf.errors.OpError as error:
             raise ServingError.from_tensorflow(error) from error
@@ -194,6 +195,12 @@ class Servable:
         return [
             value if isinstance(value, np.ndarray) else np.array(value, dtype=_scalar_dtype(value)) for value in found
         ]
+
+    def _first_call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[Any]]:
+        """Return the callable, made once: each making optimises the graph, which takes a core for a good while."""
+        with self._making:
+            call = self._calls.get((feeds, fetches))
+            return self._make_call(feeds, fetches) if call is None else call
 
     def _make_call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[Any]]:
         options = config_pb2.CallableOptions()
