@@ -276,6 +276,24 @@ class ModelClient(_Channel):
         response.metadata["signature_def"].Unpack(found)
         return dict(found.signature_def)
 
+    def labelled_version(self, model: str, label: str) -> int | None:
+        """Return the version that a label stands for on the running server, None if it stands for none.
+
+        Raises:
+            CallError: The call failed in another way; TransientCallError where it is worth another try.
+        """
+        request = messages.GetModelMetadataRequest()
+        request.model_spec.name = model
+        request.model_spec.version_label = label
+        request.metadata_field.append("signature_def")
+        try:
+            response = self.call(self._metadata, request, f"label {label} of {model}", None)
+        except CallError as error:
+            if error.transient:
+                raise
+            return None  # servers say NOT_FOUND, INVALID_ARGUMENT or FAILED_PRECONDITION, as the model's state is
+        return int(response.model_spec.version.value)
+
     def reload_config(self, config: Any, *, timeout_s: float | None = None) -> None:  # noqa: ANN401 - see messages
         """Make the server serve what `config`, a ModelServerConfig, names, and nothing else.
 

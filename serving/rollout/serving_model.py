@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Serving
+from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import RANKING, Signature
 from serving.rollout.errors import RolloutBusyError, UnknownVersionError
 
@@ -68,6 +69,27 @@ class ServingModel:
             return Release.read(self.current_release_path)
         except FileNotFoundError:
             return None
+
+    @property
+    def canary_release_path(self) -> Path:
+        """The Release of the canary, while there is one."""
+        return self.places.canary_release(self.namespace, self.signature.model)
+
+    def canary_release(self) -> Release | None:
+        """Return the canary's Release, None if nothing is compared."""
+        try:
+            return Release.read(self.canary_release_path)
+        except FileNotFoundError:
+            return None
+
+    def write_pointer(self, path: Path, release: Release) -> None:
+        """Point to a Release; a pointer that says so already keeps its date, which tells since when."""
+        try:
+            if Release.read(path) == release:
+                return
+        except (FileNotFoundError, CorruptRecordError):
+            pass
+        release.write(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
