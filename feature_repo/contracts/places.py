@@ -139,6 +139,6 @@ class Serving:
         """`*.tfrecord`, each a sample of the ranking requests that one recommender sent in one period."""
         return self.root / "request_samples" / model_name(namespace, model)
 
-    def shadows(self, namespace: str, model: str, version: str) -> Path:
-        """`*.json`, each what one recommender saw of a canary (`contracts.manifests.ShadowSummary`)."""
-        return self.root / "shadows" / model_name(namespace, model) / f"v{version}"
+    def shadows(self, namespace: str, model: str) -> Path:
+        """`v<version>/*.json`, each what one recommender saw of a canary (`contracts.manifests.ShadowSummary`)."""
+        return self.root / "shadows" / model_name(namespace, model)

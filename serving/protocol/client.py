@@ -142,7 +142,15 @@ class PredictClient(_Channel):
         request = predict_request(
             model, inputs, version=version, label=label, signature_name=signature_name, outputs=outputs
         )
-        return read_outputs(self.call(self._predict, request, f"predict {model}", timeout_s))
+        return self.send(request, timeout_s=timeout_s)
+
+    def send(self, request: Any, *, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - see messages
+        """Return the outputs of a PredictRequest by name.
+
+        Raises:
+            CallError: The call failed; TransientCallError where it is worth another try.
+        """
+        return read_outputs(self.call(self._predict, request, f"predict {request.model_spec.name}", timeout_s))
 
 
 class AsyncPredictClient:

@@ -1,10 +1,15 @@
 """Moves models from the registry to the model server and back, without running them.
 
-    verdict → publish → replay → promote        rollback, reconcile, status
+    verdict → publish → replay → canary → compare → promote        rollback, reconcile, withdraw, status
 
 verdict          what the gates decided
 publish          registry → disk by rename → loaded beside the old version
 replay           golden requests to the new version
+canary           the label, and a share of the recommender's requests
+compare          recorded requests to canary and stable version
+comparison       figures of two versions, and what of them is a reason to withdraw the new one
+recorded_requests  samples of what recommenders sent; golden requests where there are none
+warmup           the warm-up file of a version that is about to be published
 promote          the tested version is the one that users get
 rollback         a version that was in force before is it again
 switching        what both do, step by step, and what becomes of it when it is cut off

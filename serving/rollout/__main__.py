@@ -51,6 +51,30 @@ def replay(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
+def canary(namespace: Namespace, version: Version) -> None:
+    """Label the version `canary`; the recommender sends it a share of its requests as well."""
+    from serving.rollout import canary as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.canary)
+
+
+@app.command()
+def compare(namespace: Namespace, version: Version) -> None:
+    """Compare the canary with the stable version on recorded requests; withdraw it if it fails or is too slow."""
+    from serving.rollout import compare as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.compare)
+
+
+@app.command()
+def withdraw(namespace: Namespace, version: Version) -> None:
+    """Take a version under test from the server and from the disk."""
+    from serving.rollout import canary as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.withdraw)
+
+
+@app.command()
 def promote(namespace: Namespace, version: Version, key: Key = "") -> None:
     """Make the version the one that users get."""
     from serving.rollout import promote as step  # noqa: PLC0415 - quick help

@@ -58,12 +58,16 @@ def load(model: ServingModel, version: int) -> None:
         CallError: The server refused, or the version did not load; it is withdrawn.
         TransientCallError: The server does not answer; the next try takes it up from here.
     """
-    before = under_test(model)
-    if before not in {None, version}:
-        withdraw(model, before)
+    _begin(model, version)
     with configuration_lock(model):
-        write_json(_journal(model), {"model": model.name, "version": version, "base_path": str(model.base_path)})
         make_available(model, [version])
+
+
+def _begin(model: ServingModel, version: int) -> None:
+    before = under_test(model)
+    if before is not None and before != version:
+        withdraw(model, before)
+    write_json(_journal(model), {"model": model.name, "version": version, "base_path": str(model.base_path)})
 
 
 def make_available(model: ServingModel, versions: Collection[int]) -> None:
@@ -101,12 +105,13 @@ def under_test(model: ServingModel) -> int | None:
 
 
 def label_canary(model: ServingModel, release: Release) -> None:
-    """Give the loaded version of `release` the label, on disk and in the running server, and tell the recommender.
+    """Give the version of `release` the label, on disk and in the running server, and tell the recommender.
 
     Raises:
         CallError: The server refused; what it served before, it serves still.
     """
     version = int(release.version)
+    _begin(model, version)
     with configuration_lock(model):
         config = read_models_config(model.places.models_config)
         before = read_models_config(model.places.models_config)

@@ -8,6 +8,7 @@
     │   ├── WorseCanaryError            the canary fails, or is too slow, where the stable version is not
     │   └── DisagreementError           a reconciliation leaves something that a person has to decide
     ├── RegistryUnavailableError        MLflow does not answer; transient
+    ├── FullDiskError                   no room for a version; transient
     └── RolloutBusyError                another rollout of the model, or of the configuration, is at work; transient
 
 Calls to the model server raise `serving.protocol.errors.CallError`; the gates' "no" is a RejectedError.
@@ -44,6 +45,10 @@ class DisagreementError(RolloutError):
 
 class RegistryUnavailableError(TransientError):
     """MLflow does not answer."""
+
+
+class FullDiskError(TransientError):
+    """There is no room for a version."""
 
 
 class RolloutBusyError(TransientError):

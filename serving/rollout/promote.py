@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serving.rollout import journal
-from serving.rollout.release_records import release_of
+from serving.rollout.release_records import previous_of, release_of
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.verdict import require_promotion
 
 if TYPE_CHECKING:
-    from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
 
 
@@ -30,12 +29,5 @@ def promote(model: ServingModel, version: int, key: str = "") -> dict[str, objec
             return result(model, made)
         registered = model.registry.version(model.name, version)
         require_promotion(registered)
-        release = release_of(model, registered, _previous_of(model.current_release(), version))
+        release = release_of(model, registered, previous_of(model.current_release(), version))
         return switch(model, journal.Kind.PROMOTION, release, key)
-
-
-def _previous_of(current: Release | None, version: int) -> str:
-    """Return the version that a promotion of `version` replaces; of a repeated promotion, what the first replaced."""
-    if current is None:
-        return ""
-    return current.previous_version if current.version == str(version) else current.version

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.rollout.disk_space import FULL_DISK, full_disk
 from serving.rollout.errors import RegistryUnavailableError, UnknownVersionError
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class Registry:
         try:
             yield
         except MlflowException as error:
+            if any(os.strerror(number) in str(error) for number in FULL_DISK):
+                raise full_disk(what, error) from error
             if error.error_code in _MISSING:
                 msg = f"MLflow {self._uri}: {what}: not found: {error.message}; register it first"
                 raise UnknownVersionError(msg) from error

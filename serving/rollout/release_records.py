@@ -45,3 +45,10 @@ def release_of(model: ServingModel, registered: RegisteredVersion, previous_vers
         verdict=verdict.reason,
         previous_version=previous_version,
     )
+
+
+def previous_of(current: Release | None, version: int) -> str:
+    """Return the version that a promotion of `version` replaces; of a repeated promotion, what the first replaced."""
+    if current is None:
+        return ""
+    return current.previous_version if current.version == str(version) else current.version

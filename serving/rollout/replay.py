@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.protocol.errors import CallError, TransientCallError
-from serving.protocol.golden import OUTPUT, GoldenRequest, read_golden
+from serving.protocol.golden import OUTPUT, GoldenRequest
 from serving.rollout import candidate
 from serving.rollout.errors import WrongScoresError
+from serving.rollout.recorded_requests import golden_requests
 from serving.rollout.registry import SHA256_TAG
 from serving.rollout.switching import at_work
 from serving.rollout.version_folders import bring_to_disk
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
-
-GOLDEN_ARTIFACT = "golden.json"
 
 
 def replay(model: ServingModel, version: int) -> dict[str, object]:
@@ -32,9 +29,7 @@ def replay(model: ServingModel, version: int) -> dict[str, object]:
     """
     with at_work(model):
         registered = model.registry.version(model.name, version)
-        with tempfile.TemporaryDirectory(prefix="kestrel-golden-") as folder:
-            path = model.registry.download_run_file(registered.run_id, GOLDEN_ARTIFACT, Path(folder))
-            requests = read_golden(path)
+        requests = golden_requests(model, registered)
         bring_to_disk(model, version, registered.tag(SHA256_TAG))
         candidate.ensure_loaded(model, version)
         try:

@@ -82,6 +82,14 @@ class ServingModel:
         except FileNotFoundError:
             return None
 
+    def comparison_path(self, version: int) -> Path:
+        """The report of the comparison of a version with the one that was stable then."""
+        return self.places.releases(self.namespace, self.signature.model) / f"comparison-v{version}.json"
+
+    def shadows_path(self, version: int) -> Path:
+        """What the recommenders saw of a canary."""
+        return self.places.shadows(self.namespace, self.signature.model) / f"v{version}"
+
     def write_pointer(self, path: Path, release: Release) -> None:
         """Point to a Release; a pointer that says so already keeps its date, which tells since when."""
         try:

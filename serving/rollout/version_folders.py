@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.publishing import publishing_directory, sync_directory
+from serving.rollout.disk_space import room_for
 from serving.rollout.errors import UnfitModelError
 from serving.rollout.models_config import configured_versions, read_models_config
 from serving.rollout.saved_models import check_checksum, check_signatures
+from serving.rollout.warmup import add_warmup
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -42,8 +44,9 @@ def bring_to_disk(model: ServingModel, version: int, sha256: str) -> None:
         downloaded = model.registry.download_saved_model(registered, Path(folder))
         check_checksum(downloaded, sha256)
         check_signatures(downloaded, model.signature)
-        with publishing_directory(path) as part:
+        with room_for(str(path)), publishing_directory(path) as part:
             shutil.copytree(downloaded, part, dirs_exist_ok=True)
+            add_warmup(model, registered, part)
             check_checksum(part, sha256)
     log.info("%s is published", path)
 
