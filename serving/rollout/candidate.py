@@ -75,7 +75,7 @@ def make_available(model: ServingModel, versions: Collection[int]) -> None:
     config = _wanted(model)
     for version in versions:
         add_version(config, model.name, model.base_path, version)
-    model.server.reload_config(config)
+    _reload(model, config)
     for version in versions:
         model.server.wait_available(model.name, version, deadline_s=model.settings.rollout_available_seconds)
 
@@ -93,7 +93,11 @@ def is_available(model: ServingModel, version: int) -> bool:
 
 def available_versions(model: ServingModel) -> frozenset[int]:
     """Ask the server."""
-    return frozenset(one.version for one in model.server.model_status(model.name) if one.state == "AVAILABLE")
+    return _loaded(model, model.name)
+
+
+def _loaded(model: ServingModel, name: str) -> frozenset[int]:
+    return frozenset(one.version for one in model.server.model_status(name) if one.state == "AVAILABLE")
 
 
 def under_test(model: ServingModel) -> int | None:
@@ -154,8 +158,20 @@ def withdraw(model: ServingModel, version: int) -> None:
 def reload_configured(model: ServingModel) -> None:
     """Make the server serve models.config and the candidates; the caller holds the configuration's lock."""
     config = _wanted(model)
-    model.server.reload_config(config)
+    _reload(model, config)
     _wait_unloaded(model, configured_versions(config, model.name))
+
+
+def _reload(model: ServingModel, config: Any) -> None:  # noqa: ANN401 - a message class made at run time
+    """Send a configuration without the labels of versions that are not loaded: one would spoil the reload for all."""
+    for entry in config.model_config_list.config:
+        labels = dict(entry.version_labels)
+        loaded = _loaded(model, entry.name) if labels else frozenset()
+        for label, version in labels.items():
+            if version not in loaded:
+                log.info("%s: the label %s waits until version %d is loaded", entry.name, label, version)
+                del entry.version_labels[label]
+    model.server.reload_config(config)
 
 
 def _wait_unloaded(model: ServingModel, wanted: Collection[int]) -> None:

@@ -153,7 +153,8 @@ def _ask(model: ServingModel, request: Any, version: int) -> Reply:  # noqa: ANN
 
 def _wait_for_shadows(model: ServingModel, version: int) -> None:
     """Wait for shadowed requests, if so set; without the lock, so that a rollback need not wait as well."""
-    wanted = model.settings.rollout_shadow_requests
+    # Without a version in force nobody ranks, and nobody shadows.
+    wanted = model.settings.rollout_shadow_requests if model.current_release() is not None else 0
     deadline = time.monotonic() + model.settings.rollout_shadow_seconds
     while wanted and model.canary_release() is not None:
         seen = sum(one.requests for one in _shadows(model, version))

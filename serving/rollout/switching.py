@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.jobs import JobError
 from serving.rollout import candidate, journal
-from serving.rollout.models_config import PREVIOUS, STABLE, read_models_config, set_promoted, write_models_config
+from serving.rollout.models_config import (
+    PREVIOUS,
+    STABLE,
+    labels_of,
+    read_models_config,
+    set_promoted,
+    write_models_config,
+)
 from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
 from serving.rollout.version_folders import bring_to_disk, prune
@@ -106,10 +113,14 @@ def serve(model: ServingModel, release: Release | None) -> None:
         before = read_models_config(model.places.models_config)
         set_promoted(config, model.name, model.base_path, labels)
         # A server refuses labels of versions that are not AVAILABLE.
-        candidate.make_available(model, set(labels.values()))
+        candidate.make_available(model, [one for one in labels_of(config, model.name).values() if _lies(model, one)])
         if config != before:
             write_models_config(model.places.models_config, config)
         candidate.reload_configured(model)
+
+
+def _lies(model: ServingModel, version: int) -> bool:
+    return model.version_path(version).is_dir()
 
 
 def served_labels(model: ServingModel, release: Release | None) -> dict[str, int]:
@@ -117,7 +128,7 @@ def served_labels(model: ServingModel, release: Release | None) -> dict[str, int
     if release is None:
         return {}
     labels = {STABLE: int(release.version)}
-    if release.previous_version and model.version_path(int(release.previous_version)).is_dir():
+    if release.previous_version and _lies(model, int(release.previous_version)):
         labels[PREVIOUS] = int(release.previous_version)
     return labels
 

@@ -557,8 +557,8 @@ def damage_labels(model: ServingModel, first: int, second: int) -> None:
 
 
 def damage_disk(model: ServingModel, first: int, second: int) -> None:
-    (model.version_path(second) / "saved_model.pb").write_bytes(b"")
     shutil.rmtree(model.version_path(second))
+    wait_until(lambda: not candidate.is_available(model, second), "the server to see that the folder is gone")
 
 
 @pytest.mark.parametrize("damage", [damage_alias, damage_config, damage_server, damage_labels, damage_disk])
@@ -655,7 +655,7 @@ def test_a_canary_is_labelled_compared_and_promoted(
         for seed in range(6)
     ]
     assert result["mean_abs_difference"] == pytest.approx(np.abs(np.concatenate(expected)).mean(), abs=1e-5)
-    assert result["rank_correlation"] == pytest.approx(1.0), "another bias keeps the order"
+    assert result["rank_correlation"] == pytest.approx(1.0, abs=0.01), "another bias keeps the order, but for ties"
     registered = model.registry.version(model.name, second)
     assert registered.tags["kestrel.comparison"] == "passed"
     kept = model.registry.download_run_file(registered.run_id, "rollout/comparison.json", world.folder)
@@ -793,11 +793,14 @@ def test_a_damaged_saved_model_publishes_nothing(
 
 
 def test_a_disk_that_fills_publishes_nothing(
-    world: World, server: ModelServer, make: Callable[[str], ServingModel], state: Path
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], state: Path, tmp_path: Path
 ) -> None:
     namespace = world.namespace()
     model = make(namespace)
-    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    shutil.copytree(world.models["second"], tmp_path / "big")
+    (tmp_path / "big" / "assets" / "vocabulary").write_bytes(bytes(3_000_000))
+    first = world.register(namespace, "first")
+    second = world.register(namespace, "second", saved_model=tmp_path / "big")
     roll_out(model, first)
     environment = os.environ | {
         "KESTREL_STATE": str(state),
@@ -810,7 +813,7 @@ def test_a_disk_that_fills_publishes_nothing(
         capture_output=True,
         text=True,
         env=environment,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),
         timeout=120,
     )
     assert done.returncode == 75, done.stderr
