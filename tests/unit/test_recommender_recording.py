@@ -1,4 +1,4 @@
-"""What becomes of a ranking request when its answer has gone out: a fair, bounded sample, and a shadow nobody waits for."""
+"""What becomes of a ranking request when its answer has gone out: a fair sample, and a shadow nobody waits for."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Server:
         self.answer = answer
         self.asked: list[int | None] = []
 
-    async def predict(self, model: str, inputs: Any, *, version: int | None = None, **_: Any) -> dict[str, Any]:
+    async def predict(self, *_: Any, version: int | None = None, **__: Any) -> dict[str, Any]:
         self.asked.append(version)
         return {"score": await self.answer()}
 
