@@ -1,8 +1,10 @@
 """Roll a verdict out.
 
 Started by the asset **verdict**. `verdict` stops the run, visibly and with the reason, unless the gates said *promote*.
-`publish` puts the SavedModel beside the served one, `replay` sends it requests with known answers, `promote` makes it
-the one that is served and moves the aliases `champion` and `previous`. Whatever fails, the old version keeps serving.
+`publish` puts the SavedModel beside the served one, `replay` sends it requests with known answers, `canary` gives it a
+share of the recommender's requests as well, `compare` sends recorded requests to it and to the served one, `promote`
+makes it the one that is served and moves the aliases `champion` and `previous`. Whatever fails, the old version keeps
+serving.
 """
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
@@ -10,10 +12,14 @@ from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 from dags._jobs import JobOperator
 from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, VERDICT, summary
 
+ONCE = {"promote": {"key": "{{ run_key(run_id) }}"}}
+"""A late retry of a promotion must not undo the rollback that came in between."""
 STEPS = {
     "verdict": "Go on only if the gates said promote; otherwise the reason stands here.",
     "publish": "Verified SavedModel → model server, loaded beside the served version.",
     "replay": "Golden requests: the new version must give the scores that the model plane wrote down.",
+    "canary": "The label canary; the recommender sends it a share of its requests, and shows nobody the scores.",
+    "compare": "Recorded requests to the canary and to the served version: errors and latency decide, scores are told.",
     "promote": "The served version, the release manifest, and the aliases champion and previous.",
 }
 
@@ -47,6 +53,7 @@ with DAG(
             options={
                 "namespace": "{{ partition_key.split('|')[0] if partition_key else params.namespace }}",
                 "version": "{{ verdict_version(triggering_asset_events, params) }}",
+                **ONCE.get(step, {}),
             },
             doc_md=meaning,
         )

@@ -159,3 +159,32 @@ class Release(_Record):
     """Why it was promoted."""
     previous_version: str
     """What a rollback goes back to; empty for the first release."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSummary(_Record):
+    """What one recommender saw of a canary to which it sent a share of its requests, beside the version in force.
+
+    The lists have one figure for each of the latest requests that both answered.
+    """
+
+    namespace: str
+    model: str
+    version: str
+    stable_version: str
+    requests: int
+    """Sent to the canary, whatever came of them."""
+    errors: int
+    """Refused, or answered with something else than finite scores."""
+    timeouts: int
+    """Not answered in time, or not at all: the model server was away or overloaded."""
+    left_out: int
+    """Chosen, but not sent, because too many were in flight."""
+    last_error: str
+    canary_ms: list[float]
+    stable_ms: list[float]
+    mean_differences: list[float]
+    """Mean absolute difference of the two scores, over a request's items."""
+    max_differences: list[float]
+    updated: str
+    """ISO 8601, UTC."""

@@ -130,3 +130,15 @@ class Serving:
     def current_release(self, namespace: str, model: str) -> Path:
         """The Release in force."""
         return self.releases(namespace, model) / CURRENT
+
+    def canary_release(self, namespace: str, model: str) -> Path:
+        """The Release of the version that is compared with the one in force; there while it is."""
+        return self.releases(namespace, model) / "canary.json"
+
+    def request_samples(self, namespace: str, model: str) -> Path:
+        """`*.tfrecord`, each a sample of the ranking requests that one recommender sent in one period."""
+        return self.root / "request_samples" / model_name(namespace, model)
+
+    def shadows(self, namespace: str, model: str) -> Path:
+        """`v<version>/*.json`, each what one recommender saw of a canary (`contracts.manifests.ShadowSummary`)."""
+        return self.root / "shadows" / model_name(namespace, model)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 
 class CorruptRecordError(ValueError):
@@ -102,10 +102,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def tree_sha256(directory: Path) -> str:
-    """Return one SHA-256 over the names and bytes of every file below `directory`, in the order of their names."""
+def tree_sha256(directory: Path, without: Collection[str] = ()) -> str:
+    """Return one SHA-256 over the names and bytes of every file below `directory`, in the order of their names.
+
+    Files named in `without`, by their paths below `directory`, do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*"), key=lambda path: path.relative_to(directory).as_posix()):
-        if path.is_file():
+        if path.is_file() and path.relative_to(directory).as_posix() not in without:
             digest.update(f"{path.relative_to(directory).as_posix()}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -142,7 +142,15 @@ class PredictClient(_Channel):
         request = predict_request(
             model, inputs, version=version, label=label, signature_name=signature_name, outputs=outputs
         )
-        return read_outputs(self.call(self._predict, request, f"predict {model}", timeout_s))
+        return self.send(request, timeout_s=timeout_s)
+
+    def send(self, request: Any, *, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - see messages
+        """Return the outputs of a PredictRequest by name.
+
+        Raises:
+            CallError: The call failed; TransientCallError where it is worth another try.
+        """
+        return read_outputs(self.call(self._predict, request, f"predict {request.model_spec.name}", timeout_s))
 
 
 class AsyncPredictClient:
@@ -275,6 +283,24 @@ class ModelClient(_Channel):
         found = messages.SignatureDefMap()
         response.metadata["signature_def"].Unpack(found)
         return dict(found.signature_def)
+
+    def labelled_version(self, model: str, label: str) -> int | None:
+        """Return the version that a label stands for on the running server, None if it stands for none.
+
+        Raises:
+            CallError: The call failed in another way; TransientCallError where it is worth another try.
+        """
+        request = messages.GetModelMetadataRequest()
+        request.model_spec.name = model
+        request.model_spec.version_label = label
+        request.metadata_field.append("signature_def")
+        try:
+            response = self.call(self._metadata, request, f"label {label} of {model}", None)
+        except CallError as error:
+            if error.transient:
+                raise
+            return None  # servers say NOT_FOUND, INVALID_ARGUMENT or FAILED_PRECONDITION, as the model's state is
+        return int(response.model_spec.version.value)
 
     def reload_config(self, config: Any, *, timeout_s: float | None = None) -> None:  # noqa: ANN401 - see messages
         """Make the server serve what `config`, a ModelServerConfig, names, and nothing else.

@@ -4,7 +4,8 @@ JobError
 ├── ProtocolMissingError        the message classes were not generated
 ├── CallError                   the server, or the way to it, refused a call (terminal)
 │   └── TransientCallError      and the same call may succeed in a minute; a TransientError, too
-└── TensorError                 a value that no tensor can carry
+├── TensorError                 a value that no tensor can carry
+└── RecordFileError             a file of recorded requests is damaged
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class ProtocolMissingError(JobError):
 
 class TensorError(JobError):
     """A value does not fit a tensor, or a tensor's bytes do not fit its shape."""
+
+
+class RecordFileError(JobError):
+    """A file of records is cut short, or is none."""
 
 
 class CallError(JobError):

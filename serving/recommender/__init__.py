@@ -4,7 +4,8 @@
     python -m serving.recommender bench --requests 300  measures a running one
 
 Two pointers decide what it answers from: `online/current.json` (an OnlineSnapshot) and `releases/.../current.json` (a
-Release). Each stage has a deadline and something to fall back on; `degraded` in the answer names what was missing.
+Release). A third, `canary.json`, names a version that gets a share of the requests as well, for comparison. Each stage
+has a deadline and something to fall back on; `degraded` in the answer names what was missing.
 
 settings        every setting
 errors          what can go wrong
@@ -19,7 +20,10 @@ ranking         scores from the model server
 slate           the order, and k items of it
 reasons         a sentence for each item
 engine          one request through all stages, with deadlines and fallbacks
-watcher         follows the two pointers while requests go on
+watcher         follows the pointers while requests go on
+recorder        what becomes of a ranking request when its answer has gone out
+request_sampling  a bounded random sample of the requests, for the next versions
+shadowing       a share of the requests goes to the canary as well
 readiness       which part works
 answers         what the API returns
 problems        one shape for every error body

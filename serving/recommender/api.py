@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
+from starlette.background import BackgroundTask
 
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
@@ -27,6 +28,7 @@ from serving.recommender.problems import (
     unknown_item,
 )
 from serving.recommender.readiness import look_at_parts, nothing_to_recommend
+from serving.recommender.recorder import Recorder
 from serving.recommender.user_features import connect
 from serving.recommender.watcher import Watcher
 
@@ -76,6 +78,7 @@ class Running:
     predictor: AsyncPredictClient
     engine: Engine
     watcher: Watcher
+    recorder: Recorder
     started: float
 
 
@@ -86,13 +89,15 @@ async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIter
     engine = Engine(settings, redis, predictor)
     watcher = Watcher(settings, engine, on_swap)
     await watcher.look()
-    following = asyncio.create_task(watcher.run())
+    recorder = Recorder(settings, predictor)
+    following = [asyncio.create_task(watcher.run()), asyncio.create_task(recorder.run())]
     try:
-        yield Running(settings, redis, predictor, engine, watcher, time.monotonic())
+        yield Running(settings, redis, predictor, engine, watcher, recorder, time.monotonic())
     finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        await recorder.close()
         await predictor.close()
         await redis.aclose()
 
@@ -148,7 +153,11 @@ def _add_answers(app: FastAPI) -> None:
         online = running.watcher.online
         if online is None:
             return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, nothing_to_recommend(running.watcher))
-        return _json(await running.engine.recommend(online, user, k))
+        answer = await running.engine.recommend(online, user, k)
+        response = _json(answer.body)
+        if answer.sent is not None:
+            response.background = BackgroundTask(running.recorder.take, answer.sent)
+        return response
 
     @app.get(
         "/similar/{item}",

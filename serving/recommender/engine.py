@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,19 +22,44 @@ from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_re
 from serving.recommender.recall.blending import Candidates, blend
 from serving.recommender.recall.item2vec import ITEM2VEC, recall_item2vec
 from serving.recommender.recall.popular import recall_popular
-from serving.recommender.release import RankingOff, RankingPlan
+from serving.recommender.release import Canary, RankingOff, RankingPlan
 from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
 from serving.recommender.user_features import Commands, UserFeatures, read_user
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from feature_repo.contracts.manifests import Release
+    from serving.recommender.feast_redis import Stored
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A ranking request as it was sent, and what came of it: to be recorded, and to be sent to a canary."""
+
+    online: Online
+    plan: RankingPlan
+    user: Mapping[str, Stored | None]
+    positions: NDArray[np.intp]
+    inputs: Mapping[str, NDArray[Any]]
+    scores: NDArray[np.float32] | None
+    """None where the model server did not answer."""
+    took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A `Recommendation`, and the ranking request that was sent for it, if any."""
+
+    body: dict[str, object]
+    sent: SentRequest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +71,7 @@ class Online:
     ranking: RankingPlan | RankingOff
     stale: bool = False
     """Whether a newer snapshot exists that could not be loaded."""
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +84,7 @@ class Ranked:
     """Position of a candidate → position of the liked item that it is near."""
     taste: tuple[str, ...] = ()
     """The user's genres, most liked first."""
+    sent: SentRequest | None = None
 
 
 class Stopwatch:
@@ -88,8 +115,8 @@ class Engine:
         self._seen = SeenMemory(settings.recommender_remembered_users)
         self._down: set[Missing] = set()
 
-    async def recommend(self, online: Online, user_id: str, k: int) -> dict[str, object]:
-        """Return `k` items for a user, fewer only where the user has seen nearly everything, as a `Recommendation`."""
+    async def recommend(self, online: Online, user_id: str, k: int) -> Answer:
+        """Return `k` items for a user, fewer only where the user has seen nearly everything."""
         watch = Stopwatch()
         degraded = [Missing.SNAPSHOT] if online.stale else []
         user: UserFeatures | None = None
@@ -108,7 +135,7 @@ class Engine:
         slate = _slate(online.snapshot, ranked, k)
         plan = online.ranking
         watch.lap("slate")
-        return {
+        body: dict[str, object] = {
             "user": user_id,
             "k": k,
             "items": encode_items(online.snapshot.catalogue, slate),
@@ -119,13 +146,14 @@ class Engine:
             "features_as_of": online.snapshot.manifest.cutoff,
             "took_ms": watch.read(),
         }
+        return Answer(body, ranked.sent)
 
     async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[Missing], watch: Stopwatch) -> Ranked:
         candidates, nearest = self._recall(online, user, degraded)
         watch.lap("recall")
-        scores = await self._scores(online, user, candidates, degraded)
+        sent = await self._scores(online, user, candidates, degraded)
         watch.lap("ranking")
-        return Ranked(candidates, scores, nearest, user.top_genres())
+        return Ranked(candidates, sent.scores if sent is not None else None, nearest, user.top_genres(), sent)
 
     async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
         settings = self._settings
@@ -183,26 +211,30 @@ class Engine:
 
     async def _scores(
         self, online: Online, user: UserFeatures, candidates: Candidates, degraded: list[Missing]
-    ) -> NDArray[np.float32] | None:
-        if isinstance(online.ranking, RankingOff):
+    ) -> SentRequest | None:
+        plan = online.ranking
+        if isinstance(plan, RankingOff):
             degraded.append(Missing.RELEASE)
             return None
         if not len(candidates):
             return None
         try:
-            inputs = ranking_inputs(online.ranking, user.values, candidates.positions)
-            deadline_s = self._settings.recommender_ranking_ms / 1000
-            scores = await score(self._predictor, online.ranking, inputs, len(candidates), deadline_s)
-        except RankingError as error:
-            self._went_down(Missing.MODEL_SERVER, error)
-            degraded.append(Missing.MODEL_SERVER)
+            inputs = ranking_inputs(plan, user.values, candidates.positions)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
+            return None
+        start, scores = time.perf_counter(), None
+        try:
+            deadline_s = self._settings.recommender_ranking_ms / 1000
+            scores = await score(self._predictor, plan, inputs, len(candidates), deadline_s)
+        except RankingError as error:
+            self._went_down(Missing.MODEL_SERVER, error)
+            degraded.append(Missing.MODEL_SERVER)
         else:
             self._works(Missing.MODEL_SERVER)
-            return scores
-        return None
+        took_ms = (time.perf_counter() - start) * 1000
+        return SentRequest(online, plan, user.values, candidates.positions, inputs, scores, took_ms)
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
         """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.

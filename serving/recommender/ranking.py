@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING
+from serving.protocol.client import predict_request
 from serving.protocol.errors import CallError, TensorError
 from serving.recommender.errors import RankingError
 from serving.recommender.user_features import user_input
@@ -50,6 +51,13 @@ def ranking_inputs(
     inputs = {name: values[candidates] for name, values in plan.item_inputs.items()}
     inputs |= {column.name: user_input(column, user.get(column.name)) for column in plan.user_columns}
     return inputs
+
+
+def ranking_request(plan: RankingPlan, inputs: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401 - see serving.protocol
+    """Return the PredictRequest that `score` sends."""
+    return predict_request(
+        plan.model, inputs, version=plan.version, signature_name=ONE_USER_SIGNATURE, outputs=(RANKING.output.name,)
+    )
 
 
 async def score(

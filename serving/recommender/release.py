@@ -30,6 +30,15 @@ class RankingPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A version that is compared with the one in force: it gets a share of the requests, and nobody sees its scores."""
+
+    plan: RankingPlan
+    mark: tuple[int, int, int] | None
+    """Tells one comparison from the next, of the same version perhaps."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankingOff:
     """Nothing is ranked, and why."""
 

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     """Share of the candidates from popularity, in proportion to the other quotas."""
     recommender_item2vec_quota: int = Field(default=1, ge=1, le=100)
     """Share of the candidates near what the user liked lately, in proportion to the other quotas."""
+    recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
+    """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
+    recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)
+    """The length of such a period."""
+    recommender_record_seconds: float = Field(default=5.0, ge=0.05, le=3600)
+    """How often what was sampled and seen of a canary is written down."""
+    shadow_share: float = Field(default=0.1, ge=0, le=1)
+    """The share of the ranking requests that a canary gets as well, while there is one."""
 
     def now(self) -> datetime:
         """Return the platform's time."""

@@ -1,4 +1,4 @@
-"""Follows the two pointers while requests go on: loads beside what is in force, checks, warms up, then swaps.
+"""Follows the pointers while requests go on: loads beside what is in force, checks, warms up, then swaps.
 
 Whatever cannot be loaded leaves what is in force where it is, and is shown by the readiness page.
 """
@@ -17,7 +17,7 @@ from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import RANKING
 from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import RankingError, SnapshotError
-from serving.recommender.release import RankingPlan, plan_ranking
+from serving.recommender.release import Canary, RankingPlan, plan_ranking
 from serving.recommender.snapshot import Snapshot, load_snapshot
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Watcher:
         self._place = Namespace(settings.state, settings.namespace)
         self.snapshot = Pointer(self._place.online_current)
         self.release = Pointer(Serving(settings.state).current_release(settings.namespace, RANKING.model))
+        self.canary = Pointer(Serving(settings.state).canary_release(settings.namespace, RANKING.model))
+        self._canary_release: Release | None = None
         self.online: Online | None = None
 
     async def run(self) -> None:
@@ -100,16 +102,24 @@ class Watcher:
             snapshot = await asyncio.to_thread(self._load_snapshot, snapshot)
         if self.release.moved() or (online is None and snapshot is not None):
             release = await asyncio.to_thread(self._load_release, release)
+        canary_moved = self.canary.moved()
+        if canary_moved:
+            self._canary_release = await asyncio.to_thread(self._load_canary)
         if snapshot is None:
             return
         # The same vectors' problem on the snapshot in force is no newer snapshot that failed.
         stale = bool(self.snapshot.problem) and self.snapshot.problem != snapshot.vectors_problem
-        if online and (online.snapshot, online.release, online.stale) == (snapshot, release, stale):
+        if (
+            online
+            and not canary_moved
+            and (online.snapshot, online.release, online.stale) == (snapshot, release, stale)
+        ):
             return
+        canary = self._plan_canary(snapshot)
         if online and online.snapshot is snapshot and online.release is release:
-            self.online = Online(snapshot, release, online.ranking, stale)
+            self.online = Online(snapshot, release, online.ranking, stale, canary)
             return
-        await self._swap(Online(snapshot, release, plan_ranking(release, snapshot), stale))
+        await self._swap(Online(snapshot, release, plan_ranking(release, snapshot), stale, canary))
 
     async def _swap(self, online: Online) -> None:
         ranking = online.ranking
@@ -139,6 +149,28 @@ class Watcher:
             return before if before is not None and before.vectors is not None else snapshot
         self.snapshot.problem = ""
         return snapshot
+
+    def _plan_canary(self, snapshot: Snapshot) -> Canary | None:
+        if self._canary_release is None:
+            return None
+        plan = plan_ranking(self._canary_release, snapshot)
+        if isinstance(plan, RankingPlan):
+            _log.info("version %d is a canary: it gets a share of the requests as well", plan.version)
+            return Canary(plan, self.canary.mark)
+        _log.warning("the canary gets no requests: %s", plan.reason)
+        return None
+
+    def _load_canary(self) -> Release | None:
+        """Return the Release of the canary; None where there is none, which is how it is most of the time."""
+        try:
+            release = Release.read(self.canary.path)
+        except FileNotFoundError:
+            release = None
+        except (CorruptRecordError, OSError) as error:
+            self.canary.failed(str(error))
+            return None
+        self.canary.problem = ""
+        return release
 
     def _load_release(self, before: Release | None) -> Release | None:
         try:

@@ -1,4 +1,4 @@
-"""`python -m serving.rollout {verdict,publish,replay,promote,rollback,status}`."""
+"""`python -m serving.rollout {verdict,publish,replay,canary,compare,promote,withdraw,rollback,reconcile,status}`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 Namespace = Annotated[str, typer.Option(help="The data set, such as ml-100k.")]
 Version = Annotated[str, typer.Option(help="The registry's version, such as 3.")]
+
+Key = Annotated[str, typer.Option(help="Names this one wish, so that a retry is not taken for another.")]
 
 
 @app.callback()
@@ -49,19 +51,57 @@ def replay(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def promote(namespace: Namespace, version: Version) -> None:
-    """Make the version the one that users get."""
-    from serving.rollout import promote as step  # noqa: PLC0415 - quick help
+def canary(namespace: Namespace, version: Version) -> None:
+    """Label the version `canary`; the recommender sends it a share of its requests as well."""
+    from serving.rollout import canary as step  # noqa: PLC0415 - quick help
 
-    _run(namespace, version, step.promote)
+    _run(namespace, version, step.canary)
 
 
 @app.command()
-def rollback(namespace: Namespace) -> None:
-    """Go back to the version before."""
+def compare(namespace: Namespace, version: Version) -> None:
+    """Compare the canary with the stable version on recorded requests; withdraw it if it fails or is too slow."""
+    from serving.rollout import compare as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.compare)
+
+
+@app.command()
+def withdraw(namespace: Namespace, version: Version) -> None:
+    """Take a version under test from the server and from the disk."""
+    from serving.rollout import canary as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, step.withdraw)
+
+
+@app.command()
+def promote(namespace: Namespace, version: Version, key: Key = "") -> None:
+    """Make the version the one that users get."""
     from serving.rollout import promote as step  # noqa: PLC0415 - quick help
 
-    run_job(lambda: step.rollback(_model(namespace)))
+    _run(namespace, version, lambda model, number: step.promote(model, number, key))
+
+
+@app.command()
+def rollback(
+    namespace: Namespace,
+    to: Annotated[str, typer.Option(help="The version to go back to; without it, the one before.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    key: Key = "",
+) -> None:
+    """Go back to the version before, or to a named one."""
+    from serving.rollout import rollback as step  # noqa: PLC0415 - quick help
+    from serving.rollout.serving_model import version_number  # noqa: PLC0415 - quick help
+
+    run_job(lambda: step.rollback(_model(namespace), version_number(to) if to else None, reason, key))
+
+
+@app.command()
+def reconcile(namespace: Namespace) -> None:
+    """Finish or undo what was cut off, and make everybody agree with the release in force."""
+    from serving.rollout import reconcile as step  # noqa: PLC0415 - quick help
+
+    run_job(lambda: step.reconcile(_model(namespace)))
 
 
 @app.command()

@@ -1,20 +1,32 @@
-"""The version under test. models.config does not name it: the server learns of it by a reload request alone.
+"""The version under test: loaded by a reload request, remembered in a journal, labelled `canary` while it is compared.
 
 A reload names everything that is to be served, so each one carries the candidates of all namespaces: those in the
 journals `serving/candidates/<model>.json`. A candidate that was lost with a restarted server is loaded again by the
 next step.
+
+A canary is a candidate that models.config names, too, by its label, and that the recommender knows by `canary.json`, a
+Release beside the one in force: it sends the canary a share of its requests and shows nobody the answers.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
+import time
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.publishing import CorruptRecordError, read_json, sync_directory, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from serving.protocol.errors import TransientCallError
-from serving.rollout.models_config import add_version, promoted_versions, read_models_config
+from serving.rollout.models_config import (
+    add_version,
+    canary_version,
+    configured_versions,
+    promoted_versions,
+    read_models_config,
+    set_canary,
+    write_models_config,
+)
 from serving.rollout.serving_model import held
+from serving.rollout.version_folders import remove_version
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,9 +34,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
+
+_UNLOAD_S = 5.0
+_LOOK_S = 0.05
 
 
 def configuration_lock(model: ServingModel) -> AbstractContextManager[None]:
@@ -36,13 +52,22 @@ def configuration_lock(model: ServingModel) -> AbstractContextManager[None]:
 def load(model: ServingModel, version: int) -> None:
     """Make the server serve `version` beside what is promoted, and wait until it is AVAILABLE.
 
+    A version that was under test before, and that nobody promoted or withdrew, is withdrawn.
+
     Raises:
         CallError: The server refused, or the version did not load; it is withdrawn.
         TransientCallError: The server does not answer; the next try takes it up from here.
     """
+    _begin(model, version)
     with configuration_lock(model):
-        write_json(_journal(model), {"model": model.name, "version": version, "base_path": str(model.base_path)})
         make_available(model, [version])
+
+
+def _begin(model: ServingModel, version: int) -> None:
+    before = under_test(model)
+    if before is not None and before != version:
+        withdraw(model, before)
+    write_json(_journal(model), {"model": model.name, "version": version, "base_path": str(model.base_path)})
 
 
 def make_available(model: ServingModel, versions: Collection[int]) -> None:
@@ -50,7 +75,7 @@ def make_available(model: ServingModel, versions: Collection[int]) -> None:
     config = _wanted(model)
     for version in versions:
         add_version(config, model.name, model.base_path, version)
-    model.server.reload_config(config)
+    _reload(model, config)
     for version in versions:
         model.server.wait_available(model.name, version, deadline_s=model.settings.rollout_available_seconds)
 
@@ -63,50 +88,104 @@ def ensure_loaded(model: ServingModel, version: int) -> None:
 
 def is_available(model: ServingModel, version: int) -> bool:
     """Ask the server."""
-    return any(
-        status.version == version and status.state == "AVAILABLE" for status in model.server.model_status(model.name)
-    )
+    return version in available_versions(model)
 
 
-def forget(model: ServingModel) -> None:
-    """The candidate is one no longer: it was promoted, or is withdrawn."""
-    _journal(model).unlink(missing_ok=True)
+def available_versions(model: ServingModel) -> frozenset[int]:
+    """Ask the server."""
+    return _loaded(model, model.name)
+
+
+def _loaded(model: ServingModel, name: str) -> frozenset[int]:
+    return frozenset(one.version for one in model.server.model_status(name) if one.state == "AVAILABLE")
+
+
+def under_test(model: ServingModel) -> int | None:
+    """Return the version that the journal names, None if there is none."""
+    try:
+        return _read_journal(_journal(model))[2]
+    except FileNotFoundError:
+        return None
+
+
+def label_canary(model: ServingModel, release: Release) -> None:
+    """Give the version of `release` the label, on disk and in the running server, and tell the recommender.
+
+    Raises:
+        CallError: The server refused; what it served before, it serves still.
+    """
+    version = int(release.version)
+    _begin(model, version)
+    with configuration_lock(model):
+        config = read_models_config(model.places.models_config)
+        before = read_models_config(model.places.models_config)
+        set_canary(config, model.name, model.base_path, version)
+        make_available(model, [version])  # a server refuses labels of versions that are not AVAILABLE
+        if config != before:
+            write_models_config(model.places.models_config, config)
+        reload_configured(model)
+    model.write_pointer(model.canary_release_path, release)
+
+
+def forget(model: ServingModel, version: int) -> None:
+    """`version` is no candidate any longer: it was promoted, or is withdrawn. Another one stays what it is."""
+    canary = model.canary_release()
+    if canary is not None and canary.version == str(version):
+        model.canary_release_path.unlink(missing_ok=True)
+    if under_test(model) == version:
+        _journal(model).unlink(missing_ok=True)
 
 
 def withdraw(model: ServingModel, version: int) -> None:
     """Take a version that failed from the server and from the disk; what is promoted is left alone."""
     with configuration_lock(model):
-        forget(model)
-        if version in promoted_versions(read_models_config(model.places.models_config), model.name):
-            return
-        wanted = _wanted(model)
+        forget(model, version)
+        config = read_models_config(model.places.models_config)
+        if canary_version(config, model.name) == version:
+            set_canary(config, model.name, model.base_path, None)
+            write_models_config(model.places.models_config, config)
+        promoted = version in promoted_versions(config, model.name)
         try:
-            model.server.reload_config(wanted)
+            reload_configured(model)
         except TransientCallError as error:
-            # A server that comes back reads models.config, which never named the version.
+            # A server that comes back reads models.config, which does not name the version any longer.
             log.warning("%s version %d: the server could not be told of its withdrawal: %s", model.name, version, error)
-    remove_version(model.version_path(version))
-    log.warning("%s version %d is withdrawn", model.name, version)
+    if not promoted:
+        remove_version(model.version_path(version))
+        log.warning("%s version %d is withdrawn", model.name, version)
 
 
-def remove_version(path: Path) -> None:
-    """Delete a version's folder; it leaves its name first, so that nobody loads half of it."""
-    if not path.is_dir():
-        return
-    aside = path.with_name(f".{path.name}.withdrawn")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    sync_directory(path.parent)
-    shutil.rmtree(aside)
-
-
-def reload_promoted(model: ServingModel) -> None:
+def reload_configured(model: ServingModel) -> None:
     """Make the server serve models.config and the candidates; the caller holds the configuration's lock."""
-    model.server.reload_config(_wanted(model))
+    config = _wanted(model)
+    _reload(model, config)
+    _wait_unloaded(model, configured_versions(config, model.name))
+
+
+def _reload(model: ServingModel, config: Any) -> None:  # noqa: ANN401 - a message class made at run time
+    """Send a configuration without the labels of versions that are not loaded: one would spoil the reload for all."""
+    for entry in config.model_config_list.config:
+        labels = dict(entry.version_labels)
+        loaded = _loaded(model, entry.name) if labels else frozenset()
+        for label, version in labels.items():
+            if version not in loaded:
+                log.info("%s: the label %s waits until version %d is loaded", entry.name, label, version)
+                del entry.version_labels[label]
+    model.server.reload_config(config)
+
+
+def _wait_unloaded(model: ServingModel, wanted: Collection[int]) -> None:
+    """Let the server end what it was told to end; one that waits for a long request is not waited for."""
+    deadline = time.monotonic() + _UNLOAD_S
+    while available_versions(model) - set(wanted) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
 
 
 def _wanted(model: ServingModel) -> Any:  # noqa: ANN401 - a message class made at run time
     config = read_models_config(model.places.models_config)
+    canary = canary_version(config, model.name)
+    if canary is not None and not model.version_path(canary).is_dir():
+        set_canary(config, model.name, model.base_path, None)  # one missing folder would spoil the whole reload
     for name, base_path, version in _journalled(model):
         if (base_path / str(version)).is_dir():
             add_version(config, name, base_path, version)
@@ -119,11 +198,17 @@ def _journal(model: ServingModel) -> Path:
 
 def _journalled(model: ServingModel) -> Iterator[tuple[str, Path, int]]:
     """Return model, base path and version of every namespace's candidate."""
-    base = model.places.root
-    for path in sorted((base / "candidates").glob("[!.]*.json")):
-        record = read_json(path)
-        name, base_path, version = record.get("model"), record.get("base_path"), record.get("version")
-        if not (isinstance(name, str) and isinstance(base_path, str) and isinstance(version, int)):
-            msg = f"{path}: expected model, base_path and version, received {record}; remove the file"
-            raise CorruptRecordError(msg)
-        yield name, type(base)(base_path), version
+    for path in sorted((model.places.root / "candidates").glob("[!.]*.json")):
+        try:
+            yield _read_journal(path)
+        except FileNotFoundError:  # another namespace's rollout has just ended
+            continue
+
+
+def _read_journal(path: Path) -> tuple[str, Path, int]:
+    record = read_json(path)
+    name, base_path, version = record.get("model"), record.get("base_path"), record.get("version")
+    if not (isinstance(name, str) and isinstance(base_path, str) and isinstance(version, int)):
+        msg = f"{path}: expected model, base_path and version, received {record}; remove the file"
+        raise CorruptRecordError(msg)
+    return name, type(path)(base_path), version

@@ -4,8 +4,11 @@
     ├── RolloutError                    terminal
     │   ├── UnknownVersionError         the registry has no such version, or it lacks what a rollout needs
     │   ├── UnfitModelError             checksum or signature differ from what was registered or agreed
-    │   └── WrongScoresError            the server's scores are not those of the evaluation
+    │   ├── WrongScoresError            the server's scores are not those of the evaluation
+    │   ├── WorseCanaryError            the canary fails, or is too slow, where the stable version is not
+    │   └── DisagreementError           a reconciliation leaves something that a person has to decide
     ├── RegistryUnavailableError        MLflow does not answer; transient
+    ├── FullDiskError                   no room for a version; transient
     └── RolloutBusyError                another rollout of the model, or of the configuration, is at work; transient
 
 Calls to the model server raise `serving.protocol.errors.CallError`; the gates' "no" is a RejectedError.
@@ -32,8 +35,20 @@ class WrongScoresError(RolloutError):
     """The server's scores differ from those of the evaluation."""
 
 
+class WorseCanaryError(RolloutError):
+    """The canary fails, or is too slow, where the stable version is not."""
+
+
+class DisagreementError(RolloutError):
+    """Not everybody agrees with the release in force, and no rule says who should give way."""
+
+
 class RegistryUnavailableError(TransientError):
     """MLflow does not answer."""
+
+
+class FullDiskError(TransientError):
+    """There is no room for a version."""
 
 
 class RolloutBusyError(TransientError):

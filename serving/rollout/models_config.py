@@ -1,4 +1,4 @@
-"""models.config: what the model server serves after a restart. One file for all namespaces; promoted versions only."""
+"""models.config: what the model server serves after a restart, promoted versions and canaries of all namespaces."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLATFORM = "tensorflow"
-STABLE, PREVIOUS = "stable", "previous"
-_HEADER = "# What the model server serves. Written by `python -m serving.rollout`: promoted versions only.\n"
+STABLE, PREVIOUS, CANARY = "stable", "previous", "canary"
+_HEADER = "# What the model server serves. Written by `python -m serving.rollout`: promoted versions and canaries.\n"
 
 
 def read_models_config(path: Path) -> Any:  # noqa: ANN401 - a message class made at run time
@@ -63,12 +63,44 @@ def set_model(
         entry.version_labels[label] = version
 
 
+def set_promoted(
+    config: Any,  # noqa: ANN401 - a message class made at run time
+    name: str,
+    base_path: Path,
+    labels: Mapping[str, int],
+) -> None:
+    """Make `config` serve the versions of `labels`, and a canary that is none of them; nothing at all takes it out."""
+    canary = canary_version(config, name)
+    wanted = dict(labels)
+    if canary is not None and canary not in labels.values():
+        wanted[CANARY] = canary
+    if wanted:
+        set_model(config, name, base_path, wanted.values(), wanted)
+    else:
+        _remove_model(config, name)
+
+
+def set_canary(
+    config: Any,  # noqa: ANN401 - a message class made at run time
+    name: str,
+    base_path: Path,
+    version: int | None,
+) -> None:
+    """Give the label `canary` to `version`, beside whatever is promoted; None takes canary and label away."""
+    labels = {label: number for label, number in labels_of(config, name).items() if label != CANARY}
+    versions = set(promoted_versions(config, name))
+    if version is not None:
+        labels[CANARY] = version
+        versions.add(version)
+    if versions:
+        set_model(config, name, base_path, versions, labels)
+    else:
+        _remove_model(config, name)
+
+
 def add_version(config: Any, name: str, base_path: Path, version: int) -> None:  # noqa: ANN401 - see above
     """Make `config` serve `version` beside whatever it serves of the model."""
-    entry = model_entry(config, name)
-    versions = promoted_versions(config, name)
-    labels = dict(entry.version_labels) if entry is not None else {}
-    set_model(config, name, base_path, {*versions, version}, labels)
+    set_model(config, name, base_path, {*configured_versions(config, name), version}, labels_of(config, name))
 
 
 def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see above
@@ -76,7 +108,32 @@ def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see abo
     return next((entry for entry in config.model_config_list.config if entry.name == name), None)
 
 
-def promoted_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - see above
-    """Return the versions that `config` names for a model."""
+def labels_of(config: Any, name: str) -> dict[str, int]:  # noqa: ANN401 - see above
+    """Return label → version of a model."""
+    entry = model_entry(config, name)
+    return dict(entry.version_labels) if entry is not None else {}
+
+
+def configured_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - see above
+    """Return every version that `config` names for a model."""
     entry = model_entry(config, name)
     return frozenset(entry.model_version_policy.specific.versions) if entry is not None else frozenset()
+
+
+def canary_version(config: Any, name: str) -> int | None:  # noqa: ANN401 - see above
+    """Return the version that bears the label `canary`, None if there is none."""
+    return labels_of(config, name).get(CANARY)
+
+
+def promoted_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - see above
+    """Return the versions that `config` names for a model, without one that is there as a canary alone."""
+    labels = labels_of(config, name)
+    canary = labels.pop(CANARY, None)
+    alone = {canary} - set(labels.values())
+    return configured_versions(config, name) - alone
+
+
+def _remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
+    entry = model_entry(config, name)
+    if entry is not None:
+        config.model_config_list.config.remove(entry)

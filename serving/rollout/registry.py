@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.rollout.disk_space import FULL_DISK, full_disk
 from serving.rollout.errors import RegistryUnavailableError, UnknownVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from mlflow import MlflowClient
 
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 DECISION_TAG, REASON_TAG, SHA256_TAG = "kestrel.decision", "kestrel.reason", "kestrel.saved_model_sha256"
@@ -56,12 +60,16 @@ class Registry:
     """A client of the MLflow server at `uri`."""
 
     def __init__(self, uri: str) -> None:
+        self._uri = uri
         for name, value in _CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Made when it is first needed: a rollback moves the served version before MLflow has even been imported."""
         from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds
 
-        self._uri = uri
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def version(self, model: str, version: int) -> RegisteredVersion:
         """Return a version of a model.
@@ -87,6 +95,21 @@ class Registry:
         """Point an alias to a version."""
         with self._errors(f"{model} alias {alias}"):
             self._client.set_registered_model_alias(model, alias, str(version))
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Take an alias away; one that is not there stays away."""
+        with self._errors(f"{model} alias {alias}"):
+            self._client.delete_registered_model_alias(model, alias)
+
+    def set_tag(self, model: str, version: int, name: str, value: str) -> None:
+        """Tag a version."""
+        with self._errors(f"{model} version {version} tag {name}"):
+            self._client.set_model_version_tag(model, str(version), name, value)
+
+    def keep_record(self, run_id: str, artifact: str, record: Mapping[str, object]) -> None:
+        """Keep `record` as a JSON artifact of a run, in place of the one that was there."""
+        with self._errors(f"run {run_id}, artifact {artifact}"):
+            self._client.log_dict(run_id, dict(record), artifact)
 
     def download_saved_model(self, registered: RegisteredVersion, folder: Path) -> Path:
         """Bring a version's SavedModel into `folder` and return where it lies.
@@ -130,6 +153,8 @@ class Registry:
         try:
             yield
         except MlflowException as error:
+            if any(os.strerror(number) in str(error) for number in FULL_DISK):
+                raise full_disk(what, error) from error
             if error.error_code in _MISSING:
                 msg = f"MLflow {self._uri}: {what}: not found: {error.message}; register it first"
                 raise UnknownVersionError(msg) from error

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.protocol.errors import CallError, TransientCallError
-from serving.protocol.golden import OUTPUT, GoldenRequest, read_golden
+from serving.protocol.golden import OUTPUT, GoldenRequest
 from serving.rollout import candidate
 from serving.rollout.errors import WrongScoresError
-from serving.rollout.publish import bring_to_disk
+from serving.rollout.recorded_requests import golden_requests
+from serving.rollout.registry import SHA256_TAG
+from serving.rollout.switching import at_work
+from serving.rollout.version_folders import bring_to_disk
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
-
-GOLDEN_ARTIFACT = "golden.json"
 
 
 def replay(model: ServingModel, version: int) -> dict[str, object]:
@@ -28,12 +27,10 @@ def replay(model: ServingModel, version: int) -> dict[str, object]:
         WrongScoresError: A score differs by more than the tolerance; the version is withdrawn.
         CallError: A call failed for good; the version is withdrawn.
     """
-    with model.locked():
+    with at_work(model):
         registered = model.registry.version(model.name, version)
-        with tempfile.TemporaryDirectory(prefix="kestrel-golden-") as folder:
-            path = model.registry.download_run_file(registered.run_id, GOLDEN_ARTIFACT, Path(folder))
-            requests = read_golden(path)
-        bring_to_disk(model, registered)
+        requests = golden_requests(model, registered)
+        bring_to_disk(model, version, registered.tag(SHA256_TAG))
         candidate.ensure_loaded(model, version)
         try:
             difference = _largest_difference(model, version, requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -9,7 +10,9 @@ from google.protobuf.message import DecodeError
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
+from serving.protocol.errors import RecordFileError
 from serving.protocol.messages import SavedModel
+from serving.protocol.recorded import WARMUP_FILE, read_requests
 from serving.rollout.errors import UnfitModelError
 
 if TYPE_CHECKING:
@@ -25,12 +28,19 @@ _VARIABLES = ("variables/variables.index",)
 
 
 def check_checksum(path: Path, expected: str) -> None:
-    """Compare a SavedModel's files with what was registered.
+    """Compare a SavedModel's files with what was registered; the warm-up file, which publishing adds, must be whole.
 
     Raises:
-        UnfitModelError: They differ.
+        UnfitModelError: They differ, or the warm-up file is damaged: the version would not load.
     """
-    received = tree_sha256(path)
+    received = tree_sha256(path, without=(WARMUP_FILE,))
+    if received != expected and (path / WARMUP_FILE).is_file():
+        received = tree_sha256(path)  # an artifact that brought a warm-up file of its own was registered with it
+    try:
+        if (path / WARMUP_FILE).is_file():
+            deque(read_requests(path / WARMUP_FILE), maxlen=0)
+    except RecordFileError as error:
+        raise UnfitModelError(str(error)) from error
     if received != expected:
         msg = (
             f"SavedModel {path}: expected the SHA-256 {expected} that was registered, received {received}; the "

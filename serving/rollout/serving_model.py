@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Serving
+from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import RANKING, Signature
 from serving.rollout.errors import RolloutBusyError, UnknownVersionError
 
@@ -68,6 +69,35 @@ class ServingModel:
             return Release.read(self.current_release_path)
         except FileNotFoundError:
             return None
+
+    @property
+    def canary_release_path(self) -> Path:
+        """The Release of the canary, while there is one."""
+        return self.places.canary_release(self.namespace, self.signature.model)
+
+    def canary_release(self) -> Release | None:
+        """Return the canary's Release, None if nothing is compared."""
+        try:
+            return Release.read(self.canary_release_path)
+        except FileNotFoundError:
+            return None
+
+    def comparison_path(self, version: int) -> Path:
+        """The report of the comparison of a version with the one that was stable then."""
+        return self.places.releases(self.namespace, self.signature.model) / f"comparison-v{version}.json"
+
+    def shadows_path(self, version: int) -> Path:
+        """What the recommenders saw of a canary."""
+        return self.places.shadows(self.namespace, self.signature.model) / f"v{version}"
+
+    def write_pointer(self, path: Path, release: Release) -> None:
+        """Point to a Release; a pointer that says so already keeps its date, which tells since when."""
+        try:
+            if Release.read(path) == release:
+                return
+        except (FileNotFoundError, CorruptRecordError):
+            pass
+        release.write(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

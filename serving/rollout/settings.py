@@ -33,6 +33,22 @@ class Settings(BaseSettings):
     """How long to wait for another rollout's lock before asking for a later try."""
     rollout_score_tolerance: float = Field(default=1e-5, ge=0, le=0.01)
     """The largest absolute difference between a replayed score and the evaluation's."""
+    rollout_warmup_requests: int = Field(default=32, ge=0, le=1000)
+    """How many recorded requests a new version answers before it is AVAILABLE; 0 leaves the warm-up file out."""
+    rollout_compare_requests: int = Field(default=200, ge=1, le=10_000)
+    """How many recorded requests canary and stable version are compared on, at most."""
+    rollout_compare_error_rate: float = Field(default=0.0, ge=0, le=1)
+    """The largest share of requests that the canary may fail, be it by an error or by a score that is not finite."""
+    rollout_compare_latency_ratio: float = Field(default=2.0, ge=1, le=100)
+    """How many times the stable version's p50 and p99 latency the canary's may be."""
+    rollout_compare_latency_ms: float = Field(default=50.0, ge=0, le=60_000)
+    """Below this many milliseconds no latency is a reason to withdraw, whatever the ratio: users would not notice."""
+    rollout_compare_call_seconds: float = Field(default=10.0, gt=0, le=600)
+    """How long one compared request may take before it counts as failed."""
+    rollout_shadow_requests: int = Field(default=0, ge=0, le=100_000)
+    """How many shadowed requests a comparison waits for; 0 takes those that there are."""
+    rollout_shadow_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """How long it waits for them, before it goes on with those that there are."""
 
 
 def load_settings() -> Settings:

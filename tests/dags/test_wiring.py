@@ -27,7 +27,7 @@ def edges(dag):
 
 
 def test_folder_holds_the_dags_and_nothing_that_airflow_mistakes_for_one(dags):
-    assert set(dags) == {"feature_refresh", "model_training", "model_rollout"}
+    assert set(dags) == {"feature_refresh", "model_training", "model_rollout", "model_rollback"}
 
 
 def test_feature_refresh_graph(dags):
@@ -60,7 +60,19 @@ def test_training_trains_what_the_model_plane_evaluates():
 
 
 def test_model_rollout_graph(dags):
-    assert edges(dags["model_rollout"]) == {("verdict", "publish"), ("publish", "replay"), ("replay", "promote")}
+    assert edges(dags["model_rollout"]) == {
+        ("verdict", "publish"),
+        ("publish", "replay"),
+        ("replay", "canary"),
+        ("canary", "compare"),
+        ("compare", "promote"),
+    }
+
+
+def test_model_rollback_is_one_task_started_by_hand(dags):
+    dag = dags["model_rollback"]
+    assert [task.task_id for task in dag.tasks] == ["rollback"]
+    assert dag.timetable.can_be_scheduled is False
 
 
 def test_assets_link_the_dags(dags):
@@ -201,8 +213,22 @@ def test_rollout_takes_the_version_from_the_verdict_that_triggered_it(dags):
         extra = {"version": "7"}  # noqa: RUF012 - a stand-in for Airflow's event
 
     for task in dags["model_rollout"].tasks:
-        options = rendered(task, partition_key=INTERVAL, triggering_asset_events={VERDICT: [Event()]}).options
-        assert options == {"namespace": "ml-100k", "version": "7"}
+        context = {"partition_key": INTERVAL, "triggering_asset_events": {VERDICT: [Event()]}, "run_id": "asset__1"}
+        options = rendered(task, **context).options
+        key = {"key": "asset-1"} if task.task_id == "promote" else {}
+        assert options == {"namespace": "ml-100k", "version": "7", **key}
+
+
+@pytest.mark.parametrize(("version", "to"), [(None, []), (3, ["--to", "3"])])
+def test_a_rollback_names_its_run_so_that_a_retry_is_no_second_one(dags, version, to):
+    hostile = "clicks fell; $(reboot)"
+    task = dags["model_rollback"].get_task("rollback")
+    arguments = rendered(task, params={"version": version, "reason": hostile}, run_id="manual__2026-11-23").arguments()
+    assert arguments[1:] == [
+        *("-m", "serving.rollout", "rollback", "--namespace", "ml-100k"),
+        *to,
+        *("--reason", hostile, "--key", "manual-2026-11-23"),
+    ]
 
 
 def test_rollout_by_hand_needs_a_version(dags):

@@ -46,7 +46,9 @@ def test_the_same_again_has_the_same_data_and_features_and_still_triggers_what_f
 def test_a_tie_keeps_the_champion_and_the_rollout_stops_with_the_reason(first, second):
     assert second.verdict["decision"] == "tie"
     assert second.serving == first.serving
-    assert states(second, "model_rollout") == dict.fromkeys(("verdict", "publish", "replay", "promote"), "skipped")
+    assert states(second, "model_rollout") == dict.fromkeys(
+        ("verdict", "publish", "replay", "canary", "compare", "promote"), "skipped"
+    )
 
 
 def test_the_demo_reports_what_a_person_wants_to_see(second, stack):

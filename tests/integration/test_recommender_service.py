@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 import subprocess
@@ -19,10 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.contracts.features import LIKED_VALUE, USER_ACTIVITY, USER_HISTORY
+from feature_repo.contracts.manifests import Release, ShadowSummary
 from feature_repo.contracts.signatures import RANKING, ROWS_SIGNATURE, Scope
-from serving.protocol.client import PredictClient
+from serving.protocol.client import ModelClient, PredictClient
+from serving.protocol.recorded import read_requests
 from serving.recommender.snapshot import load_snapshot
 from serving.recommender.user_features import user_input
+from serving.rollout.models_config import read_models_config
 from tests.recommender_world import (
     CUTOFF,
     ITEM_COUNT,
@@ -73,6 +77,8 @@ class Stack:
             model_server_grpc=self.grpc,
             recommender_uri=f"http://127.0.0.1:{ports[3]}",
             recommender_poll_seconds="0.1",
+            recommender_record_seconds="0.2",
+            shadow_share="1",
             recommender_redis_ms=str(REDIS_MS),
             recommender_ranking_ms=str(RANKING_MS),
         )
@@ -338,6 +344,38 @@ def test_broken_vectors_keep_the_snapshot_before(stack: Stack) -> None:
     finally:
         stack.world.publish_snapshot()
     stack.wait_for(USERS_KNOWN[9], [])
+
+
+def test_a_canary_gets_the_requests_too_and_the_answers_stay_the_same(stack: Stack) -> None:
+    world = stack.world
+    before = stack.recommend(USERS_KNOWN[0], 20)["items"]
+    base = world.serving.model(NAMESPACE, RANKING.model)
+    export_model(base / "2", sign=-1.0)
+    with ModelClient(stack.grpc, timeout_s=60) as server:
+        server.reload_config(read_models_config(write_models_config(world, [1, 2])))
+        server.wait_available(f"{NAMESPACE}.{RANKING.model}", 2, deadline_s=60)
+    current = world.serving.current_release(NAMESPACE, RANKING.model)
+    canary = world.serving.canary_release(NAMESPACE, RANKING.model)
+    dataclasses.replace(Release.read(current), version="2").write(canary)
+    folder = world.serving.shadows(NAMESPACE, RANKING.model) / "v2"
+
+    def shadowed() -> int:
+        assert stack.recommend(USERS_KNOWN[0], 20)["items"] == before
+        return sum(ShadowSummary.read(path).requests for path in folder.glob("*.json"))
+
+    try:
+        wait_until(lambda: shadowed() >= 10, "ten shadowed requests")
+    finally:
+        canary.unlink()
+        write_models_config(world, [1])
+    summary = ShadowSummary.read(next(folder.glob("*.json")))
+    assert (summary.errors, summary.stable_version) == (0, "1")
+    assert summary.max_differences[0] > 0, "a model that orders the other way round"
+    samples = world.serving.request_samples(NAMESPACE, RANKING.model)
+    recorded = [request for path in samples.glob("*.tfrecord") for request in read_requests(path)]
+    assert 0 < len(recorded) <= 64
+    assert all(request.model_spec.version.value == 1 for request in recorded)
+    assert all(set(request.inputs) == {column.name for column in RANKING.input_columns} for request in recorded)
 
 
 def test_similar_items(stack: Stack) -> None:

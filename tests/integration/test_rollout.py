@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
+import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +22,44 @@ import pytest
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.jobs import RejectedError
-from feature_repo.contracts.manifests import Decision, Release
+from feature_repo.contracts.manifests import Decision, Release, ShadowSummary
 from feature_repo.contracts.places import Serving
-from serving.protocol.client import ModelClient, PredictClient
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
+from serving.protocol.client import ModelClient, PredictClient, predict_request
 from serving.protocol.errors import CallError, TransientCallError
-from serving.rollout import candidate, promote, publish, replay, status, verdict
+from serving.protocol.record_files import write_records
+from serving.protocol.recorded import WARMUP_FILE, log_of, read_requests
+from serving.rollout import (
+    canary,
+    candidate,
+    compare,
+    journal,
+    promote,
+    publish,
+    reconcile,
+    replay,
+    rollback,
+    status,
+    switching,
+    verdict,
+)
 from serving.rollout import registry as registry_module
-from serving.rollout.errors import RegistryUnavailableError, RolloutBusyError, UnfitModelError, WrongScoresError
-from serving.rollout.models_config import promoted_versions, read_models_config
+from serving.rollout.errors import (
+    RegistryUnavailableError,
+    RolloutBusyError,
+    RolloutError,
+    UnfitModelError,
+    WorseCanaryError,
+    WrongScoresError,
+)
+from serving.rollout.models_config import (
+    CANARY,
+    labels_of,
+    promoted_versions,
+    read_models_config,
+    set_model,
+    write_models_config,
+)
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
@@ -39,6 +80,8 @@ from tests.serving_world import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 BIASES = {"first": 0.25, "second": -0.5, "third": 1.0}
 OTHER = "other-data"
@@ -112,6 +155,8 @@ def roll_out(model: ServingModel, version: int) -> dict[str, object]:
     verdict.verdict(model, version)
     publish.publish(model, version)
     replay.replay(model, version)
+    canary.canary(model, version)
+    compare.compare(model, version)
     return promote.promote(model, version)
 
 
@@ -147,7 +192,7 @@ def test_two_rollouts_and_a_rollback(world: World, server: ModelServer, make: Ca
     report = status.status(model)
     assert (report["version"], report["why"], report["agree"]) == (str(second), "better by 0.01", True), report
 
-    assert promote.rollback(model)["version"] == str(first)
+    assert rollback.rollback(model)["version"] == str(first)
     assert served_bias(server, model, label="stable") == "first"
     assert model.registry.aliases(model.name) == {"champion": first, "previous": second}
     assert status.status(model)["agree"] is True
@@ -246,14 +291,16 @@ class Killed(BaseException):
 
 
 STEPS: tuple[tuple[Any, str], ...] = (
+    (switching, "bring_to_disk"),
+    (journal, "intend"),
     (candidate, "make_available"),
-    (promote, "bring_to_disk"),
+    (switching, "write_models_config"),
+    (candidate, "reload_configured"),
     (Release, "write"),
-    (promote, "write_models_config"),
-    (candidate, "reload_promoted"),
     (registry_module.Registry, "set_alias"),
     (candidate, "forget"),
-    (promote, "prune"),
+    (switching, "prune"),
+    (journal, "done"),
 )
 
 
@@ -272,8 +319,34 @@ class Cut:
 CUTS = [Cut(owner, name, after) for owner, name in STEPS for after in (False, True)]
 
 
+def cut_off(monkeypatch: pytest.MonkeyPatch, cut: Cut, act: Callable[[], object]) -> None:
+    """Do `act` and be killed where `cut` says."""
+    real = getattr(cut.owner, cut.name)
+
+    def killing(*arguments: Any, **options: Any) -> None:
+        if cut.after:
+            real(*arguments, **options)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cut.owner, cut.name, killing)
+        with pytest.raises(Killed):
+            act()
+
+
+def agreed(server: ModelServer, model: ServingModel) -> str:
+    """Return which model is served, having checked that every part says the same."""
+    report = status.status(model)
+    assert report["agree"] is True, report["problems"]
+    assert report["pending"] is None
+    served = served_bias(server, model, label="stable")
+    assert served_bias(server, model, version=int(str(report["version"]))) == served
+    assert report["aliases"]["champion"] == int(str(report["version"]))  # type: ignore[index] # a report is made of objects
+    return served
+
+
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_a_promotion_cut_off_anywhere_is_mended_by_the_next(
+def test_a_promotion_cut_off_anywhere_agrees_after_one_reconciliation(
     world: World,
     server: ModelServer,
     make: Callable[[str], ServingModel],
@@ -285,26 +358,43 @@ def test_a_promotion_cut_off_anywhere_is_mended_by_the_next(
     first, second = world.register(namespace, "first"), world.register(namespace, "second")
     roll_out(model, first)
     publish.publish(model, second)
-    real = getattr(cut.owner, cut.name)
-
-    def cut_off(*arguments: Any, **options: Any) -> None:
-        if cut.after:
-            real(*arguments, **options)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(cut.owner, cut.name, cut_off)
-        with pytest.raises(Killed):
-            promote.promote(model, second)
+    cut_off(monkeypatch, cut, lambda: promote.promote(model, second))
     assert served_bias(server, model) in {"first", "second"}
+    moved = model.current_release().version == str(second)  # type: ignore[union-attr] # there is one
+    reconcile.reconcile(model)
+    assert agreed(server, model) == ("second" if moved else "first"), "the pointer is the truth"
     assert promote.promote(model, second) == {
         "model": model.name,
         "version": str(second),
         "previous_version": str(first),
     }
-    assert served_bias(server, model, label="stable") == "second"
+    assert agreed(server, model) == "second"
     assert model.registry.aliases(model.name) == {"champion": second, "previous": first}
-    assert status.status(model)["agree"] is True
+
+
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut.after], ids=str)
+def test_a_rollback_cut_off_anywhere_is_made_once_by_its_retry(
+    world: World,
+    server: ModelServer,
+    make: Callable[[str], ServingModel],
+    monkeypatch: pytest.MonkeyPatch,
+    cut: Cut,
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    roll_out(model, second)
+
+    def roll_back() -> dict[str, object]:
+        return rollback.rollback(model, reason="clicks fell", key="run-7")
+
+    cut_off(monkeypatch, cut, roll_back)
+    expected = {"model": model.name, "version": str(first), "previous_version": str(second)}
+    assert roll_back() == expected
+    assert roll_back() == expected, "another retry does not go to and fro"
+    assert agreed(server, model) == "first"
+    assert status.status(model)["why"] == f"rolled back from version {second}: clicks fell"
 
 
 def test_namespaces_do_not_touch_each_other(
@@ -375,3 +465,373 @@ def test_a_registry_that_is_away_is_transient(
     lost = Registry("http://127.0.0.1:1")
     with pytest.raises(RegistryUnavailableError, match="is it running"):
         lost.version(model.name, 1)
+
+
+def test_rolling_back_takes_less_than_five_seconds_and_happens_once(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], state: Path
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    roll_out(model, second)
+    command = ["serving.rollout", "rollback", "--namespace", namespace, "--reason", "clicks fell", "--key", "run-1"]
+    environment = {
+        "KESTREL_STATE": str(state),
+        "KESTREL_MLFLOW_URI": world.uri,
+        "KESTREL_MODEL_SERVER_GRPC": server.address,
+    }
+    started = time.time()
+    done = run_job(command, environment)
+    assert done.code == 0, done.errors
+    served_after = model.current_release_path.stat().st_mtime - started
+    ended_after = time.time() - started
+    log.warning("rollback: served after %.2f s, the command ended after %.2f s", served_after, ended_after)
+    assert served_after < 5
+    assert run_job(command, environment).result == done.result
+    assert agreed(server, model) == "first"
+
+
+def test_a_rollback_needs_no_registry_until_users_are_served(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    roll_out(model, second)
+    cut = dataclasses.replace(model, registry=Registry("http://127.0.0.1:1"))
+    with pytest.raises(RegistryUnavailableError):
+        rollback.rollback(cut, key="run-1")
+    assert served_bias(server, model, label="stable") == "first"
+    report = status.status(model)
+    assert report["agree"] is False
+    assert all(f"reconcile --namespace {namespace}` mends it" in problem for problem in report["problems"])  # type: ignore[attr-defined] # a list
+    assert rollback.rollback(model, key="run-1")["version"] == str(first)
+    assert agreed(server, model) == "first"
+
+
+def test_rollback_to_a_version_that_cannot_come_back_names_those_that_can(
+    world: World, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    with pytest.raises(RolloutError, match="expected a release in force, found none"):
+        rollback.rollback(model)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    third = world.register(namespace, "third")
+    roll_out(model, first)
+    with pytest.raises(RolloutError, match="expected a release with one before it"):
+        rollback.rollback(model)
+    roll_out(model, second)
+    publish.publish(model, third)
+    with pytest.raises(RolloutError, match=rf"one of \[{second}, {first}\], received {third}"):
+        rollback.rollback(model, to=third)
+    assert rollback.rollback(model, to=second)["version"] == str(second), "it is in force already"
+    assert rollback.rollback(model, to=first, reason="clicks fell")["version"] == str(first)
+    assert candidate.under_test(model) == third, "what is under test stays so"
+
+
+def damage_alias(model: ServingModel, first: int, second: int) -> None:
+    model.registry.set_alias(model.name, "champion", first)
+    model.registry.set_alias(model.name, "previous", second)
+
+
+def damage_config(model: ServingModel, first: int, second: int) -> None:
+    config = read_models_config(model.places.models_config)
+    set_model(config, model.name, model.base_path, [first], {"stable": first})
+    write_models_config(model.places.models_config, config)
+
+
+def damage_server(model: ServingModel, first: int, second: int) -> None:
+    config = read_models_config(model.places.models_config)
+    set_model(config, model.name, model.base_path, [first], {"stable": first})
+    model.server.reload_config(config)
+
+
+def damage_labels(model: ServingModel, first: int, second: int) -> None:
+    config = read_models_config(model.places.models_config)
+    set_model(config, model.name, model.base_path, [first, second], {"stable": first, "previous": second})
+    model.server.reload_config(config)
+
+
+def damage_disk(model: ServingModel, first: int, second: int) -> None:
+    shutil.rmtree(model.version_path(second))
+    wait_until(lambda: not candidate.is_available(model, second), "the server to see that the folder is gone")
+
+
+@pytest.mark.parametrize("damage", [damage_alias, damage_config, damage_server, damage_labels, damage_disk])
+def test_a_disagreement_is_named_and_mended_towards_the_pointer(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], damage: Callable[..., None]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    roll_out(model, second)
+    since = status.status(model)["since"]
+    damage(model, first, second)
+    report = status.status(model)
+    assert report["agree"] is False
+    assert all(f"reconcile --namespace {namespace}` mends it" in problem for problem in report["problems"])  # type: ignore[attr-defined] # a list
+    assert reconcile.reconcile(model)["mended"] == report["problems"]
+    assert agreed(server, model) == "second"
+    assert reconcile.reconcile(model)["mended"] == []
+    assert status.status(model)["since"] == since, "it has served since then all the while"
+
+
+def write_sample(model: ServingModel, name: str = "20261123T040000Z-host-1.tfrecord", **changes: Any) -> list[Any]:
+    """Record requests as a recommender does."""
+    requests = []
+    for seed in range(6):
+        inputs = ranking_inputs(10 + seed, ONE_USER_SIGNATURE, seed) | changes
+        requests.append(
+            predict_request(model.name, inputs, version=1, signature_name=ONE_USER_SIGNATURE, outputs=("score",))
+        )
+    folder = model.places.request_samples(model.namespace, model.signature.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_records(folder / name, map(log_of, requests))
+    return requests
+
+
+def test_the_warm_up_is_golden_first_and_then_what_was_really_sent(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    golden = list(read_requests(model.version_path(first) / WARMUP_FILE))
+    assert [request.model_spec.signature_name for request in golden] == [ROWS_SIGNATURE, ROWS_SIGNATURE, "one_user"]
+    assert all(request.model_spec.name == model.name for request in golden)
+
+    sent = write_sample(model)
+    write_sample(model, "20261123T050000Z-host-1.tfrecord", user_rating_count=np.zeros(1, np.float32))  # no longer fits
+    damaged = model.places.request_samples(namespace, "ranking") / "20261123T060000Z-host-1.tfrecord"
+    damaged.write_bytes(b"junk that is no record")
+    publish.publish(model, second)
+    for request in sent:
+        request.model_spec.ClearField("version")
+    file = model.version_path(second) / WARMUP_FILE
+    assert list(read_requests(file)) == sent
+    assert "warmup" in server.log.read_text().lower()
+
+    before = file.stat().st_mtime_ns
+    publish.publish(model, second)
+    assert file.stat().st_mtime_ns == before, "published once, it stays"
+    file.write_bytes(file.read_bytes()[:-3])
+    publish.publish(model, second)
+    assert list(read_requests(file)) == sent, "a damaged one would keep the version from loading"
+
+
+def test_a_canary_is_labelled_compared_and_promoted(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    assert roll_out(model, first)["version"] == str(first), "the first has nothing to be compared with"
+    write_sample(model)
+    publish.publish(model, second)
+    with pytest.raises(RolloutError, match=r"expected version .* to be the canary, found None; .* makes it one"):
+        compare.compare(model, second)
+    canary.canary(model, second)
+    assert served_bias(server, model, label="canary") == "second"
+    assert served_bias(server, model, label="stable") == "first"
+    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first, "canary": second}
+    report = status.status(model)
+    assert report["agree"] is True, report["problems"]
+    assert report["canary"]["version"] == str(second)  # type: ignore[index] # there is one
+    seen = model.canary_release_path.stat().st_mtime_ns
+    canary.canary(model, second)
+    assert model.canary_release_path.stat().st_mtime_ns == seen, "a repetition changes nothing"
+
+    result = compare.compare(model, second)
+    assert (result["requests"], result["source"], result["errors"]) == (6, "samples", 0)
+    expected = [
+        ranking_scores(ranking_inputs(10 + seed, ONE_USER_SIGNATURE, seed), BIASES["second"])
+        - ranking_scores(ranking_inputs(10 + seed, ONE_USER_SIGNATURE, seed), BIASES["first"])
+        for seed in range(6)
+    ]
+    assert result["mean_abs_difference"] == pytest.approx(np.abs(np.concatenate(expected)).mean(), abs=1e-5)
+    assert result["rank_correlation"] == pytest.approx(1.0, abs=0.01), "another bias keeps the order, but for ties"
+    registered = model.registry.version(model.name, second)
+    assert registered.tags["kestrel.comparison"] == "passed"
+    kept = model.registry.download_run_file(registered.run_id, "rollout/comparison.json", world.folder)
+    assert json.loads(kept.read_text()) == json.loads(model.comparison_path(second).read_text())
+
+    promote.promote(model, second)
+    assert agreed(server, model) == "second"
+    assert CANARY not in labels_of(read_models_config(model.places.models_config), model.name)
+    assert not model.canary_release_path.exists()
+    assert compare.compare(model, second)["source"] == "in force already"
+
+
+def test_a_canary_that_fails_requests_is_withdrawn_with_the_reason(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], tmp_path: Path
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first = world.register(namespace, "first")
+    roll_out(model, first)
+    export_ranking(tmp_path / "nan", float("nan"))
+    broken = world.register(namespace, "second", saved_model=tmp_path / "nan")
+    publish.publish(model, broken)
+    canary.canary(model, broken)
+    with pytest.raises(WorseCanaryError, match=r"it failed 3 of 3 replayed requests.* a score is not finite; it"):
+        compare.compare(model, broken)
+    assert model.registry.version(model.name, broken).tags["kestrel.comparison"].startswith("failed: it failed 3 of 3")
+    assert agreed(server, model) == "first"
+    assert not model.version_path(broken).exists()
+    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first}
+    with pytest.raises(WorseCanaryError, match="it failed 3 of 3"):
+        compare.compare(model, broken)  # a retry of a comparison that was killed at its very end
+
+
+@pytest.mark.parametrize("step", ["write_pointer", "forget", "reload_configured", "remove_version", "write_json"])
+def test_a_canary_cut_off_anywhere_agrees_after_one_reconciliation(
+    world: World,
+    server: ModelServer,
+    make: Callable[[str], ServingModel],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    publish.publish(model, second)
+
+    def begin_and_end() -> None:
+        canary.canary(model, second)
+        canary.withdraw(model, second)
+
+    cut_off(monkeypatch, Cut(ServingModel if step == "write_pointer" else candidate, step, after=False), begin_and_end)
+    reconcile.reconcile(model)
+    assert agreed(server, model) == "first"
+    roll_out(model, second)
+    assert agreed(server, model) == "second"
+
+
+def test_a_rollback_leaves_the_canary_under_test(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    versions = [world.register(namespace, name) for name in BIASES]
+    roll_out(model, versions[0])
+    roll_out(model, versions[1])
+    publish.publish(model, versions[2])
+    canary.canary(model, versions[2])
+    rollback.rollback(model)
+    assert agreed(server, model) == "first"
+    assert served_bias(server, model, label="canary") == "third"
+    with pytest.raises(RolloutError, match="which is promoted"):
+        canary.withdraw(model, versions[1])
+    canary.withdraw(model, versions[2])
+    assert agreed(server, model) == "first"
+    assert not model.version_path(versions[2]).exists()
+
+
+def test_a_comparison_waits_for_shadowed_requests_and_judges_their_errors(
+    world: World, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    patient = make(namespace)
+    settings = patient.settings.model_copy(update={"rollout_shadow_requests": 20, "rollout_shadow_seconds": 30.0})
+    model = dataclasses.replace(patient, settings=settings)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    publish.publish(model, second)
+    canary.canary(model, second)
+
+    def recommender(name: str, errors: int) -> None:
+        ShadowSummary(
+            *(namespace, "ranking", str(second), str(first), 10, errors, 0, 0, "refused" if errors else ""),
+            *([1.0, 2.0], [1.0, 1.0], [0.1, 0.3], [0.2, 0.4], "2026-11-23T04:00:00+00:00"),
+        ).write(model.shadows_path(second) / f"{name}.json")
+
+    recommender("one", 0)
+    with ThreadPoolExecutor(1) as pool:
+        comparing = pool.submit(compare.compare, model, second)
+        with pytest.raises(FutureTimeoutError):
+            comparing.result(1)
+        recommender("two", 1)
+        with pytest.raises(WorseCanaryError, match="it failed 1 of 20 shadowed requests"):
+            comparing.result(30)
+    kept = json.loads(model.comparison_path(second).read_text())["shadow"]
+    assert (kept["requests"], kept["mean_abs"], kept["max_abs"]) == (20, pytest.approx(0.2), 0.4)
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no variables": (lambda path: shutil.rmtree(path / "variables"), "expected the file variables/variables.index"),
+    "truncated graph": (
+        lambda path: (path / "saved_model.pb").write_bytes((path / "saved_model.pb").read_bytes()[:1000]),
+        "saved_model.pb cannot be read",
+    ),
+    "no graph": (lambda path: (path / "saved_model.pb").unlink(), "saved_model.pb cannot be read"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_a_damaged_saved_model_publishes_nothing(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], tmp_path: Path, fault: str
+) -> None:
+    damage, words = UNFIT[fault]
+    namespace = world.namespace()
+    model = make(namespace)
+    first = world.register(namespace, "first")
+    roll_out(model, first)
+    shutil.copytree(world.models["second"], tmp_path / "damaged")
+    damage(tmp_path / "damaged")
+    version = world.register(namespace, "second", saved_model=tmp_path / "damaged")
+    with pytest.raises(UnfitModelError, match=words):
+        publish.publish(model, version)
+    assert [path.name for path in model.base_path.iterdir()] == [str(first)]
+    assert agreed(server, model) == "first"
+
+
+def test_a_disk_that_fills_publishes_nothing(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], state: Path, tmp_path: Path
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    shutil.copytree(world.models["second"], tmp_path / "big")
+    (tmp_path / "big" / "assets" / "vocabulary").write_bytes(bytes(3_000_000))
+    first = world.register(namespace, "first")
+    second = world.register(namespace, "second", saved_model=tmp_path / "big")
+    roll_out(model, first)
+    environment = os.environ | {
+        "KESTREL_STATE": str(state),
+        "KESTREL_MLFLOW_URI": world.uri,
+        "KESTREL_MODEL_SERVER_GRPC": server.address,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.rollout", "publish", "--namespace", namespace, "--version", str(second)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)),
+        timeout=120,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "no room" in done.stderr.splitlines()[-1]
+    assert [path.name for path in model.base_path.iterdir()] == [str(first)]
+    assert agreed(server, model) == "first"
+    roll_out(model, second)
+
+
+def test_of_two_publishers_at_once_one_is_told_to_try_again(world: World, make: Callable[[str], ServingModel]) -> None:
+    namespace = world.namespace()
+    version = world.register(namespace, "first")
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(publish.publish, make(namespace), version) for _ in range(2)]
+        outcomes = [one.exception() for one in both]
+    refused = [error for error in outcomes if error is not None]
+    assert all(isinstance(error, RolloutBusyError) for error in refused)
+    assert len(refused) < 2
+    model = make(namespace)
+    assert [path.name for path in model.base_path.iterdir()] == [str(version)]
+    assert publish.publish(model, version)["version"] == str(version)

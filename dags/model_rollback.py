@@ -1,0 +1,50 @@
+"""Go back to the model that served before.
+
+One task, started by hand: the previous version, or the one named in the form, serves again within seconds; the
+registry's aliases `champion` and `previous` follow. A retry of the task does not go back once more.
+"""
+
+from airflow.sdk import DAG, Param
+
+from dags._jobs import JobOperator
+from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, summary
+
+with DAG(
+    dag_id="model_rollback",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=["kestrel", "serving"],
+    description=summary(__doc__),
+    doc_md=__doc__,
+    user_defined_macros=MACROS,
+    params={
+        "namespace": NAMESPACE_PARAM,
+        "version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Version",
+            description="Version to go back to: promoted once, still on disk. Empty: the one before the served one.",
+        ),
+        "reason": Param(
+            "",
+            type="string",
+            title="Reason",
+            description="Why, in one sentence. It stands in the release and in `python -m serving.rollout status`.",
+        ),
+    },
+):
+    JobOperator(
+        task_id="rollback",
+        module="serving.rollout",
+        command="rollback",
+        options={
+            "namespace": "{{ params.namespace }}",
+            "to": "{{ params.version or '' }}",
+            "reason": "{{ params.reason }}",
+            "key": "{{ run_key(run_id) }}",
+        },
+        doc_md="Configuration, label, release, aliases: what served before serves again.",
+    )

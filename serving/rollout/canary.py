@@ -1,0 +1,69 @@
+"""Labels a loaded version `canary`, and lets the recommender send it a share of its requests; or ends that."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from serving.protocol.errors import CallError, TransientCallError
+from serving.rollout import candidate
+from serving.rollout.errors import RolloutError
+from serving.rollout.models_config import promoted_versions, read_models_config
+from serving.rollout.registry import SHA256_TAG
+from serving.rollout.release_records import previous_of, release_of
+from serving.rollout.switching import at_work
+from serving.rollout.verdict import require_promotion
+from serving.rollout.version_folders import bring_to_disk
+
+if TYPE_CHECKING:
+    from serving.rollout.serving_model import ServingModel
+
+
+def canary(model: ServingModel, version: int) -> dict[str, object]:
+    """Make `version` the canary; done again, or for the version in force, it changes nothing.
+
+    Raises:
+        RejectedError: The gates did not let it through.
+        CallError: The server refused it; it is withdrawn.
+    """
+    with at_work(model):
+        registered = model.registry.version(model.name, version)
+        require_promotion(registered)
+        current = model.current_release()
+        if current is not None and current.version == str(version):
+            return {"model": model.name, "version": str(version), "canary": False}
+        bring_to_disk(model, version, registered.tag(SHA256_TAG))
+        release = release_of(model, registered, previous_of(current, version))
+        before = model.canary_release()
+        if before is None or before.version != release.version:
+            _forget_earlier_comparison(model, version)
+        try:
+            candidate.label_canary(model, release)
+        except TransientCallError:
+            raise
+        except CallError:
+            candidate.withdraw(model, version)
+            raise
+    return {"model": model.name, "version": str(version), "canary": True}
+
+
+def withdraw(model: ServingModel, version: int) -> dict[str, object]:
+    """Take a version under test from the server and from the disk.
+
+    Raises:
+        RolloutError: It was promoted: others have to be promoted, or rolled back to, before it goes.
+    """
+    with at_work(model):
+        if version in promoted_versions(read_models_config(model.places.models_config), model.name):
+            msg = (
+                f"{model.name}: expected a version under test, received version {version}, which is promoted; "
+                f"`python -m serving.rollout rollback --namespace {model.namespace}` takes it out of service"
+            )
+            raise RolloutError(msg)
+        candidate.withdraw(model, version)
+    return {"model": model.name, "version": str(version)}
+
+
+def _forget_earlier_comparison(model: ServingModel, version: int) -> None:
+    model.comparison_path(version).unlink(missing_ok=True)
+    shutil.rmtree(model.shadows_path(version), ignore_errors=True)

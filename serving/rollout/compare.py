@@ -1,0 +1,191 @@
+"""Sends recorded requests to the canary and to the stable version, and withdraws a canary that fails or is too slow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from feature_repo.contracts.manifests import ShadowSummary
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from serving.protocol.errors import CallError
+from serving.protocol.golden import OUTPUT
+from serving.rollout import candidate
+from serving.rollout.comparison import Reply, differences, objection, shadow, side
+from serving.rollout.errors import RolloutError, WorseCanaryError
+from serving.rollout.recorded_requests import fits, recorded_requests
+from serving.rollout.switching import at_work
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_repo.contracts.manifests import Release
+    from serving.rollout.registry import RegisteredVersion
+    from serving.rollout.serving_model import ServingModel
+
+log = logging.getLogger(__name__)
+
+COMPARISON_TAG = "kestrel.comparison"
+COMPARISON_ARTIFACT = "rollout/comparison.json"
+_WARM_UP = 3
+"""Requests to each side that are not counted."""
+_LOOK_S = 0.25
+
+
+def compare(model: ServingModel, version: int) -> dict[str, object]:
+    """Compare the canary with the stable version; the report lies beside the release and in the MLflow run.
+
+    Raises:
+        WorseCanaryError: It fails requests or is too slow; it is withdrawn, the champion keeps serving.
+        RolloutError: The version is no canary.
+        TransientCallError: The server is away.
+    """
+    _wait_for_shadows(model, version)
+    with at_work(model):
+        current = model.current_release()
+        if current is not None and current.version == str(version):
+            return {"model": model.name, "version": str(version), "requests": 0, "source": "in force already"}
+        canary = _canary_release(model, version)
+        if not candidate.is_available(model, version):
+            candidate.label_canary(model, canary)
+        registered = model.registry.version(model.name, version)
+        report = _measure(model, registered, current)
+        reason = objection(report, model.settings)
+        _keep(model, registered, report | {"passed": not reason, "reason": reason})
+        if reason:
+            candidate.withdraw(model, version)
+            raise _worse(model, version, reason)
+    return {
+        "model": model.name,
+        "version": str(version),
+        "requests": report["canary"]["requests"],
+        "source": report["source"],
+        "errors": report["canary"]["errors"],
+        "p50_ms": report["canary"]["p50_ms"],
+        "p99_ms": report["canary"]["p99_ms"],
+        "mean_abs_difference": report["differences"] and report["differences"]["mean_abs"],
+        "rank_correlation": report["differences"] and report["differences"]["rank_correlation"],
+        "shadowed": report["shadow"]["requests"],
+    }
+
+
+def _canary_release(model: ServingModel, version: int) -> Release:
+    release = model.canary_release()
+    if release is not None and release.version == str(version):
+        return release
+    try:
+        earlier = read_json(model.comparison_path(version))
+    except FileNotFoundError:
+        earlier = {}
+    if earlier.get("reason"):  # withdrawn by a comparison that was killed before it could say so
+        raise _worse(model, version, str(earlier["reason"]))
+    msg = (
+        f"{model.name}: expected version {version} to be the canary, found {release and release.version}; "
+        f"`python -m serving.rollout canary --namespace {model.namespace} --version {version}` makes it one"
+    )
+    raise RolloutError(msg)
+
+
+def _worse(model: ServingModel, version: int, reason: str) -> WorseCanaryError:
+    return WorseCanaryError(
+        f"{model.name} version {version}: as a canary {reason}; it is withdrawn, the champion keeps serving: see "
+        f"{model.comparison_path(version)}"
+    )
+
+
+def _measure(model: ServingModel, registered: RegisteredVersion, current: Release | None) -> dict[str, Any]:
+    version = registered.version
+    stable = int(current.version) if current is not None else None
+    recorded = recorded_requests(
+        model, registered, model.server.signatures(model.name, version=version), model.settings.rollout_compare_requests
+    )
+    requests = recorded.requests
+    canary_replies, stable_replies = _replay(model, requests, version, stable)
+    return {
+        "model": model.name,
+        "version": str(version),
+        "run_id": registered.run_id,
+        "stable_version": current.version if current is not None else None,
+        "source": recorded.source,
+        "canary": side(canary_replies),
+        "stable": side(stable_replies) if stable_replies else None,
+        "differences": differences(canary_replies, stable_replies) if stable_replies else None,
+        "shadow": shadow(_shadows(model, version)),
+    }
+
+
+def _replay(
+    model: ServingModel, requests: Sequence[Any], version: int, stable: int | None
+) -> tuple[list[Reply], list[Reply]]:
+    """Ask both in turns: what slows the machine down slows both. A stable version of other inputs is left out."""
+    if stable is not None:
+        signatures = model.server.signatures(model.name, version=stable)
+        if not all(fits(request, signatures) for request in requests):
+            log.warning("%s version %d does not take the inputs of version %d", model.name, stable, version)
+            stable = None
+    sides = [version] if stable is None else [version, stable]
+    for request in requests[:_WARM_UP]:
+        for one in sides:
+            _ask(model, request, one)
+    replies: dict[int, list[Reply]] = {one: [] for one in sides}
+    for place, request in enumerate(requests):
+        for one in sides if place % 2 else reversed(sides):
+            replies[one].append(_ask(model, request, one))
+    return replies[version], replies[stable] if stable is not None else []
+
+
+def _ask(model: ServingModel, request: Any, version: int) -> Reply:  # noqa: ANN401 - a message class made at run time
+    request.model_spec.version.value = version
+    start = time.perf_counter()
+    try:
+        outputs = model.predictions.send(request, timeout_s=model.settings.rollout_compare_call_seconds)
+    except CallError as error:
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            raise  # the server is away: that says nothing of the version
+        return Reply((time.perf_counter() - start) * 1000, error=str(error))
+    milliseconds = (time.perf_counter() - start) * 1000
+    if OUTPUT not in outputs:
+        return Reply(milliseconds, error=f"expected the output {OUTPUT}, received {sorted(outputs)}")
+    return Reply(milliseconds, outputs[OUTPUT])
+
+
+def _wait_for_shadows(model: ServingModel, version: int) -> None:
+    """Wait for shadowed requests, if so set; without the lock, so that a rollback need not wait as well."""
+    # Without a version in force nobody ranks, and nobody shadows.
+    wanted = model.settings.rollout_shadow_requests if model.current_release() is not None else 0
+    deadline = time.monotonic() + model.settings.rollout_shadow_seconds
+    while wanted and model.canary_release() is not None:
+        seen = sum(one.requests for one in _shadows(model, version))
+        if seen >= wanted:
+            return
+        if time.monotonic() >= deadline:
+            log.warning(
+                "%s version %d: %d shadowed requests instead of %d within %g s: going on with these",
+                *(model.name, version, seen, wanted, model.settings.rollout_shadow_seconds),
+            )
+            return
+        time.sleep(_LOOK_S)
+
+
+def _shadows(model: ServingModel, version: int) -> list[ShadowSummary]:
+    """Return what every recommender saw of this canary beside the version in force."""
+    current = model.current_release()
+    found = []
+    for path in sorted(model.shadows_path(version).glob("[!.]*.json")):
+        try:
+            summary = ShadowSummary.read(path)
+        except (CorruptRecordError, FileNotFoundError) as error:
+            log.warning("a recommender's figures are left out: %s", error)
+            continue
+        if current is not None and summary.stable_version == current.version:
+            found.append(summary)
+    return found
+
+
+def _keep(model: ServingModel, registered: RegisteredVersion, report: dict[str, Any]) -> None:
+    write_json(model.comparison_path(registered.version), report)
+    model.registry.keep_record(registered.run_id, COMPARISON_ARTIFACT, report)
+    said = f"failed: {report['reason']}" if report["reason"] else "passed"
+    model.registry.set_tag(model.name, registered.version, COMPARISON_TAG, said)

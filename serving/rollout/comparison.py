@@ -1,0 +1,139 @@
+"""Figures of two versions that answered the same requests, and what of them is a reason to withdraw the new one.
+
+Scores of a new model may differ from the old one's by design, so differences are reported and never judged. Errors,
+scores that are not finite, and latency are judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.manifests import ShadowSummary
+    from serving.rollout.settings import Settings
+
+Figures = dict[str, Any]
+"""What a report holds: numbers, None where there is nothing to say, texts."""
+_P50, _P99 = 50, 99
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one version made of one request."""
+
+    ms: float
+    scores: NDArray[Any] | None = None
+    """`[num_candidates]`; None where the call failed."""
+    error: str = ""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if self.scores is None:
+            return self.error
+        return "" if np.isfinite(self.scores).all() else "a score is not finite"
+
+
+def side(replies: Sequence[Reply]) -> Figures:
+    """Return requests, errors, and latency in milliseconds of one version."""
+    faults = [reply.fault for reply in replies if reply.fault]
+    return {
+        "requests": len(replies),
+        "errors": len(faults),
+        "not_finite": sum(bool(reply.fault) and reply.scores is not None for reply in replies),
+        "last_error": faults[-1] if faults else "",
+        **_latency([reply.ms for reply in replies if not reply.fault]),
+    }
+
+
+def differences(canary: Sequence[Reply], stable: Sequence[Reply]) -> Figures:
+    """Return how the scores of two versions differ, over the requests that both answered well.
+
+    `rank_correlation` is Spearman's within a request, averaged over the requests in which there is an order.
+    """
+    both = ((_flat(one), _flat(other)) for one, other in zip(canary, stable, strict=True))
+    pairs = [(one, other) for one, other in both if one.size and one.size == other.size]
+    absolute = np.concatenate([np.abs(one - other) for one, other in pairs]) if pairs else np.empty(0)
+    correlations = [correlation for one, other in pairs if (correlation := _rank_correlation(one, other)) is not None]
+    return {
+        "requests": len(pairs),
+        "scores": int(absolute.size),
+        "mean_abs": _mean(absolute),
+        "p99_abs": _percentile(absolute, _P99),
+        "max_abs": float(absolute.max()) if absolute.size else None,
+        "rank_correlation": _mean(correlations),
+    }
+
+
+def shadow(summaries: Sequence[ShadowSummary]) -> Figures:
+    """Return what all recommenders together saw of the canary."""
+    canary_ms = [ms for one in summaries for ms in one.canary_ms]
+    stable_ms = [ms for one in summaries for ms in one.stable_ms]
+    faults = [one.last_error for one in summaries if one.last_error]
+    return {
+        "requests": sum(one.requests for one in summaries),
+        "errors": sum(one.errors for one in summaries),
+        "timeouts": sum(one.timeouts for one in summaries),
+        "left_out": sum(one.left_out for one in summaries),
+        "last_error": faults[-1] if faults else "",
+        "canary": _latency(canary_ms),
+        "stable": _latency(stable_ms),
+        "mean_abs": _mean([one for summary in summaries for one in summary.mean_differences]),
+        "max_abs": max((one for summary in summaries for one in summary.max_differences), default=None),
+    }
+
+
+def objection(report: Mapping[str, Any], settings: Settings) -> str:
+    """Return why the canary must not be promoted, in one sentence; empty if it may be."""
+    for what, figures in (("replayed", report["canary"]), ("shadowed", report["shadow"])):
+        requests, errors = figures["requests"], figures["errors"]
+        if requests and errors / requests > settings.rollout_compare_error_rate:
+            return (
+                f"it failed {errors} of {requests} {what} requests, the limit is a share of "
+                f"{settings.rollout_compare_error_rate:g}; the last: {figures['last_error']}"
+            )
+    if report["stable"] is None:
+        return ""
+    for name in ("p50_ms", "p99_ms"):
+        canary, stable = report["canary"][name], report["stable"][name]
+        if canary is None or stable is None:
+            continue
+        limit = max(settings.rollout_compare_latency_ratio * stable, settings.rollout_compare_latency_ms)
+        if canary > limit:
+            return (
+                f"its {name.removesuffix('_ms')} latency is {canary:.1f} ms, the stable version's {stable:.1f} ms, the "
+                f"limit {limit:.1f} ms"
+            )
+    return ""
+
+
+def _flat(reply: Reply) -> NDArray[Any]:
+    scores = np.empty(0) if reply.fault or reply.scores is None else reply.scores
+    return np.asarray(scores, dtype=np.float64).ravel()
+
+
+def _latency(milliseconds: Sequence[float]) -> Figures:
+    return {"p50_ms": _percentile(milliseconds, _P50), "p99_ms": _percentile(milliseconds, _P99)}
+
+
+def _percentile(values: Sequence[float] | NDArray[Any], percent: int) -> float | None:
+    return round(float(np.percentile(values, percent)), 6) if len(values) else None
+
+
+def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
+    return round(float(np.mean(values)), 6) if len(values) else None
+
+
+def _rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float | None:
+    if min(np.ptp(one), np.ptp(other)) == 0:
+        return None
+    from scipy.stats import spearmanr  # noqa: PLC0415 - takes a second
+
+    return float(spearmanr(one, other).statistic)

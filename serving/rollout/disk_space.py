@@ -1,0 +1,42 @@
+"""Says that a disk is full as what it is, whoever came upon it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from serving.rollout.errors import FullDiskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No space, no quota, or a file beyond what this process may write."""
+
+
+def full_disk(what: str, error: BaseException) -> FullDiskError:
+    """Return the error that names what there was no room for."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e6
+    reason = str(error).strip().splitlines()[-1]
+    return FullDiskError(
+        f"{what}: there is no room for it ({reason}); nothing was published, what served serves on: free some of the "
+        f"disk, KESTREL_ROLLOUT_KEEP_VERSIONS says how many versions stay (temporary files: {free:.0f} MB free)"
+    )
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Turn a write that found no room into an error that says so.
+
+    Raises:
+        FullDiskError: The disk is full, or the quota used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise full_disk(what, error) from error
+        raise

@@ -1,0 +1,62 @@
+"""Goes back to a version that was in force before, without asking the registry until users are served by it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.manifests import Release
+from serving.rollout import journal
+from serving.rollout.errors import RolloutError
+from serving.rollout.switching import at_work, result, switch
+from serving.rollout.version_folders import on_disk
+
+if TYPE_CHECKING:
+    from serving.rollout.serving_model import ServingModel
+
+
+def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: str = "") -> dict[str, object]:
+    """Go back to version `to`, or to the one before the version in force.
+
+    A rollback that was made for `key` is not made again, so a retry changes nothing. Without a key and without `to`
+    each call goes to the version before: twice, it is a switch to and fro.
+
+    Raises:
+        RolloutError: There is no release, none before it, or `to` is no version that could come back.
+        RegistryUnavailableError: The old version serves; the aliases follow with the next command.
+    """
+    with at_work(model):
+        made = journal.done_with(model, journal.Kind.ROLLBACK, key)
+        if made is not None:
+            return result(model, made)
+        current = model.current_release()
+        if current is None:
+            msg = f"{model.name}: expected a release in force, found none; promote a version first"
+            raise RolloutError(msg)
+        target = _target(model, current, to)
+        if current.version == str(target):
+            unchanged = {"version": current.version, "previous_version": current.previous_version}
+            return {"model": model.name, **unchanged}
+        why = f"rolled back from version {current.version}: {reason or 'no reason was given'}"
+        release = dataclasses.replace(
+            Release.read(model.release_path(target)), previous_version=current.version, verdict=why
+        )
+        return switch(model, journal.Kind.ROLLBACK, release, key)
+
+
+def _target(model: ServingModel, current: Release, to: int | None) -> int:
+    possible = [version for version in on_disk(model) if model.release_path(version).is_file()]
+    if to is None and not current.previous_version:
+        msg = (
+            f"{model.name}: expected a release with one before it, found version {current.version}, the first; name "
+            f"another with --to, of {possible}"
+        )
+        raise RolloutError(msg)
+    target = to if to is not None else int(current.previous_version)
+    if target not in possible and str(target) != current.version:
+        msg = (
+            f"{model.name}: expected a version that was promoted once and lies on disk still, one of {possible}, "
+            f"received {target}; roll another one back, or out: `python -m serving.rollout publish`"
+        )
+        raise RolloutError(msg)
+    return target

@@ -1,0 +1,163 @@
+"""Changes who serves: the one way there, whether forward or back.
+
+Each step may be the last before a kill -9:
+
+1. the intention is written down (`journal`)
+2. models.config: the version and the one before it, labels `stable` and `previous`; a server started now serves both
+3. the running server takes that configuration
+4. `current.json`, the pointer: the recommender asks for the new version from here on
+5. the registry's aliases, `previous` and then `champion`
+6. `v<version>.json`, of a promotion: what a later rollback comes back to; the candidate's journal and old versions go
+7. the intention goes into the history
+
+Until 4 everybody gets the old version, which stays loaded throughout; after it everybody gets the new one. So the
+pointer decides what becomes of a switch that was cut off: undone before 4, finished after it. Every command that takes
+the model's lock does that first.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.jobs import JobError
+from serving.rollout import candidate, journal
+from serving.rollout.models_config import (
+    PREVIOUS,
+    STABLE,
+    labels_of,
+    read_models_config,
+    set_promoted,
+    write_models_config,
+)
+from serving.rollout.registry import CHAMPION
+from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
+from serving.rollout.version_folders import bring_to_disk, prune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_repo.contracts.manifests import Release
+    from serving.rollout.serving_model import ServingModel
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def at_work(model: ServingModel) -> Iterator[str]:
+    """Hold the model's lock, with whatever an earlier rollout left undone put right first.
+
+    Yields what that was, for a person; empty if there was nothing.
+
+    Raises:
+        RolloutBusyError: Another rollout is at work.
+        TransientError: The server or the registry, which is needed to put it right, does not answer.
+    """
+    with model.locked():
+        yield recover(model)
+
+
+def switch(model: ServingModel, kind: journal.Kind, release: Release, key: str) -> dict[str, object]:
+    """Bring `release` into force; the caller holds the lock.
+
+    Raises:
+        CallError: The server refused; what served before serves on.
+        RegistryUnavailableError: The new version serves, its aliases follow with the next command.
+    """
+    bring_to_disk(model, int(release.version), release.saved_model_sha256)
+    before = model.current_release()
+    intention = journal.intend(model, kind, release, key)
+    try:
+        serve(model, release)
+    except (JobError, OSError):
+        _undo(model, before)
+        raise
+    model.write_pointer(model.current_release_path, release)
+    _finish(model, intention, release)
+    return result(model, intention)
+
+
+def result(model: ServingModel, intention: journal.Intention) -> dict[str, object]:
+    """Return what a job prints of a switch."""
+    return {"model": model.name, "version": intention.version, "previous_version": intention.previous_version}
+
+
+def recover(model: ServingModel) -> str:
+    """Finish or undo what a killed rollout left, and say which; empty if it left nothing. The caller holds the lock."""
+    intention = journal.pending(model)
+    if intention is None:
+        return ""
+    release = model.current_release()
+    if release is not None and intention.is_in_force(release):
+        _finish(model, intention, release)
+        said = f"{model.name}: {intention} was cut off: finished it"
+    else:
+        serve(model, release)
+        journal.drop(model)
+        served = f"version {release.version} serves" if release is not None else "nothing serves yet"
+        said = f"{model.name}: {intention} was cut off: undid it, {served}"
+    log.warning("%s", said)
+    return said
+
+
+def serve(model: ServingModel, release: Release | None) -> None:
+    """Make models.config and the running server serve `release` and the one before it; None: nothing but a canary.
+
+    Raises:
+        CallError: The server refused, or a version did not load.
+    """
+    labels = served_labels(model, release)
+    with candidate.configuration_lock(model):
+        config = read_models_config(model.places.models_config)
+        before = read_models_config(model.places.models_config)
+        set_promoted(config, model.name, model.base_path, labels)
+        # A server refuses labels of versions that are not AVAILABLE.
+        candidate.make_available(model, [one for one in labels_of(config, model.name).values() if _lies(model, one)])
+        if config != before:
+            write_models_config(model.places.models_config, config)
+        candidate.reload_configured(model)
+
+
+def _lies(model: ServingModel, version: int) -> bool:
+    return model.version_path(version).is_dir()
+
+
+def served_labels(model: ServingModel, release: Release | None) -> dict[str, int]:
+    """Return label → version as `release` wants it; a version before it that left the disk has no label."""
+    if release is None:
+        return {}
+    labels = {STABLE: int(release.version)}
+    if release.previous_version and _lies(model, int(release.previous_version)):
+        labels[PREVIOUS] = int(release.previous_version)
+    return labels
+
+
+def move_aliases(model: ServingModel, release: Release) -> None:
+    """Make the registry's aliases say what `release` says.
+
+    Raises:
+        RegistryUnavailableError: MLflow does not answer.
+    """
+    if release.previous_version:
+        model.registry.set_alias(model.name, PREVIOUS_ALIAS, int(release.previous_version))
+    model.registry.set_alias(model.name, CHAMPION, int(release.version))
+
+
+def _finish(model: ServingModel, intention: journal.Intention, release: Release) -> None:
+    move_aliases(model, release)
+    if intention.kind is journal.Kind.PROMOTION:
+        model.write_pointer(model.release_path(int(release.version)), release)
+    candidate.forget(model, int(release.version))
+    prune(model)
+    journal.done(model, intention)
+
+
+def _undo(model: ServingModel, before: Release | None) -> None:
+    """Put a switch back that failed; what cannot be put back now is left to the next command."""
+    try:
+        serve(model, before)
+    except (JobError, OSError) as error:
+        log.warning("%s: the server could not be put back, the next command does it: %s", model.name, error)
+    else:
+        journal.drop(model)

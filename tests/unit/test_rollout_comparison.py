@@ -1,0 +1,128 @@
+"""Figures of a comparison by hand, and what of them is a reason to withdraw the canary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from serving.protocol.client import predict_request
+from serving.protocol.messages import SignatureDefMap
+from serving.rollout.comparison import Reply, differences, objection, shadow, side
+from serving.rollout.models_config import (
+    CANARY,
+    configured_versions,
+    labels_of,
+    promoted_versions,
+    read_models_config,
+    set_canary,
+    set_promoted,
+)
+from serving.rollout.recorded_requests import fits
+from serving.rollout.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def reply(*scores: float, ms: float = 1.0) -> Reply:
+    return Reply(ms, np.array(scores, dtype=np.float32))
+
+
+def test_differences_by_hand() -> None:
+    canary = [reply(0.1, 0.2, 0.3), reply(0.5, 0.1), reply(0.4), reply(float("nan")), Reply(1.0, error="refused")]
+    stable = [reply(0.2, 0.3, 0.4), reply(0.1, 0.5), reply(0.4), reply(0.5), reply(0.5)]
+    found = differences(canary, stable)
+    assert (found["requests"], found["scores"]) == (3, 6)
+    assert found["mean_abs"] == pytest.approx((3 * 0.1 + 2 * 0.4 + 0) / 6, abs=1e-6)
+    assert found["max_abs"] == pytest.approx(0.4)
+    assert found["p99_abs"] == pytest.approx(0.4)
+    assert found["rank_correlation"] == pytest.approx((1 - 1) / 2), "one item has no order"
+
+
+def test_a_side_counts_what_failed_and_times_what_did_not() -> None:
+    replies = [reply(0.1, ms=float(ms)) for ms in range(1, 101)] + [reply(float("inf")), Reply(900.0, error="refused")]
+    found = side(replies)
+    assert (found["requests"], found["errors"], found["not_finite"], found["last_error"]) == (102, 2, 1, "refused")
+    assert (found["p50_ms"], found["p99_ms"]) == (pytest.approx(50.5), pytest.approx(99.01))
+
+
+def report(canary: list[Reply], stable: list[Reply] | None, **shadowed: Any) -> dict[str, Any]:
+    return {
+        "canary": side(canary),
+        "stable": side(stable) if stable is not None else None,
+        "shadow": shadow([]) | shadowed,
+    }
+
+
+@pytest.mark.parametrize(
+    ("canary", "stable", "shadowed", "words"),
+    [
+        ([reply(0.9, ms=10.0)], [reply(0.1, ms=9.0)], {}, ""),
+        ([reply(0.9, ms=10.0)], None, {}, ""),
+        ([reply(0.9, ms=49.0)], [reply(0.1, ms=1.0)], {}, ""),
+        ([reply(0.9, ms=51.0)], [reply(0.1, ms=1.0)], {}, "its p50 latency is 51.0 ms, the stable version's 1.0 ms"),
+        ([reply(0.9, ms=190.0)], [reply(0.1, ms=100.0)], {}, ""),
+        ([reply(0.9)] * 9 + [reply(0.9, ms=900.0)], [reply(0.1)] * 10, {}, "its p99 latency"),
+        ([reply(0.9), reply(float("nan"))], [reply(0.1)], {}, "it failed 1 of 2 replayed requests"),
+        ([reply(0.9)], [reply(0.1)], {"requests": 50, "errors": 1}, "it failed 1 of 50 shadowed requests"),
+        ([reply(0.9)], [reply(0.1)], {"requests": 50, "timeouts": 50}, ""),
+    ],
+)
+def test_errors_and_latency_are_judged_and_scores_are_not(
+    canary: list[Reply], stable: list[Reply] | None, shadowed: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    reason = objection(report(canary, stable, **shadowed), Settings(state=tmp_path))
+    assert reason.startswith(words)
+    assert bool(reason) == bool(words)
+
+
+def test_a_limit_is_a_setting(tmp_path: Path) -> None:
+    lenient = Settings(state=tmp_path, rollout_compare_error_rate=0.5, rollout_compare_latency_ms=5000)
+    found = report([reply(0.9, ms=900.0), reply(float("nan"))], [reply(0.1)])
+    assert objection(found, lenient) == ""
+
+
+def test_a_canary_comes_and_goes_without_touching_what_is_promoted(tmp_path: Path) -> None:
+    config = read_models_config(tmp_path / "models.config")
+    name, base = "mine.ranking", tmp_path
+    set_canary(config, name, base, 1)
+    assert (labels_of(config, name), promoted_versions(config, name)) == ({CANARY: 1}, frozenset())
+    set_promoted(config, name, base, {"stable": 1})
+    assert labels_of(config, name) == {"stable": 1}, "what is promoted is no canary any longer"
+    set_canary(config, name, base, 2)
+    set_promoted(config, name, base, {"stable": 1, "previous": 3})
+    assert labels_of(config, name) == {"stable": 1, "previous": 3, CANARY: 2}, "a rollback keeps the canary"
+    assert promoted_versions(config, name) == {1, 3}
+    set_canary(config, name, base, 3)
+    assert promoted_versions(config, name) == {1, 3}, "a canary that is promoted as well stays promoted"
+    set_canary(config, name, base, None)
+    assert (labels_of(config, name), configured_versions(config, name)) == ({"stable": 1, "previous": 3}, {1, 3})
+    set_promoted(config, name, base, {})
+    assert not config.model_config_list.config
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"a": np.zeros((9, 4), np.float32)}, True),
+        ({"a": np.zeros((9, 5), np.float32)}, False),
+        ({"a": np.zeros(9, np.float32)}, False),
+        ({"a": np.zeros((9, 4), np.int64)}, False),
+        ({"b": np.zeros(9, np.float32)}, False),
+    ],
+)
+def test_only_requests_that_fit_the_signature_are_replayed(*, changes: dict[str, Any], expected: bool) -> None:
+    signature = SignatureDefMap().signature_def["one_user"]
+    signature.inputs["a"].dtype = 1
+    for size in (-1, 4):
+        signature.inputs["a"].tensor_shape.dim.add().size = size
+    signature.outputs["score"].dtype = 1
+    inputs = {"a": np.zeros((2, 4), np.float32)} | changes
+    request = predict_request("m", inputs, signature_name="one_user", outputs=["score"])
+    assert fits(request, {"one_user": signature}) is expected
+    assert fits(request, {"serving_default": signature}) is False
+    request.output_filter.append("other")
+    assert fits(request, {"one_user": signature}) is False
