@@ -30,9 +30,10 @@ from infra.bench.swaps import run_swaps, swap_figures
 from infra.local.settings import read_settings
 from infra.local.stack import stack_status
 from serving.protocol.client import ModelClient, PredictClient
-from serving.rollout.promote import promote, rollback
+from serving.rollout.promote import promote
 from serving.rollout.publish import publish
 from serving.rollout.registry import Registry
+from serving.rollout.rollback import rollback
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
 
