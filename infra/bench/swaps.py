@@ -20,7 +20,7 @@ _PAUSE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """One step that changed who serves, or loaded a version: from when to when, in seconds since the epoch."""
+    """One step of a rollout: from when to when it was at work, in seconds since the epoch."""
 
     step: str
     began: float
@@ -35,9 +35,15 @@ class SwapFigures:
     failed: int
     steady_p50_ms: float
     steady_p99_ms: float
-    worst_swap_p99_ms: float
+    swap_p99_ms: dict[str, float]
+    """Step → the p99 of its worst second."""
     swap_seconds: int
     slowest_ms: float
+
+    @property
+    def worst_swap_p99_ms(self) -> float:
+        """The p99 of the worst second in which anything was at work."""
+        return max(self.swap_p99_ms.values())
 
     @property
     def ratio(self) -> float:
@@ -63,17 +69,23 @@ def swap_figures(calls: Calls, swaps: Sequence[Swap]) -> SwapFigures:
     The first second, in which connections are made, counts for neither.
     """
     second = np.floor(calls.began + calls.seconds).astype(np.int64)
-    touched = {each for swap in swaps for each in range(int(swap.began), int(swap.ended) + 1)}
+    seconds_of = {step: _seconds(swap for swap in swaps if swap.step == step) for step in {s.step for s in swaps}}
+    touched = set[int]().union(*seconds_of.values())
     in_swap = np.isin(second, sorted(touched))
     steady = ~in_swap & (second > second.min())
     milliseconds = calls.seconds * 1000
-    worst = max(float(np.percentile(milliseconds[second == each], 99)) for each in touched & set(second.tolist()))
+    seen = set(second.tolist())
+    p99_of = {each: float(np.percentile(milliseconds[second == each], 99)) for each in touched & seen}
     return SwapFigures(
         calls=len(second),
         failed=int(calls.failed.sum()),
         steady_p50_ms=float(np.percentile(milliseconds[steady], 50)),
         steady_p99_ms=float(np.percentile(milliseconds[steady], 99)),
-        worst_swap_p99_ms=worst,
+        swap_p99_ms={step: max(p99_of[each] for each in here & seen) for step, here in seconds_of.items()},
         swap_seconds=len(touched),
         slowest_ms=float(milliseconds[~(second == second.min())].max()),
     )
+
+
+def _seconds(swaps: Iterable[Swap]) -> set[int]:
+    return {each for swap in swaps for each in range(int(swap.began), int(swap.ended) + 1)}
