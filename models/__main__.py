@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import run_job
 from models.settings import settings
 
@@ -58,4 +59,5 @@ def gate(namespace: NamespaceOption, training_set: TrainingSetOption, run_key: R
 
 
 if __name__ == "__main__":
+    keep_out("feast")
     app()

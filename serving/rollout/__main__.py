@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import run_job
 
 if TYPE_CHECKING:
@@ -136,4 +137,5 @@ def _model(namespace: str) -> ServingModel:
 
 
 if __name__ == "__main__":
+    keep_out("feast")
     app()
