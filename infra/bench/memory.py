@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from serving.protocol.client import ModelClient
+    from serving.protocol.replicas import Replicas
 
 _MODEL = "bench.memory"
 _AVAILABLE_S = 60.0
@@ -23,7 +23,7 @@ _SETTLE_S = 0.3
 
 
 def measure_memory(
-    server: ModelClient, pid: int, saved_model: Path, base_path: Path, swaps: int
+    server: Replicas, pid: int, saved_model: Path, base_path: Path, swaps: int
 ) -> Iterator[tuple[int, int]]:
     """Load a version, then a newer one in its place, `swaps` times; yield (swap, bytes) after each.
 
@@ -43,7 +43,7 @@ def measure_memory(
             yield swap, int(process.memory_full_info().uss)
 
 
-def _wait_alone(server: ModelClient, version: int) -> None:
+def _wait_alone(server: Replicas, version: int) -> None:
     deadline = time.monotonic() + _AVAILABLE_S
     while any(status.version != version and status.state != "END" for status in server.model_status(_MODEL)):
         if time.monotonic() > deadline:

@@ -29,7 +29,8 @@ from infra.bench.stack import private_stack
 from infra.bench.swaps import run_swaps, swap_figures
 from infra.local.settings import read_settings
 from infra.local.stack import stack_status
-from serving.protocol.client import ModelClient, PredictClient
+from serving.protocol.client import PredictClient
+from serving.protocol.replicas import Replicas
 from serving.rollout.promote import promote
 from serving.rollout.publish import publish
 from serving.rollout.registry import Registry
@@ -118,7 +119,7 @@ def _serving_model(stack: Stack, ranker: Ranker) -> ServingModel:
         ranker.release.namespace,
         settings,
         Registry(settings.mlflow_uri),
-        ModelClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+        Replicas(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
         PredictClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
     )
 

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from serving.protocol import messages
+from serving.protocol.addresses import target
 from serving.protocol.errors import CallError, TransientCallError
 from serving.protocol.tensors import fill_tensor, read_tensor
 
@@ -26,6 +27,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
+    # Behind a name with several addresses every call goes to the next one, not all of them to the first.
+    ("grpc.lb_policy_name", "round_robin"),
     # A server that was away for a while is found again within a second, not after gRPC's two minutes of back-off.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -82,7 +85,7 @@ class _Channel:
     def __init__(self, address: str, timeout_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(target(address), options=_CHANNEL_OPTIONS)
 
     def method(self, name: str, response: Any) -> grpc.UnaryUnaryMultiCallable[Any, Any]:  # noqa: ANN401 - see messages
         return self._channel.unary_unary(
@@ -164,7 +167,7 @@ class AsyncPredictClient:
     def __init__(self, address: str, *, timeout_s: float = 1.0) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(target(address), options=_CHANNEL_OPTIONS)
         self._predict: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self._channel.unary_unary(
             _PREDICT,
             request_serializer=lambda request: request.SerializeToString(),

@@ -121,7 +121,8 @@ def _run(namespace: str, version: str, step: Callable[[ServingModel, int], dict[
 
 def _model(namespace: str) -> ServingModel:
     from feature_repo.contracts.intervals import check_namespace  # noqa: PLC0415 - quick help
-    from serving.protocol.client import ModelClient, PredictClient  # noqa: PLC0415 - quick help
+    from serving.protocol.client import PredictClient  # noqa: PLC0415 - quick help
+    from serving.protocol.replicas import Replicas  # noqa: PLC0415 - quick help
     from serving.rollout.registry import Registry  # noqa: PLC0415 - quick help
     from serving.rollout.serving_model import ServingModel  # noqa: PLC0415 - quick help
     from serving.rollout.settings import load_settings  # noqa: PLC0415 - quick help
@@ -131,7 +132,7 @@ def _model(namespace: str) -> ServingModel:
         check_namespace(namespace),
         settings,
         Registry(settings.mlflow_uri),
-        ModelClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
+        Replicas(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
         PredictClient(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),
     )
 

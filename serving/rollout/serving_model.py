@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from serving.protocol.client import ModelClient, PredictClient
+    from serving.protocol.client import PredictClient
+    from serving.protocol.replicas import Replicas
     from serving.rollout.registry import Registry
     from serving.rollout.settings import Settings
 
@@ -31,7 +32,7 @@ class ServingModel:
     namespace: str
     settings: Settings
     registry: Registry
-    server: ModelClient
+    server: Replicas
     predictions: PredictClient
     signature: Signature = RANKING
 

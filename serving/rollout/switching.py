@@ -4,7 +4,7 @@ Each step may be the last before a kill -9:
 
 1. the intention is written down (`journal`)
 2. models.config: the version and the one before it, labels `stable` and `previous`; a server started now serves both
-3. the running server takes that configuration
+3. the running server takes that configuration, every replica of it
 4. `current.json`, the pointer: the recommender asks for the new version from here on
 5. the registry's aliases, `previous` and then `champion`
 6. `v<version>.json`, of a promotion: what a later rollback comes back to; the candidate's journal and old versions go
@@ -70,6 +70,7 @@ def switch(model: ServingModel, kind: journal.Kind, release: Release, key: str) 
     intention = journal.intend(model, kind, release, key)
     try:
         serve(model, release)
+        model.server.check_unchanged()
     except (JobError, OSError):
         _undo(model, before)
         raise

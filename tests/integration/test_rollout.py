@@ -25,10 +25,11 @@ from feature_repo.contracts.jobs import RejectedError
 from feature_repo.contracts.manifests import Decision, Release, ShadowSummary
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
-from serving.protocol.client import ModelClient, PredictClient, predict_request
+from serving.protocol.client import PredictClient, predict_request
 from serving.protocol.errors import CallError, TransientCallError
 from serving.protocol.record_files import write_records
 from serving.protocol.recorded import WARMUP_FILE, log_of, read_requests
+from serving.protocol.replicas import Replicas
 from serving.rollout import (
     canary,
     candidate,
@@ -64,17 +65,16 @@ from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
 from tests.mlflow_server import mlflow_server
+from tests.rollout_world import BIASES, World
 from tests.serving_world import (
     ModelServer,
     export_ranking,
     ranking_inputs,
     ranking_scores,
-    register,
     run_job,
     score,
     states,
     wait_until,
-    write_golden,
 )
 
 if TYPE_CHECKING:
@@ -83,33 +83,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BIASES = {"first": 0.25, "second": -0.5, "third": 1.0}
 OTHER = "other-data"
-
-
-class World:
-    """One MLflow server and one set of SavedModels for the module; a model server and a state folder for each test."""
-
-    def __init__(self, folder: Path, uri: str) -> None:
-        self.folder = folder
-        self.uri = uri
-        self.models = {}
-        self.golden = {}
-        for name, bias in BIASES.items():
-            self.models[name] = folder / "models" / name
-            export_ranking(self.models[name], bias)
-            self.golden[name] = folder / f"golden-{name}.json"
-            write_golden(self.golden[name], bias)
-        self.count = 0
-
-    def namespace(self) -> str:
-        self.count += 1
-        return f"ns-{self.count}"
-
-    def register(self, namespace: str, name: str, **differences: Any) -> int:
-        golden = self.golden[differences.pop("golden", name)]
-        saved_model = differences.pop("saved_model", self.models[name])
-        return register(self.uri, self.folder / "runs", namespace, saved_model, golden, **differences)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +116,7 @@ def make(world: World, server: ModelServer, state: Path) -> Iterator[Callable[[s
             rollout_lock_seconds=0.2,
             rollout_available_seconds=60,
         )
-        admin, predictions = ModelClient(server.address, timeout_s=60), PredictClient(server.address)
+        admin, predictions = Replicas(server.address, timeout_s=60), PredictClient(server.address)
         clients.extend((admin, predictions))
         return ServingModel(namespace, settings, Registry(world.uri), admin, predictions)
 

@@ -405,7 +405,7 @@ def test_kustomizations_name_files_that_exist_and_leave_none_out():
         assert set(path.parent.glob("*.yaml")) - {path} <= named
 
 
-@pytest.mark.parametrize("part", ["one-server", "batching"])
+@pytest.mark.parametrize("part", ["batching"])
 def test_overlays_patch_what_is_there(part, documents):
     (kustomization,) = manifests.read_yaml(INFRA / "kubernetes" / part / "kustomization.yaml")
     for patch in kustomization["patches"]:
