@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     mlflow_uri: str = Field(default="http://127.0.0.1:5000", pattern=r"^https?://[^\s]+$")
     """The MLflow server."""
     model_server_grpc: str = Field(default="127.0.0.1:8500", pattern=r"^[^\s/]+:\d{1,5}$")
-    """The model server's gRPC side, host:port; a name with several addresses, or several between commas, has replicas."""
+    """The model server's gRPC side, host:port; a name with several addresses, or several with commas, has replicas."""
     rollout_keep_versions: int = Field(default=3, ge=2, le=1000)
     """How many versions stay on disk; those that are served stay in any case."""
     rollout_available_seconds: float = Field(default=120.0, gt=0, le=3600)
