@@ -261,7 +261,8 @@ def unreachable_in_compose(document: Mapping[str, Any]) -> list[str]:
     faults = []
     for one in compose_containers(document):
         for key, value in one.environment.items():
-            for host, port in re.findall(r"(?:^|[@/])([a-z][a-z-]*):(\d+)", value):
+            # What a port ends with tells it from a password that begins with a digit.
+            for host, port in re.findall(r"(?:^|[@/])([a-z][a-z-]*):(\d+)(?=[/?,]|$)", value):
                 if (host, int(port)) not in listening_on:
                     faults.append(f"{one.name}: {key}: {host}:{port}")
     for name, service in document["services"].items():

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader, get_asset_tensors
 
 from serving.model_server import metrics
 from serving.model_server.errors import ServingError, failed_precondition, not_found
+from serving.model_server.graph_import import import_graph
 from serving.model_server.text_protos import read_text_proto
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     from serving.model_server.batching import Batching
 
+_VARIABLES = Path("variables/variables")
 _VARIABLES_INDEX = Path("variables/variables.index")
+_INIT_OP = "__saved_model_init_op"
+_INIT_OP_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -87,6 +92,16 @@ def _feeds(signature: Any) -> Feeds:  # noqa: ANN401 - a SignatureDef
     )
 
 
+def _init_op(meta_graph: Any) -> str:  # noqa: ANN401 - a MetaGraphDef
+    """Return the operation that fills a model's tables; the newest of the three ways to name it counts."""
+    if _INIT_OP in meta_graph.signature_def:
+        return str(meta_graph.signature_def[_INIT_OP].outputs[_INIT_OP].name)
+    for key in _INIT_OP_COLLECTIONS:
+        if key in meta_graph.collection_def:
+            return str(meta_graph.collection_def[key].node_list.value[0])
+    return ""
+
+
 class Servable:
     """One version in memory. Requests lease it; closing waits for the last of them.
 
@@ -132,12 +147,14 @@ class Servable:
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
         try:
-            with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, list(loading.tags), str(path))
+            meta_graph = SavedModelLoader(str(path)).get_meta_graph_def_from_tags(loading.tags)
             if meta_graph.HasField("saver_def") and not (path / _VARIABLES_INDEX).is_file():
                 # TensorFlow takes a missing folder for a model without variables, loads it, and then fails every call.
                 msg = f"{path / _VARIABLES_INDEX}; No such file or directory"
                 raise not_found(msg)
+            with graph.as_default():
+                import_graph(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list)
+                self._restore(path, meta_graph)
         except ServingError:
             self._session.close()
             raise
@@ -155,6 +172,15 @@ class Servable:
         except ServingError:
             self._session.close()
             raise
+
+    def _restore(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
+        """Give the variables their values and the tables their rows, as TensorFlow's own loader does."""
+        saver = meta_graph.saver_def
+        if saver.restore_op_name and (path / _VARIABLES_INDEX).is_file():
+            self._session.run(saver.restore_op_name, {saver.filename_tensor_name: str(path / _VARIABLES)})
+        init_op = _init_op(meta_graph)
+        if init_op:
+            self._session.run([init_op], get_asset_tensors(str(path), meta_graph))
 
     def _check_tensors(self, graph: tf.Graph) -> None:
         """Refuse what the real server would load, and then fail every call of: names that the graph does not have."""
