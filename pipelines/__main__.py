@@ -92,6 +92,24 @@ def ingest(
     _run("ingest", source, cutoff, clock, namespace=namespace)
 
 
+Start = Annotated[
+    datetime | None,
+    typer.Option("--start", parser=_usage(parse_cutoff), metavar="DATE", help="The interval's first day."),
+]
+
+
+@app.command()
+def check(namespace: NamespaceName, cutoff: Cutoff, start: Start = None) -> None:
+    """Judge what lies in the lake by the declared checks, and write the report."""
+    _run("check", cutoff, start, namespace=namespace)
+
+
+@app.command()
+def statistics(namespace: NamespaceName) -> None:
+    """Bring the daily statistics tables up to date."""
+    _run("statistics", namespace=namespace)
+
+
 @app.command()
 def features(
     namespace: NamespaceName,

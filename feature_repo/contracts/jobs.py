@@ -26,9 +26,14 @@ _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class JobError(Exception):
-    """A job cannot go on. The message names the object, what was expected, what was received, and the remedy."""
+    """A job cannot go on. The message names the object, what was expected, what was received, and the remedy.
+
+    `result` is for a job that fails with more to show than a message, such as the path of a report; it ends up where
+    the result of a job that succeeds does.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.TERMINAL
+    result: Mapping[str, object] | None = None
 
 
 class TransientError(JobError):
@@ -63,7 +68,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
     """Run `job` and end the process: the result as the last line of standard output, in JSON, and its exit code.
 
-    A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error.
+    A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error. A job that fails
+    prints a result only if its error has one.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -73,7 +79,13 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
         if not isinstance(error, JobError):
             traceback.print_exc()
         sys.stderr.write(f"{code.name.lower()}: {error}\n")
+        if isinstance(error, JobError) and error.result is not None:
+            _print_result(error.result)
         sys.exit(code)
+    _print_result(result)
+    sys.exit(ExitCode.OK)
+
+
+def _print_result(result: Mapping[str, object]) -> None:
     sys.stdout.flush()
     sys.stdout.write(json.dumps(result, ensure_ascii=False, sort_keys=True) + "\n")
-    sys.exit(ExitCode.OK)
