@@ -72,18 +72,21 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
     prints a result only if its error has one.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    result: Mapping[str, object] | None
     try:
         result = job()
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes an exit code
         code = exit_code_of(error)
         if not isinstance(error, JobError):
             traceback.print_exc()
-        sys.stderr.write(f"{code.name.lower()}: {error}\n")
-        if isinstance(error, JobError) and error.result is not None:
-            _print_result(error.result)
-        sys.exit(code)
-    _print_result(result)
-    sys.exit(ExitCode.OK)
+        message = f"{code.name.lower()}: {error}\n"
+        result = error.result if isinstance(error, JobError) else None
+    else:
+        code, message = ExitCode.OK, ""
+    if result is not None:
+        _print_result(result)
+    sys.stderr.write(message)
+    sys.exit(code)
 
 
 def _print_result(result: Mapping[str, object]) -> None:

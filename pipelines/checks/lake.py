@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -29,15 +30,26 @@ def check_lake(
     database: duckdb.DuckDBPyConnection, checks: Sequence[Check], snapshots: Mapping[str, Snapshot]
 ) -> list[Outcome]:
     """Judge every dataset of `snapshots` (its name → its partitions) by those of `checks` that are about it."""
-    session = ibis.duckdb.from_connection(database)
     for name, snapshot in snapshots.items():
         create_view_of_files(database, name, snapshot.dataset, snapshot.files)
-    tables = {name: session.table(name) for name in snapshots}
     outcomes = []
-    for name, snapshot in snapshots.items():
-        about = [check for check in checks if check.dataset == name]
-        outcomes += check_rows(about, snapshot.dataset.key, _chunks(session, snapshot), tables)
+    with _ibis_session(database) as session:
+        tables = {name: session.table(name) for name in snapshots}
+        for name, snapshot in snapshots.items():
+            about = [check for check in checks if check.dataset == name]
+            outcomes += check_rows(about, snapshot.dataset.key, _chunks(session, snapshot), tables)
     return outcomes
+
+
+@contextmanager
+def _ibis_session(database: duckdb.DuckDBPyConnection) -> Iterator[ibis.backends.duckdb.Backend]:
+    """Give ibis the database, also for expressions of no table: for these it would open one of its own, for good."""
+    session = ibis.duckdb.from_connection(database)
+    ibis.set_backend(session)
+    try:
+        yield session
+    finally:
+        ibis.options.default_backend = None
 
 
 def _chunks(session: ibis.backends.duckdb.Backend, snapshot: Snapshot) -> Iterator[ibis.Table]:

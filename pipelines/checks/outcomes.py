@@ -49,7 +49,7 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """What was expected and received, in one sentence."""
-        found = f"; for example {', '.join(self.examples)}" if self.examples else ""
+        found = f"; for example {self.examples[0]}" if self.examples else ""
         return f"{self.check.name}: expected {self.check.expected}, received {self.received}{found}"
 
 

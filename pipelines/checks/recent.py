@@ -38,6 +38,8 @@ _TERMS = 50
 """Terms of an attribute that are compared one by one; the rest is `OTHERS`."""
 _FEW_VALUES = 24
 """A number with at most so many values is compared value by value, any other by tenths of the recent past."""
+_RANK_CUTS = (0.01, 0.1, 0.5)
+_RANKS = ("busiest 1%", "to 10%", "to 50%", "other half")
 _EXAMPLES = 3
 _NO_HISTORY = "too little history before the interval"
 _FEW_EVENTS = f"fewer than {LEAST_EVENTS} events"
@@ -52,6 +54,8 @@ class Scale(StrEnum):
     NUMBERS = "numbers"
     COUNTS = "counts"
     """How many events something has; compared by powers of two."""
+    RANKS = "ranks"
+    """How the events are shared out among the busiest and the others: it stays as it is when all have twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Figure:
     """The `column` of its `Distribution`."""
     scale: Scale
     expression: str
-    """SQL over `windowed`, `items` and `users`; of COUNTS: the column that is counted by."""
+    """SQL over `windowed`, `items` and `users`; of COUNTS and RANKS: the column that is counted by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Compared:
     bins: tuple[str, ...]
     now: Histogram
     past: Histogram
+    is_ordered: bool
+    """Whether the bins follow a scale; else they come by falling frequency."""
 
 
 _WINDOWED = """
@@ -96,12 +102,17 @@ class RecentPast:
         """Count the figure's bins in the interval and in the recent past."""
         if figure.scale is Scale.COUNTS:
             return self._counts(figure.expression)
+        if figure.scale is Scale.RANKS:
+            return self._ranks(figure.expression)
         expression = figure.expression
         if figure.scale is Scale.LISTS:
             expression = f"unnest(CASE WHEN coalesce(len({expression}), 0) = 0 THEN [NULL] ELSE {expression} END)"
         cases = f"SELECT number, {expression} AS bin FROM windowed LEFT JOIN items USING (item_id) LEFT JOIN users USING (user_id)"  # noqa: E501,S608 - names come from the contracts
         labels, binned = self._numbers(cases) if figure.scale is Scale.NUMBERS else self._terms(cases)
-        return self._compared(labels, binned, "user_id")
+        rows = self._database.execute(
+            f"SELECT number > 0, bin, count(*) FROM ({binned}) GROUP BY ALL"  # noqa: S608 - as above
+        ).fetchall()
+        return self._filled(labels, rows, USER_ID.name, is_ordered=figure.scale is Scale.NUMBERS)
 
     def units(self, column: str) -> tuple[int, int]:
         """Return how many different values of `column` the interval has, and the windows before it, added up."""
@@ -170,20 +181,29 @@ class RecentPast:
             f"SELECT number > 0, power, count(*) FROM ({binned}) GROUP BY ALL ORDER BY power"  # noqa: S608 - as above
         ).fetchall()
         labels = {power: _power_label(power) for _, power, _ in rows}
-        return self._filled(list(labels.values()), [(past, labels[power], n) for past, power, n in rows], column)
+        named = [(is_past, labels[power], count) for is_past, power, count in rows]
+        return self._filled(list(labels.values()), named, column, is_ordered=True)
 
-    def _compared(self, labels: Sequence[str], binned: str, column: str) -> Compared:
+    def _ranks(self, column: str) -> Compared:
+        counted = f"SELECT number, {column} AS id, count(*) AS events FROM windowed GROUP BY ALL"  # noqa: S608 - as above
+        placed = f"""
+            SELECT number > 0 AS is_past, events, (row_number() OVER busiest - 1) / count(*) OVER (PARTITION BY number)
+                AS place FROM ({counted}) WINDOW busiest AS (PARTITION BY number ORDER BY events DESC, id)"""  # noqa: S608 - as above
+        cuts = " + ".join(f"CAST(place >= {share} AS INT)" for share in _RANK_CUTS)
         rows = self._database.execute(
-            f"SELECT number > 0, bin, count(*) FROM ({binned}) GROUP BY ALL"  # noqa: S608 - as above
+            f"SELECT is_past, {cuts} AS bin, sum(events) FROM ({placed}) GROUP BY ALL"  # noqa: S608 - as above
         ).fetchall()
-        return self._filled(labels, rows, column)
+        named = [(is_past, _RANKS[place], int(events)) for is_past, place, events in rows]
+        return self._filled(_RANKS, named, column, is_ordered=True)
 
-    def _filled(self, labels: Sequence[str], rows: Sequence[tuple[bool, str, int]], column: str) -> Compared:
+    def _filled(
+        self, labels: Sequence[str], rows: Sequence[tuple[bool, str, int]], column: str, *, is_ordered: bool
+    ) -> Compared:
         now: dict[str, float] = {name: n for is_past, name, n in rows if not is_past}
         past: dict[str, float] = {name: n for is_past, name, n in rows if is_past}
         units_now, units_past = self.units(column)
         seen = tuple(name for name in labels if name in now or name in past)
-        return Compared(seen, Histogram(now, units_now), Histogram(past, units_past))
+        return Compared(seen, Histogram(now, units_now), Histogram(past, units_past), is_ordered)
 
 
 def judge_recent(
@@ -279,7 +299,7 @@ def compared_figures(schema: Schema) -> tuple[Figure, ...]:
         Figure(VALUE_FIGURE, Scale.NUMBERS, f'windowed."{VALUE_FIGURE}"'),
         Figure(TYPE_FIGURE, Scale.TERMS, f'windowed."{TYPE_FIGURE}"'),
         Figure(EVENTS_PER_USER, Scale.COUNTS, USER_ID.name),
-        Figure(EVENTS_PER_ITEM, Scale.COUNTS, ITEM_ID.name),
+        Figure(EVENTS_PER_ITEM, Scale.RANKS, ITEM_ID.name),
         *(
             Figure(attribute_figure(dataset, each.name), _SCALES[each.kind], f'{dataset}."{each.name}"')
             for dataset, attributes in sides

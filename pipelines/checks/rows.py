@@ -113,7 +113,7 @@ def _condition(check: Check, others: Mapping[str, ibis.Table]) -> Callable[[ibis
             wanted = ibis.dtype(f"array<{_TYPES[check.dtype]}>") if check.is_list else _TYPES[check.dtype]
             return lambda table, column: _is_of_type(table[column].type(), wanted)
         case Present():
-            return lambda table, column: table[column].notnull()
+            return lambda table, column: _is_there(table[column])
         case Range():
             low, high = check.minimum, check.maximum
             return lambda table, column: (
@@ -132,6 +132,11 @@ def _condition(check: Check, others: Mapping[str, ibis.Table]) -> Callable[[ibis
         case _:
             msg = f"check {check.name}: nothing is known of how a {check.kind} is judged on rows"
             raise LookupError(msg)
+
+
+def _is_there(value: Any) -> Condition:  # noqa: ANN401 - an ibis column
+    """Tell whether there is a value; not-a-number is none, as pandera has it, too."""
+    return value.notnull() & ~value.isnan() if value.type().is_floating() else value.notnull()
 
 
 def _is_of_type(received: Any, wanted: Any) -> bool:  # noqa: ANN401 - ibis types

@@ -15,7 +15,7 @@ from pipelines.checks.lake import check_lake
 from pipelines.checks.missing import missing_shares
 from pipelines.checks.outcomes import Outcome, Status, accepting
 from pipelines.checks.recent import RecentPast, compared_figures, judge_recent
-from pipelines.checks.windows import Window, windows
+from pipelines.checks.windows import Window, Windows, windows
 from pipelines.errors import ChecksFailedError, JobError
 from pipelines.io.duck import duckdb_session
 from pipelines.io.lake import exclusive, partition_day, stored_dataset
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime | None) -> Mapping[str, object]:
-    """Judge the lake's rows before `cutoff`, and the interval from `start` on beside the recent past; write a report.
+    """Judge the lake's rows, and the interval from `start` to `cutoff` beside the recent past; write a report.
 
     The daily statistics are brought up to date on the way, unless the rows themselves are wrong.
 
@@ -62,35 +62,32 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         everything, items, users, quarantine = (
             stack.enter_context(stored_dataset(place, dataset).reading()) for dataset in datasets
         )
-        tables = {EVENTS.name: everything.within(None, cutoff), ITEMS: items, USERS: users}
-        if not tables[EVENTS.name].rows:
+        events = everything.within(None, cutoff)
+        if not events.rows:
             end = format_cutoff(cutoff)
             msg = f"namespace {place.name}: expected events before {end}, the lake has none; ingest them"
             raise JobError(msg)
         database = stack.enter_context(duckdb_session(_MEMORY))
-        outcomes = accepting(check_lake(database, row_checks(schema), tables), settings.accepted_checks)
+        lake = {EVENTS.name: everything, ITEMS: items, USERS: users}
+        outcomes = accepting(check_lake(database, row_checks(schema), lake), settings.accepted_checks)
+        cut = windows(partition_day(min(events.partitions)), interval.start, cutoff, settings.check_recent_windows)
         comparison, changed = None, 0
         if any(outcome.stops for outcome in outcomes):
             later = [Outcome(check, Status.NOT_JUDGED, _ROWS_ARE_WRONG) for check in recent_checks(schema)]
         else:
             changed = update_statistics(place, schema, everything, items, users).changed_partitions
-            comparison, later = _compare(database, schema, tables, interval, settings.check_recent_windows)
+            comparison, later = _compare(database, schema, events, cut)
         outcomes += accepting(later, settings.accepted_checks)
-        report = publish_page(Evidence(place, interval, outcomes, tables, quarantine), comparison)
+        report = publish_page(Evidence(place, cut, outcomes, {**lake, EVENTS.name: events}, quarantine), comparison)
     return _result(outcomes, report, changed)
 
 
 def _compare(
-    database: duckdb.DuckDBPyConnection,
-    schema: Schema,
-    tables: Mapping[str, Snapshot],
-    interval: Window,
-    recent_windows: int,
+    database: duckdb.DuckDBPyConnection, schema: Schema, events: Snapshot, cut: Windows
 ) -> tuple[Comparison, list[Outcome]]:
     """Look at the interval and the recent past, and judge the one by the other."""
-    events = tables[EVENTS.name]
     per_day = {partition_day(name): part.rows for name, part in events.partitions.items()}
-    past = RecentPast(database, events, windows(min(per_day), interval.start, interval.end, recent_windows))
+    past = RecentPast(database, events, cut)
     checks = recent_checks(schema)
     wanted = {check.column for check in checks if isinstance(check, Distribution)}
     compared = {figure.name: past.compare(figure) for figure in compared_figures(schema) if figure.name in wanted}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.places import Namespace
     from pipelines.checks.recent import Compared, RecentPast
-    from pipelines.checks.windows import Window
+    from pipelines.checks.windows import Windows
     from pipelines.io.lake import Snapshot
 
 KIND = "checks"
@@ -36,7 +36,7 @@ _TEMPLATE = "checks.html.jinja"
 _DAYS_SHOWN = 14
 _ITEMS_SHOWN = 3
 _EXAMPLES_SHOWN = 3
-_BINS_SHOWN = 12
+_TERMS_SHOWN = 12
 _NAME_LENGTH = 8
 _ORDER = {"error": 0, "warning": 1, "accepted": 2, "not judged": 3, "passed": 4}
 
@@ -46,7 +46,7 @@ class Evidence:
     """What the report is about."""
 
     namespace: Namespace
-    interval: Window
+    windows: Windows
     outcomes: Sequence[Outcome]
     tables: Mapping[str, Snapshot]
     """Events before the cutoff, items, users."""
@@ -55,7 +55,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was seen of the interval and the recent past, once the rows themselves were right."""
+    """What was seen of the interval and the recent past; there is none while the rows themselves are wrong."""
 
     past: RecentPast
     compared: Mapping[str, Compared]
@@ -68,18 +68,18 @@ def publish_page(evidence: Evidence, comparison: Comparison | None) -> str:
     report = _report(evidence, comparison)
     html = render(_TEMPLATE, report, _plots(evidence, comparison))
     digest = hashlib.sha256(html.encode()).hexdigest()[:_NAME_LENGTH]
-    name = f"{cutoff_name(evidence.interval.end)}-{digest}"
+    name = f"{cutoff_name(evidence.windows.interval.end)}-{digest}"
     publish(evidence.namespace.reports / KIND, name, html, report)
     return f"{KIND}/{name}"
 
 
 def _report(evidence: Evidence, comparison: Comparison | None) -> dict[str, Any]:
     refused = evidence.quarantine.read()
-    past = comparison.past.windows.past if comparison else None
+    interval, past = evidence.windows.interval, evidence.windows.past
     return {
         "namespace": evidence.namespace.name,
-        "cutoff": format_cutoff(evidence.interval.end),
-        "interval": {"start": format_cutoff(evidence.interval.start), "end": format_cutoff(evidence.interval.end)},
+        "cutoff": format_cutoff(interval.end),
+        "interval": {"start": format_cutoff(interval.start), "end": format_cutoff(interval.end)},
         "past": {"start": format_cutoff(past.start), "end": format_cutoff(past.end)} if past else None,
         "verdict": _verdict(evidence.outcomes),
         "totals": {
@@ -147,7 +147,7 @@ def _refused(rows: pa.Table) -> Iterator[dict[str, Any]]:
 
 def _days(evidence: Evidence) -> list[dict[str, Any]]:
     """Return the last days of the statistics, the latest first, each with the items that had most events."""
-    end = evidence.interval.end
+    end = evidence.windows.interval.end
     first = end - timedelta(days=_DAYS_SHOWN)
     activity, top = (
         statistics_table(evidence.namespace, dataset).snapshot().within(first, end).read().to_pylist()
@@ -174,17 +174,14 @@ def _plots(evidence: Evidence, comparison: Comparison | None) -> dict[str, Any]:
     reasons = pc.value_counts(refused.column("reason")).to_pylist()
     reasons.sort(key=lambda reason: (-reason["counts"], reason["values"]))
     by_reason = {reason["values"]: float(reason["counts"]) for reason in reasons}
-    plots: dict[str, Any] = {
-        "whole": "",
-        "grid": [],
-        "refused": figures.bars("Refused rows by reason", "rows", by_reason) if by_reason else "",
+    per_day = {partition_day(name): part.rows for name, part in evidence.tables[EVENTS.name].partitions.items()}
+    return {
+        "whole": figures.events_per_day(per_day, evidence.windows.interval, evidence.windows.past),
+        "grid": list(_grid(comparison)) if comparison else [],
+        "refused": figures.bars("Refused rows by reason", "rows", by_reason, width=figures.WHOLE_WIDTH)
+        if by_reason
+        else "",
     }
-    if comparison:
-        windows = comparison.past.windows
-        per_day = {partition_day(name): part.rows for name, part in evidence.tables[EVENTS.name].partitions.items()}
-        plots["whole"] = figures.events_per_day(per_day, windows.interval, windows.past)
-        plots["grid"] = list(_grid(comparison))
-    return plots
 
 
 def _grid(comparison: Comparison) -> Iterator[str]:
@@ -196,14 +193,14 @@ def _grid(comparison: Comparison) -> Iterator[str]:
             title, label, column = ranked[name]
             yield figures.rank_frequency(title, label, past.ranked(column, 0), past.ranked(column, 1))
         elif compared.now.total:
-            yield figures.shares(f"Events by {name}", "", _shares(compared))
-    if comparison.missing:
+            yield figures.shares(f"Events by {name}", _shares(compared))
+    if any(comparison.missing.values()):
         yield figures.bars("Missing attributes", "share of all items or users", comparison.missing, percent=True)
 
 
 def _shares(compared: Compared) -> figures.Shares:
-    """Return the shares of the first bins as they are, without smoothing."""
-    bins = compared.bins[:_BINS_SHOWN]
+    """Return the shares of the bins as they are, without smoothing; of terms those of the most frequent."""
+    bins = compared.bins if compared.is_ordered else compared.bins[:_TERMS_SHOWN]
     now, past = compared.now, compared.past
     return figures.Shares(
         bins,

@@ -28,7 +28,9 @@ from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatte
 NOW, PAST, QUIET = "#0f6cbd", "#adb5bd", "#868e96"
 _INK, _GRID, _PAST_SHADE, _NOW_SHADE = "#212529", "#e9ecef", "#f1f3f5", "#dbeafe"
 _LABEL_LENGTH = 28
-_MANY_BARS = 12
+_SHORT_LABELS = 36
+"""Characters that fit below the columns of a plot, all labels together."""
+_HALF_WIDTH, WHOLE_WIDTH, _HEIGHT = 5.5, 11.2, 3.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Shares:
 
 def events_per_day(events: Mapping[datetime, int], interval: Window, past: Window | None) -> str:
     """Plot the events of every day, the interval and what it is compared with marked."""
-    figure, axes = _axes("Events per day", "", "events", width=11.2, height=2.9)
+    figure, axes = _axes("Events per day", "", "events", WHOLE_WIDTH, 2.9)
     days = sorted(events)
     shown = [events[day] for day in days]
     if past:
@@ -60,21 +62,29 @@ def events_per_day(events: Mapping[datetime, int], interval: Window, past: Windo
     return _svg(figure)
 
 
-def shares(title: str, label: str, data: Shares) -> str:
-    """Plot two distributions beside each other, as columns."""
-    figure, axes = _axes(title, label, "share of events")
-    places = range(len(data.labels))
-    if data.past:
-        axes.bar([place - 0.2 for place in places], data.past, width=0.4, color=PAST, label="recent past")
-        axes.bar([place + 0.2 for place in places], data.now, width=0.4, color=NOW, label="this interval")
+def shares(title: str, data: Shares) -> str:
+    """Plot two distributions beside each other: columns where the labels are short, else bars, the first at the top."""
+    names = [_cut(name) for name in data.labels]
+    places = range(len(names))
+    sideways = sum(map(len, names)) > _SHORT_LABELS
+    height = max(_HEIGHT, 0.95 + 0.27 * len(names)) if sideways else _HEIGHT
+    figure, axes = _axes(
+        title, "share of events" if sideways else "", "" if sideways else "share of events", height=height
+    )
+    draw, thickness = (axes.barh, "height") if sideways else (axes.bar, "width")
+    both = ((-0.2, data.past, PAST, "recent past"), (0.2, data.now, NOW, "this interval"))
+    drawn = both if data.past else ((0, data.now, NOW, "this interval"),)
+    for shift, values, colour, label in drawn:
+        draw([place + shift for place in places], values, color=colour, label=label, **{thickness: 0.4})
+    if sideways:
+        axes.set_yticks(places, names, fontsize=8.5)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
     else:
-        axes.bar(places, data.now, width=0.6, color=NOW, label="this interval")
-    crowded = len(data.labels) > _MANY_BARS
-    axes.set_xticks(places, [_cut(name) for name in data.labels], fontsize=7.5 if crowded else 9)
-    if crowded:
-        axes.tick_params(axis="x", rotation=60)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(loc="best", frameon=False, fontsize=8.5)
+        axes.set_xticks(places, names, fontsize=9)
+        axes.grid(visible=False, axis="x")
+    (axes.xaxis if sideways else axes.yaxis).set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside upper right", frameon=False, fontsize=8.5, ncols=2)
     return _svg(figure)
 
 
@@ -94,10 +104,11 @@ def rank_frequency(title: str, label: str, now: Sequence[int], past: Sequence[in
     return _svg(figure)
 
 
-def bars(title: str, label: str, values: Mapping[str, float], *, percent: bool = False) -> str:
+def bars(
+    title: str, label: str, values: Mapping[str, float], *, percent: bool = False, width: float = _HALF_WIDTH
+) -> str:
     """Plot named figures as horizontal bars, in the given order from the top, each with its figure at its end."""
-    height = max(1.6, 0.95 + 0.3 * len(values))
-    figure, axes = _axes(title, label, "", height=height)
+    figure, axes = _axes(title, label, "", width, max(1.6, 0.95 + 0.3 * len(values)))
     names = [_cut(name) for name in values]
     drawn = axes.barh(range(len(names)), list(values.values()), color=NOW, height=0.62)
     axes.set_yticks(range(len(names)), names, fontsize=9)
@@ -114,7 +125,7 @@ def bars(title: str, label: str, values: Mapping[str, float], *, percent: bool =
     return _svg(figure)
 
 
-def _axes(title: str, x: str, y: str, width: float = 5.5, height: float = 3.3) -> tuple[Figure, Any]:
+def _axes(title: str, x: str, y: str, width: float = _HALF_WIDTH, height: float = _HEIGHT) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=_INK)
     axes.set_xlabel(x, color=_INK, fontsize=9)
