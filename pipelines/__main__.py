@@ -12,7 +12,7 @@ import typer
 
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import run_job
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.places import REPOSITORY, Namespace
 from pipelines.settings import load_settings
 
 app = typer.Typer(
@@ -151,6 +151,14 @@ def publish(namespace: NamespaceName, cutoff: Cutoff) -> None:
 def training_set(namespace: NamespaceName, cutoff: Cutoff) -> None:
     """Join events to what was known strictly before them, split by time, fit the transforms."""
     _run("training_set", cutoff, namespace=namespace)
+
+
+@app.command("feature-page")
+def feature_page(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = REPOSITORY / "docs" / "features.md",
+) -> None:
+    """Write the page that lists every feature of the contracts, with examples."""
+    _run("feature_page", out)
 
 
 if __name__ == "__main__":
