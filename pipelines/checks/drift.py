@@ -23,10 +23,10 @@ _DEVIATIONS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often each bin occurs, and how many independent units (users, items) that comes from."""
+    """How often each bin occurs, and from how many independent units (users, items) that effectively comes."""
 
     counts: Mapping[str, float]
-    units: int
+    units: float
 
     @property
     def total(self) -> float:

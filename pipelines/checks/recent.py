@@ -112,14 +112,20 @@ class RecentPast:
         rows = self._database.execute(
             f"SELECT number > 0, bin, count(*) FROM ({binned}) GROUP BY ALL"  # noqa: S608 - as above
         ).fetchall()
-        return self._filled(labels, rows, USER_ID.name, is_ordered=figure.scale is Scale.NUMBERS)
+        return self._filled(labels, rows, USER_ID.name, is_ordered=figure.scale is Scale.NUMBERS, weighted=True)
 
-    def units(self, column: str) -> tuple[int, int]:
-        """Return how many different values of `column` the interval has, and the windows before it, added up."""
-        query = f"SELECT number > 0, count(DISTINCT {column}) FROM windowed GROUP BY number"  # noqa: S608 - a contract's column
-        now = past = 0
-        for is_past, count in self._database.execute(query).fetchall():
-            now, past = (now, past + count) if is_past else (now + count, past)
+    def units(self, column: str, *, weighted: bool) -> tuple[float, float]:
+        """Return how many values of `column` the interval has, and the windows before it, added up.
+
+        Weighted, a value counts by its share of the window's events: a few busy users are not many users (Kish's
+        effective sample size, the square of the sum over the sum of squares).
+        """
+        counted = f"SELECT number, CAST(count(*) AS DOUBLE) AS n FROM windowed GROUP BY number, {column}"  # noqa: S608 - a contract's column
+        size = "sum(n) * sum(n) / sum(n * n)" if weighted else "CAST(count(*) AS DOUBLE)"
+        query = f"SELECT number > 0, {size} FROM ({counted}) GROUP BY number"  # noqa: S608 - as above
+        now = past = 0.0
+        for is_past, units in self._database.execute(query).fetchall():
+            now, past = (now, past + units) if is_past else (now + units, past)
         return now, past
 
     def events(self) -> tuple[int, int]:
@@ -197,11 +203,17 @@ class RecentPast:
         return self._filled(_RANKS, named, column, is_ordered=True)
 
     def _filled(
-        self, labels: Sequence[str], rows: Sequence[tuple[bool, str, int]], column: str, *, is_ordered: bool
+        self,
+        labels: Sequence[str],
+        rows: Sequence[tuple[bool, str, int]],
+        column: str,
+        *,
+        is_ordered: bool,
+        weighted: bool = False,
     ) -> Compared:
         now: dict[str, float] = {name: n for is_past, name, n in rows if not is_past}
         past: dict[str, float] = {name: n for is_past, name, n in rows if is_past}
-        units_now, units_past = self.units(column)
+        units_now, units_past = self.units(column, weighted=weighted)
         seen = tuple(name for name in labels if name in now or name in past)
         return Compared(seen, Histogram(now, units_now), Histogram(past, units_past), is_ordered)
 
@@ -267,8 +279,8 @@ def _distribution(check: Distribution, compared: Compared) -> Outcome:
     index = population_stability_index(compared.past, compared.now)
     chance = index_by_chance(compared.past, compared.now)
     limit = max(check.limit, chance)
-    units = f"{compared.now.units:,} and {compared.past.units:,}"
-    by_chance = f" (up to {chance:.2f} may be chance, with {units} users or items)" if chance > check.limit else ""
+    units = f"{compared.now.units:,.0f} and {compared.past.units:,.0f}"
+    by_chance = f" (up to {chance:.2f} may be chance, with effectively {units})" if chance > check.limit else ""
     examples = tuple(_largest_moves(compared)) if index > limit else ()
     return Outcome(check, Status.FAILED if index > limit else Status.PASSED, f"{index:.3f}{by_chance}", examples)
 

@@ -83,7 +83,7 @@ def shares(title: str, data: Shares) -> str:
     else:
         axes.set_xticks(places, names, fontsize=9)
         axes.grid(visible=False, axis="x")
-    (axes.xaxis if sideways else axes.yaxis).set_major_formatter(PercentFormatter(1, decimals=0))
+    (axes.xaxis if sideways else axes.yaxis).set_major_formatter(PercentFormatter(1))
     figure.legend(loc="outside upper right", frameon=False, fontsize=8.5, ncols=2)
     return _svg(figure)
 
@@ -116,7 +116,7 @@ def bars(
     texts = [f"{value:.1%}" if percent else f"{value:,.0f}" for value in values.values()]
     axes.bar_label(drawn, texts, padding=3, fontsize=8.5, color=_INK)
     if percent:
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlim(0, max(0.01, 1.15 * max(values.values(), default=0)))
     else:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -35,7 +35,7 @@ def test_the_report_of_the_checks_opens_from_its_task_for_who_is_logged_in(first
     login = {"username": stack.settings.airflow_user, "password": stack.settings.airflow_password}
     with httpx.Client(base_url=stack.settings.airflow_uri) as browser:
         token = browser.post("/auth/token", json=login).json()["access_token"]
-        page = browser.get(url, cookies={"_token": token})
+        page = browser.get(url, headers={"Cookie": f"_token={token}"})
     assert page.status_code == HTTPStatus.OK
     assert "sandbox" in page.headers["Content-Security-Policy"]
     assert "<title>Data checks: " in page.text
