@@ -11,6 +11,8 @@ from pipelines.features.groups import Inputs
 from pipelines.io.spark import spark_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyspark.sql import DataFrame, SparkSession
 
     from feature_repo.contracts.datasets import Dataset
@@ -64,5 +66,5 @@ def _floats(row: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(float(value) if isinstance(value, int) else value for value in row)
 
 
-def _table(spark: SparkSession, dataset: Dataset, rows: list[tuple[object, ...]]) -> DataFrame:
+def _table(spark: SparkSession, dataset: Dataset, rows: Sequence[tuple[object, ...]]) -> DataFrame:
     return spark.createDataFrame(rows, spark_schema(dataset))
