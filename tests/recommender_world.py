@@ -278,12 +278,6 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
     end = time.monotonic() + deadline_s
     while not condition():

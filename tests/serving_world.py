@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,17 +108,6 @@ def write_golden(path: Path, bias: float) -> None:
             }
         )
     write_json(path, {"requests": requests})
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class ModelServer:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
 from infra.bench.errors import BenchError
+from infra.local.grpc_example import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIGNATURES = (ONE_USER_SIGNATURE, ROWS_SIGNATURE)
-_DTYPES = {Dtype.STRING: np.object_, Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Ranker:
         )
         arrays: dict[str, NDArray[Any]] = {}
         for column in RANKING.input_columns:
-            values: NDArray[Any] = np.array(request["inputs"][column.name], dtype=_DTYPES[column.dtype])
+            values: NDArray[Any] = np.array(request["inputs"][column.name], dtype=DTYPES[column.dtype])
             arrays[column.name] = values if column.name in users else np.resize(values, (rows, *values.shape[1:]))
         return arrays
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.features import FEATURE_GROUPS
 from feature_repo.contracts.places import REPOSITORY, Serving
+from feature_repo.contracts.publishing import write_private
 from infra.local.health import airflow_component, http_answers, model_server_answers, redis_answers
 from infra.local.processes import marker_environment
-from infra.local.settings import PREFIX, Address, LocalSettings, write_private
+from infra.local.settings import PREFIX, Address, LocalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo.contracts.features import USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from serving.protocol.free_ports import free_ports
 from serving.recommender.errors import UserFeaturesError
 from serving.recommender.user_features import USER_GROUPS, UserFeatures, connect, read_user, user_layout
 from tests.recommender_world import (
     USERS_KNOWN,
     World,
     feature_store,
-    free_port,
     rated_items,
     snapshot_views,
     write_group,
@@ -101,7 +101,7 @@ def test_corrected_data_arrives_at_the_same_event_time(online: tuple[World, feas
 def test_no_server_is_a_transient_error_that_names_the_setting(online: tuple[World, feast.FeatureStore, str]) -> None:
     world, _, _ = online
     with pytest.raises(UserFeaturesError, match="KESTREL_REDIS_URL"):
-        read(world, f"redis://127.0.0.1:{free_port()}/0", USERS_KNOWN[0])
+        read(world, f"redis://127.0.0.1:{free_ports(1)[0]}/0", USERS_KNOWN[0])
 
 
 def test_a_wrong_password_is_such_an_error_too(online: tuple[World, feast.FeatureStore, str]) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.protocol.free_ports import free_ports
 from serving.recommender.settings import Settings
 from tests.recommender_world import (
     CUTOFF,
     NAMESPACE,
     World,
-    free_port,
     item_id,
     recommender_in_thread,
     taste_of,
@@ -37,8 +37,8 @@ def settings_of(state: Path) -> Settings:
     return Settings(
         state=state,
         namespace=NAMESPACE,
-        redis_url=f"redis://127.0.0.1:{free_port()}/0",
-        model_server_grpc=f"127.0.0.1:{free_port()}",
+        redis_url=f"redis://127.0.0.1:{free_ports(1)[0]}/0",
+        model_server_grpc=f"127.0.0.1:{free_ports(1)[0]}",
         recommender_poll_seconds=0.05,
     )
 
