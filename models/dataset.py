@@ -13,6 +13,8 @@ from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.schemas import Schema
+from feature_repo.contracts.signatures import ranking
 from models.errors import DatasetError
 from models.inputs import Columns, from_arrow
 from models.transforms import Transforms, read_transforms
@@ -59,6 +61,8 @@ class Dataset:
     """A training set in memory."""
 
     record: TrainingSet
+    signature: Signature
+    """What models of this data set take and return."""
     directory: Path
     transforms: Transforms
     splits: Mapping[str, Split]
@@ -81,8 +85,8 @@ def find_training_set(namespace: Namespace, training_set_id: str) -> Path:
     return directory
 
 
-def read_dataset(directory: Path, signature: Signature, splits: tuple[str, ...] = ()) -> Dataset:
-    """Read a training set: all its splits, or those named.
+def read_dataset(directory: Path, splits: tuple[str, ...] = ()) -> Dataset:
+    """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
     Raises:
         DatasetError: other feature definitions than the contract's, a missing column, or other rows than promised.
@@ -91,10 +95,12 @@ def read_dataset(directory: Path, signature: Signature, splits: tuple[str, ...] 
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
+    signature = ranking(Schema.from_json(record.schema))
     _check_features(record, signature)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
     return Dataset(
         record=record,
+        signature=signature,
         directory=directory,
         transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
         splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},

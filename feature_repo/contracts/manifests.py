@@ -57,6 +57,8 @@ class TrainingSet(_Record):
     training_set_id: str
     """Names the content: equal inputs and settings give an equal id."""
     namespace: str
+    schema: dict[str, Any]
+    """The data set's (`contracts.schemas.Schema.to_json`), of which features and inputs follow."""
     cutoff: str
     train_end: str
     """The first moment that is not in train (ISO 8601, UTC). Rows of one second are never parted."""
@@ -124,6 +126,8 @@ class OnlineSnapshot(_Record):
     """What the online side serves features from: Redis, and the catalogue that lies in the recommender's memory."""
 
     namespace: str
+    schema: dict[str, Any]
+    """The data set's, as in `TrainingSet`."""
     cutoff: str
     feast_project: str
     views: dict[str, str]

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import ranking
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
+from pipelines.training.labels import labelled_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
 REVISION = 1
@@ -31,15 +33,17 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-def settings_inputs(settings: Settings) -> dict[str, object]:
+def settings_inputs(settings: Settings, schema: Schema) -> dict[str, object]:
     """Return the settings that determine a training set's content, and how its transforms are fitted."""
     return {
         "revision": REVISION,
-        "label_min_value": settings.label_min_value,
+        "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
-        "encodings": {column.name: [column.encoding.value, column.vocabulary] for column in RANKING.input_columns},
+        "encodings": {
+            column.name: [column.encoding.value, column.vocabulary] for column in ranking(schema).input_columns
+        },
     }
 
 

@@ -5,30 +5,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEM_ID, USER_ID, VALUE
+from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, EVENTS, ITEM_ID, USER_ID, VALUE
+from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import identifier, literal, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from feature_repo.contracts.schemas import Schema
+    from pipelines.settings import Settings
+
 EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order of the events; the same in every file")
-LABEL = Column("label", Dtype.INT64, "1 where the value is at least the training set's label_min_value, else 0")
+LABEL = Column(
+    "label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value, else 0"
+)
 LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL)
 
 _HOUR_US = 3_600_000_000
 
 
-def labels_sql(files: Sequence[Path], label_min_value: float) -> str:
-    """Return the query for the label rows of the events in `files`, in their order."""
+def labelled_positive(settings: Settings, schema: Schema) -> Positive:
+    """Return what counts as a positive label: what the schema says, with another least value where one is set."""
+    positive = schema.positive
+    least = settings.label_min_value
+    return positive if least is None else Positive(positive.event_types, least)
+
+
+def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
+    """Return the query for the label rows of the counted events in `files`, in their order."""
+    counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
+    kind = identifier(EVENT_TYPE.name)
     order = ", ".join(identifier(name) for name in EVENTS.sort)
     paths = ", ".join(literal(str(file)) for file in files)
     value = identifier(VALUE.name)
     return (
         f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS {EXAMPLE_ID.name}, "  # noqa: S608 - names are quoted
         f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {value}, "
-        f"({value} >= {label_min_value!r})::BIGINT AS {LABEL.name} "
-        f"FROM read_parquet([{paths}], hive_partitioning = false) ORDER BY {EXAMPLE_ID.name}"
+        f"({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name} "
+        f"FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted}) "
+        f"ORDER BY {EXAMPLE_ID.name}"
     )
 
 

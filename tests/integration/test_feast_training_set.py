@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.datasets import EVENTS as EVENTS_DATASET
-from feature_repo.contracts.features import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY
 from feature_repo.contracts.manifests import TRAINING_FILES, TrainingSet
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
@@ -29,6 +28,7 @@ from pipelines.jobs import registry, training_set
 from pipelines.settings import Settings
 from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
 from tests import feast_world as world
+from tests.movielens import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,9 +111,9 @@ def test_test_rows_as_of_the_last_refresh_know_nothing_of_the_day(settings: Sett
     for row in refreshed:
         midnight = row["event_time"].replace(hour=0, minute=0, second=0, microsecond=0)
         user = with_missing(latest(place, midnight, "user_id", row["user_id"]))
-        assert row["user_rating_count"] == user["user_rating_count"]
+        assert row["user_event_count"] == user["user_event_count"]
         assert row["user_last_items"] == user["user_last_items"]
-    assert any(a["user_rating_count"] != b["user_rating_count"] for a, b in zip(moment, refreshed, strict=True))
+    assert any(a["user_event_count"] != b["user_event_count"] for a, b in zip(moment, refreshed, strict=True))
 
 
 def test_the_manifest_says_what_it_was_made_from(settings: Settings, place: Namespace) -> None:
@@ -161,7 +161,7 @@ def test_the_same_inputs_give_the_same_bytes_and_are_not_built_twice(
 def test_one_changed_feature_value_changes_the_id(settings: Settings, place: Namespace) -> None:
     first = build(settings, place)
     rows = world.read(feature_table(place, ITEM_ACTIVITY))
-    rows[len(rows) // 2]["item_rating_mean"] += 0.5
+    rows[len(rows) // 2]["item_value_mean"] += 0.5
     world.write_features(place, ITEM_ACTIVITY, rows)
     second = build(settings, place)
     assert second != first
@@ -196,7 +196,7 @@ def test_a_table_rewritten_meanwhile_ends_in_a_retry_and_publishes_nothing(
     settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = world.read(feature_table(place, ITEM_ACTIVITY))
-    rows[0]["item_rating_count"] += 1
+    rows[0]["item_event_count"] += 1
 
     def rewrite_then_retrieve(*arguments: Any) -> Any:
         world.write_features(place, ITEM_ACTIVITY, rows)
