@@ -167,4 +167,4 @@ def test_history_that_is_no_list_of_ids_is_refused() -> None:
     bad = reply()
     bad[-1] = b" \x02"
     with pytest.raises(StoredValueError, match="user_seen_items"):
-        decode_user(bad, NOW)
+        decode(bad, NOW)
