@@ -19,15 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.contracts.features import LIKED_VALUE, USER_ACTIVITY, USER_HISTORY
 from feature_repo.contracts.manifests import Release, ShadowSummary
-from feature_repo.contracts.signatures import RANKING, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.signatures import ROWS_SIGNATURE, Scope
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.free_ports import free_ports
 from serving.protocol.recorded import read_requests
 from serving.recommender.snapshot import load_snapshot
 from serving.recommender.user_features import user_input
 from serving.rollout.models_config import read_models_config
+from tests.movielens import LIKED_VALUE, RANKING, USER_ACTIVITY, USER_HISTORY
 from tests.recommender_world import (
     CUTOFF,
     ITEM_COUNT,
@@ -206,7 +206,7 @@ def test_one_changed_feature_in_redis_changes_that_users_scores_only(stack: Stac
     user, other = USERS_KNOWN[4], USERS_KNOWN[5]
     before, before_other = stack.recommend(user, 100), stack.recommend(other, 100)
     row = user_rows(user)[USER_ACTIVITY.name]
-    write_group(store, USER_ACTIVITY.name, {user: {**row, "user_rating_mean": 1.25}}, AT)
+    write_group(store, USER_ACTIVITY.name, {user: {**row, "user_value_mean": 1.25}}, AT)
     try:
         after = scores(stack.recommend(user, 100))
         common = after.keys() & scores(before).keys()
@@ -388,9 +388,7 @@ def test_similar_items(stack: Stack) -> None:
 def test_junk_in_redis_is_no_error_page(stack: Stack) -> None:
     import redis
 
-    from serving.recommender.user_features import user_layout
-
-    layout = user_layout(load_snapshot(stack.world.place).manifest)
+    layout = load_snapshot(stack.world.place).layout
     with contextlib.closing(redis.Redis.from_url(stack.redis_url)) as client:
         client.hset(layout.key("junk"), mapping=dict.fromkeys(layout.fields, b"\xff\xff"))  # type: ignore[arg-type] # bytes
         client.set(layout.key("text"), "not a hash")

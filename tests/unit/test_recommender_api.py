@@ -76,8 +76,7 @@ def test_without_redis_everybody_gets_the_popular_list(client: httpx.Client) -> 
     assert body["items"][1] == {
         "item_id": "0001",
         "title": "Film 1",
-        "release_year": 1971,
-        "genres": ["Comedy"],
+        "attributes": {"release_year": 1971, "genres": ["Comedy"]},
         "score": None,
         "recalled_by": ["popular"],
         "reason": "popular with everyone",
