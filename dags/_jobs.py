@@ -19,7 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from feature_repo.contracts.exit_codes import ExitCode, is_transient
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk import Asset, Context
+    from airflow.sdk.types import TaskInstanceKey
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _GRACE_SECONDS = 10
@@ -60,6 +62,8 @@ class JobOperator(BaseOperator):
         self.options = dict(options)
         self.emits = emits
         self.partition_key = partition_key
+        self.result: dict[str, Any] = {}
+        """What the job had to say, whether it succeeded or not; known once it has run."""
         self._process: subprocess.Popen[str] | None = None
 
     def arguments(self) -> list[str]:
@@ -74,12 +78,15 @@ class JobOperator(BaseOperator):
         self.log.info("Running %s", " ".join(arguments))
         status, last_line, reason = self._run(arguments)
         if status == ExitCode.OK:
-            result: dict[str, Any] = json.loads(last_line)
+            self.result = json.loads(last_line)
             if self.emits:
                 event = context["outlet_events"][self.emits]
                 event.add_partitions(self.partition_key)
-                event.extra = result
-            return result
+                event.extra = self.result
+            return self.result
+        self.result = _result_of_failure(last_line)
+        if self.result:
+            context["ti"].xcom_push(key="result", value=self.result)
         title = f"{self.module} {self.command}"
         if status in {ExitCode.REJECTED, ExitCode.SUPERSEDED}:
             context["ti"].xcom_push(key="reason", value=reason)
@@ -127,6 +134,34 @@ class JobOperator(BaseOperator):
         if self._process:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal_number)
+
+
+class ReportLink(BaseOperatorLink):
+    """The button "Report" of a task whose job wrote one, be it a success or not. dags/plugins serves the page."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the page's address; empty where there is none. Airflow asks in the task's own process, at its end."""
+        if not isinstance(operator, JobOperator) or not (report := operator.result.get("report")):
+            return ""
+        base = conf.get("api", "base_url", fallback="").rstrip("/")
+        return f"{base}/reports/{operator.options['namespace']}/{report}"
+
+
+class ReportingJobOperator(JobOperator):
+    """A job whose result names a report, as a path below the namespace's reports."""
+
+    operator_extra_links = (ReportLink(),)
+
+
+def _result_of_failure(last_line: str) -> dict[str, Any]:
+    """Return the result that a failed job printed; nothing where its last words are something else."""
+    with suppress(ValueError):
+        result = json.loads(last_line)
+        if isinstance(result, dict):
+            return result
+    return {}
 
 
 def _follow(stream: IO[str] | None, lines: deque[str], log: Callable[[str, str], None]) -> None:

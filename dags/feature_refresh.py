@@ -1,8 +1,10 @@
 """Features up to a cutoff, offline and online.
 
 `ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
-Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), and `publish`
-switches the online side over and sends the asset **features**, which starts *model_training*.
+`check` judges what then lies in the lake, writes a report (the task's button *Report*) and the daily statistics, and
+ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), Feast
+takes them to Redis (`materialize`), and `publish` switches the online side over and sends the asset **features**,
+which starts *model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
@@ -11,7 +13,7 @@ training is touched.
 
 from airflow.sdk import DAG, Param
 
-from dags._jobs import JobOperator
+from dags._jobs import JobOperator, ReportingJobOperator
 from dags._policy import FEATURES, NAMESPACE_PARAM, refresh_schedule, shared
 
 INTERVAL = {
@@ -45,7 +47,7 @@ with DAG(
             type=["null", "string"],
             format="date",
             title="Start",
-            description="Rewrite feature partitions from this day on only. Empty: all of them.",
+            description="Check, and rewrite, from this day on only. Empty: check the last days, rewrite all.",
         ),
         "clock": Param(
             None,
@@ -67,6 +69,13 @@ with DAG(
             "clock": "{{ params.clock or '' }}",
         },
         doc_md="Source → checked, canonical events, items and users; refused rows → quarantine.",
+    )
+    check = ReportingJobOperator(
+        task_id="check",
+        module="pipelines",
+        command="check",
+        options={**INTERVAL, "start": "{{ params.start or '' }}"},
+        doc_md="The lake's rows, volume and distributions against what is declared; daily statistics; a report.",
     )
     features = JobOperator(
         task_id="features",
@@ -105,6 +114,6 @@ with DAG(
         partition_key="{{ params.namespace }}|{{ ti.xcom_pull(task_ids='ingest')['cutoff'] }}",
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
-    ingest >> [features, embeddings, registry]
+    ingest >> check >> [features, embeddings, registry]
     [features, registry] >> materialize
     [materialize, embeddings] >> publish

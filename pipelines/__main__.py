@@ -13,7 +13,7 @@ import typer
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import run_job
 from feature_repo.contracts.manifests import TrainingKind
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.places import REPOSITORY, Namespace
 from pipelines.settings import load_settings
 
 app = typer.Typer(
@@ -93,6 +93,24 @@ def ingest(
     _run("ingest", source, cutoff, clock, namespace=namespace)
 
 
+Start = Annotated[
+    datetime | None,
+    typer.Option("--start", parser=_usage(parse_cutoff), metavar="DATE", help="The interval's first day."),
+]
+
+
+@app.command()
+def check(namespace: NamespaceName, cutoff: Cutoff, start: Start = None) -> None:
+    """Judge what lies in the lake by the declared checks, and write the report."""
+    _run("check", cutoff, start, namespace=namespace)
+
+
+@app.command()
+def statistics(namespace: NamespaceName) -> None:
+    """Bring the daily statistics tables up to date."""
+    _run("statistics", namespace=namespace)
+
+
 @app.command()
 def features(
     namespace: NamespaceName,
@@ -138,6 +156,14 @@ def training_set(
 ) -> None:
     """Join events to what was known strictly before them, split by time, fit the transforms."""
     _run("training_set", cutoff, kind, namespace=namespace)
+
+
+@app.command("feature-page")
+def feature_page(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = REPOSITORY / "docs" / "features.md",
+) -> None:
+    """Write the page that lists every feature of the contracts, with examples."""
+    _run("feature_page", out)
 
 
 if __name__ == "__main__":

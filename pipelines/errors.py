@@ -3,6 +3,7 @@
 JobError                        terminal
 ├── SourceError                 a source file or folder is not what its layout says
 │   └── QuarantineLimitError    too many of its rows were refused
+├── ChecksFailedError           what lies in the lake breaks a rule that nothing may be computed without
 ├── CorruptDatasetError         files of a stored table do not match its manifest
 └── TransientError              worth another try
 ├── DatasetLockedError      another job is writing the table
@@ -11,9 +12,15 @@ JobError                        terminal
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError, TransientError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
+    "ChecksFailedError",
     "CorruptDatasetError",
     "DatasetChangedError",
     "DatasetLockedError",
@@ -32,6 +39,14 @@ class SourceError(JobError):
 
 class QuarantineLimitError(SourceError):
     """More rows of a source file were refused than the settings allow."""
+
+
+class ChecksFailedError(JobError):
+    """Checks with the severity of an error failed. The message names them, the result has the report."""
+
+    def __init__(self, message: str, result: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class CorruptDatasetError(JobError):

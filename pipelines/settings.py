@@ -46,6 +46,17 @@ class Settings(BaseSettings):
     """How often the online store is taken to be refreshed."""
     quarantine_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The largest share of a source file's rows that may be refused."""
+    check_interval_days: Annotated[int, Field(ge=1, le=366)] = 7
+    """How many days before the cutoff `check` compares with the recent past, where it is not told a start."""
+    check_recent_windows: Annotated[int, Field(ge=1, le=52)] = 4
+    """How many windows as long as the interval make the recent past."""
+    check_accepted: Annotated[str, Field(pattern=r"^[a-z0-9_.,\s]*$")] = ""
+    """Names of checks whose failure stops nothing, parted by commas; it is still shown."""
+
+    @property
+    def accepted_checks(self) -> frozenset[str]:
+        """The names in `check_accepted`."""
+        return frozenset(filter(None, (name.strip() for name in self.check_accepted.split(","))))
 
 
 def load_settings() -> Settings:

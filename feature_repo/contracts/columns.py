@@ -62,6 +62,8 @@ class Column:
     encoding: Encoding = Encoding.NONE
     vocabulary: str = ""
     revision: int = 1
+    window: str = ""
+    """What the value looks back on, for people; empty: what its feature group does."""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that makes no sense, where it is made."""

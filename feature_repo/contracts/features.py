@@ -9,14 +9,14 @@ label takes the latest row *strictly before* the label's time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding, Scalar, definition_hash
-from feature_repo.contracts.datasets import ITEM_ID, USER_ID
+from feature_repo.contracts.datasets import ITEM_ID, ITEMS, USER_ID, USERS
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class FeatureGroup:
     parameters: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
     ttl_days: int = 0
     """How long a row counts as known after its event time, on the platform's clock; 0 is for ever."""
+    window: str = "all time"
+    """What its values look back on, for people; a column may say otherwise of itself."""
+    source: str = "events"
+    """The tables that it is computed from."""
+    owner: str = "data plane"
+    """Who answers for it."""
 
     @property
     def definition(self) -> dict[str, object]:
@@ -110,6 +116,7 @@ class FeatureService:
 
 
 LAST_ITEMS = 10
+_LAST_EVENTS = f"the last {LAST_ITEMS} events"
 TOP_TERMS = 5
 ITEM_TERMS = 3
 
@@ -196,9 +203,19 @@ def _user_activity(schema: Schema) -> FeatureGroup:
         entity=USER_ID,
         freshness=Freshness.PER_EVENT,
         features=(
-            _strings("user_last_items", "item", LAST_ITEMS, "The items of the last events, latest first; ties by id"),
+            replace(
+                _strings(
+                    "user_last_items", "item", LAST_ITEMS, "The items of the last events, latest first; ties by id"
+                ),
+                window=_LAST_EVENTS,
+            ),
             Column(
-                "user_last_values", Dtype.FLOAT32, "Their values, in the same order", length=LAST_ITEMS, missing=MISSING
+                "user_last_values",
+                Dtype.FLOAT32,
+                "Their values, in the same order",
+                length=LAST_ITEMS,
+                missing=MISSING,
+                window=_LAST_EVENTS,
             ),
             _count("user_event_count", "How many events the user has"),
             _mean("user_value_mean", "Mean of their values"),
@@ -232,6 +249,7 @@ def _user_activity(schema: Schema) -> FeatureGroup:
                 **{f"step_{attribute.name}": attribute.step for attribute in numeric},
             }
         ),
+        source="events, items",
     )
 
 
@@ -281,7 +299,10 @@ def _profile(name: str, entity: Column, features: tuple[Column, ...], meaning: s
     if not features:
         return None
     parameters = MappingProxyType({"terms": ITEM_TERMS})
-    return FeatureGroup(name, entity, Freshness.STATIC, features, meaning, parameters)
+    source = ITEMS if entity is ITEM_ID else USERS
+    return FeatureGroup(
+        name, entity, Freshness.STATIC, features, meaning, parameters, window="none: it does not change", source=source
+    )
 
 
 _USER_HISTORY = FeatureGroup(

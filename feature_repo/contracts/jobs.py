@@ -26,9 +26,14 @@ _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class JobError(Exception):
-    """A job cannot go on. The message names the object, what was expected, what was received, and the remedy."""
+    """A job cannot go on. The message names the object, what was expected, what was received, and the remedy.
+
+    `result` is for a job that fails with more to show than a message, such as the path of a report; it ends up where
+    the result of a job that succeeds does.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.TERMINAL
+    result: Mapping[str, object] | None = None
 
 
 class TransientError(JobError):
@@ -63,17 +68,27 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
     """Run `job` and end the process: the result as the last line of standard output, in JSON, and its exit code.
 
-    A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error.
+    A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error. A job that fails
+    prints a result only if its error has one.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    result: Mapping[str, object] | None
     try:
         result = job()
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes an exit code
         code = exit_code_of(error)
         if not isinstance(error, JobError):
             traceback.print_exc()
-        sys.stderr.write(f"{code.name.lower()}: {error}\n")
-        sys.exit(code)
+        message = f"{code.name.lower()}: {error}\n"
+        result = error.result if isinstance(error, JobError) else None
+    else:
+        code, message = ExitCode.OK, ""
+    if result is not None:
+        _print_result(result)
+    sys.stderr.write(message)
+    sys.exit(code)
+
+
+def _print_result(result: Mapping[str, object]) -> None:
     sys.stdout.flush()
     sys.stdout.write(json.dumps(result, ensure_ascii=False, sort_keys=True) + "\n")
-    sys.exit(ExitCode.OK)

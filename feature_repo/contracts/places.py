@@ -26,6 +26,7 @@ CURRENT = "current.json"
 DATASET_MANIFEST = "_manifest.json"
 """Beside a dataset's partitions: {"partitions": {name: {"rows": n, "sha256": canonical checksum}}}. Written last."""
 PARTITION_FILE = "part-0.parquet"
+REPORT = "report.html"
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -66,6 +67,16 @@ class Namespace:
     def feature_table(self, view_name: str) -> Path:
         """A feature view's table: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` for static and latest."""
         return self.root / "features" / view_name
+
+    @property
+    def statistics(self) -> Path:
+        """The daily statistics tables: `<table>/event_date=YYYY-MM-DD/part-0.parquet`."""
+        return self.root / "statistics"
+
+    @property
+    def reports(self) -> Path:
+        """`<kind>/<name>/report.html`: written once, never changed, and read by whoever may look at the pipeline."""
+        return self.root / "reports"
 
     @property
     def schema(self) -> Path:

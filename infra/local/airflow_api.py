@@ -187,6 +187,12 @@ class Airflow:
         value: dict[str, Any] = self._call("GET", path, params={"deserialize": False})["value"]
         return value
 
+    def links(self, run: DagRun, task: str) -> dict[str, str | None]:
+        """Return the addresses behind a task's buttons, by their names."""
+        path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run_id}/taskInstances/{task}/links"
+        found: dict[str, str | None] = self._call("GET", path)["extra_links"]
+        return found
+
     def clear_failed(self, run: DagRun) -> None:
         """Let a failed run go on with the tasks that have not succeeded."""
         body = {"dry_run": False, "dag_run_id": run.run_id, "only_failed": True, "reset_dag_runs": True}

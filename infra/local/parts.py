@@ -86,6 +86,7 @@ def airflow_environment(places: Places, settings: LocalSettings) -> dict[str, st
     uri = settings.airflow_uri.rstrip("/")
     options = {
         "CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "CORE__PLUGINS_FOLDER": str(REPOSITORY / "dags" / "plugins"),
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "4",
         "CORE__LOAD_EXAMPLES": "False",

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pyarrow as pa
@@ -25,7 +26,6 @@ from pipelines.io.arrow import arrow_schema, conform, content_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from datetime import date, datetime
     from pathlib import Path
 
     from feature_repo.contracts.datasets import Dataset
@@ -70,6 +70,15 @@ class Snapshot:
     def checksum(self) -> str:
         """SHA-256 over names, rows and contents of the partitions."""
         return partitions_sha256(self.partitions)
+
+    def within(self, start: datetime | None, end: datetime) -> Snapshot:
+        """Return the partitions of the days from `start` (default: the first) to before `end`."""
+        chosen = {
+            name: partition
+            for name, partition in self.partitions.items()
+            if is_before(name, end) and not (start and is_before(name, start))
+        }
+        return replace(self, partitions=chosen)
 
     def read(self) -> pa.Table:
         """Read everything into memory, in the canonical order."""
@@ -248,6 +257,11 @@ def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:
 def partition_name(day: date) -> str:
     """Return the name of a day's partition: `event_date=1998-04-22`."""
     return f"{_DATE_PREFIX}{day.isoformat()}"
+
+
+def partition_day(name: str) -> datetime:
+    """Return the midnight in UTC that begins a day's partition: the inverse of `partition_name`."""
+    return datetime.combine(date.fromisoformat(name.removeprefix(_DATE_PREFIX)), time(), UTC)
 
 
 def partition_file(folder: Path, name: str) -> Path:

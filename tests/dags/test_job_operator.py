@@ -4,13 +4,14 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from threading import Thread
 
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from dags._jobs import JobOperator
+from dags._jobs import JobOperator, ReportingJobOperator
 from dags._policy import FEATURES, run_key
 from feature_repo.contracts.exit_codes import ExitCode
 
@@ -44,11 +45,11 @@ def context():
 def job(tmp_path, monkeypatch):
     """A module of the given code, run by the operator as any plane's job is."""
 
-    def build(code, **arguments):
+    def build(code, kind=JobOperator, **arguments):
         (tmp_path / "stand_in_job.py").write_text(code)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setenv("KESTREL_PYTHON", sys.executable)
-        return JobOperator(task_id="job", module="stand_in_job", command="run", options={}, **arguments)
+        return kind(task_id="job", module="stand_in_job", command="run", options={}, **arguments)
 
     return build
 
@@ -72,6 +73,28 @@ def test_rejected_and_superseded_are_skipped_with_the_reason_and_emit_nothing(jo
         operator.execute(context)
     assert context["ti"].pushed == {"reason": "AUC fell"}
     assert context["outlet_events"][FEATURES].partitions == []
+
+
+@pytest.mark.parametrize(("end", "error"), [("", None), ("sys.exit(1)", AirflowFailException)])
+def test_a_report_is_linked_whether_the_job_succeeds_or_not(job, context, end, error, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080/")
+    operator = job(f'import sys; print(\'{{"report": "checks/1-ab"}}\'); {end}', kind=ReportingJobOperator)
+    operator.options = {"namespace": "ml-100k"}
+    (link,) = operator.operator_extra_links
+    assert not link.get_link(operator, ti_key=None), "there is none yet"
+    with pytest.raises(error) if error else nullcontext():
+        operator.execute(context)
+    assert link.get_link(operator, ti_key=None) == "http://127.0.0.1:8080/reports/ml-100k/checks/1-ab"
+    assert context["ti"].pushed == ({"result": {"report": "checks/1-ab"}} if error else {})
+
+
+@pytest.mark.parametrize("words", ["", "not json", "[1]", "3"])
+def test_a_failed_job_without_a_result_has_no_report(job, context, words):
+    operator = job(f"import sys; print({words!r}); sys.exit(1)", kind=ReportingJobOperator)
+    with pytest.raises(AirflowFailException):
+        operator.execute(context)
+    assert operator.result == {}
+    assert context["ti"].pushed == {}
 
 
 @pytest.mark.parametrize("code", [ExitCode.TERMINAL, ExitCode.USAGE, 3])

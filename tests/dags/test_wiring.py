@@ -32,9 +32,10 @@ def test_folder_holds_the_dags_and_nothing_that_airflow_mistakes_for_one(dags):
 
 def test_feature_refresh_graph(dags):
     assert edges(dags["feature_refresh"]) == {
-        ("ingest", "features"),
-        ("ingest", "embeddings"),
-        ("ingest", "registry"),
+        ("ingest", "check"),
+        ("check", "features"),
+        ("check", "embeddings"),
+        ("check", "registry"),
         ("features", "materialize"),
         ("registry", "materialize"),
         ("materialize", "publish"),

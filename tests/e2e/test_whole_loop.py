@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 
+import httpx
 import psutil
 import pytest
 
@@ -23,6 +25,20 @@ def test_the_three_runs_finish_although_the_demo_was_killed_right_after_its_trig
         "model_rollout": "success",
     }
     assert set(states(first, "model_rollout").values()) == {"success"}
+
+
+def test_the_report_of_the_checks_opens_from_its_task_for_who_is_logged_in(first, stack):
+    run = first.chain.runs["feature_refresh"]
+    url = stack.airflow().links(run, "check")["Report"]
+    assert url.startswith(f"{stack.settings.airflow_uri.rstrip('/')}/reports/{NAMESPACE}/checks/")
+    assert httpx.get(url).status_code == HTTPStatus.UNAUTHORIZED
+    login = {"username": stack.settings.airflow_user, "password": stack.settings.airflow_password}
+    with httpx.Client(base_url=stack.settings.airflow_uri) as browser:
+        token = browser.post("/auth/token", json=login).json()["access_token"]
+        page = browser.get(url, headers={"Cookie": f"_token={token}"})
+    assert page.status_code == HTTPStatus.OK
+    assert "sandbox" in page.headers["Content-Security-Policy"]
+    assert "<title>Data checks: " in page.text
 
 
 def test_the_interval_travels_with_the_assets(first):
@@ -78,6 +94,7 @@ def test_a_backfill_touches_neither_redis_nor_training(backfill):
     tasks = {task.task: task.state for task in backfill.chain.tasks["feature_refresh"]}
     assert tasks == {
         "ingest": "success",
+        "check": "success",
         "features": "success",
         "embeddings": "success",
         "registry": "success",

@@ -45,6 +45,14 @@ def test_every_error_has_its_exit_code_and_the_reason_is_the_last_word(error, co
     assert "no" in done.stderr.splitlines()[-1]
 
 
+def test_an_error_with_a_result_prints_it_where_results_are_printed():
+    done = run("error = JobError('2 checks failed'); error.result = {'report': 'checks/1-ab'}; raise error")
+    assert done.returncode == ExitCode.TERMINAL
+    assert json.loads(done.stdout.splitlines()[-1]) == {"report": "checks/1-ab"}
+    assert done.stderr.splitlines()[-1] == "terminal: 2 checks failed"
+    assert not run("raise JobError('no')").stdout
+
+
 def test_a_jobs_own_error_shows_no_traceback_and_a_bug_does():
     assert "Traceback" not in run("raise JobError('file a: expected b')").stderr
     assert "Traceback" in run("raise KeyError('bug')").stderr

@@ -1,0 +1,1 @@
+"""Airflow plugins; each file is loaded by its path."""

@@ -1,0 +1,1 @@
+"""Reports for people: HTML that needs nothing else."""

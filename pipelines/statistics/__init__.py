@@ -1,0 +1,1 @@
+"""Daily statistics tables: computed by day in DuckDB, written by day."""
