@@ -21,6 +21,7 @@ from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import UNDIVIDED, exclusive, is_before, partition_name, partitions_sha256, stored_dataset
 from pipelines.sources.detection import Source, open_source
+from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +38,8 @@ def run(
     """Ingest the source at `path`. Items, users and refusals are those of the whole source, whatever the cutoff.
 
     With a cutoff, partitions of days from it on belong to later intervals and stay as they are; without one, the source
-    is all there is, and the lake holds nothing else afterwards.
+    is all there is. What came by the stream stays in either case, and wins over what the source says of the same event
+    (decision 0073).
 
     Raises:
         SourceError: the source as a whole cannot be read, or holds no event before the cutoff.
@@ -48,7 +50,7 @@ def run(
     schema = source.layout.schema
     _check_heads(source)
     now = clock or datetime.now(UTC)
-    with _scratch(place) as scratch:
+    with _scratch(place) as scratch, _streamed(place) as streamed:
         items = check_items(source.items, source.layout.items, source.layout.item, schema)
         check_limit(source.items.name, items.rows, items.refused, settings.quarantine_limit)
         users, refused_users = _read_users(source, settings.quarantine_limit)
@@ -57,28 +59,48 @@ def run(
             events.load(items.accepted, now)
             refused_events = events.refused()
             check_limit(source.events.name, events.rows, refused_events, settings.quarantine_limit)
-            end = _end(place, events.span(), cutoff)
+            end = _end(place, events.span(), cutoff, streamed.last_time(_midnight(now)))
             quarantine = pa.concat_tables([items.refused, refused_users, refused_events])
             small = (
                 (QUARANTINE, quarantine),
                 (items_dataset(schema), items.accepted),
-                (users_dataset(schema), _with_unknown(users, events.users())),
+                (users_dataset(schema), _with_unknown(users, {*events.users(), *streamed.users()})),
             )
             write_schema(place, schema)
             changed = [name for dataset, rows in small for name in _write_small(place, dataset, rows)]
-            return _write_events(place, events, end, changed, keeps_later=cutoff is not None) | {
+            return _write_events(place, events, streamed, end, changed, keeps_later=cutoff is not None) | {
                 "items": items.accepted.num_rows,
                 "users": small[2][1].num_rows,
                 "quarantined": quarantine.num_rows,
             }
 
 
+@contextmanager
+def _streamed(place: Namespace) -> Iterator[Streamed]:
+    """Give what came by the stream, merged as far as it has landed."""
+    merge_landed(place)
+    with streamed_over(place) as streamed:
+        yield streamed
+
+
 def _write_events(
-    place: Namespace, events: CheckedEvents, cutoff: datetime, changed: list[str], *, keeps_later: bool
+    place: Namespace,
+    events: CheckedEvents,
+    streamed: Streamed,
+    cutoff: datetime,
+    changed: list[str],
+    *,
+    keeps_later: bool,
 ) -> dict[str, object]:
-    with stored_dataset(place, EVENTS).rewriting(lambda name: not keeps_later or is_before(name, cutoff)) as writer:
+    def replaces(name: str) -> bool:
+        return not keeps_later or is_before(name, cutoff)
+
+    with stored_dataset(place, EVENTS).rewriting(replaces) as writer:
         for day, rows in by_day(events.before(cutoff), EVENT_TIME.name):
-            writer.add(partition_name(day), rows)
+            writer.add(partition_name(day), streamed.over(partition_name(day), rows))
+        for name in streamed.names:
+            if replaces(name) and name not in writer.staged:
+                writer.add(name, streamed.rows(name))
     written = {name: partition for name, partition in writer.partitions.items() if is_before(name, cutoff)}
     return {
         "cutoff": format_cutoff(cutoff),
@@ -110,20 +132,26 @@ def _read_users(source: Source, limit: float) -> tuple[pa.Table, pa.Table]:
     return users.accepted, users.refused
 
 
-def _with_unknown(users: pa.Table, seen: list[str]) -> pa.Table:
+def _with_unknown(users: pa.Table, seen: set[str]) -> pa.Table:
     """Add a row of nulls for every user who has an event but no description."""
-    unknown = sorted(set(seen) - set(users.column("user_id").to_pylist()))
+    unknown = sorted(seen - set(users.column("user_id").to_pylist()))
     rows = pa.Table.from_pylist([{"user_id": user} for user in unknown], schema=users.schema)
     return pa.concat_tables([users, rows])
 
 
-def _end(place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None) -> datetime:
-    """Return the cutoff, by default the midnight after the last event. SourceError where no event lies before it."""
+def _end(
+    place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None, last_streamed: datetime | None
+) -> datetime:
+    """Return the cutoff, by default the midnight after the last event. SourceError where no event lies before it.
+
+    Of streamed events those of days that are over count: a day that goes on is the stream's own.
+    """
     if span is None:
         msg = f"namespace {place.name}: expected at least one event that passes the checks, the source has none"
         raise SourceError(msg)
     first, last = (datetime.fromtimestamp(second, UTC) for second in span)
-    end = cutoff or datetime.combine(last.date() + timedelta(days=1), time(), UTC)
+    last = max(last, last_streamed) if last_streamed else last
+    end = cutoff or _midnight(last) + timedelta(days=1)
     if first >= end:
         msg = (
             f"namespace {place.name}: expected events before the cutoff {format_cutoff(end)}, the source's first "
@@ -131,6 +159,11 @@ def _end(place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None
         )
         raise SourceError(msg)
     return end
+
+
+def _midnight(moment: datetime) -> datetime:
+    """Return the midnight in UTC before or at a moment."""
+    return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
 
 
 @contextmanager

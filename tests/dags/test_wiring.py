@@ -36,6 +36,7 @@ def test_feature_refresh_graph(dags):
         ("check", "features"),
         ("check", "embeddings"),
         ("check", "registry"),
+        ("land", "ingest"),
         ("features", "materialize"),
         ("registry", "materialize"),
         ("materialize", "publish"),
