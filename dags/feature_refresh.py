@@ -85,7 +85,7 @@ with DAG(
         module="pipelines",
         command="embeddings",
         options=INTERVAL,
-        doc_md="item2vec by Spark MLlib: a dated snapshot for recall.",
+        doc_md="Item and user embeddings for recall, by Spark: dated snapshots, and a report with nearest neighbours.",
     )
     registry = JobOperator(
         task_id="registry",
@@ -111,5 +111,4 @@ with DAG(
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
     ingest >> [features, embeddings, registry]
-    [features, registry] >> materialize
-    [materialize, embeddings] >> publish
+    [features, embeddings, registry] >> materialize >> publish

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from feast import FeatureView
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup
 from feature_repo.entities import ENTITIES
 from feature_repo.fields import feast_field
@@ -32,4 +33,4 @@ def feast_view(group: FeatureGroup, namespace: Namespace) -> FeatureView:
 
 def feast_views(namespace: Namespace) -> dict[str, FeatureView]:
     """Return group name → feature view for every declared group."""
-    return {group.name: feast_view(group, namespace) for group in FEATURE_GROUPS}
+    return {group.name: feast_view(group, namespace) for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)}

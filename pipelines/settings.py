@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt, Lt
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.places import settings_file, state_folder
 from pipelines.errors import JobError
 
 Share = Annotated[float, Gt(0), Lt(1)]
+
+
+def _names(text: str) -> str:
+    """Return comma-separated names of kinds of embeddings; ValueError for one that there is not."""
+    return ",".join(kind.name for kind in embeddings_named(name.strip() for name in text.split(",")))
 
 
 class Settings(BaseSettings):
@@ -40,6 +46,13 @@ class Settings(BaseSettings):
     """How often the online store is taken to be refreshed."""
     quarantine_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The largest share of a source file's rows that may be refused."""
+    embeddings: Annotated[str, AfterValidator(_names)] = "item2vec"
+    """Kinds of item embeddings to fit, their names with commas between. Training sets and releases name the first."""
+
+    @property
+    def embedding_names(self) -> tuple[str, ...]:
+        """The names, one by one."""
+        return tuple(self.embeddings.split(","))
 
 
 def load_settings() -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import FEATURE_GROUPS
 from feature_repo.services import SERVICES, service_name
 from pipelines.feast_store.registry import apply_declarations
@@ -20,6 +21,6 @@ def run(settings: Settings, place: Namespace) -> dict[str, object]:
     with exclusive(place.locks / "registry.lock", f"Feast registry of namespace {place.name}"):
         apply_declarations(open_store(settings, place), place)
     return {
-        "views": {group.name: group.view_name for group in FEATURE_GROUPS},
+        "views": {group.name: group.view_name for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)},
         "feature_services": [service_name(service) for service in SERVICES],
     }

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, VALUE
+from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import RANKING_FEATURES
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
@@ -66,7 +67,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             for group in RANKING_FEATURES.groups
         }
         sources = {EVENTS.name: events.checksum, **{view: table.checksum for view, table in tables.items()}}
-        lineage = _lineage(place, cutoff, sources)
+        lineage = _lineage(settings, place, cutoff, sources)
         name = training_set_id({**settings_inputs(settings), **lineage})
         directory = place.training_sets / name
         if not directory.exists():
@@ -80,9 +81,10 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
     return {"training_set": name, "rows": record.rows}
 
 
-def _lineage(place: Namespace, cutoff: datetime, sources: Mapping[str, str]) -> dict[str, object]:
+def _lineage(settings: Settings, place: Namespace, cutoff: datetime, sources: Mapping[str, str]) -> dict[str, object]:
     """Return the part of the record that says what the training set is made from."""
-    embeddings = find_item_embeddings(place, cutoff)
+    first = embeddings_named(settings.embedding_names)[0]
+    embeddings = find_item_embeddings(place, first, cutoff)
     return {
         "namespace": place.name,
         "cutoff": format_cutoff(cutoff),

@@ -15,6 +15,7 @@ snapshot        loads catalogue and vectors of an OnlineSnapshot, checked
 release         what of a Release the ranking needs, and whether it fits the snapshot
 feast_redis     Feast's layout in Redis: the only module that knows it
 user_features   one user's features and history, with one round trip
+user_vector     a user among the item vectors, from what was liked last
 recall/         channels, and how they are blended
 ranking         scores from the model server
 slate           the order, and k items of it

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from serving.recommender.answers import ProblemDetail, problem_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _ID = f"an id of 1 to {ID_MAX} characters, without control characters or slashes
 _PARAMETERS = {
     "k": (f"a whole number from {K_MIN} to {K_MAX}", f"Ask for ?k={K_DEFAULT}, or leave k out."),
     "user": (_ID, "Ask for /recommend/196, say, with a user id of the data set."),
+    "by": (f"one of {', '.join(EMBEDDINGS)}", "Ask for ?by=item2vec, say, or leave by out."),
     "item": (_ID, "Ask for /similar/50, say, with an item id of the data set."),
 }
 _SHOWN = 80
@@ -43,6 +45,16 @@ def unknown_item(item_id: str, items: int) -> ProblemDetail:
         expected=f"an item id of the catalogue, which has {items} items",
         received=repr(item_id),
         remedy="Take an item_id from an answer of /recommend/{user}.",
+    )
+
+
+def absent_kind(by: str, kinds: tuple[str, ...]) -> ProblemDetail:
+    """Say that the snapshot has no vectors of a kind."""
+    return ProblemDetail(
+        object="by",
+        expected=f"a kind of embedding that the snapshot has: {', '.join(kinds) or 'it has none'}",
+        received=repr(by),
+        remedy="Leave by out; or name the kind in KESTREL_EMBEDDINGS and run feature_refresh.",
     )
 
 

@@ -16,6 +16,7 @@ from serving.recommender.errors import SnapshotError
 from serving.recommender.user_features import USER_GROUPS, UserLayout, user_layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
@@ -27,10 +28,10 @@ class Snapshot:
 
     manifest: OnlineSnapshot
     catalogue: Catalogue
-    vectors: ItemVectors | None
-    """None where the item vectors could not be loaded."""
+    vectors: Mapping[str, ItemVectors]
+    """Kind of embedding → item vectors, of the kinds that could be loaded, in the manifest's order."""
     vectors_problem: str
-    """Why there are no item vectors; empty if there are."""
+    """Why there are not the vectors of every kind; empty if there are."""
     layout: UserLayout
 
 
@@ -52,17 +53,23 @@ def load_snapshot(place: Namespace) -> Snapshot:
         raise SnapshotError(msg)
     path = place.root / manifest.catalogue
     catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), str(path))
-    vectors, problem = _load_vectors(place, manifest, catalogue)
-    return Snapshot(manifest, catalogue, vectors, problem, user_layout(manifest))
+    vectors, problems = _load_vectors(place, manifest, catalogue)
+    return Snapshot(manifest, catalogue, vectors, "; ".join(problems), user_layout(manifest))
 
 
-def _load_vectors(place: Namespace, manifest: OnlineSnapshot, catalogue: Catalogue) -> tuple[ItemVectors | None, str]:
-    path = place.root / manifest.item_embeddings
-    try:
-        table = _read_checked(path, manifest.item_embeddings_sha256)
-        return vectors_from_table(table, catalogue, str(path)), ""
-    except SnapshotError as error:
-        return None, str(error)
+def _load_vectors(
+    place: Namespace, manifest: OnlineSnapshot, catalogue: Catalogue
+) -> tuple[dict[str, ItemVectors], list[str]]:
+    vectors: dict[str, ItemVectors] = {}
+    problems: list[str] = []
+    for kind, relative in manifest.item_embeddings.items():
+        path = place.root / relative
+        try:
+            table = _read_checked(path, manifest.item_embeddings_sha256.get(kind, ""))
+            vectors[kind] = vectors_from_table(table, catalogue, str(path))
+        except SnapshotError as error:
+            problems.append(str(error))
+    return vectors, problems
 
 
 def _read_checked(path: Path, sha256: str) -> pa.Table:
