@@ -160,7 +160,7 @@ NODE2VEC = Embedding(
 )
 
 EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC)}
-"""Name → kind."""
+"""Name → kind. Where one kind has to come first, it is the first of these that is there."""
 
 EMBEDDING_GROUPS = tuple(group for kind in EMBEDDINGS.values() for group in (kind.item_group, kind.user_group))
 """The feature groups of every kind, fitted here or not."""
@@ -192,10 +192,10 @@ def _changed(kind: Embedding, parameter: str, value: str) -> Embedding:
 
 
 def embeddings_named(names: Iterable[str]) -> tuple[Embedding, ...]:
-    """Return the kinds of some names, in their order; ValueError names one that there is not, or that comes twice."""
+    """Return the kinds of some names, as declared in order; ValueError names one there is not, or that comes twice."""
     chosen = tuple(names)
     unknown = [name for name in chosen if name not in EMBEDDINGS]
     if unknown or not chosen or len(set(chosen)) != len(chosen):
         msg = f"embeddings: expected one or more of {', '.join(EMBEDDINGS)}, each once, received {','.join(chosen)!r}"
         raise ValueError(msg)
-    return tuple(EMBEDDINGS[name] for name in chosen)
+    return tuple(kind for name, kind in EMBEDDINGS.items() if name in chosen)

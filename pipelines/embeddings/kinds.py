@@ -52,6 +52,9 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
     """
     often = liked_often(liked, kind.skip_gram.least_likes).cache()
     covered = often.count()
+    if not covered:
+        msg = f"{kind.name}: expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
+        raise JobError(msg)
     items = fit_items(kind, often, folder)
     file = folder / "items.parquet"
     pq.write_table(items, file)
@@ -62,9 +65,6 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
 
 def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
     """Return the rows of ITEM_EMBEDDINGS from likes of items that were liked often enough; see `fit`."""
-    if often.isEmpty():
-        msg = f"{kind.name}: expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
-        raise JobError(msg)
     numbered_items(often).write.parquet(str(folder / "nodes"))
     items = often.sparkSession.read.parquet(str(folder / "nodes"))
     ids = pq.read_table(folder / "nodes").sort_by("node").column("item_id")

@@ -13,7 +13,7 @@ from feature_repo.contracts.embeddings import VECTOR
 from pipelines.embeddings.vectors import matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -24,14 +24,16 @@ mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "kestrel"  # equal figures are equal bytes
 import matplotlib.pyplot as plt  # noqa: E402 - the backend comes first: there is no screen
 
-_COLOURS = ("#0f6cbd", "#d9480f", "#2b8a3e", "#7048a8", "#c2255c", "#0b7285", "#e0a800", "#5c3d2e")
+_COLOURS = ("#0f6cbd", "#d9480f", "#2b8a3e", "#7048a8", "#c2255c", "#22b8cf", "#e0a800", "#5c3d2e")
 _OTHER_COLOUR = "#c4cad1"
 _OTHER = "other"
 _INK = "#212529"
-_PERPLEXITY = 30.0
+_PERPLEXITY, _ITERATIONS = 30.0, 500
 _SEED = 7
-_NAMED = 24
-"""Items whose names stand beside their points."""
+_NAMED = 60
+"""So many items, those that most people liked, get their names beside their points, as far as there is room."""
+_LETTER_WIDTH, _LINE_HEIGHT = 5.4, 11.0
+"""Of those names, in pixels, roughly."""
 
 
 def projection_svg(name: str, snapshot: pa.Table, items: Sequence[str], descriptions: Mapping[str, Description]) -> str:
@@ -52,9 +54,23 @@ def flat(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     if len(vectors) < 4:  # noqa: PLR2004 - t-SNE needs neighbours
         return np.asarray(vectors[:, :2], dtype=np.float64)
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
-    layout = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=_SEED, n_jobs=1)
+    layout = TSNE(
+        metric="cosine", init="pca", perplexity=perplexity, max_iter=_ITERATIONS, random_state=_SEED, n_jobs=1
+    )
     with threadpool_limits(1):
         return np.asarray(layout.fit_transform(vectors), dtype=np.float64)
+
+
+def _with_room(
+    pixels: NDArray[np.float64], places: NDArray[np.float64], names: Sequence[str]
+) -> Iterator[tuple[tuple[float, float], str]]:
+    """Yield places and names, in their order, but for names that would run into one before."""
+    taken: list[tuple[float, float, float]] = []
+    for (x, y), place, name in zip(pixels.tolist(), places.tolist(), names, strict=False):
+        end = x + _LETTER_WIDTH * len(name)
+        if all(abs(y - other) > _LINE_HEIGHT or end < left or x > right for left, right, other in taken):
+            taken.append((x, end, y))
+            yield (place[0], place[1]), name
 
 
 def _draw(name: str, places: NDArray[np.float64], terms: Sequence[str], names: Sequence[str]) -> str:
@@ -69,9 +85,10 @@ def _draw(name: str, places: NDArray[np.float64], terms: Sequence[str], names: S
     for term in (_OTHER, *reversed(frequent)):
         rows = [row for row, own in enumerate(terms) if (own if own in colours else _OTHER) == term]
         colour = colours.get(term, _OTHER_COLOUR)
-        axes.scatter(places[rows, 0], places[rows, 1], s=16, color=colour, label=term, linewidths=0, alpha=0.85)
-    for place, title in zip(places, names, strict=False):
-        axes.annotate(title, place, xytext=(4, 3), textcoords="offset points", fontsize=7, color=_INK)
+        axes.scatter(places[rows, 0], places[rows, 1], s=18, color=colour, label=term, linewidths=0, alpha=0.85)
+    figure.canvas.draw()
+    for place, title in _with_room(axes.transData.transform(places[: len(names)]), places, names):
+        axes.annotate(title, place, xytext=(4, -2), textcoords="offset points", fontsize=7, color=_INK)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     svg = io.StringIO()

@@ -66,7 +66,7 @@ def write_report(  # noqa: PLR0917 - what the page shows, and of when
         "cutoff": format_cutoff(cutoff),
         "likes": liked.likes,
         "users": liked.users,
-        "items": liked.items,
+        "liked_items": liked.items,
         "k": SHOWN_NEIGHBOURS,
         "projected": len(liked.most),
         "methods": list(near),
@@ -102,7 +102,7 @@ def _environment() -> Environment:
 def _kind(one: Fit, liked: LikeSummary, shared: float) -> dict[str, Any]:
     return {
         "name": one.kind.name,
-        "items": one.items.num_rows,
+        "vectors": one.items.num_rows,
         "users": one.users.num_rows,
         "covered": one.covered / liked.likes,
         "shared": shared,

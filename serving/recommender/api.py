@@ -185,7 +185,7 @@ def _add_answers(app: FastAPI) -> None:
         position = online.snapshot.catalogue.positions.get(item)
         if position is None:
             return problem_response(HTTPStatus.NOT_FOUND, unknown_item(item, len(online.snapshot.catalogue)))
-        kinds = tuple(online.snapshot.manifest.item_embeddings)
+        kinds = online.snapshot.kinds
         if by is not None and by not in kinds:
             return problem_response(HTTPStatus.NOT_FOUND, absent_kind(by, kinds))
         return _json(running.engine.similar(online, position, k, by))

@@ -256,7 +256,7 @@ class Engine:
         """
         watch = Stopwatch()
         catalogue = online.snapshot.catalogue
-        kind = by or next(iter(online.snapshot.manifest.item_embeddings), "")
+        kind = by or next(iter(online.snapshot.kinds), "")
         vectors = online.snapshot.vectors.get(kind)
         degraded = [Missing.SNAPSHOT] if online.stale else []
         allowed = np.ones(len(catalogue), dtype=np.bool_)

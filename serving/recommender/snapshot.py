@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import file_sha256
 from serving.recommender.catalogue import Catalogue, catalogue_from_table
@@ -29,10 +30,20 @@ class Snapshot:
     manifest: OnlineSnapshot
     catalogue: Catalogue
     vectors: Mapping[str, ItemVectors]
-    """Kind of embedding → item vectors, of the kinds that could be loaded, in the manifest's order."""
+    """Kind of embedding → item vectors, of the kinds that could be loaded, in the order of their declaration."""
     vectors_problem: str
     """Why there are not the vectors of every kind; empty if there are."""
     layout: UserLayout
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of embeddings that the manifest names, loaded or not, in the order of their declaration."""
+        return _kinds(self.manifest)
+
+
+def _kinds(manifest: OnlineSnapshot) -> tuple[str, ...]:
+    known = tuple(kind for kind in EMBEDDINGS if kind in manifest.item_embeddings)
+    return known + tuple(kind for kind in manifest.item_embeddings if kind not in known)
 
 
 def load_snapshot(place: Namespace) -> Snapshot:
@@ -62,8 +73,8 @@ def _load_vectors(
 ) -> tuple[dict[str, ItemVectors], list[str]]:
     vectors: dict[str, ItemVectors] = {}
     problems: list[str] = []
-    for kind, relative in manifest.item_embeddings.items():
-        path = place.root / relative
+    for kind in _kinds(manifest):
+        path = place.root / manifest.item_embeddings[kind]
         try:
             table = _read_checked(path, manifest.item_embeddings_sha256.get(kind, ""))
             vectors[kind] = vectors_from_table(table, catalogue, str(path))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from feature_repo.contracts.embeddings import ITEM2VEC
 from feature_repo.contracts.features import (
     ITEM_ACTIVITY,
     ITEM_PROFILE,
@@ -21,6 +22,7 @@ from feature_repo.contracts.features import (
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
+from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
 from pipelines.feast_store.online import online_client, stored_entities
@@ -94,6 +96,8 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         ITEM_ACTIVITY.view_name: 25,
         ITEM_PROFILE.view_name: 26,
         USER_HISTORY.view_name: 30,
+        ITEM2VEC.item_group.view_name: 26,
+        ITEM2VEC.user_group.view_name: 30,
     }
     first = contents(settings.redis_url)
     assert len(first) == 56
@@ -104,6 +108,13 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         assert online(settings, place, user, *names, view=USER_ACTIVITY.view_name) == [latest[name] for name in names]
         seen = sorted(row["item_id"] for row in EVENTS if row["user_id"] == user)
         assert online(settings, place, user, "user_seen_items", view=USER_HISTORY.view_name) == [seen]
+    record = find_item_embeddings(place, ITEM2VEC, world.CUTOFF)
+    for group, entity in ((ITEM2VEC.user_group, "u17"), (ITEM2VEC.item_group, "i3")):
+        (row,) = (row for row in world.read(feature_table(place, group)) if row[group.entity.name] == entity)
+        names = [column.name for column in group.features]
+        references = [f"{group.view_name}:{name}" for name in names]
+        answer = open_store(settings, place).get_online_features(references, [{group.entity.name: entity}]).to_dict()
+        assert [answer[name][0] for name in names] == [row[names[0]], record.sha256]
     assert materialize.run(settings, place, world.CUTOFF) == result
     assert contents(settings.redis_url) == first
     with redis.Redis.from_url(settings.redis_url) as client:
@@ -201,7 +212,10 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert (snapshot.items, snapshot.users, snapshot.feast_project) == (26, 30, "test_set")
     assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
     assert snapshot.catalogue_sha256 == file_sha256(place.root / snapshot.catalogue)
-    assert snapshot.item_embeddings_sha256 == file_sha256(place.root / snapshot.item_embeddings)
+    assert snapshot.item_embeddings.keys() == snapshot.item_embeddings_sha256.keys() == {ITEM2VEC.name}
+    path = place.root / snapshot.item_embeddings[ITEM2VEC.name]
+    assert snapshot.item_embeddings_sha256[ITEM2VEC.name] == file_sha256(path)
+    assert ITEM2VEC.user_group.name in snapshot.views
     assert catalogue.schema.names == [column.name for column in publish.CATALOGUE.columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
     assert (
