@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
+from pipelines.features.activity import is_liked
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from feature_repo.contracts.schemas import Positive
 
-def liked_events(events: DataFrame, at_least: float) -> DataFrame:
-    """Return user_id, item_id and event_time of the events of a value of at least `at_least`."""
-    return events.where(F.col("value") >= F.lit(at_least)).select("user_id", "item_id", "event_time")
+
+def liked_events(events: DataFrame, positive: Positive) -> DataFrame:
+    """Return user_id, item_id and event_time of the events that say that the user likes the item."""
+    return events.where(is_liked(positive)).select("user_id", "item_id", "event_time")
 
 
 def liked_often(liked: DataFrame, least: int) -> DataFrame:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from feature_repo.contracts.embeddings import VECTOR, embeddings_named
-from feature_repo.contracts.features import FEATURE_GROUPS
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.snapshots import WRITER
 from pipelines.features.tables import feature_table
 from pipelines.io.lake import UNDIVIDED
@@ -53,7 +54,7 @@ def write_embedding_table(place: Namespace, group: FeatureGroup, cutoff: datetim
 
 def online_tables(settings: Settings, place: Namespace) -> list[tuple[FeatureGroup, StoredTable]]:
     """Return what the online store is filled from: every feature group, and those of the kinds that are fitted here."""
-    groups = [(group, feature_table(place, group)) for group in FEATURE_GROUPS]
+    groups = [(group, feature_table(place, group)) for group in declared(read_schema(place)).groups]
     kinds = embeddings_named(settings.embedding_names)
     vectors = [group for kind in kinds for group in (kind.item_group, kind.user_group)]
     return [*groups, *((group, embedding_table(place, group)) for group in vectors)]

@@ -1,8 +1,9 @@
 """User vectors: the recency-weighted mean of the vectors of the items that a user liked last, of unit length.
 
-The recommender computes the same from the user's online features (serving/recommender/user_vector.py): the last
-LAST_ITEMS events, of which those that are liked and whose item has a vector count, the latest with weight 1, the one
-before it with RECENCY_DECAY, and so on. A user without such an item has no vector.
+The recommender computes the same from the user's online features (serving/recommender/user_vector.py): of the last
+LAST_ITEMS counted events those count that have at least the value of a positive one, and whose item has a vector; the
+latest with weight 1, the one before it with RECENCY_DECAY, and so on. A user without such an item has no vector. (The
+online features hold no event types: there a counted event of such a value is a like, whatever its type.)
 """
 
 from __future__ import annotations
@@ -25,22 +26,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
+
+    from feature_repo.contracts.schemas import Schema
 
 
-def last_liked(events: DataFrame, liked: Column, last: int) -> DataFrame:
+def last_liked(events: DataFrame, schema: Schema, last: int) -> DataFrame:
     """Return user_id and `items`, the liked ones among each user's last events, latest first, ties by item id.
 
     Args:
-        events: Every event of every user before the cutoff.
-        liked: Tells of an event whether it is one.
-        last: How many events of a user count.
+        events: Every event before the cutoff.
+        schema: Which events are counted, and which of them are likes.
+        last: How many of a user's counted events are looked at.
     """
+    liked = F.col("value") >= F.lit(schema.positive.min_value)
+    counted = events.where(F.col("event_type").isin(*schema.counted_types))
     # Times upwards and ids upwards within a time: the negated time gives both in one sort.
     latest_first = F.struct((-F.unix_micros("event_time")).alias("ago"), "item_id", liked.alias("liked"))
     latest = F.slice(F.sort_array(F.collect_list(latest_first)), 1, last)
     return (
-        events.groupBy("user_id")
+        counted.groupBy("user_id")
         .agg(F.filter(latest, lambda event: event.liked).alias("latest"))
         .select("user_id", F.col("latest.item_id").alias("items"))
     )

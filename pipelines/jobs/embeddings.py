@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENTS, ITEMS
+from feature_repo.contracts.datasets import EVENTS, TITLE, items_dataset
 from feature_repo.contracts.embeddings import embeddings_named
-from feature_repo.contracts.features import LAST_ITEMS, LIKED_VALUE
+from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.schemas import Kind, read_schema
 from pipelines.embeddings.kinds import Fit, fit
 from pipelines.embeddings.likes import liked_events, summarise
 from pipelines.embeddings.neighbours import item_cosines
@@ -45,15 +46,17 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
         TransientError: another job is writing the lake or the embeddings.
     """
     kinds = embeddings_named(settings.embedding_names)
+    schema = read_schema(place)
+    terms = next((each.name for each in schema.item_attributes if each.kind is Kind.MULTI_VALUED), None)
     with _scratch(place) as scratch:
         with (
             stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot,
-            stored_dataset(place, ITEMS).reading() as items,
+            stored_dataset(place, items_dataset(schema)).reading() as items,
             spark_session(settings, f"embeddings {place.name}") as spark,
         ):
             events = read_snapshot(spark, snapshot).where(F.col("event_time") < F.lit(cutoff))
-            liked = liked_events(events, LIKED_VALUE).cache()
-            lasts = last_liked(events, F.col("value") >= F.lit(LIKED_VALUE), LAST_ITEMS).cache()
+            liked = liked_events(events, schema.positive).cache()
+            lasts = last_liked(events, schema, LAST_ITEMS).cache()
             fits = []
             for kind in kinds:
                 began = time.monotonic()
@@ -61,7 +64,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
                 _LOG.info("%s: %d items, %.1f s", kind.name, fits[-1].items.num_rows, time.monotonic() - began)
             summary = summarise(liked, PROJECTED_ITEMS)
             baseline = item_cosines(liked, [item for item, _ in summary.most[:SHOWN_TITLES]], SHOWN_NEIGHBOURS)
-            descriptions = describe(items.read(), "title", "genres")
+            descriptions = describe(items.read(), TITLE.name, terms)
         records = {one.kind.name: _store(place, cutoff, one) for one in fits}
         report = write_report(place, cutoff, summary, fits, baseline, descriptions)
     return {

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.columns import definition_hash
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, VECTOR
-from feature_repo.contracts.features import LAST_ITEMS, LIKED_VALUE
+from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings import next_like
 from pipelines.embeddings.kinds import fit_items
 from pipelines.embeddings.likes import liked_events, liked_often
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.embeddings import Embedding
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.schemas import Schema
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
 
@@ -41,7 +45,6 @@ _LOG = logging.getLogger(__name__)
 _DEPTHS = (10, 50, 200)
 _SAMPLE_SEED = 1
 _SECOND_US = 1_000_000
-_COLUMNS = ("user_id", "item_id", "value", "event_time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def run(  # noqa: PLR0917 - what is measured, and on what
         JobError: The window is empty, or nobody in it likes again.
     """
     with stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot:
-        log, ids = read_log(snapshot)
+        schema = read_schema(place)
+        log, ids = read_log(snapshot, schema)
         begin, questions = _ask(place, log, window)
         before = log.before(begin)
         rows = [
@@ -98,7 +102,7 @@ def run(  # noqa: PLR0917 - what is measured, and on what
             _measure("ItemCF", [next_like.by_item_cosine(before)], questions, 0.0),
         ]
         with _scratch(place) as scratch, spark_session(settings, f"evaluate embeddings {place.name}") as spark:
-            liked = liked_events(read_snapshot(spark, snapshot), LIKED_VALUE)
+            liked = liked_events(read_snapshot(spark, snapshot), schema.positive)
             liked = liked.where(F.unix_micros("event_time") < F.lit(begin)).cache()
             for kind in kinds:
                 rows.extend(_measure_kind(kind, seeds, liked, ids, questions, scratch))
@@ -109,16 +113,18 @@ def run(  # noqa: PLR0917 - what is measured, and on what
     }
 
 
-def read_log(snapshot: Snapshot) -> tuple[next_like.Log, NDArray[np.str_]]:
-    """Return the events with numbers for users and items, and the items' ids, ascending, `[items]`."""
-    table = snapshot.read().select(list(_COLUMNS))
+def read_log(snapshot: Snapshot, schema: Schema) -> tuple[next_like.Log, NDArray[np.str_]]:
+    """Return the counted events with numbers for users and items, and the items' ids, ascending, `[items]`."""
+    table = snapshot.read()
+    table = table.filter(pc.is_in(table.column("event_type"), pa.array(schema.counted_types)))
     (users, _), (items, ids) = (
         np.unique(table.column(name).to_numpy(zero_copy_only=False).astype(np.str_), return_inverse=True)[::-1]
         for name in ("user_id", "item_id")
     )
     times = table.column("event_time").cast("int64").to_numpy()
     order = np.lexsort((items, users, times))
-    liked = table.column("value").to_numpy() >= LIKED_VALUE
+    positive = pc.is_in(table.column("event_type"), pa.array(schema.positive.event_types)).to_numpy()
+    liked = positive & (table.column("value").to_numpy() >= schema.positive.min_value)
     return next_like.Log(users[order], items[order], liked[order], times[order], len(ids)), ids
 
 

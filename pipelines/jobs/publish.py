@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import ITEM_ID, ITEMS, Dataset
+from feature_repo.contracts.datasets import ITEM_ID, Dataset, items_dataset
 from feature_repo.contracts.embeddings import embeddings_named
-from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE, USER_PROFILE
+from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
@@ -41,17 +42,22 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_GROUPS = (ITEM_ACTIVITY, ITEM_PROFILE)
 _FILE = "catalogue.parquet"
 
-CATALOGUE = Dataset(
-    name="catalogue",
-    columns=(*ITEMS.columns, *(column for group in _GROUPS for column in group.features)),
-    key=(ITEM_ID.name,),
-    sort=(ITEM_ID.name,),
-    partitioned_by_event_date=False,
-    meaning="Every item with its latest features, for the recommender's memory",
-)
+
+def catalogue_dataset(features: Declared) -> Dataset:
+    """Return the table of every item with its latest features."""
+    return Dataset(
+        name="catalogue",
+        columns=(
+            *items_dataset(features.schema).columns,
+            *(column for group in features.item_ranking for column in group.features),
+        ),
+        key=(ITEM_ID.name,),
+        sort=(ITEM_ID.name,),
+        partitioned_by_event_date=False,
+        meaning="Every item with its latest features, for the recommender's memory",
+    )
 
 
 def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
@@ -61,21 +67,24 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         SupersededError: A later cutoff is online; nothing was changed.
         JobError: Redis was not filled from the tables as they are now.
     """
+    features = declared(read_schema(place))
     with online_lock(place):
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
-            items = stack.enter_context(stored_dataset(place, ITEMS).reading())
+            items = stack.enter_context(stored_dataset(place, items_dataset(features.schema)).reading())
             online = online_tables(settings, place)
             tables = {group.view_name: stack.enter_context(table.reading(before=cutoff)) for group, table in online}
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
             store = open_store(settings, place)
             check_registered(store, place)
-            catalogue = read_catalogue(store, items.files, cutoff)
+            catalogue = read_catalogue(store, features, items.files, cutoff)
             views = {group.name: group.view_name for group, _ in online}
             kinds = embeddings_named(settings.embedding_names)
             embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
+        users = done.rows[features.user_history.view_name]
         snapshot = OnlineSnapshot(
             namespace=place.name,
+            schema=features.schema.to_json(),
             cutoff=format_cutoff(cutoff),
             feast_project=feast_project(place.name),
             views=views,
@@ -83,24 +92,27 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             catalogue_sha256=content_sha256(catalogue),
             item_embeddings={name: record.item_embeddings for name, record in embeddings.items()},
             item_embeddings_sha256={name: record.sha256 for name, record in embeddings.items()},
-            users=done.rows[USER_PROFILE.view_name],
+            users=users,
             items=catalogue.num_rows,
         )
         name = _publish(place, cutoff, snapshot, catalogue)
-    _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, done.rows[USER_PROFILE.view_name])
+    _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, users)
     return {"snapshot": name}
 
 
-def read_catalogue(store: FeatureStore, items: list[Path], cutoff: datetime) -> pa.Table:
+def read_catalogue(store: FeatureStore, declaration: Declared, items: list[Path], cutoff: datetime) -> pa.Table:
     """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`."""
     files = ", ".join(literal(str(file)) for file in items)
     rows = (
         f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, "  # noqa: S608 - quoted
         f"TIMESTAMPTZ {literal(format_cutoff(cutoff))} AS event_timestamp FROM read_parquet([{files}])"
     )
-    features = tuple(f"{group.view_name}:{column.name}" for group in _GROUPS for column in group.features)
-    with retrieve(store, features, rows, CATALOGUE.columns) as batches:
-        return conform(pa.Table.from_batches(batches, arrow_schema(CATALOGUE)), CATALOGUE)
+    features = tuple(
+        f"{group.view_name}:{column.name}" for group in declaration.item_ranking for column in group.features
+    )
+    catalogue = catalogue_dataset(declaration)
+    with retrieve(store, features, rows, catalogue.columns) as batches:
+        return conform(pa.Table.from_batches(batches, arrow_schema(catalogue)), catalogue)
 
 
 def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, str]) -> Materialized:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, Walks
-from feature_repo.contracts.features import LAST_ITEMS, LIKED_VALUE, USER_ACTIVITY
+from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.io.arrow import arrow_schema
+from tests.movielens import FEATURES, LIKED_VALUE, USER_ACTIVITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -113,7 +114,7 @@ def numbered(frame: Callable[[Rows], DataFrame]) -> Callable[[Rows], tuple[list[
     from pipelines.embeddings.likes import liked_events, numbered_items
 
     def make(events: Rows) -> tuple[list[str], DataFrame]:
-        liked = liked_events(frame(events), LIKED_VALUE)
+        liked = liked_events(frame(events), MOVIELENS.positive)
         items = numbered_items(liked)
         nodes = {row["node"]: row["item_id"] for row in items.collect()}
         return [nodes[node] for node in range(len(nodes))], liked.join(items, on="item_id").drop("item_id")
@@ -190,12 +191,12 @@ def test_user_vectors_are_what_the_recommender_computes_online(
     snapshot = item_vectors(items[:15], 6)
     pq.write_table(snapshot, tmp_path / "items.parquet")
     everything = frame([*events, lonely, bored])
-    lasts = last_liked(everything, F.col("value") >= F.lit(LIKED_VALUE), LAST_ITEMS)
+    lasts = last_liked(everything, MOVIELENS, LAST_ITEMS)
     rows = user_vectors(lasts.repartition(5), tmp_path / "items.parquet").toArrow().to_pylist()
     received = {row["user_id"]: row["embedding"] for row in rows}
     assert len(received) == len(rows)
 
-    catalogue = catalogue_from_table(catalogue_table(len(items)), "made up")
+    catalogue = catalogue_from_table(catalogue_table(len(items)), FEATURES, "made up")
     vectors = vectors_from_table(snapshot, catalogue, "made up")
     catalogued = [{"item_id": item, "title": item, "release_year": None, "genres": []} for item in items]
     activity = compute_group(USER_ACTIVITY, [*events, lonely, bored], catalogued, cutoff=BASE + timedelta(days=30))
@@ -234,7 +235,7 @@ def test_every_kind_brings_a_taste_together(name: str, frame: Callable[[Rows], D
 
     events = two_tastes(120, 7)
     first, again = (
-        fit_items(EMBEDDINGS[name], liked_events(frame(rows), LIKED_VALUE), tmp_path / folder)
+        fit_items(EMBEDDINGS[name], liked_events(frame(rows), MOVIELENS.positive), tmp_path / folder)
         for folder, rows in (("first", events), ("again", events[::-1]))
     )
     assert first.equals(again)
@@ -254,8 +255,8 @@ def test_items_liked_too_seldom_have_no_vector(frame: Callable[[Rows], DataFrame
     events = two_tastes(6, 8)
     counts = Counter(row["item_id"] for row in events)
     often = sorted(item for item, count in counts.items() if count >= ITEM2VEC.skip_gram.least_likes)
-    liked = liked_events(frame(events), LIKED_VALUE)
-    lasts = last_liked(frame(events), F.col("value") > 0, LAST_ITEMS)
+    liked = liked_events(frame(events), MOVIELENS.positive)
+    lasts = last_liked(frame(events), MOVIELENS, LAST_ITEMS)
     found = fit(ITEM2VEC, liked, lasts, tmp_path / "some")
     assert found.items.column("item_id").to_pylist() == often
     assert found.covered == sum(counts[item] for item in often)
