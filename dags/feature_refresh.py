@@ -97,7 +97,7 @@ with DAG(
         module="pipelines",
         command="embeddings",
         options=INTERVAL,
-        doc_md="item2vec by Spark MLlib: a dated snapshot for recall.",
+        doc_md="Item and user embeddings for recall, by Spark: dated snapshots, and a report with nearest neighbours.",
     )
     registry = JobOperator(
         task_id="registry",
@@ -123,5 +123,4 @@ with DAG(
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
     land >> ingest >> check >> [features, embeddings, registry]
-    [features, registry] >> materialize
-    [materialize, embeddings] >> publish
+    [features, embeddings, registry] >> materialize >> publish

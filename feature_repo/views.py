@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from feast import FeatureView
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import FeatureGroup, declared
 from feature_repo.contracts.schemas import read_schema
 from feature_repo.entities import ENTITIES
@@ -32,5 +33,6 @@ def feast_view(group: FeatureGroup, namespace: Namespace) -> FeatureView:
 
 
 def feast_views(namespace: Namespace) -> dict[str, FeatureView]:
-    """Return group name → feature view for every group of the namespace's schema."""
-    return {group.name: feast_view(group, namespace) for group in declared(read_schema(namespace)).groups}
+    """Return group name → feature view for every group of the namespace's schema, and every kind of embedding."""
+    groups = (*declared(read_schema(namespace)).groups, *EMBEDDING_GROUPS)
+    return {group.name: feast_view(group, namespace) for group in groups}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feature_repo.contracts.embeddings import EMBEDDINGS, parse_embedding
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import run_job
 from feature_repo.contracts.manifests import TrainingKind
@@ -141,8 +142,29 @@ def features(
 
 @app.command()
 def embeddings(namespace: NamespaceName, cutoff: Cutoff) -> None:
-    """Fit item2vec on what users liked before the cutoff, on Spark."""
+    """Fit item embeddings on what users liked before the cutoff, on Spark; KESTREL_EMBEDDINGS names the kinds."""
     _run("embeddings", cutoff, namespace=namespace)
+
+
+@app.command("evaluate-embeddings")
+def evaluate_embeddings(  # noqa: PLR0917 - one parameter for each option
+    namespace: NamespaceName,
+    cutoff: Cutoff,
+    kinds: Annotated[
+        list[Any],
+        typer.Option("--kind", parser=_usage(parse_embedding), metavar="KIND", help="Or changed: node2vec:p=2,q=0.5"),
+    ] = list(EMBEDDINGS),  # noqa: B006 - typer reads it, and changes nothing
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Fits of each kind.")] = 3,
+    begin: Annotated[
+        float, typer.Option("--begin", min=0.05, max=0.99, help="Share of the likes that is known.")
+    ] = 0.9,
+    end: Annotated[
+        float, typer.Option("--end", min=0.06, max=1.0, help="Share of the likes where questions end.")
+    ] = 1.0,
+    questions: Annotated[int, typer.Option("--questions", min=100, help="More likes than that are sampled.")] = 20_000,
+) -> None:
+    """Print how often the next liked item is among the first k that a method finds, by a test in order of time."""
+    _run("evaluate_embeddings", cutoff, kinds, seeds, (begin, end, questions), namespace=namespace)
 
 
 @app.command()

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt, Lt
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.places import settings_file, state_folder
 from pipelines.errors import JobError
 
 Share = Annotated[float, Gt(0), Lt(1)]
+
+
+def _names(text: str) -> str:
+    """Return comma-separated names of kinds of embeddings; ValueError for one that there is not."""
+    return ",".join(kind.name for kind in embeddings_named(name.strip() for name in text.split(",")))
 
 
 class Settings(BaseSettings):
@@ -59,11 +65,18 @@ class Settings(BaseSettings):
     """How many windows as long as the interval make the recent past."""
     check_accepted: Annotated[str, Field(pattern=r"^[a-z0-9_.,\s]*$")] = ""
     """Names of checks whose failure stops nothing, parted by commas; it is still shown."""
+    embeddings: Annotated[str, AfterValidator(_names)] = "item2vec"
+    """Kinds of item embeddings to fit, their names with commas between. Training sets and releases name the first."""
 
     @property
     def accepted_checks(self) -> frozenset[str]:
         """The names in `check_accepted`."""
         return frozenset(filter(None, (name.strip() for name in self.check_accepted.split(","))))
+
+    @property
+    def embedding_names(self) -> tuple[str, ...]:
+        """The names, one by one."""
+        return tuple(self.embeddings.split(","))
 
 
 def load_settings() -> Settings:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import EMBEDDING_SIZE, EVENTS, ITEM2VEC
 from feature_repo.contracts.events import Event, key_id
+from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC, ITEM_EMBEDDINGS, USER_EMBEDDINGS
 from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.embeddings.snapshots import write_item_embeddings
+from pipelines.embeddings.tables import write_embedding_table
+from pipelines.embeddings.vectors import unit_length, vector_array
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
@@ -31,6 +34,8 @@ from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE, ITEMS, USER_ACTIVITY, U
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
+
+    from feature_repo.contracts.datasets import Dataset
 
 Row = dict[str, Any]
 
@@ -77,7 +82,7 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
     write_features(place, ITEM_PROFILE, [_item_profile(item) for item in items])
     write_features(place, USER_HISTORY, [_history(known, user, cutoff) for user in users])
     write_features(place, USER_STATE, [_state(known, user, cutoff) for user in users])
-    write_embeddings(place, items, cutoff)
+    write_embeddings(place, items, users, cutoff)
     return place
 
 
@@ -102,10 +107,18 @@ def read(table: StoredTable) -> list[Row]:
     return rows
 
 
-def write_embeddings(place: Namespace, items: Sequence[str], cutoff: datetime) -> None:
-    vectors = np.random.default_rng(0).normal(size=(len(items), EMBEDDING_SIZE)).astype(np.float32).tolist()
-    rows = pa.table({"item_id": list(items), "embedding": vectors}, schema=arrow_schema(ITEM2VEC))
-    write_item_embeddings(place, cutoff, rows)
+def write_embeddings(place: Namespace, items: Sequence[str], users: Sequence[str], cutoff: datetime) -> None:
+    """Write made-up vectors of item2vec: the snapshot, and the feature tables of items and users."""
+
+    def vectors(dataset: Dataset, ids: Sequence[str], seed: int) -> pa.Table:
+        drawn = unit_length(np.random.default_rng(seed).normal(size=(len(ids), EMBEDDING_SIZE)))
+        return pa.table([pa.array(ids, pa.string()), vector_array(drawn)], schema=arrow_schema(dataset))
+
+    rows = vectors(ITEM_EMBEDDINGS, items, 0)
+    record = write_item_embeddings(place, ITEM2VEC, cutoff, rows)
+    write_embedding_table(place, ITEM2VEC.item_group, cutoff, rows, record.sha256)
+    of_users = vectors(USER_EMBEDDINGS, users, 1)
+    write_embedding_table(place, ITEM2VEC.user_group, cutoff, of_users, record.sha256)
 
 
 def per_event(events: Sequence[Row], key: str, features: Callable[[list[Row]], Row]) -> list[Row]:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import redis
 import uvicorn
 
-from feature_repo.contracts.datasets import EMBEDDING_SIZE
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC
 from feature_repo.contracts.intervals import feast_project, model_name
 from feature_repo.contracts.manifests import OnlineSnapshot, Release
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
@@ -166,17 +166,23 @@ class World:
     def publish_snapshot(
         self,
         catalogue: pa.Table | None = None,
-        vectors: pa.Table | None = None,
+        vectors: pa.Table | dict[str, pa.Table] | None = None,
         *,
         cutoff: str = CUTOFF,
         **changes: object,
     ) -> OnlineSnapshot:
-        """Write a snapshot's files and move the pointer; `changes` replace fields of the manifest."""
+        """Write a snapshot's files and move the pointer; `changes` replace fields of the manifest.
+
+        `vectors` are those of item2vec, or of each kind.
+        """
         table = catalogue_table() if catalogue is None else catalogue
         folder = cutoff.replace(":", "").replace("-", "")
         catalogue_path = self.place.online / folder / "catalogue.parquet"
-        vectors_path = self.place.embeddings / "item2vec" / f"{folder}.parquet"
-        for path, content in ((catalogue_path, table), (vectors_path, vectors_table() if vectors is None else vectors)):
+        kinds = (
+            vectors if isinstance(vectors, dict) else {ITEM2VEC.name: vectors_table() if vectors is None else vectors}
+        )
+        paths = {kind: self.place.embeddings / kind / f"{folder}.parquet" for kind in kinds}
+        for path, content in ((catalogue_path, table), *((paths[kind], kinds[kind]) for kind in kinds)):
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(content, path)
         fields: dict[str, Any] = {
@@ -187,8 +193,8 @@ class World:
             "views": snapshot_views(),
             "catalogue": str(catalogue_path.relative_to(self.place.root)),
             "catalogue_sha256": file_sha256(catalogue_path),
-            "item_embeddings": str(vectors_path.relative_to(self.place.root)),
-            "item_embeddings_sha256": file_sha256(vectors_path),
+            "item_embeddings": {kind: str(path.relative_to(self.place.root)) for kind, path in paths.items()},
+            "item_embeddings_sha256": {kind: file_sha256(path) for kind, path in paths.items()},
             "users": len(USERS_KNOWN),
             "items": len(table),
         }

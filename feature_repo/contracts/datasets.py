@@ -124,17 +124,3 @@ QUARANTINE = Dataset(
     partitioned_by_event_date=False,
     meaning="Rows of the last ingestion that were refused, each with the reason",
 )
-
-EMBEDDING_SIZE = 32
-
-ITEM2VEC = Dataset(
-    name="item2vec",
-    columns=(
-        ITEM_ID,
-        Column("embedding", Dtype.FLOAT32, "Unit-length item2vec vector, fitted up to a cutoff", length=EMBEDDING_SIZE),
-    ),
-    key=("item_id",),
-    sort=("item_id",),
-    partitioned_by_event_date=False,
-    meaning="A dated snapshot of item embeddings, for recall. Never raw in ranking: two fits live in rotated spaces",
-)

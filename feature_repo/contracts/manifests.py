@@ -92,7 +92,7 @@ class TrainingSet(_Record):
     sources: dict[str, str]
     """Dataset or feature view → checksum over the partitions that were read."""
     item_embeddings: str
-    """The item2vec snapshot of the same cutoff: a path relative to the namespace's folder."""
+    """The snapshot of the same cutoff, of the first kind that is fitted: a path relative to the namespace's folder."""
     item_embeddings_sha256: str
 
 
@@ -144,8 +144,10 @@ class OnlineSnapshot(_Record):
     catalogue: str
     """Path, relative to the namespace's folder, of the items with title, genres and latest item features."""
     catalogue_sha256: str
-    item_embeddings: str
-    item_embeddings_sha256: str
+    item_embeddings: dict[str, str]
+    """Kind → its snapshot's path, relative to the namespace's folder."""
+    item_embeddings_sha256: dict[str, str]
+    """Kind → SHA-256 of that file."""
     users: int
     items: int
 

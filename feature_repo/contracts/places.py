@@ -90,7 +90,7 @@ class Namespace:
 
     @property
     def embeddings(self) -> Path:
-        """Dated snapshots, `item2vec/<cutoff>-<sha>.parquet`: written once, never changed."""
+        """Dated snapshots, `<kind>/<cutoff>-<sha>.parquet`: written once, never changed; `reports/<cutoff>.html`."""
         return self.root / "embeddings"
 
     @property

@@ -1,4 +1,8 @@
-"""Dated snapshots of item embeddings: written once under a name that says cutoff and content, and never changed."""
+"""Dated snapshots of item embeddings: written once under a name that says cutoff and content, and never changed.
+
+Each kind has a folder of its own: `embeddings/<kind>/<cutoff>-<sha8>.parquet`, and `<cutoff>.json` beside it, which
+says that this is the one of that cutoff.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import ITEM2VEC
+from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
 from feature_repo.contracts.places import cutoff_name
 from feature_repo.contracts.publishing import file_sha256, read_json, replacing, write_json
 from pipelines.errors import CorruptDatasetError, JobError
@@ -19,15 +23,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from feature_repo.contracts.embeddings import Embedding
     from feature_repo.contracts.places import Namespace
 
 _HASH_LENGTH = 8
-_WRITER = "python -m pipelines embeddings"
+WRITER = "python -m pipelines embeddings"
 
 
 @dataclass(frozen=True, slots=True)
 class ItemEmbeddings:
-    """Which snapshot belongs to a cutoff."""
+    """Which snapshot of a kind belongs to a cutoff."""
 
     item_embeddings: str
     """Path of the Parquet file, relative to the namespace's folder."""
@@ -36,46 +41,45 @@ class ItemEmbeddings:
     items: int
 
 
-def write_item_embeddings(place: Namespace, cutoff: datetime, rows: pa.Table) -> ItemEmbeddings:
+def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, rows: pa.Table) -> ItemEmbeddings:
     """Store `rows` as the snapshot of `cutoff`, and note beside it that this is the one; both by rename."""
-    rows = conform(rows, ITEM2VEC)
-    folder = place.embeddings / ITEM2VEC.name
+    rows = conform(rows, ITEM_EMBEDDINGS)
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd")
     data = content.getvalue()
     sha256 = hashlib.sha256(data).hexdigest()
-    path = folder / f"{cutoff_name(cutoff)}-{sha256[:_HASH_LENGTH]}.parquet"
+    path = place.embeddings / kind.name / f"{cutoff_name(cutoff)}-{sha256[:_HASH_LENGTH]}.parquet"
     if not path.is_file() or file_sha256(path) != sha256:
         with replacing(path) as part:
             part.write_bytes(data)
     record = ItemEmbeddings(path.relative_to(place.root).as_posix(), sha256, rows.num_rows)
-    write_json(_record(place, cutoff), asdict(record))
+    write_json(_record(place, kind, cutoff), asdict(record))
     return record
 
 
-def find_item_embeddings(place: Namespace, cutoff: datetime) -> ItemEmbeddings:
+def find_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime) -> ItemEmbeddings:
     """Return the snapshot of `cutoff`, after comparing the file with its checksum.
 
     Raises:
         JobError: none was fitted for this cutoff.
         CorruptDatasetError: the file is missing or has other bytes.
     """
-    path = _record(place, cutoff)
+    path = _record(place, kind, cutoff)
     try:
         fields: dict[str, Any] = read_json(path)
         record = ItemEmbeddings(**fields)
     except FileNotFoundError as error:
-        msg = f"item embeddings of namespace {place.name}: expected {path}, found none; run `{_WRITER}` for this cutoff"
+        msg = f"{kind.name} of namespace {place.name}: expected {path}, found none; run `{WRITER}` for this cutoff"
         raise JobError(msg) from error
     except TypeError as error:
-        msg = f"{path}: not a record of item embeddings ({error}); run `{_WRITER}` for this cutoff"
+        msg = f"{path}: not a record of item embeddings ({error}); run `{WRITER}` for this cutoff"
         raise CorruptDatasetError(msg) from error
     file = place.root / record.item_embeddings
     if not file.is_file() or file_sha256(file) != record.sha256:
-        msg = f"{file}: expected SHA-256 {record.sha256}, received another or no file; run `{_WRITER}` for this cutoff"
+        msg = f"{file}: expected SHA-256 {record.sha256}, received another or no file; run `{WRITER}` for this cutoff"
         raise CorruptDatasetError(msg)
     return record
 
 
-def _record(place: Namespace, cutoff: datetime) -> Path:
-    return place.embeddings / ITEM2VEC.name / f"{cutoff_name(cutoff)}.json"
+def _record(place: Namespace, kind: Embedding, cutoff: datetime) -> Path:
+    return place.embeddings / kind.name / f"{cutoff_name(cutoff)}.json"

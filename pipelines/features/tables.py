@@ -24,11 +24,11 @@ def feature_dataset(group: FeatureGroup) -> Dataset:
     )
 
 
-def feature_table(place: Namespace, group: FeatureGroup) -> StoredTable:
-    """Return the table of a feature group in a namespace."""
+def feature_table(place: Namespace, group: FeatureGroup, writer: str = "python -m pipelines features") -> StoredTable:
+    """Return the table of a feature group in a namespace; `writer` is the command that writes it."""
     return StoredTable(
         feature_dataset(group),
         place.feature_table(group.view_name),
         place.locks / f"features-{group.view_name}.lock",
-        "python -m pipelines features",
+        writer,
     )

@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.contracts.features import FeatureGroup, Freshness, declared
+from feature_repo.contracts.features import FeatureGroup, Freshness
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.schemas import read_schema
+from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
 from pipelines.feast_store.online import forget_absent, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
 from pipelines.feast_store.store import open_store
 from pipelines.feast_store.tables import duckdb_session, identifier, literal, microseconds
-from pipelines.features.tables import feature_table
 from pipelines.io.online_client import online_client
 from pipelines.stream.batch import materializing
 
@@ -49,21 +48,23 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         with ExitStack() as stack:
             client = stack.enter_context(online_client(settings.redis_url))
             tables = [
-                (group, stack.enter_context(feature_table(place, group).reading(before=cutoff)))
-                for group in declared(read_schema(place)).groups
+                (group, stored.writer, stack.enter_context(stored.reading(before=cutoff)))
+                for group, stored in online_tables(settings, place)
             ]
             store = open_store(settings, place)
             check_registered(store, place)
             stack.enter_context(materializing(client, place))
-            rows = {group.view_name: _write(store, client, group, table, cutoff) for group, table in tables}
-        checksums = {group.view_name: table.checksum for group, table in tables}
+            rows = {
+                group.view_name: _write(store, client, group, _entities(group, table, cutoff, writer), cutoff)
+                for group, writer, table in tables
+            }
+        checksums = {group.view_name: table.checksum for group, _, table in tables}
         write_materialized(place, Materialized(cutoff, checksums, rows))
     return {"rows": rows}
 
 
-def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, table: Snapshot, cutoff: datetime) -> int:
+def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, present: set[str], cutoff: datetime) -> int:
     """Materialise one group and return how many entities it has."""
-    present = _entities(group, table, cutoff)
     with quiet_output():
         store.materialize(_EPOCH, cutoff, [group.view_name])
     stored = stored_entities(client, store.project, group.entity.name)
@@ -72,10 +73,11 @@ def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, table:
     return len(present)
 
 
-def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime) -> set[str]:
+def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: str) -> set[str]:
     """Return the ids of the entities that have a row before `cutoff`.
 
-    JobError for a group of latest rows that are not as of the cutoff: they bear the microsecond before it.
+    JobError for a group of latest rows that are not as of the cutoff: they bear the microsecond before it. `writer` is
+    the command that writes them.
     """
     if not table.partitions:
         return set()
@@ -89,7 +91,7 @@ def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime) -> set[str
                 received = _EPOCH + timedelta(microseconds=other[0][0] + 1)
                 msg = (
                     f"feature view {group.view_name}: expected rows as of {format_cutoff(cutoff)}, received rows as "
-                    f"of {received.isoformat()} in {table.folder}; run 'python -m pipelines features' for this cutoff"
+                    f"of {received.isoformat()} in {table.folder}; run '{writer}' for this cutoff"
                 )
                 raise JobError(msg)
         query = f"SELECT DISTINCT {identifier(group.entity.name)} {rows} WHERE {time} < {end}"

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
 from feature_repo.contracts.datasets import ITEM_ID, Dataset, items_dataset
+from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
@@ -19,13 +20,13 @@ from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
 from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.snapshots import find_item_embeddings
+from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import open_store
 from pipelines.feast_store.tables import literal
-from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
 from pipelines.jobs.leftovers import remove_leftovers
@@ -71,16 +72,30 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
             items = stack.enter_context(stored_dataset(place, items_dataset(features.schema)).reading())
-            tables = {
-                group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
-                for group in features.groups
-            }
+            online = online_tables(settings, place)
+            tables = {group.view_name: stack.enter_context(table.reading(before=cutoff)) for group, table in online}
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
             store = open_store(settings, place)
             check_registered(store, place)
             catalogue = read_catalogue(store, features, items.files, cutoff)
+            views = {group.name: group.view_name for group, _ in online}
+            kinds = embeddings_named(settings.embedding_names)
+            embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
         users = done.rows[features.user_history.view_name]
-        name = _publish(place, features, cutoff, catalogue, users)
+        snapshot = OnlineSnapshot(
+            namespace=place.name,
+            schema=features.schema.to_json(),
+            cutoff=format_cutoff(cutoff),
+            feast_project=feast_project(place.name),
+            views=views,
+            catalogue="",
+            catalogue_sha256=content_sha256(catalogue),
+            item_embeddings={name: record.item_embeddings for name, record in embeddings.items()},
+            item_embeddings_sha256={name: record.sha256 for name, record in embeddings.items()},
+            users=users,
+            items=catalogue.num_rows,
+        )
+        name = _publish(place, cutoff, snapshot, catalogue)
     _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, users)
     return {"snapshot": name}
 
@@ -113,22 +128,8 @@ def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, st
     return done
 
 
-def _publish(place: Namespace, features: Declared, cutoff: datetime, catalogue: pa.Table, users: int) -> str:
+def _publish(place: Namespace, cutoff: datetime, snapshot: OnlineSnapshot, catalogue: pa.Table) -> str:
     """Write the snapshot under a name that says its content, then point to it; return the name."""
-    embeddings = find_item_embeddings(place, cutoff)
-    snapshot = OnlineSnapshot(
-        namespace=place.name,
-        schema=features.schema.to_json(),
-        cutoff=format_cutoff(cutoff),
-        feast_project=feast_project(place.name),
-        views={group.name: group.view_name for group in features.groups},
-        catalogue="",
-        catalogue_sha256=content_sha256(catalogue),
-        item_embeddings=embeddings.item_embeddings,
-        item_embeddings_sha256=embeddings.sha256,
-        users=users,
-        items=catalogue.num_rows,
-    )
     name = f"{cutoff_name(cutoff)}-{definition_hash(dataclasses.asdict(snapshot))}"
     directory = place.online / name
     remove_leftovers(place.online)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import read_schema
 from feature_repo.services import service_name, services
@@ -21,6 +22,6 @@ def run(settings: Settings, place: Namespace) -> dict[str, object]:
     with exclusive(place.locks / "registry.lock", f"Feast registry of namespace {place.name}"):
         apply_declarations(open_store(settings, place), place)
     return {
-        "views": {group.name: group.view_name for group in declared(read_schema(place)).groups},
+        "views": {group.name: group.view_name for group in (*declared(read_schema(place)).groups, *EMBEDDING_GROUPS)},
         "feature_services": [service_name(service) for service in services(place)],
     }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, LABEL, VALUE
+from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import FeatureService, declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
@@ -81,7 +82,7 @@ def run(
             for group in service.groups
         }
         sources = {EVENTS.name: events.checksum, **{view: table.checksum for view, table in tables.items()}}
-        lineage = _lineage(place, schema, service, cutoff, sources)
+        lineage = _lineage(settings, place, schema, service, cutoff, sources)
         name = training_set_id({**settings_inputs(settings, schema, kind), **lineage})
         directory = place.training_sets / name
         if not directory.exists():
@@ -100,11 +101,17 @@ def _service(schema: Schema, kind: TrainingKind) -> FeatureService:
     return {TrainingKind.RANKING: features.ranking, TrainingKind.RETRIEVAL: features.retrieval}[kind]
 
 
-def _lineage(
-    place: Namespace, schema: Schema, service: FeatureService, cutoff: datetime, sources: Mapping[str, str]
+def _lineage(  # noqa: PLR0917 - all that a training set follows from
+    settings: Settings,
+    place: Namespace,
+    schema: Schema,
+    service: FeatureService,
+    cutoff: datetime,
+    sources: Mapping[str, str],
 ) -> dict[str, object]:
     """Return the part of the record that says what the training set is made from."""
-    embeddings = find_item_embeddings(place, cutoff)
+    first = embeddings_named(settings.embedding_names)[0]
+    embeddings = find_item_embeddings(place, first, cutoff)
     return {
         "namespace": place.name,
         "schema": schema.to_json(),

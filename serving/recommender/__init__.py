@@ -14,6 +14,7 @@ embeddings      item vectors, aligned with the catalogue
 snapshot        loads catalogue and vectors of an OnlineSnapshot, checked
 release         what of a Release the ranking needs, and whether it fits the snapshot
 user_features   one user's features and history, with one round trip
+user_vector     a user among the item vectors, from what was liked last
 recall/         channels, and how they are blended
 ranking         scores from the model server
 slate           the order, and k items of it

@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.background import BackgroundTask
 
 from feature_repo.contracts.events import ID_MAX, ID_PATTERN
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
 from serving.recommender.engine import Engine
@@ -24,6 +25,7 @@ from serving.recommender.problems import (
     K_DEFAULT,
     K_MAX,
     K_MIN,
+    absent_kind,
     add_handlers,
     problem_response,
     unknown_item,
@@ -61,6 +63,14 @@ UserId = Annotated[
 ItemId = Annotated[
     str,
     Path(description="An item of the catalogue", min_length=1, max_length=ID_MAX, pattern=ID_PATTERN, examples=["50"]),
+]
+SimilarBy = Annotated[
+    str | None,
+    Query(
+        description="The kind of embedding; the first of the snapshot unless named",
+        pattern=f"^({'|'.join(EMBEDDINGS)})$",
+        examples=[next(iter(EMBEDDINGS))],
+    ),
 ]
 SlateSize = Annotated[int, Query(description="How many items", ge=K_MIN, le=K_MAX, examples=[K_DEFAULT])]
 
@@ -167,12 +177,12 @@ def _add_answers(app: FastAPI) -> None:
     @app.get(
         "/similar/{item}",
         response_model=Similar,
-        responses={**_RESPONSES, 404: {"model": Problem, "description": "No such item"}},
+        responses={**_RESPONSES, 404: {"model": Problem, "description": "No such item, or no vectors of that kind"}},
         tags=["recommendations"],
         summary="What is like this item",
     )
-    async def similar(request: Request, item: ItemId, k: SlateSize = K_DEFAULT) -> Response:
-        """Return the `k` items nearest to one, by the cosine of their item2vec vectors."""
+    async def similar(request: Request, item: ItemId, k: SlateSize = K_DEFAULT, by: SimilarBy = None) -> Response:
+        """Return the `k` items nearest to one, by the cosine of their vectors of one kind of embedding."""
         running: Running = request.app.state.running
         online = running.watcher.online
         if online is None:
@@ -180,7 +190,10 @@ def _add_answers(app: FastAPI) -> None:
         position = online.snapshot.catalogue.positions.get(item)
         if position is None:
             return problem_response(HTTPStatus.NOT_FOUND, unknown_item(item, len(online.snapshot.catalogue)))
-        return _json(running.engine.similar(online, position, k))
+        kinds = online.snapshot.kinds
+        if by is not None and by not in kinds:
+            return problem_response(HTTPStatus.NOT_FOUND, absent_kind(by, kinds))
+        return _json(running.engine.similar(online, position, k, by))
 
 
 def _add_states(app: FastAPI) -> None:

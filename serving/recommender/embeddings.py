@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.contracts.datasets import EMBEDDING_SIZE, ITEM2VEC, ITEM_ID
+from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS
 from serving.recommender.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ class ItemVectors:
 
 
 def vectors_from_table(table: pa.Table, catalogue: Catalogue, source: str) -> ItemVectors:
-    """Align the rows of an item2vec snapshot with the catalogue; items that the catalogue lacks are left out.
+    """Align the rows of an embeddings snapshot with the catalogue; items that the catalogue lacks are left out.
 
     Raises:
         SnapshotError: A column is missing, or a vector has another size or a length that is not finite and positive.
     """
-    absent = [name for name in ITEM2VEC.column_names if name not in table.column_names]
+    absent = [name for name in ITEM_EMBEDDINGS.column_names if name not in table.column_names]
     if absent:
-        msg = f"{source}: expected columns {list(ITEM2VEC.column_names)}, {absent} are missing; compute it again"
+        msg = f"{source}: expected columns {list(ITEM_EMBEDDINGS.column_names)}, {absent} are missing; compute it again"
         raise SnapshotError(msg)
     column = table.column("embedding").cast(pa.list_(pa.float32())).combine_chunks()
     sizes = pc.unique(pc.fill_null(pc.list_value_length(column), 0)).to_pylist()

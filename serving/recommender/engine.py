@@ -20,7 +20,7 @@ from serving.recommender.errors import RankingError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
 from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason, taste_reason
 from serving.recommender.recall.blending import Candidates, blend
-from serving.recommender.recall.item2vec import ITEM2VEC, recall_item2vec
+from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import Canary, RankingOff, RankingPlan
 from serving.recommender.seen import SeenMemory, unseen_items
@@ -196,19 +196,18 @@ class Engine:
         return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
 
     def _recall(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> tuple[Candidates, dict[int, int]]:
-        settings, catalogue, vectors = self._settings, online.snapshot.catalogue, online.snapshot.vectors
+        settings, catalogue = self._settings, online.snapshot.catalogue
         wanted = settings.recommender_candidates
         allowed = unseen_items(catalogue, user.seen)
         recalled = [(recall_popular(catalogue, allowed, wanted), settings.recommender_popular_quota)]
         nearest: dict[int, int] = {}
-        if vectors is None:
+        if online.snapshot.vectors_problem:
             degraded.append(Missing.EMBEDDINGS)
-        else:
-            near = recall_item2vec(
-                vectors, catalogue.find(user.liked(online.snapshot.schema.positive.min_value)), allowed, wanted
-            )
-            recalled.append((near.recalled, settings.recommender_item2vec_quota))
-            nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True))
+        liked = catalogue.find(user.liked(online.snapshot.schema.positive.min_value))
+        for kind, vectors in online.snapshot.vectors.items():
+            near = recall_near(kind, vectors, liked, allowed, wanted)
+            recalled.append((near.recalled, settings.embedding_quota(kind)))
+            nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True)) | nearest
         return blend(recalled, wanted), nearest
 
     async def _scores(
@@ -250,10 +249,15 @@ class Engine:
         inputs = ranking_inputs(online.ranking, {}, positions)
         await score(self._predictor, online.ranking, inputs, len(positions), timeout_s)
 
-    def similar(self, online: Online, position: int, k: int) -> dict[str, object]:
-        """Return `k` items near the one at `position`, as a `Similar`; popular ones where it has no vector."""
+    def similar(self, online: Online, position: int, k: int, by: str | None) -> dict[str, object]:
+        """Return `k` items near the one at `position`, as a `Similar`; popular ones where it has no vector.
+
+        `by` is a kind of embedding that the snapshot names, None for its first.
+        """
         watch = Stopwatch()
-        catalogue, vectors = online.snapshot.catalogue, online.snapshot.vectors
+        catalogue = online.snapshot.catalogue
+        kind = by or next(iter(online.snapshot.kinds), "")
+        vectors = online.snapshot.vectors.get(kind)
         degraded = [Missing.SNAPSHOT] if online.stale else []
         allowed = np.ones(len(catalogue), dtype=np.bool_)
         allowed[position] = False
@@ -262,10 +266,10 @@ class Engine:
             recalled = recall_popular(catalogue, allowed, k)
             slate = [Shown(row, None, [recalled.channel], POPULAR_REASON) for row in recalled.positions.tolist()]
         else:
-            near = recall_item2vec(vectors, np.array([position]), allowed, k)
+            near = recall_near(kind, vectors, np.array([position]), allowed, k)
             reason = similar_reason(catalogue.titles[position])
             slate = [
-                Shown(row, cosine, [ITEM2VEC], reason)
+                Shown(row, cosine, [kind], reason)
                 for row, cosine in zip(near.recalled.positions.tolist(), near.similarity.tolist(), strict=True)
             ]
         return {

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from feature_repo.contracts.events import ID_MEANING
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from serving.recommender.answers import ProblemDetail, problem_bytes
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _PARAMETERS = {
     "k": (f"a whole number from {K_MIN} to {K_MAX}", f"Ask for ?k={K_DEFAULT}, or leave k out."),
     "user": (ID_MEANING, "Ask for /recommend/196, say, with a user id of the data set."),
     "item": (ID_MEANING, "Ask for /similar/50, say, with an item id of the data set."),
+    "by": (f"one of {', '.join(EMBEDDINGS)}", "Ask for ?by=item2vec, say, or leave by out."),
 }
 _SHOWN = 80
 """How much of a bad value is sent back."""
@@ -41,6 +43,16 @@ def unknown_item(item_id: str, items: int) -> ProblemDetail:
         expected=f"an item id of the catalogue, which has {items} items",
         received=repr(item_id),
         remedy="Take an item_id from an answer of /recommend/{user}.",
+    )
+
+
+def absent_kind(by: str, kinds: tuple[str, ...]) -> ProblemDetail:
+    """Say that the snapshot has no vectors of a kind."""
+    return ProblemDetail(
+        object="by",
+        expected=f"a kind of embedding that the snapshot has: {', '.join(kinds) or 'it has none'}",
+        received=repr(by),
+        remedy="Leave by out; or name the kind in KESTREL_EMBEDDINGS and run feature_refresh.",
     )
 
 

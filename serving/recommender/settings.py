@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
+from feature_repo.contracts.embeddings import DEEPWALK, ITEM2VEC, NODE2VEC
 from feature_repo.contracts.intervals import check_namespace
 from feature_repo.contracts.places import settings_file, state_folder
 from serving.recommender.errors import RecommenderError
@@ -68,7 +69,11 @@ class Settings(BaseSettings):
     recommender_popular_quota: int = Field(default=1, ge=1, le=100)
     """Share of the candidates from popularity, in proportion to the other quotas."""
     recommender_item2vec_quota: int = Field(default=1, ge=1, le=100)
-    """Share of the candidates near what the user liked lately, in proportion to the other quotas."""
+    """Share of the candidates near what the user liked lately by item2vec, in proportion to the other quotas."""
+    recommender_deepwalk_quota: int = Field(default=1, ge=1, le=100)
+    """The same by DeepWalk, where the snapshot has it."""
+    recommender_node2vec_quota: int = Field(default=1, ge=1, le=100)
+    """The same by node2vec, where the snapshot has it."""
     recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
     """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
     recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)
@@ -77,6 +82,15 @@ class Settings(BaseSettings):
     """How often what was sampled and seen of a canary is written down."""
     shadow_share: float = Field(default=0.1, ge=0, le=1)
     """The share of the ranking requests that a canary gets as well, while there is one."""
+
+    def embedding_quota(self, kind: str) -> int:
+        """Return the quota of a kind of embedding; 1 for one that this code does not know."""
+        quotas = {
+            ITEM2VEC.name: self.recommender_item2vec_quota,
+            DEEPWALK.name: self.recommender_deepwalk_quota,
+            NODE2VEC.name: self.recommender_node2vec_quota,
+        }
+        return quotas.get(kind, 1)
 
     def now(self) -> datetime:
         """Return the platform's time."""

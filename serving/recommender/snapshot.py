@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import file_sha256
@@ -18,6 +19,7 @@ from serving.recommender.errors import SnapshotError
 from serving.recommender.user_features import UserLayout, user_layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
@@ -30,11 +32,21 @@ class Snapshot:
     manifest: OnlineSnapshot
     schema: Schema
     catalogue: Catalogue
-    vectors: ItemVectors | None
-    """None where the item vectors could not be loaded."""
+    vectors: Mapping[str, ItemVectors]
+    """Kind of embedding → item vectors, of the kinds that could be loaded, in the order of their declaration."""
     vectors_problem: str
-    """Why there are no item vectors; empty if there are."""
+    """Why there are not the vectors of every kind; empty if there are."""
     layout: UserLayout
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of embeddings that the manifest names, loaded or not, in the order of their declaration."""
+        return _kinds(self.manifest)
+
+
+def _kinds(manifest: OnlineSnapshot) -> tuple[str, ...]:
+    known = tuple(kind for kind in EMBEDDINGS if kind in manifest.item_embeddings)
+    return known + tuple(kind for kind in manifest.item_embeddings if kind not in known)
 
 
 def load_snapshot(place: Namespace) -> Snapshot:
@@ -57,8 +69,8 @@ def load_snapshot(place: Namespace) -> Snapshot:
         raise SnapshotError(msg)
     path = place.root / manifest.catalogue
     catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), declaration, str(path))
-    vectors, problem = _load_vectors(place, manifest, catalogue)
-    return Snapshot(manifest, schema, catalogue, vectors, problem, user_layout(manifest, declaration))
+    vectors, problems = _load_vectors(place, manifest, catalogue)
+    return Snapshot(manifest, schema, catalogue, vectors, "; ".join(problems), user_layout(manifest, declaration))
 
 
 def _schema(manifest: OnlineSnapshot, source: str) -> Schema:
@@ -69,13 +81,19 @@ def _schema(manifest: OnlineSnapshot, source: str) -> Schema:
         raise SnapshotError(msg) from error
 
 
-def _load_vectors(place: Namespace, manifest: OnlineSnapshot, catalogue: Catalogue) -> tuple[ItemVectors | None, str]:
-    path = place.root / manifest.item_embeddings
-    try:
-        table = _read_checked(path, manifest.item_embeddings_sha256)
-        return vectors_from_table(table, catalogue, str(path)), ""
-    except SnapshotError as error:
-        return None, str(error)
+def _load_vectors(
+    place: Namespace, manifest: OnlineSnapshot, catalogue: Catalogue
+) -> tuple[dict[str, ItemVectors], list[str]]:
+    vectors: dict[str, ItemVectors] = {}
+    problems: list[str] = []
+    for kind in _kinds(manifest):
+        path = place.root / manifest.item_embeddings[kind]
+        try:
+            table = _read_checked(path, manifest.item_embeddings_sha256.get(kind, ""))
+            vectors[kind] = vectors_from_table(table, catalogue, str(path))
+        except SnapshotError as error:
+            problems.append(str(error))
+    return vectors, problems
 
 
 def _read_checked(path: Path, sha256: str) -> pa.Table:

@@ -146,7 +146,7 @@ class Watcher:
         if snapshot.vectors_problem:
             self.snapshot.failed(snapshot.vectors_problem)
             # Half a snapshot is better than none, and worse than the whole one before.
-            return before if before is not None and before.vectors is not None else snapshot
+            return before if before is not None and not before.vectors_problem else snapshot
         self.snapshot.problem = ""
         return snapshot
 

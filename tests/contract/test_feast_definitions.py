@@ -12,6 +12,7 @@ import pytest
 from feast.repo_config import load_repo_config
 from feast.types import from_feast_to_pyarrow_type
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from feature_repo.services import feast_service, service_name
@@ -35,7 +36,7 @@ def namespace(state: Path) -> Namespace:
     return place
 
 
-@pytest.mark.parametrize("group", FEATURE_GROUPS, ids=lambda group: group.name)
+@pytest.mark.parametrize("group", [*FEATURE_GROUPS, *EMBEDDING_GROUPS], ids=lambda group: group.name)
 def test_a_view_is_its_group(group: FeatureGroup, tmp_path: Path) -> None:
     view = feast_views(namespace(tmp_path))[group.name]
     assert view.name == group.view_name
@@ -86,7 +87,7 @@ def test_the_command_line_sees_what_the_jobs_build(tmp_path: Path, monkeypatch: 
     applied = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, check=False)
     assert applied.returncode == 0, applied.stderr.decode()
     after = open_store(settings, place)
-    declared = {group.view_name for group in FEATURE_GROUPS}
+    declared = {group.view_name for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)}
     assert {view.name for view in after.list_feature_views()} == {*declared, old.name}
     assert [service.name for service in after.list_feature_services()] == [service_name(RANKING_FEATURES)]
     for name in ("KESTREL_FEAST_PROJECT", "KESTREL_FEAST_REGISTRY", "KESTREL_FEAST_REDIS"):

@@ -40,7 +40,7 @@ def test_feature_refresh_graph(dags):
         ("features", "materialize"),
         ("registry", "materialize"),
         ("materialize", "publish"),
-        ("embeddings", "publish"),
+        ("embeddings", "materialize"),
     }
 
 

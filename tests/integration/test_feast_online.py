@@ -11,9 +11,11 @@ import pytest
 import redis
 
 from feature_repo.contracts.events import Position
+from feature_repo.contracts.embeddings import ITEM2VEC
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
+from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
 from pipelines.feast_store.online import stored_entities
@@ -103,6 +105,8 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         ITEM_PROFILE.view_name: 26,
         USER_HISTORY.view_name: 30,
         USER_STATE.view_name: 30,
+        ITEM2VEC.item_group.view_name: 26,
+        ITEM2VEC.user_group.view_name: 30,
     }
     first = contents(settings.redis_url)
     assert len(first) == 56
@@ -113,6 +117,13 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         assert online(settings, place, user, *names, view=USER_ACTIVITY.view_name) == [latest[name] for name in names]
         seen = sorted(row["item_id"] for row in EVENTS if row["user_id"] == user)
         assert online(settings, place, user, "user_seen_items", view=USER_HISTORY.view_name) == [seen]
+    record = find_item_embeddings(place, ITEM2VEC, world.CUTOFF)
+    for group, entity in ((ITEM2VEC.user_group, "u17"), (ITEM2VEC.item_group, "i3")):
+        (row,) = (row for row in world.read(feature_table(place, group)) if row[group.entity.name] == entity)
+        names = [column.name for column in group.features]
+        references = [f"{group.view_name}:{name}" for name in names]
+        answer = open_store(settings, place).get_online_features(references, [{group.entity.name: entity}]).to_dict()
+        assert [answer[name][0] for name in names] == [row[names[0]], record.sha256]
     assert materialize.run(settings, place, world.CUTOFF) == result
     assert contents(settings.redis_url) == first
     with redis.Redis.from_url(settings.redis_url) as client:
@@ -266,7 +277,10 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert (snapshot.items, snapshot.users, snapshot.feast_project) == (26, 30, "test_set")
     assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
     assert snapshot.catalogue_sha256 == file_sha256(place.root / snapshot.catalogue)
-    assert snapshot.item_embeddings_sha256 == file_sha256(place.root / snapshot.item_embeddings)
+    assert snapshot.item_embeddings.keys() == snapshot.item_embeddings_sha256.keys() == {ITEM2VEC.name}
+    path = place.root / snapshot.item_embeddings[ITEM2VEC.name]
+    assert snapshot.item_embeddings_sha256[ITEM2VEC.name] == file_sha256(path)
+    assert ITEM2VEC.user_group.name in snapshot.views
     assert catalogue.schema.names == [column.name for column in publish.catalogue_dataset(FEATURES).columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
     assert (

@@ -230,7 +230,7 @@ def test_a_killed_build_leaves_nothing_that_counts(settings: Settings, place: Na
 
 def test_too_early_a_cutoff_says_so(settings: Settings, place: Namespace) -> None:
     early = world.FIRST - timedelta(days=30, hours=20)
-    world.write_embeddings(place, ["i0"], early)
+    world.write_embeddings(place, ["i0"], ["u0"], early)
     with pytest.raises(TrainingDataError, match="no event before the cutoff"):
         build(settings, place, early)
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDINGS
+from feature_repo.contracts.places import Namespace
+from pipelines.features.tables import feature_table
 from tests.synthetic import write_movielens_100k
 
 if TYPE_CHECKING:
@@ -77,10 +84,36 @@ def test_a_killed_job_a_second_run_and_a_planted_future_change_nothing(tmp_path:
     assert leftovers == []
 
 
-def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path) -> None:
-    results = []
+def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind: snapshots, feature tables and report, to the byte."""
+    monkeypatch.setenv("KESTREL_EMBEDDINGS", ",".join(EMBEDDINGS))
+    results, contents = [], []
     for name, future in (("plain", False), ("planted", True)):
         job(tmp_path / name, "ingest", "--source", str(write_events(tmp_path / f"{name}-source", future=future)))
         results.append(job(tmp_path / name, "embeddings", "--cutoff", CUTOFF))
+        place = Namespace(tmp_path / name, NAMESPACE)
+        tables = {group.name: feature_table(place, group).snapshot().read() for group in EMBEDDING_GROUPS}
+        contents.append((tables, (place.root / results[-1]["report"]).read_text()))
+        assert not (place.root / ".embeddings").exists()
     assert results[0] == results[1]
-    assert results[0]["items"] > 20
+    assert contents[0] == contents[1]
+    (tables, page), snapshots = contents[0], results[0]["embeddings"]
+    assert list(snapshots) == sorted(EMBEDDINGS)
+    end = datetime.fromisoformat(CUTOFF).replace(tzinfo=UTC)
+    for kind in EMBEDDINGS.values():
+        snapshot = pq.read_table(place.root / snapshots[kind.name]["item_embeddings"])
+        for group in (kind.item_group, kind.user_group):
+            vector, fitted = (column.name for column in group.features)
+            rows = tables[group.name]
+            assert set(rows.column(fitted).to_pylist()) == {snapshots[kind.name]["sha256"]}
+            assert set(rows.column("event_time").to_pylist()) == {end - timedelta(microseconds=1)}
+            lengths = np.linalg.norm(np.array(rows.column(vector).to_pylist()), axis=1)
+            np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+        items = tables[kind.item_group.name]
+        assert items.column("item_id").equals(snapshot.column("item_id"))
+        assert items.column(kind.item_group.features[0].name).equals(snapshot.column("embedding"))
+        assert snapshot.num_rows == snapshots[kind.name]["items"] > 20
+        assert tables[kind.user_group.name].num_rows > 20
+        assert f"<h4>{kind.name}</h4>" in page
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?https?:""", page), "the page needs nothing from elsewhere"
+    assert "Film 1 é" in page

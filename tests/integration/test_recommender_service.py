@@ -337,7 +337,7 @@ def test_a_new_snapshot_is_taken_up_and_a_broken_one_is_not(stack: Stack) -> Non
 
 
 def test_broken_vectors_keep_the_snapshot_before(stack: Stack) -> None:
-    stack.world.publish_snapshot(item_embeddings_sha256="0" * 64)
+    stack.world.publish_snapshot(item_embeddings_sha256={"item2vec": "0" * 64})
     try:
         body = stack.wait_for(USERS_KNOWN[9], ["snapshot"])
         assert any("item2vec" in item["recalled_by"] for item in body["items"])

@@ -105,6 +105,16 @@ def test_an_item_without_a_vector_has_popular_neighbours(client: httpx.Client) -
     assert [item["item_id"] for item in body["items"]] == ["0000", "0001", "0003"]
 
 
+def test_similar_items_can_be_asked_for_by_a_kind(world: World, client: httpx.Client) -> None:
+    assert get(client, "/similar/0006?by=item2vec")["items"] == get(client, "/similar/0006")["items"]
+    body = get(client, "/similar/0006?by=node2vec", 404)
+    assert (body["object"], body["received"]) == ("by", "'node2vec'")
+    assert "has: item2vec" in body["expected"]
+    assert "KESTREL_EMBEDDINGS" in body["remedy"]
+    body = get(client, "/similar/0006?by=word2vec", 422)
+    assert body["expected"] == "one of item2vec, deepwalk, node2vec"
+
+
 def test_an_unknown_item_is_not_found(client: httpx.Client) -> None:
     body = get(client, "/similar/no-such-item", 404)
     assert body["object"] == "item"

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.contracts.embeddings import EMBEDDINGS, RECENCY_DECAY
 from serving.recommender.catalogue import catalogue_from_table
 from serving.recommender.embeddings import vectors_from_table
 from serving.recommender.recall.blending import blend
 from serving.recommender.recall.channel import Recalled, best
-from serving.recommender.recall.item2vec import recall_item2vec
+from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.seen import SeenMemory, unseen_items
+from serving.recommender.settings import Settings
 from serving.recommender.slate import order_slate
+from serving.recommender.user_vector import user_vector
 from tests.movielens import FEATURES
 from tests.recommender_world import ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
 
@@ -61,42 +65,55 @@ def test_ids_that_the_catalogue_does_not_know_are_left_out() -> None:
     assert CATALOGUE.find([]).tolist() == []
 
 
-@given(st.sets(st.integers(0, ITEM_COUNT - 1), min_size=1, max_size=6), item_sets, st.integers(1, 300))
-def test_item2vec_equals_a_search_by_hand(liked: set[int], seen: set[int], n: int) -> None:
-    allowed = unseen_items(CATALOGUE, [item_id(number) for number in seen | liked])
-    near = recall_item2vec(VECTORS, np.array(sorted(liked)), allowed, n)
-    cosines = VECTORS.vectors.astype(np.float64) @ VECTORS.vectors[sorted(liked)].astype(np.float64).T
-    expected = sorted((-row.max(), number) for number, row in enumerate(cosines) if allowed[number] and row.max() > 0)
+liked_lists = st.lists(st.integers(0, ITEM_COUNT - 1), min_size=1, max_size=6)
+
+
+@given(liked_lists, item_sets, st.integers(1, 300))
+def test_near_items_equal_a_search_by_hand(liked: list[int], seen: set[int], n: int) -> None:
+    """By the cosine with the mean of what was liked, each like weighing less than the one after it."""
+    allowed = unseen_items(CATALOGUE, [item_id(number) for number in seen | set(liked)])
+    near = recall_near("item2vec", VECTORS, np.array(liked), allowed, n)
+    vectors = VECTORS.vectors.astype(np.float64)
+    user = sum(RECENCY_DECAY**place * vectors[number] for place, number in enumerate(liked))
+    cosines = vectors @ user / np.linalg.norm(user)
+    expected = sorted((-cosine, number) for number, cosine in enumerate(cosines) if allowed[number] and cosine > 0)
     np.testing.assert_allclose(near.similarity, [-cosine for cosine, _ in expected[:n]], rtol=1e-5, atol=1e-6)
-    assert not set(near.recalled.positions.tolist()) & (seen | liked)
-    assert set(near.nearest.tolist()) <= liked
+    assert not set(near.recalled.positions.tolist()) & (seen | set(liked))
+    for found, nearest in zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True):
+        assert vectors[found] @ vectors[nearest] >= max(vectors[found] @ vectors[liked].T) - 1e-6
+        assert nearest in liked
 
 
-def test_item2vec_finds_the_taste_of_what_was_liked() -> None:
+def test_near_items_have_the_taste_of_what_was_liked() -> None:
     liked = np.array([2])
-    near = recall_item2vec(VECTORS, liked, unseen_items(CATALOGUE, ["0002"]), ITEM_COUNT // TASTES - 1)
+    near = recall_near("item2vec", VECTORS, liked, unseen_items(CATALOGUE, ["0002"]), ITEM_COUNT // TASTES - 1)
     assert {taste_of(position) for position in near.recalled.positions.tolist()} == {taste_of(2)}
+    assert near.recalled.channel == "item2vec"
 
 
-def test_item2vec_finds_nothing_for_items_without_a_vector() -> None:
+def test_nothing_is_near_items_without_a_vector() -> None:
     without = vectors_from_table(vectors_table().slice(10), CATALOGUE, "made up")
     assert not without.known[:10].any()
-    assert not len(recall_item2vec(without, np.array([3]), EVERYTHING, 10).recalled.positions)
-    near = recall_item2vec(without, np.array([3, 50]), EVERYTHING, ITEM_COUNT)
+    for liked in ([], [3], [3, 7, 3]):
+        near = recall_near("node2vec", without, np.array(liked, dtype=np.intp), EVERYTHING, 10)
+        assert not len(near.recalled.positions)
+        assert not len(near.nearest)
+    near = recall_near("item2vec", without, np.array([3, 50]), EVERYTHING, ITEM_COUNT)
     assert set(near.nearest.tolist()) == {50}
     assert near.recalled.positions.min() >= 10
 
 
-@given(channels, st.integers(1, 60))
-def test_blending_names_every_channel_and_repeats_nothing(found: list[tuple[Recalled, int]], n: int) -> None:
-    candidates = blend(found, n)
-    union = {int(position) for channel, _ in found for position in channel.positions}
-    assert len(candidates) == min(n, len(union))
-    positions = candidates.positions.tolist()
-    assert len(set(positions)) == len(positions)
-    for row, position in enumerate(positions):
-        expected = [channel.channel for channel, _ in found if position in channel.positions]
-        assert candidates.channels_of(row) == expected
+def test_a_user_vector_has_unit_length_and_knows_the_latest_best() -> None:
+    vector = user_vector(VECTORS, np.array([0, 1]))
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    assert VECTORS.vectors[0] @ vector > VECTORS.vectors[1] @ vector > 0.5
+    assert not user_vector(VECTORS, np.array([], dtype=np.intp)).any()
+
+
+def test_every_kind_of_embedding_has_a_quota() -> None:
+    settings = Settings(recommender_item2vec_quota=2, recommender_deepwalk_quota=3, recommender_node2vec_quota=5)
+    assert [settings.embedding_quota(kind) for kind in EMBEDDINGS] == [2, 3, 5]
+    assert settings.embedding_quota("of tomorrow") == 1
 
 
 @given(channels)

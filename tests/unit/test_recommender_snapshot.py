@@ -31,7 +31,7 @@ def test_a_snapshot_is_loaded_with_missing_values_filled(world: World) -> None:
     world.publish_snapshot()
     snapshot = load_snapshot(world.place)
     assert len(snapshot.catalogue) == ITEM_COUNT
-    assert snapshot.vectors is not None
+    assert list(snapshot.vectors) == ["item2vec"]
     assert snapshot.catalogue.attributes[17]["release_year"] is None
     assert snapshot.catalogue.inputs["item_release_year"][17] == -1.0
     assert snapshot.catalogue.inputs["item_id"][3] == b"0003"
@@ -116,12 +116,28 @@ def test_broken_vectors_leave_a_snapshot_without_them(world: World, change: str)
         vectors = replaced(vectors, "embedding", pa.array([[float("nan")] * 32] * ITEM_COUNT))
     manifest = world.publish_snapshot(vectors=vectors)
     if change == "sha":
-        manifest = world.publish_snapshot(item_embeddings_sha256="0" * 64)
+        manifest = world.publish_snapshot(item_embeddings_sha256={"item2vec": "0" * 64})
+    path = manifest.item_embeddings["item2vec"]
     if change == "gone":
-        (world.place.root / manifest.item_embeddings).unlink()
+        (world.place.root / path).unlink()
     snapshot = load_snapshot(world.place)
-    assert snapshot.vectors is None
-    assert manifest.item_embeddings in snapshot.vectors_problem
+    assert snapshot.vectors == {}
+    assert path in snapshot.vectors_problem
+
+
+def test_a_kind_that_is_broken_leaves_the_others(world: World) -> None:
+    turned = replaced(
+        vectors_table(), "embedding", vectors_table().column("embedding").take(pa.array(range(ITEM_COUNT)[::-1]))
+    )
+    world.publish_snapshot(vectors={"item2vec": vectors_table(), "deepwalk": turned, "node2vec": turned.slice(7)})
+    snapshot = load_snapshot(world.place)
+    assert list(snapshot.vectors) == ["item2vec", "deepwalk", "node2vec"]
+    assert not snapshot.vectors_problem
+    broken = world.place.root / snapshot.manifest.item_embeddings["deepwalk"]
+    broken.write_bytes(broken.read_bytes()[:-1])
+    snapshot = load_snapshot(world.place)
+    assert list(snapshot.vectors) == ["item2vec", "node2vec"]
+    assert str(broken) in snapshot.vectors_problem
 
 
 def plan(world: World, **changes: object) -> RankingPlan | RankingOff:

@@ -1,0 +1,78 @@
+"""One kind of embedding, from likes to vectors of items and users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
+from pipelines.embeddings.likes import liked_often, liked_sequences, numbered_items
+from pipelines.embeddings.skip_gram import fit_skip_gram, write_sequences
+from pipelines.embeddings.user_vectors import user_vectors
+from pipelines.embeddings.vectors import unit_length, vector_array
+from pipelines.embeddings.walk_sequences import walk_sequences
+from pipelines.errors import JobError
+from pipelines.io.arrow import arrow_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame
+
+    from feature_repo.contracts.embeddings import Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What was computed of one kind, and not yet stored."""
+
+    kind: Embedding
+    items: pa.Table
+    """Rows of ITEM_EMBEDDINGS."""
+    users: pa.Table
+    """Rows of USER_EMBEDDINGS."""
+    covered: int
+    """How many likes are of items that have a vector."""
+
+
+def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fit:
+    """Fit a kind's item vectors, and make the users' from them.
+
+    Args:
+        kind: Which, with its parameters.
+        liked: user_id, item_id, event_time of what was liked before the cutoff.
+        lasts: user_id, items: what each user liked among the last events.
+        folder: For what Spark writes on the way, which every executor must be able to read.
+
+    Raises:
+        JobError: No item was liked often enough.
+    """
+    often = liked_often(liked, kind.skip_gram.least_likes).cache()
+    covered = often.count()
+    if not covered:
+        msg = f"{kind.name}: expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
+        raise JobError(msg)
+    items = fit_items(kind, often, folder)
+    file = folder / "items.parquet"
+    pq.write_table(items, file)
+    user_vectors(lasts, file).write.parquet(str(folder / "users"))
+    often.unpersist()
+    return Fit(kind, items, pq.read_table(folder / "users"), covered)
+
+
+def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
+    """Return the rows of ITEM_EMBEDDINGS from likes of items that were liked often enough; see `fit`."""
+    numbered_items(often).write.parquet(str(folder / "nodes"))
+    items = often.sparkSession.read.parquet(str(folder / "nodes"))
+    ids = pq.read_table(folder / "nodes").sort_by("node").column("item_id")
+    likes = often.join(items, on="item_id", how="inner").select("user_id", "node", "event_time")
+    if kind.walks is None:
+        sequences = liked_sequences(likes)
+    else:
+        sequences = walk_sequences(likes, len(ids), kind.walks, kind.skip_gram.seed, folder / "edges")
+    nodes, vectors = fit_skip_gram(write_sequences(sequences, folder / "sequences"), kind.skip_gram)
+    columns = [ids.take(pa.array(nodes)).combine_chunks(), vector_array(unit_length(vectors))]
+    return pa.table(columns, schema=arrow_schema(ITEM_EMBEDDINGS))

@@ -1,0 +1,52 @@
+"""The channels of embedding similarity, one per kind of embedding: items near what the user liked lately.
+
+Exact inner product: at 30,000 items it takes less than a millisecond, and an index would only lose recall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serving.recommender.recall.channel import Recalled, best
+from serving.recommender.user_vector import user_vector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from serving.recommender.embeddings import ItemVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What is near a user, and which liked item it is nearest to."""
+
+    recalled: Recalled
+    similarity: NDArray[np.float32]
+    """`[found]`, cosine to the user's vector."""
+    nearest: NDArray[np.intp]
+    """`[found]`, the position of the nearest of the liked items."""
+
+
+def recall_near(
+    channel: str, items: ItemVectors, liked: NDArray[np.intp], allowed: NDArray[np.bool_], n: int
+) -> Neighbours:
+    """Return up to `n` allowed items by falling cosine to the vector of a user who `liked` those items.
+
+    Items that point away from the user (cosine 0 or less) are not near, and not returned.
+
+    Args:
+        channel: The kind of embedding.
+        items: Its vectors.
+        liked: Positions, latest first.
+        allowed: `[items]`
+        n: How many at most.
+    """
+    similarity = items.vectors @ user_vector(items, liked)
+    among = np.flatnonzero(allowed & items.known & (similarity > 0))
+    found = among[best(similarity[among], n)]
+    liked = liked[items.known[liked]]
+    nearest = liked[(items.vectors[found] @ items.vectors[liked].T).argmax(axis=1)] if len(found) else found
+    return Neighbours(Recalled(channel, found), similarity[found], nearest)
