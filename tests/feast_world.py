@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.contracts.events import Event, key_id
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC, ITEM_EMBEDDINGS, USER_EMBEDDINGS
+from feature_repo.contracts.events import Event, key_id
 from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema

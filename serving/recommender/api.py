@@ -14,8 +14,8 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.background import BackgroundTask
 
-from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from feature_repo.contracts.embeddings import EMBEDDINGS
+from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
 from serving.recommender.engine import Engine

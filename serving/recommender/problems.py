@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from feature_repo.contracts.events import ID_MEANING
 from feature_repo.contracts.embeddings import EMBEDDINGS
+from feature_repo.contracts.events import ID_MEANING
 from serving.recommender.answers import ProblemDetail, problem_bytes
 
 if TYPE_CHECKING:

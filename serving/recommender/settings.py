@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.embeddings import DEEPWALK, ITEM2VEC, NODE2VEC
+from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace
 from feature_repo.contracts.places import settings_file, state_folder
 from serving.recommender.errors import RecommenderError

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from feature_repo.contracts.events import Position
 from feature_repo.contracts.embeddings import ITEM2VEC
+from feature_repo.contracts.events import Position
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
