@@ -144,6 +144,15 @@ def materialize(namespace: NamespaceName, cutoff: Cutoff) -> None:
     _run("materialize", cutoff, namespace=namespace)
 
 
+@app.command("verify-online")
+def verify_online(
+    namespace: NamespaceName,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Users, and items, to compare at most.")] = 1000,
+) -> None:
+    """Compare what the online store returns with what the offline store says as of the last materialisation."""
+    _run("verify_online", sample, namespace=namespace)
+
+
 @app.command()
 def publish(namespace: NamespaceName, cutoff: Cutoff) -> None:
     """Publish the catalogue and the online snapshot, and point to it."""

@@ -22,7 +22,7 @@ from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.retrieval import retrieve
-from pipelines.feast_store.store import open_store
+from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import literal
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
@@ -69,6 +69,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
                 for group in FEATURE_GROUPS
             }
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
+            stack.enter_context(offline_engine(settings, f"publish {place.name}"))
             store = open_store(settings, place)
             check_registered(store, place)
             catalogue = read_catalogue(store, items.files, cutoff)

@@ -81,7 +81,7 @@ class Catalogue:
         """Return the items that are met in epochs, among those of first genres, by chances of [0, 1)."""
         start, end = self.genre_starts[epoch, genre], self.genre_starts[epoch, genre + 1]
         found = np.searchsorted(self.cumulative, epoch + start + chance * (end - start), side="right")
-        return np.clip(found - epoch * self.items, 0, self.items - 1)
+        return np.asarray(np.clip(found - epoch * self.items, 0, self.items - 1), dtype=np.int64)
 
 
 def make_catalogue(scale: LogScale, seasons: Seasons, rng: np.random.Generator) -> Catalogue:

@@ -30,7 +30,7 @@ _WORLD, _BLOCKS = 0, 1
 """Which stream of random numbers: of items and users, of a block's events."""
 _LAST_START_S = 6 * 3600
 """No session begins later than this before the log's end."""
-_SECOND_THOUGHTS = 3
+_SECOND_THOUGHTS = 1
 """How often an item that the user has met before is drawn anew. Some are met again all the same, as in real logs."""
 _MEAN_STARS, _USER_STD, _MATCH_STARS = 3.3, 0.4, 0.6
 _PAUSE_MEDIAN_S, _PAUSE_SIGMA, _LONGEST_PAUSE_S = 25.0, 1.2, 1500.0
@@ -92,7 +92,7 @@ class Log:
         pause[begins | (rng.random(len(user)) < self.scale.burst)] = 0
         elapsed = np.cumsum(np.ceil(pause).astype(np.int64))
         second = start[session] + elapsed - elapsed[begins][session]
-        return np.minimum(second, self.scale.seconds - _LAST_START_S // 2)
+        return np.asarray(np.minimum(second, self.scale.seconds - _LAST_START_S // 2), dtype=np.int64)
 
     def _items(
         self, user: NDArray[np.int64], second: NDArray[np.int64], taste: NDArray[np.float32], rng: np.random.Generator
@@ -143,7 +143,7 @@ class Log:
         mood = rng.normal(_MEAN_STARS, _USER_STD, len(taste)).astype(np.float32)
         stars = mood[user] + self.catalogue.quality[item] + _MATCH_STARS * self.scale.taste * match
         stars += self.scale.noise * rng.standard_normal(len(user), dtype=np.float32)
-        return np.clip(np.rint(2 * stars), 1, 10).astype(np.int64)
+        return np.asarray(np.clip(np.rint(2 * stars), 1, 10), dtype=np.int64)
 
 
 def _met_before(user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.int64]:

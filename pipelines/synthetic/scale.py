@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -84,4 +85,4 @@ def usual_users(events: int) -> int:
 
 def usual_items(events: int) -> int:
     """Return as many items as MovieLens has for so many events: they grow as the square root."""
-    return max(round(_ITEMS_PER_ROOT_EVENT * events**0.5), _FEWEST_ITEMS)
+    return max(round(_ITEMS_PER_ROOT_EVENT * math.sqrt(events)), _FEWEST_ITEMS)

@@ -36,8 +36,8 @@ class Seasons:
 
     def seconds(self, share: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the second, from the log's beginning, by which a `share` (0 to 1) of all events has happened."""
-        return np.interp(share, self._share, self._second).astype(np.int64)
+        return np.asarray(np.interp(share, self._share, self._second), dtype=np.int64)
 
     def share(self, second: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the share of all events that has happened by a second from the log's beginning."""
-        return np.interp(second, self._second, self._share)
+        return np.asarray(np.interp(second, self._second, self._share))
