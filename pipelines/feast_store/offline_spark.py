@@ -161,7 +161,9 @@ class SparkRetrievalJob(ArrowJob):
             order = ROW_ID
         else:
             frame = pa.Table.from_pandas(self._entity_rows, preserve_index=False)
-            pq.write_table(frame.append_column(ROW, pa.array(range(frame.num_rows), pa.int64())), path)
+            frame = frame.append_column(ROW, pa.array(range(frame.num_rows), pa.int64()))
+            # Pandas has nanoseconds, which Spark does not read; DuckDB's store cuts them off, too.
+            pq.write_table(frame, path, coerce_timestamps="us", allow_truncated_timestamps=True)
             order = ROW
         written = pq.ParquetFile(path)
         check_label_columns(set(written.schema_arrow.names), order, self._joins)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.type_map import feast_value_type_to_python_value
+from feast.type_map import feast_value_type_to_python_type
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -149,7 +149,19 @@ def online_rows(
 
 
 def feast_values(store: FeatureStore, group: FeatureGroup, entities: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read a group's features of entities by Feast's own client: entity → feature → value or None."""
+    """Read a group's features of entities by Feast's own client: entity → feature → value or None.
+
+    Where Feast fails at what is stored, its complaint stands in place of the values.
+    """
+    try:
+        return _feast_values(store, group, entities)
+    except DecodeError as error:
+        if len(entities) == 1:
+            return {entities[0]: {column.name: f"{type(error).__name__}: {error}" for column in group.features}}
+        return {entity: values for each in entities for entity, values in feast_values(store, group, [each]).items()}
+
+
+def _feast_values(store: FeatureStore, group: FeatureGroup, entities: Sequence[str]) -> dict[str, dict[str, Any]]:
     names = [column.name for column in group.features]
     with quiet_output():
         answer = store.get_online_features(
@@ -219,7 +231,7 @@ def _decoded_value(stored: bytes | None) -> object:
     if not stored:
         return None
     try:
-        return feast_value_type_to_python_value(Value.FromString(stored))
+        return feast_value_type_to_python_type(Value.FromString(stored))
     except DecodeError:
         return stored
 

@@ -44,7 +44,8 @@ _ONE, _TWO = 0.35, 0.40
 """Shares of the items with one and with two genres."""
 _OFFSET = 20
 """Mandelbrot's q: it keeps the most popular item below one per cent of the events."""
-_EPOCH_DAYS = 28
+EPOCH_DAYS = 28
+"""Popularity changes from one epoch to the next."""
 _PEAK_DAYS = 90.0
 _NEW_SHARE = 0.2
 """Share of the items that are released within the log."""
@@ -59,6 +60,8 @@ class Catalogue:
     """Of each item, [items, 3]; -1 where it has fewer."""
     years: NDArray[np.int64]
     """Year of release."""
+    released: NDArray[np.int64]
+    """About which day of the log each appears, to half an epoch; 0 for what was there before."""
     quality: NDArray[np.float32]
     """By how many stars an item is rated above the mean."""
     genre_shares: NDArray[np.float64]
@@ -91,7 +94,7 @@ def make_catalogue(scale: LogScale, seasons: Seasons, rng: np.random.Generator) 
     base = zipf_weights(scale.items, scale.popularity_exponent, _OFFSET)
     base = base[rng.permutation(scale.items)]
     released = _release_days(rng, scale)
-    epochs = -(-scale.days // _EPOCH_DAYS)
+    epochs = -(-scale.days // EPOCH_DAYS)
     weights = base * _drift(rng, scale, seasons, released, epochs)
     weights /= weights.sum(axis=1, keepdims=True)
     starts = np.searchsorted(genres[:, 0], np.arange(len(GENRES) + 1))
@@ -103,9 +106,10 @@ def make_catalogue(scale: LogScale, seasons: Seasons, rng: np.random.Generator) 
     return Catalogue(
         genres=genres,
         years=years,
+        released=released,
         quality=quality.astype(np.float32),
         genre_shares=np.bincount(genres[:, 0], weights=base, minlength=len(GENRES)) / base.sum(),
-        epoch_of_day=np.arange(scale.days) // _EPOCH_DAYS,
+        epoch_of_day=np.arange(scale.days) // EPOCH_DAYS,
         cumulative=(np.arange(epochs)[:, None] + shares[:, 1:]).ravel(),
         genre_starts=shares[:, starts],
     )
@@ -131,7 +135,7 @@ def _genres(rng: np.random.Generator, items: int) -> NDArray[np.int64]:
 
 def _release_days(rng: np.random.Generator, scale: LogScale) -> NDArray[np.int64]:
     """Return the day of the log on which each item appears; 0 for what was there before."""
-    days = rng.integers(1, max(scale.days - _EPOCH_DAYS, 2), scale.items)
+    days = rng.integers(1, max(scale.days - EPOCH_DAYS, 2), scale.items)
     return np.where(rng.random(scale.items) < _NEW_SHARE * (scale.drift > 0), days, 0)
 
 
@@ -139,9 +143,9 @@ def _drift(
     rng: np.random.Generator, scale: LogScale, seasons: Seasons, released: NDArray[np.int64], epochs: int
 ) -> NDArray[np.float64]:
     """Return by what an item's popularity is multiplied in each epoch, [epochs, items]; its mean over events is 1."""
-    borders = np.minimum(np.arange(epochs + 1) * _EPOCH_DAYS, scale.days) * 86_400.0
+    borders = np.minimum(np.arange(epochs + 1) * EPOCH_DAYS, scale.days) * 86_400.0
     events = np.diff(seasons.share(borders))
-    middle = (np.arange(epochs) + 0.5) * _EPOCH_DAYS
+    middle = (np.arange(epochs) + 0.5) * EPOCH_DAYS
     peak = np.where(released > 0, released + _PEAK_DAYS / 3, rng.uniform(0, scale.days, scale.items))
     bump = np.exp(-np.abs(middle[:, None] - peak) / _PEAK_DAYS)
     bump /= events @ bump
