@@ -85,7 +85,7 @@ def plan(table: FeatureTable, ttl_s: int = 0) -> AsOfJoin:
 
 
 def tied_log(seed: int) -> tuple[list[Row], list[Row], pd.DataFrame]:
-    """Return user rows, item rows and labels in which most seconds hold several of one key, labels and features alike."""
+    """Return user rows, item rows and labels in which most seconds hold several of one key."""
     dice = random.Random(seed)
     users, items = (
         [(f"{kind}{n}", second, dice.randrange(99)) for n in range(5) for second in dice.sample(range(12), 8)]
@@ -147,7 +147,7 @@ def test_repeated_rows_missing_files_and_unusable_labels_are_refused_by_both(
 ) -> None:
     labels = pd.DataFrame({"user_id": ["a"], "event_timestamp": [pd.Timestamp(at(9))]})
     repeated = write_features(tmp_path, "user", "user_id", [("a", 5, 1), ("b", 5, 1), ("b", 4, 0), ("a", 5, 2)])
-    with pytest.raises(RepeatedFeatureRowError, match="view user: expected one row .* run the features job again"):
+    with pytest.raises(RepeatedFeatureRowError, match=r"view user: expected one row .* run the features job again"):
         joined(engine, tmp_path, [plan(repeated)], labels)
     with pytest.raises(RepeatedFeatureRowError, match="view user: expected one row"):
         latest(engine, tmp_path, repeated, 9)
