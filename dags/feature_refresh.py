@@ -1,8 +1,8 @@
 """Features up to a cutoff, offline and online.
 
 `ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
-Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), and `publish`
-switches the online side over and sends the asset **features**, which starts *model_training*.
+Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), `verify_online` reads
+a sample back, and `publish` switches the online side over and sends the asset **features**, which starts *model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
@@ -101,6 +101,13 @@ with DAG(
         options=INTERVAL,
         doc_md="Latest features → Redis. Skipped when a newer interval is online.",
     )
+    verify_online = JobOperator(
+        task_id="verify_online",
+        module="pipelines",
+        command="verify-online",
+        options={"namespace": "{{ params.namespace }}"},
+        doc_md="What Redis returns of sampled users and items is what the offline store says: no mismatch, or no news.",
+    )
     publish = JobOperator(
         task_id="publish",
         module="pipelines",
@@ -112,4 +119,5 @@ with DAG(
     )
     ingest >> [features, embeddings, registry]
     [features, registry] >> materialize
-    [materialize, embeddings] >> publish
+    materialize >> verify_online
+    [verify_online, embeddings] >> publish

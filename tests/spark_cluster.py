@@ -1,4 +1,4 @@
-"""A real Spark cluster of several processes on this machine: `with spark_cluster(java, folder, workers=2) as c: ...`."""
+"""A real Spark cluster of several processes on this machine: `with spark_cluster(java, folder, workers=2): ...`."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feature_repo.contracts.places import Namespace
 from infra.bench.data_features import duckdb_features, polars_features, spark_features
 from infra.bench.data_joins import bare_asof, duckdb_engine, spark_engine
+from infra.bench.data_online import materialise_view
 from pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -64,6 +66,13 @@ def join(engine: Engine, folder: Folder) -> None:
     began = time.perf_counter()
     result = {"bare": bare_asof, "duckdb": duckdb_engine}[engine](folder)
     _say(seconds=time.perf_counter() - began, **result)
+
+
+@app.command()
+def materialise(writer: str, namespace: str, view: str, cutoff: str) -> None:
+    """Write one view to the online store of the settings: `arrow` or `feast`."""
+    settings = load_settings()
+    _say(**materialise_view(settings, Namespace(settings.state, namespace), view, cutoff, writer))
 
 
 def _spark_settings(options: dict[str, str]) -> Settings:

@@ -31,6 +31,8 @@ class Taken:
     """Resident memory of the process and its children at the worst moment, sampled ten times a second."""
     result: dict[str, Any]
     """The JSON object in its last line of output."""
+    log: str
+    """What it said on standard error."""
 
 
 def run_measured(command: Sequence[str], environment: Mapping[str, str]) -> Taken:
@@ -55,7 +57,7 @@ def run_measured(command: Sequence[str], environment: Mapping[str, str]) -> Take
     if process.returncode:
         msg = f"{' '.join(command)}: ended with status {process.returncode}: {errors[-_OUTPUT_SHOWN:]}"
         raise BenchError(msg)
-    return Taken(seconds, sampler.peak, json.loads(output.splitlines()[-1]))
+    return Taken(seconds, sampler.peak, json.loads(output.splitlines()[-1]), errors)
 
 
 class _Sampler(Thread):

@@ -37,7 +37,8 @@ def test_feature_refresh_graph(dags):
         ("ingest", "registry"),
         ("features", "materialize"),
         ("registry", "materialize"),
-        ("materialize", "publish"),
+        ("materialize", "verify_online"),
+        ("verify_online", "publish"),
         ("embeddings", "publish"),
     }
 

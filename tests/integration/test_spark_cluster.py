@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.datasets import EVENTS, ITEMS, USERS
-from feature_repo.contracts.places import Namespace
 from pipelines.errors import JobError
 from pipelines.io.lake import UNDIVIDED, stored_dataset
 from pipelines.jobs import features
@@ -19,6 +18,8 @@ from tests.spark_cluster import spark_cluster
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from feature_repo.contracts.places import Namespace
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
