@@ -2,7 +2,8 @@
 
 `ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
 Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), `verify_online` reads
-a sample back, and `publish` switches the online side over and sends the asset **features**, which starts *model_training*.
+a sample back, and `publish` switches the online side over and sends the asset **features**, which starts
+*model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any

@@ -51,12 +51,17 @@ class Runs:
     @property
     def seconds(self) -> float:
         """The median, without the engine's start."""
-        return statistics.median(run.result["seconds"] for run in self.taken)
+        return float(statistics.median(run.result["seconds"] for run in self.taken))
+
+    @property
+    def cpu(self) -> float:
+        """Median of the processor seconds, which other programs on the machine change less."""
+        return float(statistics.median(run.result["cpu"] for run in self.taken))
 
     @property
     def start(self) -> float:
         """Median seconds that the engine took to start."""
-        return statistics.median(run.result.get("start", 0.0) for run in self.taken)
+        return float(statistics.median(run.result.get("start", 0.0) for run in self.taken))
 
     @property
     def peak_bytes(self) -> int:
@@ -176,8 +181,9 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
             else []
         )
         seconds = [f"{runs[size][engine].seconds:.1f}" for size in sizes]
-        start = f"{largest[engine].start:.1f}"
-        table.add_row(engine, *seconds, start, _gigabytes(peak), f"{ratio:.2f}", f"{growth:.2f}", "\n".join(verdicts))
+        start, cpu = f"{largest[engine].start:.1f}", f"{largest[engine].cpu:.1f}"
+        figures = (*seconds, start, cpu, _gigabytes(peak), f"{ratio:.2f}", f"{growth:.2f}")
+        table.add_row(engine, *figures, "\n".join(verdicts))
     return table
 
 
@@ -192,14 +198,15 @@ def _join(
             runs[way].taken.append(run_measured([WORK, "join", way, str(folder)], environment))
         check_equal({way: runs[way].taken[-1].result for way in WAYS})
     table = _table(f"Point-in-time join: {count:,} labels, {snapshots:,} snapshots; median seconds without the start")
-    for heading in ("way", "seconds", "peak", "/ bare", "target"):
+    for heading in ("way", "seconds", "cpu", "peak", "/ bare", "target"):
         table.add_column(heading, justify="left" if heading in {"way", "target"} else "right")
     names = {"bare": "DuckDB's ASOF join alone", "duckdb": "offline store, DuckDB", "spark": "offline store, Spark"}
     for way in WAYS:
         ratio = runs[way].seconds / runs["bare"].seconds
         target = _TARGET_JOINS.get(way)
         verdict = f"<= {target:g} {_verdict(ratio <= target)}" if target else ""
-        figures = (f"{runs[way].seconds:.1f}", _gigabytes(runs[way].peak_bytes), f"{ratio:.2f}")
+        seconds, cpu = f"{runs[way].seconds:.1f}", f"{runs[way].cpu:.1f}"
+        figures = (seconds, cpu, _gigabytes(runs[way].peak_bytes), f"{ratio:.2f}")
         table.add_row(names[way], *figures, verdict)
     console.print(table)
 
@@ -235,7 +242,8 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
     console.print(
         f"Materialisation, {log.scale.events:,} events: {entities:,} rows of {len(whole.result['rows'])} views in "
         f"{whole.seconds:.1f} s, start included; Redis {_gigabytes(weight.used)}, {weight.per_user:,.0f} bytes for "
-        f"each of {weight.users:,} users; verify-online: {verified['values']:,} values, {verified['mismatches']} mismatches",
+        f"each of {weight.users:,} users; verify-online: {verified['values']:,} values, "
+        f"{verified['mismatches']} mismatches",
         highlight=False,
     )
     for line in _lines(whole.log, "entities written"):
@@ -243,12 +251,12 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
     view = USER_ACTIVITY.view_name
     rows = whole.result["rows"][view]
     table = _table(f"Writers side by side: {view}, {rows:,} users, {len(USER_ACTIVITY.features)} features")
-    for heading in ("writer", "seconds", "entities/s"):
+    for heading in ("writer", "seconds", "cpu", "entities/s"):
         table.add_column(heading, justify="left" if heading == "writer" else "right")
     for writer, title in (("feast", "Feast's own"), ("arrow", "Arrow batches")):
         command = [WORK, "materialise", writer, name, view, log.cutoff]
-        seconds = run_measured(command, environment).result["seconds"]
-        table.add_row(title, f"{seconds:.1f}", f"{rows / seconds:,.0f}")
+        taken = run_measured(command, environment).result
+        table.add_row(title, f"{taken['seconds']:.1f}", f"{taken['cpu']:.1f}", f"{rows / taken['seconds']:,.0f}")
     console.print(table)
 
 

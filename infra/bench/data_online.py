@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -35,18 +34,18 @@ class Weight:
 def weigh(redis_url: str, namespace: str) -> Weight:
     """Look at what Redis holds of a namespace."""
     with redis.Redis.from_url(redis_url) as client:
-        used = int(client.info("memory")["used_memory"])  # type: ignore[index]  # a dict, whatever its types say
+        used = int(client.info("memory")["used_memory"])
         users = stored_entities(client, feast_project(namespace), USER_ID.name)
         chosen = [users[user] for user in sorted(users)[:: max(len(users) // _SAMPLE, 1)]]
         with client.pipeline(transaction=False) as pipeline:
             for key in chosen:
-                pipeline.memory_usage(key, samples=0)  # type: ignore[arg-type]  # it takes bytes
+                pipeline.memory_usage(key, samples=0)
             sizes = pipeline.execute()
     return Weight(used, sum(sizes) / len(sizes), len(users))
 
 
-def materialise_view(settings: Settings, place: Namespace, view: str, cutoff: str, writer: str) -> dict[str, Any]:
-    """Materialise one view with this project's engine ('arrow') or Feast's own ('feast'); return its seconds."""
+def materialise_view(settings: Settings, place: Namespace, view: str, cutoff: str, writer: str) -> None:
+    """Materialise one view with this project's engine ('arrow') or Feast's own ('feast')."""
     from feast import FeatureStore  # noqa: PLC0415 - it takes seconds
 
     from pipelines.feast_store.registry import quiet_output  # noqa: PLC0415 - as above
@@ -57,7 +56,5 @@ def materialise_view(settings: Settings, place: Namespace, view: str, cutoff: st
         config.batch_engine_config = "local"
         config.materialization_config.online_write_batch_size = 10_000
     store = FeatureStore(config=config)
-    began = time.perf_counter()
     with quiet_output():
         store.materialize(_EPOCH, parse_cutoff(cutoff), [view])
-    return {"seconds": time.perf_counter() - began}
