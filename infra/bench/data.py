@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ ENGINES, WAYS = ("duckdb", "polars", "spark"), ("bare", "duckdb", "spark")
 NAMESPACE = "bench"
 _TARGET_SPARK, _TARGET_GROWTH, _TARGET_BYTES = 4.0, 2.5, 6e9
 _TARGET_JOINS = {"duckdb": 2.0, "spark": 10.0}
+_WIDTH = 130
 _BUSY = 0.5
 """Load average, for each core, from which the figures are marked as those of a shared machine."""
 
@@ -83,7 +85,7 @@ def measure(  # noqa: PLR0917 - typer's options
     ] = None,
 ) -> None:
     """Print features, catalogue, joins and materialisation, each beside what it is held against."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     scales = [LogScale(events=size, users=users, items=items) for size in events or [2_000_000, 20_000_000]]
     try:
         _print_machine(console)
@@ -160,6 +162,7 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
         "engine",
         *(f"{size / 1e6:g} M" for size in sizes),
         "start",
+        "cpu",
         "peak",
         "/ DuckDB",
         "growth",

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import ITEM_ID, ITEMS, Dataset
+from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, ITEMS, Dataset
 from feature_repo.contracts.features import FEATURE_GROUPS, ITEM_ACTIVITY, ITEM_PROFILE, USER_PROFILE
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
@@ -45,7 +45,11 @@ _FILE = "catalogue.parquet"
 
 CATALOGUE = Dataset(
     name="catalogue",
-    columns=(*ITEMS.columns, *(column for group in _GROUPS for column in group.features)),
+    columns=(
+        *ITEMS.columns,
+        *(column for group in _GROUPS for column in group.features),
+        *(group.time_column for group in _GROUPS if group.ttl_days),
+    ),
     key=(ITEM_ID.name,),
     sort=(ITEM_ID.name,),
     partitioned_by_event_date=False,
@@ -72,22 +76,43 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             stack.enter_context(offline_engine(settings, f"publish {place.name}"))
             store = open_store(settings, place)
             check_registered(store, place)
-            catalogue = read_catalogue(store, items.files, cutoff)
+            catalogue = read_catalogue(
+                store, items.files, cutoff, {view: table.files for view, table in tables.items()}
+            )
         name = _publish(place, cutoff, catalogue, users=done.rows[USER_PROFILE.view_name])
     _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, done.rows[USER_PROFILE.view_name])
     return {"snapshot": name}
 
 
-def read_catalogue(store: FeatureStore, items: list[Path], cutoff: datetime) -> pa.Table:
-    """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`."""
-    files = ", ".join(literal(str(file)) for file in items)
+def read_catalogue(
+    store: FeatureStore, items: list[Path], cutoff: datetime, tables: Mapping[str, list[Path]]
+) -> pa.Table:
+    """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`.
+
+    Args:
+        store: The namespace's feature store.
+        items: The files of the items.
+        cutoff: As of when.
+        tables: Feature view → its files before the cutoff, for the event times of what grows old.
+    """
+    end = f"TIMESTAMPTZ {literal(format_cutoff(cutoff))}"
+    times = [
+        f"LEFT JOIN (SELECT {ITEM_ID.name}, max({EVENT_TIME.name}) AS {group.time_column.name} FROM "  # noqa: S608 - quoted
+        f"{_parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
+        for group in _GROUPS
+        if group.ttl_days
+    ]
     rows = (
-        f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, "  # noqa: S608 - quoted
-        f"TIMESTAMPTZ {literal(format_cutoff(cutoff))} AS event_timestamp FROM read_parquet([{files}])"
+        f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, {end} AS event_timestamp "  # noqa: S608 - quoted
+        f"FROM {_parquet(items)} {' '.join(times)}"
     )
     features = tuple(f"{group.view_name}:{column.name}" for group in _GROUPS for column in group.features)
     with retrieve(store, features, rows, CATALOGUE.columns) as batches:
         return conform(pa.Table.from_batches(batches, arrow_schema(CATALOGUE)), CATALOGUE)
+
+
+def _parquet(files: list[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}], hive_partitioning = false)"
 
 
 def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, str]) -> Materialized:

@@ -14,12 +14,14 @@ from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import ITEM_ID, ITEMS
 from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE
 from serving.recommender.errors import SnapshotError
+from serving.recommender.lifetimes import Lifetime, item_lifetimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
+ITEM_GROUPS = (ITEM_ACTIVITY, ITEM_PROFILE)
 ITEM_COLUMNS = (*ITEMS.columns, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features)
 """What catalogue.parquet holds: what a person reads, and the latest item features."""
 
@@ -39,6 +41,8 @@ class Catalogue:
     """Item id → position."""
     inputs: Mapping[str, NDArray[Any]]
     """Item column → raw model input, `[items]` or `[items, length]`; text as bytes in an object array."""
+    lifetimes: tuple[Lifetime, ...]
+    """Of the item features that grow old."""
     popular: NDArray[np.intp]
     """Positions by falling number of ratings, ties by their mean, then by item id."""
 
@@ -81,6 +85,7 @@ def catalogue_from_table(table: pa.Table, source: str) -> Catalogue:
         genres=tuple(tuple(genres or ()) for genres in columns["genres"].to_pylist()),
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
+        lifetimes=item_lifetimes(table, ITEM_GROUPS, source),
         popular=order,
     )
 

@@ -216,9 +216,9 @@ def test_what_came_after_the_materialisation_is_left_out(
 
 
 def test_a_row_older_than_its_lifetime_is_missing_for_both() -> None:
-    group = replace(USER_PROFILE, ttl_days=2)
+    group = replace(USER_ACTIVITY, ttl_days=2)
     nothing = dict.fromkeys(column.name for column in group.features)
-    stored = {**nothing, "user_age": 30.0}
+    stored = {**nothing, "user_rating_count": 30}
     for days, differs in ((1, True), (3, False)):
         time = world.CUTOFF - timedelta(days=days)
         done = compare(
