@@ -45,9 +45,19 @@ def refresh_schedule() -> CronDataIntervalTimetable | PartitionedAtRuntime:
     return CronDataIntervalTimetable(cron, timezone="UTC") if cron else PartitionedAtRuntime()
 
 
-def summary(doc: str | None) -> str:
-    """Return a module's first sentence, which the list of DAGs shows."""
-    return (doc or "").partition("\n")[0]
+def shared(doc: str | None) -> dict[str, Any]:
+    """Return what every DAG has alike: one run at a time, retries, templates, and its module's text as its page.
+
+    The list of DAGs shows the first sentence.
+    """
+    return {
+        "catchup": False,
+        "max_active_runs": 1,
+        "default_args": DEFAULT_ARGS,
+        "description": (doc or "").partition("\n")[0],
+        "doc_md": doc,
+        "user_defined_macros": MACROS,
+    }
 
 
 def cutoff_or_nothing(cutoff: str | None, run_type: str, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime

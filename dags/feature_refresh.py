@@ -13,7 +13,7 @@ training is touched.
 from airflow.sdk import DAG, Param
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, refresh_schedule, summary
+from dags._policy import FEATURES, NAMESPACE_PARAM, refresh_schedule, shared
 
 INTERVAL = {
     "namespace": "{{ params.namespace }}",
@@ -23,13 +23,8 @@ INTERVAL = {
 with DAG(
     dag_id="feature_refresh",
     schedule=refresh_schedule(),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
     tags=["kestrel", "data"],
-    description=summary(__doc__),
-    doc_md=__doc__,
-    user_defined_macros=MACROS,
+    **shared(__doc__),
     params={
         "namespace": NAMESPACE_PARAM,
         "source": Param(

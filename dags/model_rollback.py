@@ -7,18 +7,13 @@ registry's aliases `champion` and `previous` follow. A retry of the task does no
 from airflow.sdk import DAG, Param
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, summary
+from dags._policy import NAMESPACE_PARAM, shared
 
 with DAG(
     dag_id="model_rollback",
     schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
     tags=["kestrel", "serving"],
-    description=summary(__doc__),
-    doc_md=__doc__,
-    user_defined_macros=MACROS,
+    **shared(__doc__),
     params={
         "namespace": NAMESPACE_PARAM,
         "version": Param(

@@ -10,7 +10,7 @@ serving.
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, MACROS, NAMESPACE_PARAM, VERDICT, summary
+from dags._policy import NAMESPACE_PARAM, VERDICT, shared
 
 ONCE = {"promote": {"key": "{{ run_key(run_id) }}"}}
 """A late retry of a promotion must not undo the rollback that came in between."""
@@ -26,13 +26,8 @@ STEPS = {
 with DAG(
     dag_id="model_rollout",
     schedule=PartitionedAssetTimetable(assets=VERDICT),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
     tags=["kestrel", "serving"],
-    description=summary(__doc__),
-    doc_md=__doc__,
-    user_defined_macros=MACROS,
+    **shared(__doc__),
     params={
         "namespace": NAMESPACE_PARAM,
         "version": Param(

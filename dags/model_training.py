@@ -11,7 +11,7 @@ The run ends green whatever the verdict: a rejection is a result. The report lie
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import DEFAULT_ARGS, FEATURES, MACROS, NAMESPACE_PARAM, VERDICT, summary
+from dags._policy import FEATURES, NAMESPACE_PARAM, VERDICT, shared
 
 CANDIDATE, BASELINE = "deepfm", "lr"
 """As `models/ranking/catalogue.py` has them."""
@@ -26,13 +26,8 @@ RUN = {
 with DAG(
     dag_id="model_training",
     schedule=PartitionedAssetTimetable(assets=FEATURES),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
     tags=["kestrel", "model"],
-    description=summary(__doc__),
-    doc_md=__doc__,
-    user_defined_macros=MACROS,
+    **shared(__doc__),
     params={
         "namespace": NAMESPACE_PARAM,
         "cutoff": Param(

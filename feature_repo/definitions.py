@@ -16,7 +16,7 @@ from feast.infra.registry.sql import SqlRegistry, SqlRegistryConfig
 from feature_repo.contracts.intervals import feast_project
 from feature_repo.contracts.places import Namespace
 from feature_repo.entities import ENTITIES
-from feature_repo.services import SERVICES, feast_service
+from feature_repo.services import feast_service, services
 from feature_repo.views import feast_views
 
 if TYPE_CHECKING:
@@ -38,7 +38,11 @@ def _registered(project: str, registry: str) -> tuple[list[FeatureView], list[Fe
 
 _NAMESPACE = Namespace(Path(_setting("KESTREL_STATE")), _setting("KESTREL_NAMESPACE"))
 _VIEWS = feast_views(_NAMESPACE)
-_DECLARED = [*ENTITIES.values(), *_VIEWS.values(), *(feast_service(service, _VIEWS) for service in SERVICES)]
+_DECLARED = [
+    *ENTITIES.values(),
+    *_VIEWS.values(),
+    *(feast_service(service, _VIEWS) for service in services(_NAMESPACE)),
+]
 _OLD_VIEWS, _OLD_SERVICES = _registered(feast_project(_NAMESPACE.name), _setting("KESTREL_FEAST_REGISTRY"))
 
 # Feast collects a module's attributes: each object needs a name of its own.

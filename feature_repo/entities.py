@@ -5,7 +5,7 @@ from __future__ import annotations
 from feast import Entity, ValueType
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.features import FEATURE_GROUPS
+from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 
 
 def feast_entity(column: Column) -> Entity:
@@ -16,5 +16,5 @@ def feast_entity(column: Column) -> Entity:
     return Entity(name=column.name, join_keys=[column.name], value_type=ValueType.STRING, description=column.meaning)
 
 
-ENTITIES = {column.name: feast_entity(column) for column in {group.entity for group in FEATURE_GROUPS}}
+ENTITIES = {column.name: feast_entity(column) for column in (USER_ID, ITEM_ID)}
 """Column name → entity, for every key of the feature groups."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from feast import FeatureService
 
-from feature_repo.contracts.features import RANKING_FEATURES
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
     from feast import FeatureView
 
     from feature_repo.contracts.features import FeatureService as Declaration
+    from feature_repo.contracts.places import Namespace
 
-SERVICES = (RANKING_FEATURES,)
+
+def services(namespace: Namespace) -> tuple[Declaration, ...]:
+    """Return the declared services of a namespace."""
+    features = declared(read_schema(namespace))
+    return (features.ranking, features.retrieval)
 
 
 def service_name(service: Declaration) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from feast import FeatureView
 
-from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup
+from feature_repo.contracts.features import FeatureGroup, declared
+from feature_repo.contracts.schemas import read_schema
 from feature_repo.entities import ENTITIES
 from feature_repo.fields import feast_field
 from feature_repo.sources import feast_source
@@ -31,5 +32,5 @@ def feast_view(group: FeatureGroup, namespace: Namespace) -> FeatureView:
 
 
 def feast_views(namespace: Namespace) -> dict[str, FeatureView]:
-    """Return group name → feature view for every declared group."""
-    return {group.name: feast_view(group, namespace) for group in FEATURE_GROUPS}
+    """Return group name → feature view for every group of the namespace's schema."""
+    return {group.name: feast_view(group, namespace) for group in declared(read_schema(namespace)).groups}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.datasets import LABEL, USER_ID, WEIGHT
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.schemas import Schema
+from feature_repo.contracts.signatures import ranking
 from models.errors import DatasetError
 from models.inputs import Columns, from_arrow
 from models.transforms import Transforms, read_transforms
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.signatures import Signature
 
-LABEL = Column("label", Dtype.INT64, "1 where the value is at least the training set's label_min_value, else 0")
 TRAIN, VALID, TEST, TEST_AS_OF_REFRESH = (name.removesuffix(".parquet") for name in TRAINING_FILES)
 
 
@@ -37,6 +37,8 @@ class Split:
     features: Columns
     """The signature's inputs and `user_id`."""
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    """`[rows]`, how much a row counts in training; 1 in the other splits."""
 
     @property
     def rows(self) -> int:
@@ -51,7 +53,12 @@ class Split:
 
     def take(self, rows: NDArray[np.int64]) -> Split:
         """Return these rows, in this order."""
-        return Split(self.name, {name: values[rows] for name, values in self.features.items()}, self.labels[rows])
+        return Split(
+            self.name,
+            {name: values[rows] for name, values in self.features.items()},
+            self.labels[rows],
+            self.weights[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class Dataset:
     """A training set in memory."""
 
     record: TrainingSet
+    signature: Signature
+    """What models of this data set take and return."""
     directory: Path
     transforms: Transforms
     splits: Mapping[str, Split]
@@ -81,8 +90,8 @@ def find_training_set(namespace: Namespace, training_set_id: str) -> Path:
     return directory
 
 
-def read_dataset(directory: Path, signature: Signature, splits: tuple[str, ...] = ()) -> Dataset:
-    """Read a training set: all its splits, or those named.
+def read_dataset(directory: Path, splits: tuple[str, ...] = ()) -> Dataset:
+    """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
     Raises:
         DatasetError: other feature definitions than the contract's, a missing column, or other rows than promised.
@@ -91,10 +100,12 @@ def read_dataset(directory: Path, signature: Signature, splits: tuple[str, ...] 
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
+    signature = ranking(Schema.from_json(record.schema))
     _check_features(record, signature)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
     return Dataset(
         record=record,
+        signature=signature,
         directory=directory,
         transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
         splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},
@@ -115,7 +126,7 @@ def _check_features(record: TrainingSet, signature: Signature) -> None:
 
 
 def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
-    columns = (USER_ID, *signature.input_columns, LABEL)
+    columns = (USER_ID, *signature.input_columns, LABEL, WEIGHT)
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
@@ -139,7 +150,11 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
     if not np.isin(labels, (0, 1)).all():
         msg = f"{path}: column {LABEL.name}: expected 0 or 1, received {np.unique(labels)[:10].tolist()}"
         raise DatasetError(msg)
-    return Split(name, arrays, labels)
+    weights = arrays.pop(WEIGHT.name)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        msg = f"{path}: column {WEIGHT.name}: expected numbers from 0, received {weights.min()} to {weights.max()}"
+        raise DatasetError(msg)
+    return Split(name, arrays, labels, weights)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

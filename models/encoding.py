@@ -68,7 +68,7 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
     numeric = [column.name for column in signature.input_columns if column.name in transforms.numeric]
     scopes = {item.column.name: item.scope for item in signature.inputs if item.column.name in outputs}
     for owner, name in ((Scope.USER, USER_SMOOTHED_MEAN), (Scope.ITEM, ITEM_SMOOTHED_MEAN)):
-        count, mean = f"{owner.value}_rating_count", f"{owner.value}_rating_mean"
+        count, mean = f"{owner.value}_event_count", f"{owner.value}_value_mean"
         if count in inputs and mean in inputs:
             outputs[name] = SmoothedMean(transforms.prior_mean, PSEUDO_COUNT, name=name)(inputs[count], inputs[mean])
             scopes[name] = owner

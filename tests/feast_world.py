@@ -13,22 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import EMBEDDING_SIZE, EVENTS, ITEM2VEC, ITEMS
-from feature_repo.contracts.features import (
-    ITEM_ACTIVITY,
-    ITEM_PROFILE,
-    LAST_ITEMS,
-    USER_ACTIVITY,
-    USER_HISTORY,
-    USER_PROFILE,
-    FeatureGroup,
-)
+from feature_repo.contracts.datasets import EMBEDDING_SIZE, EVENTS, ITEM2VEC
+from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
 from tests.blank_values import completed
+from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE, ITEMS, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,6 +61,7 @@ def event(user: str, item: str, time: datetime, value: float) -> Row:
 def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cutoff: datetime = CUTOFF) -> Namespace:
     """Write lake, feature tables and embeddings of `events` as of `cutoff`, as the jobs before would have."""
     place = Namespace(state, name)
+    write_schema(place, MOVIELENS)
     known = sorted((row for row in events if row["event_time"] < cutoff), key=_canonical)
     items = sorted({row["item_id"] for row in events} | {"i-unseen"})
     write(stored_dataset(place, EVENTS), known)
@@ -153,9 +148,9 @@ def _user_activity(events: list[Row]) -> Row:
     return {
         "user_last_items": [row["item_id"] for row in last] + [""] * padding,
         "user_last_values": [row["value"] for row in last] + [-1.0] * padding,
-        "user_rating_count": len(events),
-        "user_rating_mean": mean,
-        "user_rating_std": std,
+        "user_event_count": len(events),
+        "user_value_mean": mean,
+        "user_value_std": std,
         "user_release_year_mean": year_mean,
         "user_release_year_std": year_std,
         "user_top_genres": genres + [""] * (5 - len(genres)),
@@ -164,7 +159,7 @@ def _user_activity(events: list[Row]) -> Row:
 
 def _item_activity(events: list[Row]) -> Row:
     mean, std = _moments([row["value"] for row in events])
-    return {"item_rating_count": len(events), "item_rating_mean": mean, "item_rating_std": std}
+    return {"item_event_count": len(events), "item_value_mean": mean, "item_value_std": std}
 
 
 def _user_profile(user: str) -> Row:

@@ -25,18 +25,29 @@ import pyarrow.parquet as pq
 import redis
 import uvicorn
 
-from feature_repo.contracts.datasets import EMBEDDING_SIZE, USERS
-from feature_repo.contracts.features import FEATURE_GROUPS, RANKING_FEATURES, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from feature_repo.contracts.datasets import EMBEDDING_SIZE
 from feature_repo.contracts.intervals import feast_project, model_name
 from feature_repo.contracts.manifests import OnlineSnapshot, Release
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
 from serving.recommender.api import create_app
-from serving.recommender.catalogue import ITEM_COLUMNS
 from serving.recommender.server import bind
-from serving.recommender.user_features import USER_GROUPS
 from tests.blank_values import blank, completed
+from tests.movielens import (
+    FEATURE_GROUPS,
+    FEATURES,
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    ITEMS,
+    RANKING,
+    RANKING_FEATURES,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+    USERS,
+)
 from tests.redis_server import redis_executable
 
 if TYPE_CHECKING:
@@ -75,16 +86,16 @@ def catalogue_table(items: int = ITEM_COUNT, prefix: str = "Film") -> pa.Table:
                 [None if number % 17 == 0 else 1970 + number % 29 for number in numbers], pa.int64()
             ),
             "genres": pa.array([[GENRES[taste_of(number)]] for number in numbers], pa.list_(pa.string())),
-            "item_rating_count": pa.array([items - number for number in numbers], pa.int64()),
-            "item_rating_mean": pa.array([3.0 + number % 5 / 4 for number in numbers], pa.float32()),
-            "item_rating_std": pa.array([1.0] * items, pa.float32()),
+            "item_event_count": pa.array([items - number for number in numbers], pa.int64()),
+            "item_value_mean": pa.array([3.0 + number % 5 / 4 for number in numbers], pa.float32()),
+            "item_value_std": pa.array([1.0] * items, pa.float32()),
             "item_release_year": pa.array(
                 [None if number % 17 == 0 else 1970.0 + number % 29 for number in numbers], pa.float32()
             ),
             "item_genres": pa.array([[GENRES[taste_of(number)], "", ""] for number in numbers], pa.list_(pa.string())),
         }
     )
-    for column in ITEM_COLUMNS:
+    for column in (*ITEMS.columns, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features):
         if column.name not in table.column_names:
             table = table.append_column(column.name, pa.array([blank(column)] * items))
     return table
@@ -117,9 +128,9 @@ def user_rows(user: str) -> dict[str, dict[str, Any]]:
         USER_ACTIVITY.name: {
             "user_last_items": rated[:8] + [""] * 2,
             "user_last_values": [5.0, 4.5, 2.0, 4.0, 1.0, 3.0, 3.5, 5.0, -1.0, -1.0],
-            "user_rating_count": len(rated),
-            "user_rating_mean": 3.0 + number / 10,
-            "user_rating_std": 0.5,
+            "user_event_count": len(rated),
+            "user_value_mean": 3.0 + number / 10,
+            "user_value_std": 0.5,
             "user_release_year_mean": 1990.5,
             "user_release_year_std": None,
             "user_top_genres": [GENRES[taste_of(number)], "", "", "", ""],
@@ -131,7 +142,7 @@ def user_rows(user: str) -> dict[str, dict[str, Any]]:
         },
         USER_HISTORY.name: {"user_seen_items": sorted(rated)},
     }
-    return {group.name: completed(rows[group.name], group.features) for group in USER_GROUPS}
+    return {group.name: completed(rows[group.name], group.features) for group in FEATURES.users}
 
 
 def snapshot_views() -> dict[str, str]:
@@ -170,6 +181,7 @@ class World:
             pq.write_table(content, path)
         fields: dict[str, Any] = {
             "namespace": NAMESPACE,
+            "schema": MOVIELENS.to_json(),
             "cutoff": cutoff,
             "feast_project": feast_project(NAMESPACE),
             "views": snapshot_views(),
@@ -222,6 +234,7 @@ def feature_store(world: World, redis_url: str) -> feast.FeatureStore:
     from pipelines.settings import Settings
 
     store = open_store(Settings(state=world.state, redis_url=redis_url), world.place)
+    write_schema(world.place, MOVIELENS)
     store.apply([*ENTITIES.values(), *feast_views(world.place).values()])
     return store
 
@@ -262,9 +275,9 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
 
     def scores(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         shared = tf.cast(inputs["item_genres"][:, :1] == inputs["user_top_genres"][:, :1], tf.float32)[:, 0]
-        distance = tf.abs(inputs["item_rating_mean"] - inputs["user_rating_mean"])
-        by_year = tf.math.sin(inputs["item_release_year"] * inputs["user_rating_mean"])
-        count = tf.math.log1p(tf.cast(inputs["item_rating_count"], tf.float32))
+        distance = tf.abs(inputs["item_value_mean"] - inputs["user_value_mean"])
+        by_year = tf.math.sin(inputs["item_release_year"] * inputs["user_value_mean"])
+        count = tf.math.log1p(tf.cast(inputs["item_event_count"], tf.float32))
         return {"score": tf.sigmoid(sign * (shared - distance + by_year + 0.1 * count))}
 
     module = tf.Module()
@@ -276,12 +289,6 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     module.one_user, module.rows = make(1), make(None)
     signatures = {ONE_USER_SIGNATURE: module.one_user, ROWS_SIGNATURE: module.rows}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:

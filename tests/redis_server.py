@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ import redis
 from infra.local.places import Places
 from infra.local.settings import state_folder
 from infra.local.toolchain import find_redis_server
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +27,6 @@ _ATTEMPTS = 5
 def redis_executable() -> str:
     """Return the machine's redis-server, or else the one that the set-up fetches."""
     return str(find_redis_server(Places(state_folder(os.environ)), os.environ))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
@@ -51,7 +45,7 @@ def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
 
 def _start(folder: str, password: str) -> tuple[subprocess.Popen[bytes], str]:
     for _ in range(_ATTEMPTS):
-        port = _free_port()
+        (port,) = free_ports(1)
         options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", password]
         memory_only = ["--save", "", "--appendonly", "no", "--dir", folder]
         process = subprocess.Popen([redis_executable(), *options, *memory_only], stdout=subprocess.DEVNULL)

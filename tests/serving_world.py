@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,11 +18,14 @@ import numpy as np
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
+from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet, Verdict
 from feature_repo.contracts.publishing import tree_sha256, write_json
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError
+from serving.protocol.free_ports import free_ports
+from tests.movielens import RANKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,14 +57,14 @@ def export_ranking(folder: Path, bias: float, dtype_of_count: str = "int64") -> 
     module = Ranking()
 
     def score(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"score": tf.sigmoid(inputs["item_rating_mean"] - inputs["user_rating_mean"] + module.bias)}
+        return {"score": tf.sigmoid(inputs["item_value_mean"] - inputs["user_value_mean"] + module.bias)}
 
     def function(rows: int | None) -> Any:
         specs = {
             column.name: spec(
                 column.name,
                 column.length,
-                dtype_of_count if column.name == "user_rating_count" else column.dtype.value,
+                dtype_of_count if column.name == "user_event_count" else column.dtype.value,
                 rows if column.name in users else None,
             )
             for column in RANKING.input_columns
@@ -90,7 +92,7 @@ def ranking_inputs(rows: int, signature_name: str = ROWS_SIGNATURE, seed: int = 
 
 def ranking_scores(inputs: Mapping[str, NDArray[Any]], bias: float) -> NDArray[Any]:
     """Compute what `export_ranking` computes, without TensorFlow."""
-    logits = inputs["item_rating_mean"] - inputs["user_rating_mean"] + np.float32(bias)
+    logits = inputs["item_value_mean"] - inputs["user_value_mean"] + np.float32(bias)
     scores: NDArray[Any] = (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
     return scores
 
@@ -108,17 +110,6 @@ def write_golden(path: Path, bias: float) -> None:
             }
         )
     write_json(path, {"requests": requests})
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class ModelServer:
@@ -199,8 +190,10 @@ def score(server: ModelServer, model: str, inputs: Mapping[str, Any], **choice: 
 
 def training_set(namespace: str) -> TrainingSet:
     return TrainingSet(
+        kind=TrainingKind.RANKING,
         training_set_id="ts-0001",
         namespace=namespace,
+        schema=MOVIELENS.to_json(),
         cutoff="1998-04-23T00:00:00Z",
         train_end="1998-03-01T00:00:00Z",
         valid_end="1998-04-01T00:00:00Z",

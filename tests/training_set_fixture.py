@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding
-from feature_repo.contracts.features import LIKED_VALUE, RANKING_FEATURES
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
+from feature_repo.contracts.schemas import MOVIELENS
 from tests.blank_values import blank
+from tests.movielens import LIKED_VALUE, RANKING_FEATURES
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
@@ -50,8 +51,10 @@ def write_training_set(
     write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"]))
     times = table["event_time"].to_pylist()
     record = TrainingSet(
+        kind=TrainingKind.RANKING,
         training_set_id=training_set_id,
         namespace=namespace.name,
+        schema=MOVIELENS.to_json(),
         cutoff="1998-04-23T00:00:00Z",
         train_end=times[train_end].isoformat(),
         valid_end=times[valid_end].isoformat(),
@@ -99,22 +102,24 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "event_time": pa.array(_START_US + np.arange(rows) * 60_000_000, pa.int64()).cast(pa.timestamp("us", "UTC")),
         "value": pa.array(values),
         "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
+        "is_drawn": pa.array(np.zeros(rows, np.int64)),
+        "sample_weight": pa.array(np.ones(rows, np.float32)),
     }
     drawn: dict[str, Any] = {
         "user_last_items": [[f"i{i}" for i in random.integers(0, ITEMS, min(n, 10))] for n in user_count],
         "user_last_values": [list(random.integers(1, 6, min(n, 10)).astype(float)) for n in user_count],
-        "user_rating_count": [int(n) if n else None for n in user_count],
-        "user_rating_mean": [m if n else None for n, m in zip(user_count, means["user"], strict=True)],
-        "user_rating_std": [s if n else None for n, s in zip(user_count, random.random(rows), strict=True)],
+        "user_event_count": [int(n) if n else None for n in user_count],
+        "user_value_mean": [m if n else None for n, m in zip(user_count, means["user"], strict=True)],
+        "user_value_std": [s if n else None for n, s in zip(user_count, random.random(rows), strict=True)],
         "user_release_year_mean": random.integers(1950, 1998, rows).astype(float),
         "user_release_year_std": random.random(rows) * 10,
         "user_top_genres": [list(random.permutation(GENRES)[: n % 6]) if n else None for n in user_count],
         "user_age": random.integers(18, 70, rows).astype(float),
         "user_gender": random.choice(["F", "M"], rows),
         "user_occupation": random.choice(OCCUPATIONS, rows),
-        "item_rating_count": item_count,
-        "item_rating_mean": [m if n else None for n, m in zip(item_count, means["item"], strict=True)],
-        "item_rating_std": random.random(rows),
+        "item_event_count": item_count,
+        "item_value_mean": [m if n else None for n, m in zip(item_count, means["item"], strict=True)],
+        "item_value_std": random.random(rows),
         "item_release_year": [None if item % 13 == 0 else 1950.0 + item for item in items],
         "item_genres": [list(GENRES[item % 4 : item % 4 + 1 + item % 2]) for item in items],
     }
@@ -150,7 +155,7 @@ def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
 
 
 def _transforms(train: pa.Table) -> dict[str, Any]:
-    terms = {"item": train["item_id"].to_pylist(), "genre": list(GENRES), "user_gender": ["F", "M"]}
+    terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
     terms["user_occupation"] = list(OCCUPATIONS)
     terms = {column.vocabulary: [] for column in RANKING_FEATURES.columns if column.vocabulary} | terms
     numeric = {}

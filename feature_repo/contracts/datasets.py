@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.schemas import Kind
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.schemas import Attribute, Schema
 
 USER_ID = Column("user_id", Dtype.STRING, "The user, as the source names it", missing="")
 ITEM_ID = Column(
@@ -16,11 +21,8 @@ ITEM_ID = Column(
     vocabulary="item",
 )
 EVENT_TIME = Column("event_time", Dtype.TIMESTAMP, "When it happened")
-EVENT_TYPE = Column("event_type", Dtype.STRING, "What happened: 'rating'")
-VALUE = Column("value", Dtype.FLOAT32, "How strongly: the stars of a rating")
-
-MIN_VALUE, MAX_VALUE = 0.5, 5.0
-"""The range of a rating in stars, both ends included."""
+EVENT_TYPE = Column("event_type", Dtype.STRING, "What happened: an event type of the schema")
+VALUE = Column("value", Dtype.FLOAT32, "How strongly, as the schema says: the stars of a rating, the quantity bought")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +62,52 @@ EVENTS = Dataset(
     meaning="What users did, checked and canonical",
 )
 
-ITEMS = Dataset(
-    name="items",
-    columns=(
-        ITEM_ID,
-        Column("title", Dtype.STRING, "The title shown to a person, without the release year"),
-        Column("release_year", Dtype.INT64, "Year of release", nullable=True),
-        Column("genres", Dtype.STRING, "Genres in the source's order; empty where it names none", length=-1),
-    ),
-    key=("item_id",),
-    sort=("item_id",),
-    partitioned_by_event_date=False,
-    meaning="What can be recommended",
-)
+ITEMS, USERS = "items", "users"
+"""The names of the tables that depend on the schema."""
 
-USERS = Dataset(
-    name="users",
-    columns=(
-        USER_ID,
-        Column("age", Dtype.INT64, "Age in years", nullable=True),
-        Column("gender", Dtype.STRING, "As the source codes it", nullable=True),
-        Column("occupation", Dtype.STRING, "As the source codes it", nullable=True),
-    ),
-    key=("user_id",),
-    sort=("user_id",),
-    partitioned_by_event_date=False,
-    meaning="Every user that the source describes or that has an event",
-)
+TITLE = Column("title", Dtype.STRING, "What the item is called, for people; its id where the source has no name")
+
+
+def attribute_column(attribute: Attribute) -> Column:
+    """Return the stored column of an attribute."""
+    match attribute.kind:
+        case Kind.NUMERIC:
+            return Column(attribute.name, Dtype.FLOAT32, attribute.meaning, nullable=True)
+        case Kind.MULTI_VALUED:
+            return Column(attribute.name, Dtype.STRING, attribute.meaning, length=-1)
+        case Kind.CATEGORICAL | Kind.TEXT:
+            return Column(attribute.name, Dtype.STRING, attribute.meaning, nullable=True)
+
+
+def items_dataset(schema: Schema) -> Dataset:
+    """Return the table of what can be recommended."""
+    return Dataset(
+        name=ITEMS,
+        columns=(ITEM_ID, TITLE, *map(attribute_column, schema.item_attributes)),
+        key=(ITEM_ID.name,),
+        sort=(ITEM_ID.name,),
+        partitioned_by_event_date=False,
+        meaning="What can be recommended",
+    )
+
+
+def users_dataset(schema: Schema) -> Dataset:
+    """Return the table of every user that the source describes or that has an event."""
+    return Dataset(
+        name=USERS,
+        columns=(USER_ID, *map(attribute_column, schema.user_attributes)),
+        key=(USER_ID.name,),
+        sort=(USER_ID.name,),
+        partitioned_by_event_date=False,
+        meaning="Every user that the source describes or that has an event",
+    )
+
+
+EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order of the rows; the same in every file")
+LABEL = Column("label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value")
+DRAWN = Column("is_drawn", Dtype.INT64, "1 where the item was drawn by popularity in place of the event's own")
+WEIGHT = Column("sample_weight", Dtype.FLOAT32, "How much the row counts in training, beside 1")
+"""What a training set's rows have beside the event and the features."""
 
 QUARANTINE = Dataset(
     name="quarantine",

@@ -1,4 +1,4 @@
-"""What is computed about users and items, keyed by what, and which model reads it.
+"""What is computed about users and items, keyed by what, and which model reads it: all of it follows from the schema.
 
 A feature view's name carries the hash of its definition (`user_activity_1a2b3c4d`), offline and in Redis alike: a
 changed feature never overwrites what the serving champion reads.
@@ -11,14 +11,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding, Scalar, definition_hash
 from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, USER_ID
+from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from feature_repo.contracts.schemas import Attribute, Schema
+
+
+MISSING = -1.0
+"""What a figure is where there is nothing to compute it from."""
 
 
 class Freshness(StrEnum):
@@ -117,14 +125,67 @@ class FeatureService:
 
 
 LAST_ITEMS = 10
-TOP_GENRES = 5
-ITEM_GENRES = 3
-LIKED_VALUE = 4.0
-"""An event of at least this value counts as liking the item. (What a model learns is the training set's setting.)"""
+TOP_TERMS = 5
+ITEM_TERMS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Every feature group of a schema. A group without features, as of users without attributes, is None."""
+
+    schema: Schema
+    user_activity: FeatureGroup
+    user_profile: FeatureGroup | None
+    item_activity: FeatureGroup
+    item_profile: FeatureGroup | None
+    user_history: FeatureGroup
+
+    @property
+    def ranking(self) -> FeatureService:
+        """What ranking models read."""
+        return FeatureService("ranking", (*self.user_ranking, *self.item_ranking))
+
+    @property
+    def retrieval(self) -> FeatureService:
+        """What retrieval models read: the user's side and the item's, each for a tower of its own."""
+        return FeatureService("retrieval", self.ranking.groups)
+
+    @property
+    def user_ranking(self) -> tuple[FeatureGroup, ...]:
+        """The groups of users that ranking models read."""
+        return tuple(group for group in (self.user_activity, self.user_profile) if group is not None)
+
+    @property
+    def item_ranking(self) -> tuple[FeatureGroup, ...]:
+        """The groups of items that ranking models read."""
+        return tuple(group for group in (self.item_activity, self.item_profile) if group is not None)
+
+    @property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """Every group."""
+        return (*self.ranking.groups, self.user_history)
+
+    @property
+    def users(self) -> tuple[FeatureGroup, ...]:
+        """The groups of users, which lie in one hash online."""
+        return (*self.user_ranking, self.user_history)
+
+
+@cache
+def declared(schema: Schema) -> Declared:
+    """Return the feature groups that follow from a schema."""
+    return Declared(
+        schema,
+        user_activity=_user_activity(schema),
+        user_profile=_user_profile(schema),
+        item_activity=_item_activity(schema),
+        item_profile=_item_profile(schema),
+        user_history=_USER_HISTORY,
+    )
 
 
 def _mean(name: str, meaning: str) -> Column:
-    return Column(name, Dtype.FLOAT32, meaning, missing=-1.0, encoding=Encoding.STANDARD)
+    return Column(name, Dtype.FLOAT32, meaning, missing=MISSING, encoding=Encoding.STANDARD)
 
 
 def _count(name: str, meaning: str) -> Column:
@@ -137,65 +198,108 @@ def _strings(name: str, vocabulary: str, length: int, meaning: str) -> Column:
     )
 
 
-def _label(name: str, meaning: str) -> Column:
-    return Column(name, Dtype.STRING, meaning, missing="", encoding=Encoding.VOCABULARY, vocabulary=name)
+def _counting(schema: Schema) -> dict[str, Scalar]:
+    """Return what decides which events are counted, and in which steps."""
+    return {"counted": ",".join(schema.counted_types), "step": schema.value.step}
 
 
-USER_ACTIVITY = FeatureGroup(
-    name="user_activity",
-    entity=USER_ID,
-    freshness=Freshness.PER_EVENT,
-    features=(
-        _strings("user_last_items", "item", LAST_ITEMS, "The items rated last, latest first; ties by item id"),
-        Column("user_last_values", Dtype.FLOAT32, "Their values, in the same order", length=LAST_ITEMS, missing=-1.0),
-        _count("user_rating_count", "How many ratings the user has given"),
-        _mean("user_rating_mean", "Their mean"),
-        _mean("user_rating_std", "Their population standard deviation"),
-        _mean("user_release_year_mean", "Mean release year of the items rated, where known"),
-        _mean("user_release_year_std", "Population standard deviation of those years"),
-        _strings("user_top_genres", "genre", TOP_GENRES, "Genres liked most often, most first; ties by name"),
-    ),
-    meaning="What the user has done so far",
-    parameters=MappingProxyType({"last_items": LAST_ITEMS, "top_genres": TOP_GENRES, "liked_value": LIKED_VALUE}),
-)
+def _user_activity(schema: Schema) -> FeatureGroup:
+    numeric = [attribute for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC]
+    terms = [attribute for attribute in schema.item_attributes if attribute.is_term]
+    return FeatureGroup(
+        name="user_activity",
+        entity=USER_ID,
+        freshness=Freshness.PER_EVENT,
+        features=(
+            _strings("user_last_items", "item", LAST_ITEMS, "The items of the last events, latest first; ties by id"),
+            Column(
+                "user_last_values", Dtype.FLOAT32, "Their values, in the same order", length=LAST_ITEMS, missing=MISSING
+            ),
+            _count("user_event_count", "How many events the user has"),
+            _mean("user_value_mean", "Mean of their values"),
+            _mean("user_value_std", "Population standard deviation of their values"),
+            *(
+                column
+                for attribute in numeric
+                for column in (
+                    _mean(f"user_{attribute.name}_mean", f"Mean {attribute.name} of the events' items, where known"),
+                    _mean(f"user_{attribute.name}_std", f"Population standard deviation of that {attribute.name}"),
+                )
+            ),
+            *(
+                _strings(
+                    f"user_top_{attribute.name}",
+                    attribute.name,
+                    TOP_TERMS,
+                    f"The {attribute.name} liked most often, most first; ties by name",
+                )
+                for attribute in terms
+            ),
+        ),
+        meaning="What the user has done so far",
+        parameters=MappingProxyType(
+            {
+                **_counting(schema),
+                "last_items": LAST_ITEMS,
+                "top_terms": TOP_TERMS,
+                "liked_types": ",".join(schema.positive.event_types),
+                "liked_value": schema.positive.min_value,
+                **{f"step_{attribute.name}": attribute.step for attribute in numeric},
+            }
+        ),
+    )
 
-USER_PROFILE = FeatureGroup(
-    name="user_profile",
-    entity=USER_ID,
-    freshness=Freshness.STATIC,
-    features=(
-        Column("user_age", Dtype.FLOAT32, "Age in years", missing=-1.0, encoding=Encoding.STANDARD),
-        _label("user_gender", "As the source codes it"),
-        _label("user_occupation", "As the source codes it"),
-    ),
-    meaning="What the source says of the user",
-)
 
-ITEM_ACTIVITY = FeatureGroup(
-    name="item_activity",
-    entity=ITEM_ID,
-    freshness=Freshness.PER_EVENT,
-    features=(
-        _count("item_rating_count", "How many ratings the item has received"),
-        _mean("item_rating_mean", "Their mean"),
-        _mean("item_rating_std", "Their population standard deviation"),
-    ),
-    meaning="What users have done with the item so far",
-)
+def _item_activity(schema: Schema) -> FeatureGroup:
+    return FeatureGroup(
+        name="item_activity",
+        entity=ITEM_ID,
+        freshness=Freshness.PER_EVENT,
+        features=(
+            _count("item_event_count", "How many events the item has"),
+            _mean("item_value_mean", "Mean of their values"),
+            _mean("item_value_std", "Population standard deviation of their values"),
+        ),
+        meaning="What users have done with the item so far",
+        parameters=MappingProxyType(_counting(schema)),
+    )
 
-ITEM_PROFILE = FeatureGroup(
-    name="item_profile",
-    entity=ITEM_ID,
-    freshness=Freshness.STATIC,
-    features=(
-        _mean("item_release_year", "Year of release"),
-        _strings("item_genres", "genre", ITEM_GENRES, "The first genres, in the source's order"),
-    ),
-    meaning="What the source says of the item",
-    parameters=MappingProxyType({"item_genres": ITEM_GENRES}),
-)
 
-USER_HISTORY = FeatureGroup(
+def _user_profile(schema: Schema) -> FeatureGroup | None:
+    features = tuple(_profile_feature("user", attribute) for attribute in _featured(schema.user_attributes))
+    return _profile("user_profile", USER_ID, features, "What the source says of the user")
+
+
+def _item_profile(schema: Schema) -> FeatureGroup | None:
+    features = tuple(_profile_feature("item", attribute) for attribute in _featured(schema.item_attributes))
+    return _profile("item_profile", ITEM_ID, features, "What the source says of the item")
+
+
+def _featured(attributes: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+    return tuple(attribute for attribute in attributes if attribute.kind is not Kind.TEXT)
+
+
+def _profile_feature(owner: str, attribute: Attribute) -> Column:
+    """Return an attribute as a feature: what an item and a user say of the same name is of one vocabulary."""
+    name = f"{owner}_{attribute.name}"
+    vocabulary = attribute.name if owner == "item" else name
+    match attribute.kind:
+        case Kind.MULTI_VALUED:
+            return _strings(name, vocabulary, ITEM_TERMS, f"{attribute.meaning}, the first {ITEM_TERMS}")
+        case Kind.CATEGORICAL:
+            return _strings(name, vocabulary, 0, attribute.meaning)
+        case _:
+            return _mean(name, attribute.meaning)
+
+
+def _profile(name: str, entity: Column, features: tuple[Column, ...], meaning: str) -> FeatureGroup | None:
+    if not features:
+        return None
+    parameters = MappingProxyType({"terms": ITEM_TERMS})
+    return FeatureGroup(name, entity, Freshness.STATIC, features, meaning, parameters)
+
+
+_USER_HISTORY = FeatureGroup(
     name="user_history",
     entity=USER_ID,
     freshness=Freshness.LATEST,
@@ -204,7 +308,3 @@ USER_HISTORY = FeatureGroup(
     ),
     meaning="The user's whole history, for the filter of what was seen",
 )
-
-RANKING_FEATURES = FeatureService("ranking", (USER_ACTIVITY, USER_PROFILE, ITEM_ACTIVITY, ITEM_PROFILE))
-
-FEATURE_GROUPS = (*RANKING_FEATURES.groups, USER_HISTORY)

@@ -68,6 +68,11 @@ class Namespace:
         return self.root / "features" / view_name
 
     @property
+    def schema(self) -> Path:
+        """The data set's schema, as its last ingestion had it."""
+        return self.root / "schema.json"
+
+    @property
     def embeddings(self) -> Path:
         """Dated snapshots, `item2vec/<cutoff>-<sha>.parquet`: written once, never changed."""
         return self.root / "embeddings"

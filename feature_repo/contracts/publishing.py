@@ -34,8 +34,11 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a place to write a file, which takes the name `path` when the block ends well, and else vanishes."""
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Give a place to write a file, which takes the name `path` when the block ends well, and else vanishes.
+
+    Until then it is readable by its owner only; then `mode` counts.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(descriptor)
@@ -44,11 +47,17 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
-        part.chmod(0o644)
+        part.chmod(mode)
         part.replace(path)
         sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all, readable by nobody else at any moment."""
+    with replacing(path, mode=0o600) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @contextmanager

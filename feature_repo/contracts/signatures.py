@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
-from feature_repo.contracts.features import RANKING_FEATURES, FeatureService
+from feature_repo.contracts.features import FeatureService, declared
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.schemas import Schema
 
 
 class Scope(StrEnum):
@@ -53,17 +58,16 @@ ROWS_SIGNATURE = "serving_default"
 ONE_USER_SIGNATURE = "one_user"
 
 
-def _ranking_inputs() -> tuple[ModelInput, ...]:
+RANKING_MODEL = "ranking"
+SCORE = Column("score", Dtype.FLOAT32, "Probability that the user would like the item")
+
+
+@cache
+def ranking(schema: Schema) -> Signature:
+    """Return what the ranking models of a data set take and return."""
     scopes = {USER_ID.name: Scope.USER, ITEM_ID.name: Scope.ITEM}
+    service = declared(schema).ranking
     features = tuple(
-        ModelInput(column, scopes[group.entity.name]) for group in RANKING_FEATURES.groups for column in group.features
+        ModelInput(column, scopes[group.entity.name]) for group in service.groups for column in group.features
     )
-    return (ModelInput(ITEM_ID, Scope.ITEM), *features)
-
-
-RANKING = Signature(
-    model="ranking",
-    feature_service=RANKING_FEATURES,
-    inputs=_ranking_inputs(),
-    output=Column("score", Dtype.FLOAT32, "Probability that the user would like the item"),
-)
+    return Signature(RANKING_MODEL, service, (ModelInput(ITEM_ID, Scope.ITEM), *features), SCORE)

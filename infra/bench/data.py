@@ -20,8 +20,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.contracts.features import USER_ACTIVITY
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.schemas import MOVIELENS
 from infra.bench.data_joins import check_equal, write_join_inputs
 from infra.bench.data_online import weigh
 from infra.bench.data_world import BenchLog, write_bench_log, write_lake
@@ -251,9 +252,10 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
     )
     for line in _lines(whole.log, "entities written"):
         console.print(f"  {line}", highlight=False)
-    view = USER_ACTIVITY.view_name
+    group = declared(MOVIELENS).user_activity
+    view = group.view_name
     rows = whole.result["rows"][view]
-    table = _table(f"Writers side by side: {view}, {rows:,} users, {len(USER_ACTIVITY.features)} features")
+    table = _table(f"Writers side by side: {view}, {rows:,} users, {len(group.features)} features")
     for heading in ("writer", "seconds", "cpu", "entities/s"):
         table.add_column(heading, justify="left" if heading == "writer" else "right")
     for writer, title in (("feast", "Feast's own"), ("arrow", "Arrow batches")):

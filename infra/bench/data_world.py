@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEMS, USERS
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, items_dataset, users_dataset
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from infra.bench.data_features import write_item_codes
 from pipelines.feast_store.tables import duckdb_session, literal
 from pipelines.io.days import by_day
@@ -55,12 +56,14 @@ def write_bench_log(scale: LogScale, folder: Path) -> BenchLog:
 def write_lake(log: BenchLog, state: Path, name: str) -> Namespace:
     """Put a log into the lake of a namespace, as ingestion would, without its checks."""
     place = Namespace(state, name)
+    write_schema(place, MOVIELENS)
     order = ", ".join(EVENTS.sort)
     with duckdb_session(_MEMORY) as connection, stored_dataset(place, EVENTS).rewriting() as writer:
         stream = connection.sql(f"SELECT * FROM read_parquet({literal(str(log.events))}) ORDER BY {order}")  # noqa: S608 - the benchmark's own path
         for day, rows in by_day(stream.to_arrow_reader(_BATCH_ROWS), EVENT_TIME.name):
             writer.add(partition_name(day), rows)
-    for dataset, file in ((ITEMS, PARQUET_FILES[1]), (USERS, PARQUET_FILES[2])):
+    tables = ((items_dataset(MOVIELENS), PARQUET_FILES[1]), (users_dataset(MOVIELENS), PARQUET_FILES[2]))
+    for dataset, file in tables:
         with stored_dataset(place, dataset).rewriting() as writer:
             writer.add(UNDIVIDED, pq.read_table(log.folder / file))
     return place

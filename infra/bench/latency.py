@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import orjson
 
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import SCORE
 from infra.bench.errors import BenchError
 from infra.bench.ranker import SIGNATURES
 from serving.protocol.client import PredictClient
@@ -96,7 +96,7 @@ def _in_process(held: tuple[object, Any], inputs: Mapping[str, NDArray[Any]]) ->
 
     def call() -> NDArray[Any]:
         tensors = {name: tf.constant(values) for name, values in inputs.items()}
-        scores: NDArray[Any] = function(**tensors)[RANKING.output.name].numpy()
+        scores: NDArray[Any] = function(**tensors)[SCORE.name].numpy()
         return scores
 
     return call
@@ -105,7 +105,7 @@ def _in_process(held: tuple[object, Any], inputs: Mapping[str, NDArray[Any]]) ->
 def _over_grpc(
     client: PredictClient, model: str, signature_name: str, inputs: Mapping[str, NDArray[Any]]
 ) -> Callable[[], NDArray[Any]]:
-    return lambda: client.predict(model, inputs, signature_name=signature_name)[RANKING.output.name]
+    return lambda: client.predict(model, inputs, signature_name=signature_name)[SCORE.name]
 
 
 def _over_rest(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.manifests import Release
+from feature_repo.contracts.manifests import Release, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.schemas import Schema
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, ROWS_SIGNATURE, Scope, ranking
 from infra.bench.errors import BenchError
+from infra.local.grpc_example import raw_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIGNATURES = (ONE_USER_SIGNATURE, ROWS_SIGNATURE)
-_DTYPES = {Dtype.STRING: np.object_, Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,13 @@ class Ranker:
         """
         golden: Any = read_json(self.golden)["requests"]
         request = next(each for each in golden if each["signature_name"] == signature_name)
+        signature = ranking(Schema.from_json(TrainingSet.read(self.training_set).schema))
         users = (
-            {column.name for column in RANKING.scoped(Scope.USER)} if signature_name == ONE_USER_SIGNATURE else set()
+            {column.name for column in signature.scoped(Scope.USER)} if signature_name == ONE_USER_SIGNATURE else set()
         )
         arrays: dict[str, NDArray[Any]] = {}
-        for column in RANKING.input_columns:
-            values: NDArray[Any] = np.array(request["inputs"][column.name], dtype=_DTYPES[column.dtype])
+        for column in signature.input_columns:
+            values = raw_input(request["inputs"][column.name])
             arrays[column.name] = values if column.name in users else np.resize(values, (rows, *values.shape[1:]))
         return arrays
 
@@ -68,14 +69,14 @@ def promoted_ranker(state: Path, namespace: str) -> Ranker:
     place = Namespace(state, namespace)
     serving = Serving(state)
     try:
-        release = Release.read(serving.current_release(namespace, RANKING.model))
+        release = Release.read(serving.current_release(namespace, RANKING_MODEL))
     except FileNotFoundError as error:
         msg = f"namespace {namespace}: expected a promoted model in {state}, there is none; run make demo first"
         raise BenchError(msg) from error
     run = _run_folder(place, release.run_id)
     ranker = Ranker(
         release,
-        serving.model(namespace, RANKING.model) / release.version,
+        serving.model(namespace, RANKING_MODEL) / release.version,
         run / "golden.json",
         place.training_sets / release.training_set_id / MANIFEST,
         run / "verdict.json",

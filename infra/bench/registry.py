@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.rollout.registry import DECISION_TAG, REASON_TAG, SHA256_TAG
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def register_copies(uri: str, ranker: Ranker, work: Path, count: int) -> list[in
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    name = model_name(ranker.release.namespace, RANKING.model)
+    name = model_name(ranker.release.namespace, RANKING_MODEL)
     experiment = client.create_experiment(ranker.release.namespace)
     run = client.create_run(experiment)
     ranker.copy_run(work)

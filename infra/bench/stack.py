@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.local.settings import ensure_settings_file, set_setting
 from infra.local.stack import start_stack, stop_stack
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +25,6 @@ _PORTS = {
     "KESTREL_MODEL_SERVER_REST": "http://127.0.0.1:{}",
     "KESTREL_RECOMMENDER_URI": "http://127.0.0.1:{}",
 }
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address that nobody listens on, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 @contextmanager

@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 from feature_repo.contracts.places import Serving, state_folder
+from feature_repo.contracts.publishing import write_private
 
 INFRA = Path(__file__).resolve().parents[1]
 EXAMPLE = INFRA / ".env.example"
 ENVIRONMENT = INFRA / ".env"
-_PRIVATE = 0o600
 
 
 def random_values() -> dict[str, str]:
@@ -52,7 +52,7 @@ def environment() -> None:
     if ENVIRONMENT.exists():
         return
     text = filled(EXAMPLE.read_text(encoding="utf-8"), random_values())
-    _write_private(ENVIRONMENT, text)
+    write_private(ENVIRONMENT, text)
 
 
 def state() -> None:
@@ -72,20 +72,7 @@ def airflow() -> None:
     passwords = {os.environ["KESTREL_AIRFLOW_USER"]: os.environ["KESTREL_AIRFLOW_PASSWORD"]}
     text = json.dumps(passwords) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        _write_private(path, text)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write `path`, whole or not at all, readable by its owner only at any moment."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        write_private(path, text)
 
 
 STEPS = {"environment": environment, "state": state, "airflow": airflow}

@@ -14,25 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import SCORE
 from serving.protocol.client import PredictClient
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DTYPES = {Dtype.STRING: np.object_, Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
+_DTYPES: dict[str, type] = {"U": np.object_, "i": np.int64, "f": np.float32}
+"""NumPy's kind of what JSON holds → what the models take."""
+
+
+def raw_input(values: list[Any]) -> NDArray[Any]:
+    """Return a column of a request as an array: text, whole numbers, or numbers with a fraction."""
+    found = np.array(values)
+    return found.astype(_DTYPES[found.dtype.kind])
 
 
 def score(address: str, model: str, request: dict[str, Any]) -> list[float]:
     """Return the scores of a request, in the order of its items."""
-    inputs: dict[str, NDArray[Any]] = {
-        column.name: np.array(request["inputs"][column.name], dtype=DTYPES[column.dtype])
-        for column in RANKING.input_columns
-    }
+    inputs = {name: raw_input(values) for name, values in request["inputs"].items()}
     with PredictClient(address) as client:
         outputs = client.predict(model, inputs, signature_name=request["signature_name"])
-    return [float(value) for value in outputs[RANKING.output.name]]
+    return [float(value) for value in outputs[SCORE.name]]
 
 
 if __name__ == "__main__":

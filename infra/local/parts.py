@@ -8,11 +8,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.features import FEATURE_GROUPS
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.places import REPOSITORY, Serving
+from feature_repo.contracts.publishing import write_private
+from feature_repo.contracts.schemas import MOVIELENS
 from infra.local.health import airflow_component, http_answers, model_server_answers, redis_answers
 from infra.local.processes import marker_environment
-from infra.local.settings import PREFIX, Address, LocalSettings, write_private
+from infra.local.settings import PREFIX, Address, LocalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -242,8 +244,9 @@ def _model_server(places: Places, settings: LocalSettings) -> Part:
 def _recommender(settings: LocalSettings) -> Part:
     address = settings.addresses["recommender_uri"]
     uri = settings.recommender_uri.rstrip("/")
-    # It reads the feature contract at its start: rendered with the views' names, it starts anew when a feature changes.
-    views = ",".join(group.view_name for group in FEATURE_GROUPS)
+    # It derives features from schemas by the code that it started with: rendered with the views of one, it starts
+    # anew when that code changes.
+    views = ",".join(group.view_name for group in declared(MOVIELENS).groups)
     return Part(
         name="recommender",
         command=(sys.executable, "-m", "serving.recommender"),

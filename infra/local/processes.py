@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from infra.local.settings import write_private
+from feature_repo.contracts.publishing import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

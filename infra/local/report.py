@@ -15,7 +15,8 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json, write_json
-from feature_repo.contracts.signatures import RANKING, Scope
+from feature_repo.contracts.schemas import Schema, read_schema
+from feature_repo.contracts.signatures import RANKING_MODEL, SCORE, Scope, ranking
 from infra.local.errors import LocalError
 from infra.local.planes import run_plane
 from infra.local.stack import command_environment
@@ -139,15 +140,15 @@ def slate_table(answer: Mapping[str, Any]) -> Table:
     table.add_column("score", justify="right")
     table.add_column("because", ratio=3)
     for position, item in enumerate(answer["items"], 1):
-        year = f" ({item['release_year']})" if item["release_year"] else ""
+        year = f" ({item['attributes']['release_year']})" if item["attributes"].get("release_year") else ""
         table.add_row(str(position), f"{item['title']}{year}", _figure(item["score"]), item["reason"])
     return table
 
 
-def example_request(golden: Mapping[str, Any]) -> dict[str, Any]:
+def example_request(golden: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Return a small request for one user and a few items, cut out of a golden one."""
     request = next(request for request in golden["requests"] if request["signature_name"] == "one_user")
-    items = {column.name for column in RANKING.scoped(Scope.ITEM)}
+    items = {column.name for column in ranking(schema).scoped(Scope.ITEM)}
     inputs = {name: values[:_EXAMPLE_ITEMS] if name in items else values for name, values in request["inputs"].items()}
     return {"signature_name": request["signature_name"], "inputs": inputs}
 
@@ -159,7 +160,7 @@ def copyable_lines(settings: LocalSettings, namespace: str, user: str, request: 
     lines = [f"{curl} '{recommender}/recommend/{user}?k={K}'"]
     if request is None:
         return lines
-    model = model_name(namespace, RANKING.model)
+    model = model_name(namespace, RANKING_MODEL)
     rest = settings.model_server_rest.rstrip("/")
     path = shlex.quote(str(request))
     return [
@@ -174,7 +175,7 @@ def _try_predictions(settings: LocalSettings, namespace: str, request: Path) -> 
     """Send the example both ways, as the printed lines do; LocalError when an answer is missing or they differ."""
     from infra.local.grpc_example import score  # noqa: PLC0415 - imports gRPC
 
-    model = model_name(namespace, RANKING.model)
+    model = model_name(namespace, RANKING_MODEL)
     body = read_json(request)
     url = f"{settings.model_server_rest.rstrip('/')}/v1/models/{model}:predict"
     response = httpx.post(url, json=body, timeout=30, trust_env=False)
@@ -182,7 +183,7 @@ def _try_predictions(settings: LocalSettings, namespace: str, request: Path) -> 
         msg = f"the model server refused the example: POST {url}: HTTP {response.status_code}: {response.text[:300]}"
         raise LocalError(msg)
     outputs = response.json()["outputs"]
-    rest = outputs[RANKING.output.name] if isinstance(outputs, dict) else outputs
+    rest = outputs[SCORE.name] if isinstance(outputs, dict) else outputs
     grpc = score(settings.model_server_grpc, model, body)
     shown = ", ".join(f"{value:.4f}" for value in grpc)
     difference = max(abs(one - other) for one, other in zip(rest, grpc, strict=True))
@@ -230,7 +231,7 @@ def print_report(
         console.print(ending(verdict, serving))
         if serving.get("version"):
             request = stack.places.state / "examples" / f"{namespace}.json"
-            write_json(request, example_request(read_json(folder / "golden.json")))
+            write_json(request, example_request(read_json(folder / "golden.json"), read_schema(place)))
     users = some_users(place)
     for user in users:
         console.print()

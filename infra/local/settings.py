@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import ipaddress
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from feature_repo.contracts import places
 from feature_repo.contracts.intervals import check_namespace
 from feature_repo.contracts.places import REPOSITORY, settings_file
+from feature_repo.contracts.publishing import write_private
 from infra.local.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -163,8 +163,10 @@ KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 #KESTREL_SPARK_MASTER=local[*]
 #KESTREL_SPARK_DRIVER_MEMORY=2g
 
-# The training set: which rating counts as liked, shares of the rows by time, hours between two refreshes.
+# The training set: the least value that counts as liked (by default what the data set says), rows drawn for each
+# positive event where feedback is implicit, shares of the rows by time, hours between two refreshes.
 #KESTREL_LABEL_MIN_VALUE=4.0
+#KESTREL_NEGATIVES=4
 #KESTREL_TRAIN_FRACTION=0.8
 #KESTREL_VALID_FRACTION=0.1
 #KESTREL_REFRESH_HOURS=24
@@ -180,21 +182,6 @@ KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 #KESTREL_MIN_FREE_MEMORY_GB=4.5
 #KESTREL_START_TIMEOUT_S=300
 """
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all, readable by nobody else at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def ensure_settings_file(state: Path) -> Path:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.places import REPOSITORY
+from feature_repo.contracts.publishing import write_private
 from infra.local.errors import LocalError, PartFailedError, SettingsError
 from infra.local.parts import airflow_environment, common_environment, local_parts
 from infra.local.places import Places
@@ -30,7 +31,7 @@ from infra.local.processes import (
     stack_processes,
     tree_memory,
 )
-from infra.local.settings import LocalSettings, read_settings, stated_settings, write_private
+from infra.local.settings import LocalSettings, read_settings, stated_settings
 from infra.local.supervisor import NOT_RUNNING, Supervisor, write_configuration
 from infra.local.toolchain import find_toolchain
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 from xmlrpc.client import Fault, ServerProxy, Transport
 
 from feature_repo.contracts.places import REPOSITORY
+from feature_repo.contracts.publishing import write_private
 from infra.local.errors import LocalError, SettingsError
 from infra.local.processes import wait_until_gone
-from infra.local.settings import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.places import REPOSITORY
-from feature_repo.contracts.publishing import publishing_directory
+from feature_repo.contracts.publishing import publishing_directory, write_private
 from infra.local.errors import PreflightError
-from infra.local.settings import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ POPULARITY, MEANS = "popularity", "means"
 
 
 def popularity(features: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Return how many ratings the item had received."""
-    counts: NDArray[np.float64] = np.maximum(features["item_rating_count"], 0).astype(np.float64)
+    """Return how many events the item had."""
+    counts: NDArray[np.float64] = np.maximum(features["item_event_count"], 0).astype(np.float64)
     return counts
 
 
@@ -28,8 +28,8 @@ def means(features: Mapping[str, NDArray[Any]], prior: float) -> NDArray[np.floa
 
 
 def _smoothed(features: Mapping[str, NDArray[Any]], owner: str, prior: float) -> NDArray[np.float64]:
-    count = features[f"{owner}_rating_count"].astype(np.float64)
-    mean = features[f"{owner}_rating_mean"].astype(np.float64)
+    count = features[f"{owner}_event_count"].astype(np.float64)
+    mean = features[f"{owner}_value_mean"].astype(np.float64)
     known = (count > 0) & (mean > 0)
     total = np.where(known, count * mean, 0.0) + PSEUDO_COUNT * prior
     smoothed: NDArray[np.float64] = total / (np.where(known, count, 0.0) + PSEUDO_COUNT)

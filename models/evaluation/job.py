@@ -11,7 +11,7 @@ import numpy as np
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import RANKING_MODEL
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset
@@ -43,16 +43,16 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     folder = CandidateFolder(namespace, run_key)
     candidate, baseline = (folder.run_of(model.name, training_set_id) for model in (CANDIDATE, BASELINE))
     client = tracking.connect(settings.mlflow_uri)
-    dataset = read_dataset(find_training_set(namespace, training_set_id), RANKING, SPLITS)
+    dataset = read_dataset(find_training_set(namespace, training_set_id), SPLITS)
     _check_same_rows(dataset)
     with tracking.reaching(settings.mlflow_uri):
-        champion = score_champion(client, model_name(namespace_name, RANKING.model), dataset, SPLITS)
+        champion = score_champion(client, model_name(namespace_name, RANKING_MODEL), dataset, SPLITS)
     scores = {split: _all_scores(folder, dataset, split, champion) for split in SPLITS}
     directory = folder.model(CANDIDATE.name) / "saved_model"
     golden = golden_requests(
         SavedModel(directory),
         dataset[TEST],
-        RANKING,
+        dataset.signature,
         rows=settings.golden_rows,
         users=settings.golden_users,
         candidates=settings.golden_candidates,
@@ -71,7 +71,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         "users": int(dataset[TEST].users.max()) + 1,
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
-        "signature_differences": signature_differences(directory, RANKING),
+        "signature_differences": signature_differences(directory, dataset.signature),
     }
     _write_scores(folder.scores, dataset[TEST], scores)
     write_json(folder.golden, golden)

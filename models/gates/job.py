@@ -12,7 +12,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import TrainingSet, Verdict
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import read_json, tree_sha256
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import RANKING_MODEL
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, find_training_set
@@ -52,7 +52,7 @@ def gate(
     outcomes = decide(
         _read_scores(folder.scores), _evidence(evaluation, check, run), margins, settings.seed, settings.ece_bins
     )
-    name = model_name(namespace_name, RANKING.model)
+    name = model_name(namespace_name, RANKING_MODEL)
     client = tracking.connect(settings.mlflow_uri)
     with tracking.reaching(settings.mlflow_uri):
         tags = {
@@ -65,7 +65,7 @@ def gate(
         version = registry.register(client, name, run["model_id"], run["run_id"], tags)
         verdict = Verdict(
             namespace=namespace_name,
-            model=RANKING.model,
+            model=RANKING_MODEL,
             version=version,
             run_id=run["run_id"],
             decision=outcomes.decision,

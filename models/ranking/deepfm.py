@@ -59,7 +59,8 @@ class DeepFM(RankingModel[DeepFMConfig]):
         """Return linear part + second-order part + deep part."""
         inputs = encoded_inputs(encoded)
         matches = [
-            TermMatch(name=f"{item}_in_{user}")(inputs[item], inputs[user]) for item, user in _comparable(encoded)
+            TermMatch(name=f"{item}_in_{user}")(_as_list(inputs[item]), inputs[user])
+            for item, user in _comparable(encoded)
         ]
         numbers = ops.concatenate([*(inputs[name] for name in encoded.numeric), *matches], axis=-1)
         indices = {name: UnknownDropout(self.config.unknown_rate, seed)(inputs[name]) for name in encoded.categorical}
@@ -118,13 +119,23 @@ class DeepFM(RankingModel[DeepFMConfig]):
 
 
 def _comparable(encoded: Encoded) -> list[tuple[str, str]]:
-    """Return pairs of list columns, the item's and the user's, that share a vocabulary."""
-    lists = [name for name in encoded.categorical if len(encoded.model.output[name].shape) == 2]  # noqa: PLR2004 - [batch, length]
+    """Return pairs of columns, the item's and a list of the user's, that share a vocabulary; never the item itself."""
     return [
         (item, user)
-        for item in lists
-        for user in lists
+        for item in encoded.categorical
+        for user in encoded.categorical
         if encoded.scopes[item] is Scope.ITEM
         and encoded.scopes[user] is Scope.USER
+        and item != ITEM_ID.name
+        and _is_list(encoded.model.output[user])
         and encoded.categorical[item] == encoded.categorical[user]
     ]
+
+
+def _is_list(tensor: Any) -> bool:
+    """Tell `[batch, length]` from `[batch]`."""
+    return len(tensor.shape) > 1
+
+
+def _as_list(tensor: Any) -> Any:
+    return tensor if _is_list(tensor) else ops.expand_dims(tensor, axis=-1)

@@ -15,7 +15,6 @@ from models.encoding import Encoded, build_encoder
 from models.errors import DatasetError
 
 if TYPE_CHECKING:
-    from feature_repo.contracts.signatures import Signature
     from models.ranking.base import RankingConfig, RankingModel
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Fitted:
     seconds: float
 
 
-def fit(model: RankingModel[RankingConfig], dataset: Dataset, signature: Signature, seed: int) -> Fitted:
+def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitted:
     """Fit `model` on the train rows; the validation rows say when to stop. The same seed gives the same weights.
 
     Raises:
@@ -46,7 +45,7 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, signature: Signatu
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    encoded = build_encoder(signature, dataset.transforms)
+    encoded = build_encoder(dataset.signature, dataset.transforms)
     scorer = model.build(encoded, seed)
     scorer.compile(
         optimizer=keras.optimizers.Adam(model.config.fit.learning_rate),
@@ -54,7 +53,7 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, signature: Signatu
         metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"), _auc()],
     )
     train, valid = (
-        (encoded.run(dataset[name].features, signature), dataset[name].labels.astype("float32")[:, None])
+        (encoded.run(dataset[name].features, dataset.signature), dataset[name].labels.astype("float32")[:, None])
         for name in (TRAIN, VALID)
     )
     stopping = keras.callbacks.EarlyStopping(
@@ -62,6 +61,7 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, signature: Signatu
     )
     history = scorer.fit(
         *train,
+        sample_weight=dataset[TRAIN].weights[:, None],
         validation_data=valid,
         batch_size=model.config.fit.batch_size,
         epochs=model.config.fit.epochs,

@@ -11,7 +11,6 @@ import numpy as np
 
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import publishing_directory, tree_sha256, write_json
-from feature_repo.contracts.signatures import RANKING
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, describe, find_training_set, read_dataset
@@ -52,12 +51,12 @@ def train(
     client = tracking.connect(settings.mlflow_uri)
     if folder.model(model_name).exists():
         return _result(folder.run_of(model_name, training_set_id))
-    dataset = read_dataset(directory, RANKING)
+    dataset = read_dataset(directory)
     log.info("training set %s: %s", training_set_id, describe(dataset))
     model = model_class(config or model_class.config_class())
-    fitted = fit(model, dataset, RANKING, settings.seed)
+    fitted = fit(model, dataset, settings.seed)
     with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(model_name)) as place:
-        export(fitted, RANKING, place / "saved_model")
+        export(fitted, dataset.signature, place / "saved_model")
         scores = _score(SavedModel(place / "saved_model"), dataset)
         with (place / "test_scores.npz").open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **scores)
@@ -157,8 +156,8 @@ def _track(
         client.log_figure(run_id, figure, path)
         plt.close(figure)
     client.log_text(run_id, json.dumps(record["config"], indent=2), "config.json")
-    example = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
-    model_id = tracking.log_saved_model(run_id, model.name, place / "saved_model", RANKING, example)
+    example = example_frame(dataset[TEST], tuple(column.name for column in dataset.signature.input_columns))
+    model_id = tracking.log_saved_model(run_id, model.name, place / "saved_model", dataset.signature, example)
     client.set_terminated(run_id, "FINISHED")
     return run_id, model_id
 

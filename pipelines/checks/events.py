@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import MAX_VALUE, MIN_VALUE, QUARANTINE
+from feature_repo.contracts.datasets import QUARANTINE
 from pipelines.checks.refusals import RECEIVED_LENGTH
 from pipelines.io.arrow import arrow_schema
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from feature_repo.contracts.schemas import ValueRange
     from pipelines.sources.archive import SourceFile
     from pipelines.sources.layout import FileFormat
 
@@ -24,6 +25,8 @@ _MEMORY = "1GB"
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999."""
 _BATCH_ROWS = 1 << 17
+_STEP_TOLERANCE = 1e-6
+"""Of a step: decimal fractions have no exact binary form."""
 
 
 class CheckedEvents:
@@ -32,8 +35,8 @@ class CheckedEvents:
     Table `checked`: line, user_id, item_id, value, seconds, and `reason`, which is null where the row passed.
     """
 
-    def __init__(self, scratch: Path, file: SourceFile, form: FileFormat) -> None:
-        self._file, self._form = file, form
+    def __init__(self, scratch: Path, file: SourceFile, form: FileFormat, value: ValueRange) -> None:
+        self._file, self._form, self._value = file, form, value
         self._database = duckdb.connect(
             str(scratch / "events.duckdb"), config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
         )
@@ -48,7 +51,9 @@ class CheckedEvents:
         batches = _keeping(failure, read_lines(self._file, self._form))
         self._database.register("lines", pa.RecordBatchReader.from_batches(LINES, batches))
         self._database.register("items", items.select(["item_id"]))
+        value = self._value
         values = [self._form.separator, len(self._form.columns), UNDECODABLE, int(clock.timestamp())]
+        values += [value.minimum, value.maximum, value.step]
         _execute(self._database, failure, _CHECK, values)
         self._database.execute(_MARK_DUPLICATES)
 
@@ -64,7 +69,7 @@ class CheckedEvents:
 
     def refused(self) -> pa.Table:
         """Return the refused rows as rows of the quarantine dataset."""
-        self._database.register("checks", _checks(self._form))
+        self._database.register("checks", _checks(self._form, self._value))
         self._database.register("field_names", pa.table({"number": [0, 1, 2, 3], "name": list(self._form.columns)}))
         table = self._database.sql(_REFUSED, params=[self._file.name, RECEIVED_LENGTH]).to_arrow_table()
         return table.select(QUARANTINE.column_names).cast(arrow_schema(QUARANTINE))
@@ -101,8 +106,8 @@ WITH cut AS (
         WHEN item_id = '' THEN 'missing_item'
         WHEN value IS NULL THEN 'bad_number'
         WHEN isnan(value) THEN 'not_a_number'
-        WHEN value < {MIN_VALUE} OR value > {MAX_VALUE} THEN 'out_of_range'
-        WHEN value * 2 <> floor(value * 2) THEN 'not_a_half_star'
+        WHEN value < $5 OR value > $6 THEN 'out_of_range'
+        WHEN abs(value / $7 - round(value / $7)) > {_STEP_TOLERANCE} THEN 'not_a_whole_step'
         WHEN seconds IS NULL OR NOT isfinite(seconds) OR seconds <> floor(seconds)
             OR seconds < 0 OR seconds > {_LAST_SECOND} THEN 'bad_time'
         WHEN seconds > $4 THEN 'future_time'
@@ -180,10 +185,10 @@ def _execute(
         raise
 
 
-def _checks(form: FileFormat) -> pa.Table:
+def _checks(form: FileFormat, value: ValueRange) -> pa.Table:
     """Say of every reason which field it is about (none: the whole line), and what was expected."""
     fields = f"{len(form.columns)} fields"
-    stars = f"{MIN_VALUE} to {MAX_VALUE} stars in steps of 0.5"
+    values = f"{value.minimum:g} to {value.maximum:g} in steps of {value.step:g} ({value.meaning})"
     seconds = "whole seconds since 1970"
     checks: dict[str, tuple[int | None, str]] = {
         "undecodable_bytes": (None, f"{form.encoding.upper()} text"),
@@ -191,10 +196,10 @@ def _checks(form: FileFormat) -> pa.Table:
         "too_many_fields": (None, fields),
         "missing_user": (0, "an id"),
         "missing_item": (1, "an id"),
-        "bad_number": (2, stars),
-        "not_a_number": (2, stars),
-        "out_of_range": (2, stars),
-        "not_a_half_star": (2, stars),
+        "bad_number": (2, values),
+        "not_a_number": (2, values),
+        "out_of_range": (2, values),
+        "not_a_whole_step": (2, values),
         "bad_time": (3, seconds),
         "future_time": (3, f"{seconds}, not after the clock"),
         "unknown_item": (1, "an item of the items file"),

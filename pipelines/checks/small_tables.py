@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import ITEMS, USERS, Dataset
+from feature_repo.contracts.datasets import items_dataset, users_dataset
 from pipelines.checks.refusals import Refusal, refusal_table
 from pipelines.checks.whole_file import cut_line
 from pipelines.io.arrow import arrow_schema
-from pipelines.sources.layout import FileFormat, Item, RowError, User
+from pipelines.sources.layout import FileFormat, RowError
 from pipelines.sources.lines import UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from feature_repo.contracts.datasets import Dataset
+    from feature_repo.contracts.schemas import Schema
     from pipelines.sources.archive import SourceFile
+    from pipelines.sources.layout import Row
 
 _WHOLE_LINE = ""
 """The column of a refusal that is about no single one."""
 
-Row = TypeVar("Row", Item, User)
-
 
 @dataclass(frozen=True, slots=True)
-class CheckedTable(Generic[Row]):
+class CheckedTable:
     """The rows that passed, those that did not, and how many there were."""
 
     accepted: pa.Table
@@ -35,19 +36,23 @@ class CheckedTable(Generic[Row]):
     rows: int
 
 
-def check_items(file: SourceFile, form: FileFormat, read: Callable[[Sequence[str]], Item]) -> CheckedTable[Item]:
+def check_items(
+    file: SourceFile, form: FileFormat, read: Callable[[Sequence[str]], Row], schema: Schema
+) -> CheckedTable:
     """Read and check the items of a source."""
-    return _check(file, form, read, ITEMS, "duplicate_item")
+    return _check(file, form, read, items_dataset(schema), "duplicate_item")
 
 
-def check_users(file: SourceFile, form: FileFormat, read: Callable[[Sequence[str]], User]) -> CheckedTable[User]:
+def check_users(
+    file: SourceFile, form: FileFormat, read: Callable[[Sequence[str]], Row], schema: Schema
+) -> CheckedTable:
     """Read and check the users of a source."""
-    return _check(file, form, read, USERS, "duplicate_user")
+    return _check(file, form, read, users_dataset(schema), "duplicate_user")
 
 
 def _check(
     file: SourceFile, form: FileFormat, read: Callable[[Sequence[str]], Row], dataset: Dataset, duplicate: str
-) -> CheckedTable[Row]:
+) -> CheckedTable:
     accepted: dict[str, Row] = {}
     refused: list[Refusal] = []
     rows = 0
@@ -57,12 +62,12 @@ def _check(
         for line, text in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
             try:
                 row = read(_fields(text, form))
-                identity = _new_identity(getattr(row, key), accepted, form.columns[0], duplicate)
+                identity = _new_identity(str(row[key]), accepted, form.columns[0], duplicate)
             except RowError as error:
                 refused.append(Refusal(file.name, line, error.column, error.reason, error.expected, error.received))
             else:
                 accepted[identity] = row
-    table = pa.Table.from_pylist([asdict(row) for row in accepted.values()], schema=arrow_schema(dataset))
+    table = pa.Table.from_pylist(list(accepted.values()), schema=arrow_schema(dataset))
     return CheckedTable(table, refusal_table(refused), rows)
 
 

@@ -15,12 +15,14 @@ from pyspark.ml.feature import Word2Vec
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.datasets import EMBEDDING_SIZE, ITEM2VEC
-from feature_repo.contracts.features import LIKED_VALUE
 from pipelines.errors import JobError
+from pipelines.features.activity import is_liked
 from pipelines.io.arrow import arrow_schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from feature_repo.contracts.schemas import Positive
 
 _SEED = 20_161_101
 _WINDOW = 10
@@ -30,26 +32,26 @@ _LEAST_LIKES = 3
 _LONGEST_SEQUENCE = 1000
 
 
-def liked_sequences(events: DataFrame) -> DataFrame:
-    """Return one row per user: `items`, those of the user's events of at least LIKED_VALUE, in order of time.
+def liked_sequences(events: DataFrame, positive: Positive) -> DataFrame:
+    """Return one row per user: `items`, those of the user's positive events, in order of time.
 
     Users come in the order of their ids, in one partition: Word2Vec learns by example after example, so that the
     order of the examples is part of what it computes.
     """
-    liked = events.where(F.col("value") >= F.lit(LIKED_VALUE))
+    liked = events.where(is_liked(positive))
     in_order = F.sort_array(F.collect_list(F.struct("event_time", "item_id")))
     sequences = liked.groupBy("user_id").agg(in_order.alias("liked"))
     items = F.col("liked.item_id").alias("items")
     return sequences.coalesce(1).sortWithinPartitions("user_id").select(items)
 
 
-def fit_item2vec(events: DataFrame) -> pa.Table:
+def fit_item2vec(events: DataFrame, positive: Positive) -> pa.Table:
     """Fit embeddings on the events and return them as rows of ITEM2VEC, each vector of unit length.
 
     Raises:
         JobError: no item was liked often enough.
     """
-    sequences = liked_sequences(events).cache()
+    sequences = liked_sequences(events, positive).cache()
     model = Word2Vec(
         vectorSize=EMBEDDING_SIZE,
         minCount=_LEAST_LIKES,
@@ -63,7 +65,7 @@ def fit_item2vec(events: DataFrame) -> pa.Table:
     )
     enough = sequences.select(F.explode("items").alias("item")).groupBy("item").count()
     if enough.where(F.col("count") >= F.lit(_LEAST_LIKES)).isEmpty():
-        msg = f"item2vec: expected an item with {_LEAST_LIKES} events of value {LIKED_VALUE} or more, found none"
+        msg = f"item2vec: expected an item with {_LEAST_LIKES} positive events ({positive}), found none"
         raise JobError(msg)
     rows = sorted((row["word"], row["vector"].toArray()) for row in model.fit(sequences).getVectors().collect())
     vectors = unit_length(np.stack([vector for _, vector in rows]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
 
 from feature_repo.entities import ENTITIES
-from feature_repo.services import SERVICES, feast_service, service_name
+from feature_repo.services import feast_service, service_name, services
 from feature_repo.views import feast_views
 from pipelines.feast_store.errors import RegistryError
 
@@ -35,9 +35,9 @@ def apply_declarations(store: FeatureStore, place: Namespace) -> None:
     An older view may be what the serving champion reads, and an older service what a training set was made from.
     """
     views = feast_views(place)
-    services = [feast_service(service, views) for service in SERVICES]
+    declared = [feast_service(service, views) for service in services(place)]
     with quiet_output():
-        store.apply([*ENTITIES.values(), *views.values(), *services])
+        store.apply([*ENTITIES.values(), *views.values(), *declared])
 
 
 def check_registered(store: FeatureStore, place: Namespace) -> None:

@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.features import (
-    FEATURE_GROUPS,
-    ITEM_ACTIVITY,
-    ITEM_PROFILE,
-    USER_ACTIVITY,
-    USER_HISTORY,
-    USER_PROFILE,
-    FeatureGroup,
-)
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
-from pipelines.features.profiles import item_profile, user_history, user_profile
+from pipelines.features.profiles import profile, user_history
 from pipelines.features.tables import feature_dataset
 
 if TYPE_CHECKING:
@@ -26,44 +19,82 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-_RATING = "rating"
+    from feature_repo.contracts.features import FeatureGroup
+    from feature_repo.contracts.schemas import Schema
+
+MOST_TERMS = 64
+"""So many terms of an attribute are counted for each user: those that most items have, ties by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What features are computed from: the lake's tables, and the cutoff that they lie before."""
+    """What features are computed from: the schema, the lake's tables, and the cutoff that they lie before."""
 
+    schema: Schema
     events: DataFrame
     items: DataFrame
     users: DataFrame
     cutoff: datetime
 
     @property
-    def ratings(self) -> DataFrame:
-        """The ratings before the cutoff, whatever else the table holds."""
-        return self.events.where((F.col("event_type") == _RATING) & (F.col("event_time") < F.lit(self.cutoff)))
+    def known(self) -> DataFrame:
+        """Every event before the cutoff."""
+        return self.events.where(F.col("event_time") < F.lit(self.cutoff))
 
     @property
-    def genres(self) -> list[str]:
-        """Every genre that an item names, sorted."""
-        names = self.items.select(F.explode("genres").alias("genre")).distinct().collect()
-        return sorted(row["genre"] for row in names)
+    def counted(self) -> DataFrame:
+        """The events before the cutoff that features count."""
+        return self.known.where(F.col("event_type").isin(*self.schema.counted_types))
+
+    @property
+    def items_with_terms(self) -> DataFrame:
+        """The items dataset; an attribute that has terms is a list, of one where it is categorical."""
+        lists = {
+            attribute.name: F.array(F.col(attribute.name))
+            for attribute in self.schema.item_attributes
+            if attribute.kind is Kind.CATEGORICAL
+        }
+        return self.items.withColumns(lists)
+
+    @property
+    def terms(self) -> dict[str, list[str]]:
+        """For each attribute of items that has terms: those that are counted, sorted by name."""
+        return {
+            attribute.name: self._most_common(attribute.name)
+            for attribute in self.schema.item_attributes
+            if attribute.is_term
+        }
+
+    def _most_common(self, attribute: str) -> list[str]:
+        """Return what most items have: no more of it than users' counts are kept for."""
+        counts = (
+            self.items_with_terms.select(F.explode(attribute).alias("term"))
+            .where(F.coalesce(F.col("term"), F.lit("")) != "")
+            .groupBy("term")
+            .count()
+            .orderBy(F.desc("count"), "term")
+            .limit(MOST_TERMS)
+            .collect()
+        )
+        return sorted(row["term"] for row in counts)
 
 
-TRANSFORMS: dict[str, Callable[[Inputs], DataFrame]] = {
-    USER_ACTIVITY.name: lambda inputs: user_activity(inputs.ratings, inputs.items, inputs.genres),
-    USER_PROFILE.name: lambda inputs: user_profile(inputs.users),
-    ITEM_ACTIVITY.name: lambda inputs: item_activity(inputs.ratings),
-    ITEM_PROFILE.name: lambda inputs: item_profile(inputs.items),
-    USER_HISTORY.name: lambda inputs: user_history(inputs.ratings, inputs.cutoff),
+TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
+    "user_activity": lambda _, inputs: user_activity(
+        inputs.counted, inputs.items_with_terms, inputs.schema, inputs.terms
+    ),
+    "user_profile": lambda group, inputs: profile(inputs.users, group),
+    "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
+    "item_profile": lambda group, inputs: profile(inputs.items, group),
+    "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
 }
 
 
 def compute(group: FeatureGroup, inputs: Inputs) -> DataFrame:
     """Return a group's rows with the columns of its dataset, in their order."""
-    return TRANSFORMS[group.name](inputs).select(*feature_dataset(group).column_names)
+    return TRANSFORMS[group.name](group, inputs).select(*feature_dataset(group).column_names)
 
 
-if undefined := {group.name for group in FEATURE_GROUPS} ^ TRANSFORMS.keys():
+if undefined := {group.name for group in declared(MOVIELENS).groups} ^ TRANSFORMS.keys():
     message = f"feature groups and transforms differ: {sorted(undefined)}; declare both or neither"
     raise LookupError(message)

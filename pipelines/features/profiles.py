@@ -7,39 +7,39 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.features import ITEM_GENRES
+from feature_repo.contracts.columns import Dtype
 from pipelines.features.activity import padded
-from pipelines.features.statistics import MISSING
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+    from feature_repo.contracts.columns import Column as Declaration
+    from feature_repo.contracts.features import FeatureGroup
+
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def user_profile(users: DataFrame) -> DataFrame:
-    """Return the features of `USER_PROFILE`, one row per user."""
-    return users.select(
-        "user_id",
-        _timestamp(_ALWAYS).alias("event_time"),
-        F.coalesce(F.col("age").cast("float"), F.lit(MISSING).cast("float")).alias("user_age"),
-        F.coalesce("gender", F.lit("")).alias("user_gender"),
-        F.coalesce("occupation", F.lit("")).alias("user_occupation"),
-    )
+def profile(rows: DataFrame, group: FeatureGroup) -> DataFrame:
+    """Return the features of a profile group, one row per row of the items or users dataset.
+
+    The feature `item_genres` is made of the attribute `genres`, and so on.
+    """
+    prefix = group.entity.name.removesuffix("id")
+    features = (_profile_feature(column, column.name.removeprefix(prefix)) for column in group.features)
+    return rows.select(group.entity.name, _timestamp(_ALWAYS).alias("event_time"), *features)
 
 
-def item_profile(items: DataFrame) -> DataFrame:
-    """Return the features of `ITEM_PROFILE`, one row per item."""
-    return items.select(
-        "item_id",
-        _timestamp(_ALWAYS).alias("event_time"),
-        F.coalesce(F.col("release_year").cast("float"), F.lit(MISSING).cast("float")).alias("item_release_year"),
-        padded(F.col("genres"), ITEM_GENRES, F.lit("")).alias("item_genres"),
-    )
+def _profile_feature(column: Declaration, attribute: str) -> Column:
+    """Return one feature: a number, a term, or a list of terms of fixed length."""
+    value = F.col(attribute)
+    if column.length:
+        return padded(value, column.length, F.lit("")).alias(column.name)
+    kind = "string" if column.dtype is Dtype.STRING else "float"
+    return F.coalesce(value, F.lit(column.missing)).cast(kind).alias(column.name)
 
 
 def user_history(events: DataFrame, cutoff: datetime) -> DataFrame:
-    """Return the features of `USER_HISTORY` as of `cutoff`, one row per user with an event.
+    """Return the features of `user_history` as of `cutoff`, one row per user with an event.
 
     It is stamped with the last microsecond before the cutoff: that is when it is complete, and it tells a reader which
     cutoff the row is of.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.item2vec import fit_item2vec
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.io.lake import exclusive, stored_dataset
@@ -34,5 +35,5 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
             spark_session(settings, f"embeddings {place.name}") as spark,
         ):
             events = read_snapshot(spark, snapshot).where(F.col("event_time") < F.lit(cutoff))
-            rows = fit_item2vec(events)
+            rows = fit_item2vec(events, read_schema(place).positive)
         return asdict(write_item_embeddings(place, cutoff, rows))

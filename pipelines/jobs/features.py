@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEMS, USERS
-from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, items_dataset, users_dataset
+from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import online_cutoff
 from pipelines.features.groups import Inputs, compute
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+    from feature_repo.contracts.features import Declared
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
 
@@ -62,10 +64,11 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         raise JobError(msg)
     views: dict[str, dict[str, object]] = {}
     changed = 0
+    schema = read_schema(place)
     with _scratch(place) as scratch, ExitStack() as stack:
         snapshots = [
             stack.enter_context(stored_dataset(place, dataset).reading(before=cutoff))
-            for dataset in (EVENTS, ITEMS, USERS)
+            for dataset in (EVENTS, items_dataset(schema), users_dataset(schema))
         ]
         if not snapshots[0].rows:
             end = format_cutoff(cutoff)
@@ -73,8 +76,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             raise JobError(msg)
         spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
         events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
-        inputs = Inputs(events, items, users, cutoff)
-        for group in _groups(place, cutoff):
+        inputs = Inputs(schema, events, items, users, cutoff)
+        for group in _groups(place, declared(schema), cutoff):
             began = time.monotonic()
             writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
             stored = {name: part for name, part in writer.partitions.items() if is_before(name, cutoff)}
@@ -91,11 +94,11 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
     return {"views": views, "changed_partitions": changed}
 
 
-def _groups(place: Namespace, cutoff: datetime) -> list[FeatureGroup]:
+def _groups(place: Namespace, features: Declared, cutoff: datetime) -> list[FeatureGroup]:
     """Return the groups to compute: in a backfill without those that hold the latest state only, which stays."""
     online = online_cutoff(place)
     is_backfill = online is not None and cutoff < online
-    return [group for group in FEATURE_GROUPS if not (is_backfill and group.freshness is Freshness.LATEST)]
+    return [group for group in features.groups if not (is_backfill and group.freshness is Freshness.LATEST)]
 
 
 def _store(  # noqa: PLR0917 - what, from where, to where, for which interval

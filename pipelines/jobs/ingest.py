@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, ITEMS, QUARANTINE, USERS
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, QUARANTINE, items_dataset, users_dataset
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.schemas import write_schema
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.refusals import check_limit, refusal_table
 from pipelines.checks.small_tables import check_items, check_users
@@ -44,20 +45,26 @@ def run(
         DatasetLockedError: another ingestion of the namespace is at work.
     """
     source = open_source(path)
+    schema = source.layout.schema
     _check_heads(source)
     now = clock or datetime.now(UTC)
     with _scratch(place) as scratch:
-        items = check_items(source.items, source.layout.items, source.layout.item)
+        items = check_items(source.items, source.layout.items, source.layout.item, schema)
         check_limit(source.items.name, items.rows, items.refused, settings.quarantine_limit)
         users, refused_users = _read_users(source, settings.quarantine_limit)
-        events = CheckedEvents(scratch, source.events, source.layout.events)
+        events = CheckedEvents(scratch, source.events, source.layout.events, schema.value)
         with closing(events):
             events.load(items.accepted, now)
             refused_events = events.refused()
             check_limit(source.events.name, events.rows, refused_events, settings.quarantine_limit)
             end = _end(place, events.span(), cutoff)
             quarantine = pa.concat_tables([items.refused, refused_users, refused_events])
-            small = ((QUARANTINE, quarantine), (ITEMS, items.accepted), (USERS, _with_unknown(users, events.users())))
+            small = (
+                (QUARANTINE, quarantine),
+                (items_dataset(schema), items.accepted),
+                (users_dataset(schema), _with_unknown(users, events.users())),
+            )
+            write_schema(place, schema)
             changed = [name for dataset, rows in small for name in _write_small(place, dataset, rows)]
             return _write_events(place, events, end, changed, keeps_later=cutoff is not None) | {
                 "items": items.accepted.num_rows,
@@ -97,8 +104,8 @@ def _check_heads(source: Source) -> None:
 def _read_users(source: Source, limit: float) -> tuple[pa.Table, pa.Table]:
     """Return the users that the source describes, and the refused lines; both empty where it describes none."""
     if source.users is None or source.layout.users is None:
-        return arrow_schema(USERS).empty_table(), refusal_table([])
-    users = check_users(source.users, source.layout.users, source.layout.user)
+        return arrow_schema(users_dataset(source.layout.schema)).empty_table(), refusal_table([])
+    users = check_users(source.users, source.layout.users, source.layout.user, source.layout.schema)
     check_limit(source.users.name, users.rows, users.refused, limit)
     return users.accepted, users.refused
 

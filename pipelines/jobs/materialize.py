@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup, Freshness
+from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import JobError
 from pipelines.feast_store.online import forget_absent, online_client, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
@@ -48,7 +49,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             stack.enter_context(offline_engine(settings, f"materialize {place.name}"))
             tables = [
                 (group, stack.enter_context(feature_table(place, group).reading(before=cutoff)))
-                for group in FEATURE_GROUPS
+                for group in declared(read_schema(place)).groups
             ]
             store = open_store(settings, place)
             check_registered(store, place)

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, ITEMS, Dataset
-from feature_repo.contracts.features import FEATURE_GROUPS, ITEM_ACTIVITY, ITEM_PROFILE, USER_PROFILE
+from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, Dataset, items_dataset
+from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
@@ -40,21 +41,23 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_GROUPS = (ITEM_ACTIVITY, ITEM_PROFILE)
 _FILE = "catalogue.parquet"
 
-CATALOGUE = Dataset(
-    name="catalogue",
-    columns=(
-        *ITEMS.columns,
-        *(column for group in _GROUPS for column in group.features),
-        *(group.time_column for group in _GROUPS if group.ttl_days),
-    ),
-    key=(ITEM_ID.name,),
-    sort=(ITEM_ID.name,),
-    partitioned_by_event_date=False,
-    meaning="Every item with its latest features, for the recommender's memory",
-)
+
+def catalogue_dataset(features: Declared) -> Dataset:
+    """Return the table of every item with its latest features."""
+    return Dataset(
+        name="catalogue",
+        columns=(
+            *items_dataset(features.schema).columns,
+            *(column for group in features.item_ranking for column in group.features),
+            *(group.time_column for group in features.item_ranking if group.ttl_days),
+        ),
+        key=(ITEM_ID.name,),
+        sort=(ITEM_ID.name,),
+        partitioned_by_event_date=False,
+        meaning="Every item with its latest features, for the recommender's memory",
+    )
 
 
 def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
@@ -64,33 +67,35 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         SupersededError: A later cutoff is online; nothing was changed.
         JobError: Redis was not filled from the tables as they are now.
     """
+    features = declared(read_schema(place))
     with online_lock(place):
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
-            items = stack.enter_context(stored_dataset(place, ITEMS).reading())
+            items = stack.enter_context(stored_dataset(place, items_dataset(features.schema)).reading())
             tables = {
                 group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
-                for group in FEATURE_GROUPS
+                for group in features.groups
             }
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
             stack.enter_context(offline_engine(settings, f"publish {place.name}"))
             store = open_store(settings, place)
             check_registered(store, place)
-            catalogue = read_catalogue(
-                store, items.files, cutoff, {view: table.files for view, table in tables.items()}
-            )
-        name = _publish(place, cutoff, catalogue, users=done.rows[USER_PROFILE.view_name])
-    _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, done.rows[USER_PROFILE.view_name])
+            files = {view: table.files for view, table in tables.items()}
+            catalogue = read_catalogue(store, features, items.files, cutoff, files)
+        users = done.rows[features.user_history.view_name]
+        name = _publish(place, features, cutoff, catalogue, users)
+    _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, users)
     return {"snapshot": name}
 
 
 def read_catalogue(
-    store: FeatureStore, items: list[Path], cutoff: datetime, tables: Mapping[str, list[Path]]
+    store: FeatureStore, declaration: Declared, items: list[Path], cutoff: datetime, tables: Mapping[str, list[Path]]
 ) -> pa.Table:
     """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`.
 
     Args:
         store: The namespace's feature store.
+        declaration: The namespace's feature groups.
         items: The files of the items.
         cutoff: As of when.
         tables: Feature view → its files before the cutoff, for the event times of what grows old.
@@ -99,16 +104,19 @@ def read_catalogue(
     times = [
         f"LEFT JOIN (SELECT {ITEM_ID.name}, max({EVENT_TIME.name}) AS {group.time_column.name} FROM "  # noqa: S608 - quoted
         f"{_parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
-        for group in _GROUPS
+        for group in declaration.item_ranking
         if group.ttl_days
     ]
     rows = (
         f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, {end} AS event_timestamp "  # noqa: S608 - quoted
         f"FROM {_parquet(items)} {' '.join(times)}"
     )
-    features = tuple(f"{group.view_name}:{column.name}" for group in _GROUPS for column in group.features)
-    with retrieve(store, features, rows, CATALOGUE.columns) as batches:
-        return conform(pa.Table.from_batches(batches, arrow_schema(CATALOGUE)), CATALOGUE)
+    features = tuple(
+        f"{group.view_name}:{column.name}" for group in declaration.item_ranking for column in group.features
+    )
+    catalogue = catalogue_dataset(declaration)
+    with retrieve(store, features, rows, catalogue.columns) as batches:
+        return conform(pa.Table.from_batches(batches, arrow_schema(catalogue)), catalogue)
 
 
 def _parquet(files: list[Path]) -> str:
@@ -128,14 +136,15 @@ def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, st
     return done
 
 
-def _publish(place: Namespace, cutoff: datetime, catalogue: pa.Table, users: int) -> str:
+def _publish(place: Namespace, features: Declared, cutoff: datetime, catalogue: pa.Table, users: int) -> str:
     """Write the snapshot under a name that says its content, then point to it; return the name."""
     embeddings = find_item_embeddings(place, cutoff)
     snapshot = OnlineSnapshot(
         namespace=place.name,
+        schema=features.schema.to_json(),
         cutoff=format_cutoff(cutoff),
         feast_project=feast_project(place.name),
-        views={group.name: group.view_name for group in FEATURE_GROUPS},
+        views={group.name: group.view_name for group in features.groups},
         catalogue="",
         catalogue_sha256=content_sha256(catalogue),
         item_embeddings=embeddings.item_embeddings,

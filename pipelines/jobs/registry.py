@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.features import FEATURE_GROUPS
-from feature_repo.services import SERVICES, service_name
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import read_schema
+from feature_repo.services import service_name, services
 from pipelines.feast_store.registry import apply_declarations
 from pipelines.feast_store.store import open_store
 from pipelines.io.lake import exclusive
@@ -20,6 +21,6 @@ def run(settings: Settings, place: Namespace) -> dict[str, object]:
     with exclusive(place.locks / "registry.lock", f"Feast registry of namespace {place.name}"):
         apply_declarations(open_store(settings, place), place)
     return {
-        "views": {group.name: group.view_name for group in FEATURE_GROUPS},
-        "feature_services": [service_name(service) for service in SERVICES],
+        "views": {group.name: group.view_name for group in declared(read_schema(place)).groups},
+        "feature_services": [service_name(service) for service in services(place)],
     }

@@ -6,8 +6,9 @@ import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.features import FEATURE_GROUPS, FeatureGroup
+from feature_repo.contracts.features import FeatureGroup, declared
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import JobError
 from pipelines.feast_store.online import online_client, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized
@@ -50,7 +51,7 @@ def run(settings: Settings, place: Namespace, sample: int) -> dict[str, object]:
             raise JobError(msg)
         tables = [
             (group, stack.enter_context(feature_table(place, group).reading(before=done.cutoff)))
-            for group in FEATURE_GROUPS
+            for group in declared(read_schema(place)).groups
         ]
         _check_unchanged(place, done, tables)
         client = stack.enter_context(online_client(settings.redis_url))

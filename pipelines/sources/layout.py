@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from feature_repo.contracts.schemas import Schema
 
 _YEAR_IN_TITLE = re.compile(r"\s*\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\)\s*$")
 _YEAR = re.compile(r"\b(1[89]\d\d|20\d\d)\b")
@@ -37,24 +39,8 @@ class FileFormat:
     """Whether fields may stand in double quotes, as in CSV."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A row of the items dataset."""
-
-    item_id: str
-    title: str
-    release_year: int | None
-    genres: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A row of the users dataset."""
-
-    user_id: str
-    age: int | None = None
-    gender: str | None = None
-    occupation: str | None = None
+Row = dict[str, object]
+"""A row of the items or users dataset: column → value; attributes that are not there are null."""
 
 
 class Layout(Protocol):
@@ -63,6 +49,10 @@ class Layout(Protocol):
     @property
     def name(self) -> str:
         """What a person calls it."""
+
+    @property
+    def schema(self) -> Schema:
+        """What the layout's data sets have."""
 
     @property
     def events(self) -> FileFormat:
@@ -76,11 +66,21 @@ class Layout(Protocol):
     def users(self) -> FileFormat | None:
         """The file of users, where the layout has one."""
 
-    def item(self, fields: Sequence[str]) -> Item:
+    def item(self, fields: Sequence[str]) -> Row:
         """Read an item's row; RowError where a field makes no sense."""
 
-    def user(self, fields: Sequence[str]) -> User:
+    def user(self, fields: Sequence[str]) -> Row:
         """Read a user's row; RowError where a field makes no sense."""
+
+
+def movie(item_id: str, title: str, release_year: int | None, genres: Iterable[str]) -> Row:
+    """Return an item of MovieLens."""
+    return {"item_id": item_id, "title": title, "release_year": release_year, "genres": list(genres)}
+
+
+def person(user_id: str, age: int | None = None, gender: str = "", occupation: str = "") -> Row:
+    """Return a user of MovieLens."""
+    return {"user_id": user_id, "age": age, "gender": gender or None, "occupation": occupation or None}
 
 
 def split_title(title: str) -> tuple[str, int | None]:

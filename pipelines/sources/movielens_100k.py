@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.sources.layout import FileFormat, Item, RowError, User, split_title, whole_number, year_of
+from feature_repo.contracts.schemas import MOVIELENS
+from pipelines.sources.layout import FileFormat, Row, RowError, movie, person, split_title, whole_number, year_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +39,12 @@ class MovieLens100K:
     """One flag per genre; the genres come in the order of the flags."""
 
     name = "MovieLens 100K"
+    schema = MOVIELENS
     events = FileFormat("u.data", ("user id", "item id", "rating", "timestamp"), "\t", "latin-1")
     items = FileFormat("u.item", (*_DETAILS, *_GENRES), "|", "latin-1")
     users = FileFormat("u.user", ("user id", "age", "gender", "occupation", "zip code"), "|", "latin-1")
 
-    def item(self, fields: Sequence[str]) -> Item:
+    def item(self, fields: Sequence[str]) -> Row:
         """Read an item; the year is that of the title, else that of the release."""
         flags = fields[len(_DETAILS) :]
         for genre, flag in zip(_GENRES, flags, strict=True):
@@ -50,8 +52,8 @@ class MovieLens100K:
                 raise RowError(genre, "bad_flag", "0 or 1", flag)
         title, year = split_title(fields[1])
         genres = (genre for genre, flag in zip(_GENRES, flags, strict=True) if flag == "1" and genre != _NO_GENRE)
-        return Item(fields[0], title, year or year_of(fields[2]), tuple(genres))
+        return movie(fields[0], title, year or year_of(fields[2]), genres)
 
-    def user(self, fields: Sequence[str]) -> User:
+    def user(self, fields: Sequence[str]) -> Row:
         """Read a user."""
-        return User(fields[0], whole_number(fields[1], "age"), fields[2] or None, fields[3] or None)
+        return person(fields[0], whole_number(fields[1], "age"), fields[2], fields[3])

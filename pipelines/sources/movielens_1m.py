@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.sources.layout import FileFormat, Item, User, split_title, whole_number
+from feature_repo.contracts.schemas import MOVIELENS
+from pipelines.sources.layout import FileFormat, Row, movie, person, split_title, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,15 +15,16 @@ class MovieLens1M:
     """Age and occupation are codes: the age is the least of its bracket (1 is 'under 18'), the occupation 0 to 20."""
 
     name = "MovieLens 1M"
+    schema = MOVIELENS
     events = FileFormat("ratings.dat", ("UserID", "MovieID", "Rating", "Timestamp"), "::", "latin-1")
     items = FileFormat("movies.dat", ("MovieID", "Title", "Genres"), "::", "latin-1")
     users = FileFormat("users.dat", ("UserID", "Gender", "Age", "Occupation", "Zip-code"), "::", "latin-1")
 
-    def item(self, fields: Sequence[str]) -> Item:
+    def item(self, fields: Sequence[str]) -> Row:
         """Read an item; the year is that of the title."""
         title, year = split_title(fields[1])
-        return Item(fields[0], title, year, tuple(genre for genre in fields[2].split("|") if genre))
+        return movie(fields[0], title, year, tuple(genre for genre in fields[2].split("|") if genre))
 
-    def user(self, fields: Sequence[str]) -> User:
+    def user(self, fields: Sequence[str]) -> Row:
         """Read a user."""
-        return User(fields[0], whole_number(fields[2], "Age"), fields[1] or None, fields[3] or None)
+        return person(fields[0], whole_number(fields[2], "Age"), fields[1], fields[3])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.sources.layout import FileFormat, Item, User, split_title
+from feature_repo.contracts.schemas import MOVIELENS
+from pipelines.sources.layout import FileFormat, Row, movie, person, split_title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,16 +17,17 @@ class MovieLensCsv:
     """Comma-separated with a header; titles that hold a comma stand in quotes."""
 
     name = "MovieLens CSV (latest-small, 25M, 32M)"
+    schema = MOVIELENS
     events = FileFormat("ratings.csv", ("userId", "movieId", "rating", "timestamp"), ",", has_header=True)
     items = FileFormat("movies.csv", ("movieId", "title", "genres"), ",", has_header=True, quoted=True)
     users = None
 
-    def item(self, fields: Sequence[str]) -> Item:
+    def item(self, fields: Sequence[str]) -> Row:
         """Read an item; the year is that of the title."""
         title, year = split_title(fields[1])
         genres = (genre for genre in fields[2].split("|") if genre and genre != _NO_GENRE)
-        return Item(fields[0], title, year, tuple(genres))
+        return movie(fields[0], title, year, genres)
 
-    def user(self, fields: Sequence[str]) -> User:
+    def user(self, fields: Sequence[str]) -> Row:
         """Take the id; the layout says nothing else of users."""
-        return User(fields[0])
+        return person(fields[0])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.sources.layout import FileFormat, Item, User, whole_number, year_of
+from feature_repo.contracts.schemas import MOVIELENS
+from pipelines.sources.layout import FileFormat, Row, movie, person, whole_number, year_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ class RecBole:
     """Genres stand in one field, parted by spaces; the title has no year."""
 
     name = "RecBole atomic files"
+    schema = MOVIELENS
     events = FileFormat(
         ".inter", ("user_id:token", "item_id:token", "rating:float", "timestamp:float"), "\t", has_header=True
     )
@@ -35,11 +37,11 @@ class RecBole:
         has_header=True,
     )
 
-    def item(self, fields: Sequence[str]) -> Item:
+    def item(self, fields: Sequence[str]) -> Row:
         """Read an item."""
         genres = (genre for genre in fields[3].split() if genre != _NO_GENRE)
-        return Item(fields[0], fields[1].strip(), year_of(fields[2]), tuple(genres))
+        return movie(fields[0], fields[1].strip(), year_of(fields[2]), genres)
 
-    def user(self, fields: Sequence[str]) -> User:
+    def user(self, fields: Sequence[str]) -> Row:
         """Read a user."""
-        return User(fields[0], whole_number(fields[1], "age:token"), fields[2] or None, fields[3] or None)
+        return person(fields[0], whole_number(fields[1], "age:token"), fields[2], fields[3])

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import ranking
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
+from pipelines.training.labels import labelled_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.manifests import TrainingKind
+    from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-REVISION = 1
+REVISION = 2
 """Raised by whoever changes how a training set is made from the same inputs."""
 
 _ID_LENGTH = 16
@@ -31,15 +34,21 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-def settings_inputs(settings: Settings) -> dict[str, object]:
+def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> dict[str, object]:
     """Return the settings that determine a training set's content, and how its transforms are fitted."""
     return {
         "revision": REVISION,
-        "label_min_value": settings.label_min_value,
+        "kind": kind.value,
+        "negatives": settings.negatives if schema.is_implicit else 0,
+        "samples_per_user": settings.samples_per_user,
+        "weight_half_life_days": settings.weight_half_life_days,
+        "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
-        "encodings": {column.name: [column.encoding.value, column.vocabulary] for column in RANKING.input_columns},
+        "encodings": {
+            column.name: [column.encoding.value, column.vocabulary] for column in ranking(schema).input_columns
+        },
     }
 
 

@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from feature_repo.contracts.publishing import write_json
 from serving.model_server.errors import GoldenMismatchError, ServerStartError
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError, TransientCallError
+from serving.protocol.free_ports import free_ports
 from serving.protocol.golden import OUTPUT, GoldenRequest, read_golden
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _private_server(saved_model: Path) -> Iterator[tuple[str, str]]:
         base_path = type(saved_model)(folder) / MODEL
         base_path.mkdir()
         (base_path / str(VERSION)).symlink_to(saved_model.absolute(), target_is_directory=True)
-        grpc_port, rest_port = _free_ports(2)
+        grpc_port, rest_port = free_ports(2)
         log_path = type(saved_model)(folder) / "server.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
@@ -165,17 +165,6 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != _PARENT:
         os._exit(1)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _await_model(process: subprocess.Popen[bytes], address: str, log_path: Path) -> None:

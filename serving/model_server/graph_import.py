@@ -1,7 +1,7 @@
 """GraphDef → tf.Graph, one function call at a time.
 
 TensorFlow holds Python's interpreter while it imports nodes, and works the shapes of every call of a function out
-through its whole body: 20 ms for a ranker, in which no request is answered. In pieces, requests get their turn between.
+through its whole body. No request is answered meanwhile; in pieces, requests get their turn between.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _pieces(graph_def: Any) -> list[Any]:  # noqa: ANN401 - a GraphDef message
 
 
 def _groups(nodes: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """Yield nodes in an order in which each comes after its inputs; calls alone, everything else as late as they allow.
+    """Yield nodes in an order in which each comes after its inputs; calls alone, everything else as early as it can be.
 
     What is part of a circle, or hangs on one, is left out.
     """

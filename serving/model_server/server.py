@@ -50,7 +50,7 @@ def serve(flags: Flags) -> dict[str, object]:
         ServerStartError: The first configuration is wrong, or a port cannot be had.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    gc.freeze()  # the 400,000 objects of the imports stay: looking through them again would hold all requests up
+    gc.freeze()  # what the imports made stays: looking through it again and again would hold all requests up
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

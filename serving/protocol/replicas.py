@@ -41,12 +41,6 @@ class Replicas:
         versions = sorted({version for found in statuses for version in found}, reverse=True)
         return tuple(_merged(version, [found.get(version) for found in statuses]) for version in versions)
 
-    def replica_states(self, model: str) -> dict[str, dict[int, str]]:
-        """Return address → version → state."""
-        return {
-            client.address: {one.version: one.state for one in client.model_status(model)} for client in self._clients
-        }
-
     def wait_available(self, model: str, version: int, *, deadline_s: float) -> None:
         """Return as soon as `version` is AVAILABLE everywhere.
 

@@ -45,8 +45,10 @@ class Item(BaseModel):
 
     item_id: str = Field(examples=["50"])
     title: str = Field(examples=["Star Wars"])
-    release_year: int | None = Field(examples=[1977])
-    genres: list[str] = Field(examples=[["Action", "Adventure", "Romance", "Sci-Fi", "War"]])
+    attributes: dict[str, str | float | list[str] | None] = Field(
+        description="What the source says of the item, by the attributes of its schema",
+        examples=[{"release_year": 1977, "genres": ["Action", "Adventure", "Romance", "Sci-Fi", "War"]}],
+    )
     score: float | None = Field(
         description="Probability that the user would like it; null where nothing was ranked; cosine of similar items",
         examples=[0.87],
@@ -111,8 +113,7 @@ def encode_items(catalogue: Catalogue, slate: Sequence[Shown]) -> list[dict[str,
         {
             "item_id": catalogue.item_ids[row.position],
             "title": catalogue.titles[row.position],
-            "release_year": catalogue.release_years[row.position],
-            "genres": catalogue.genres[row.position],
+            "attributes": catalogue.attributes[row.position],
             "score": row.score,
             "recalled_by": row.recalled_by,
             "reason": row.reason,

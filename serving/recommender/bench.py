@@ -31,7 +31,7 @@ def read_users(settings: Settings, n: int) -> list[str]:
     Raises:
         RecommenderError: The data set has no users here.
     """
-    path = Namespace(settings.state, settings.namespace).dataset(USERS.name) / PARTITION_FILE
+    path = Namespace(settings.state, settings.namespace).dataset(USERS) / PARTITION_FILE
     try:
         users = pq.read_table(path, columns=[USER_ID.name], partitioning=None).column(0).to_numpy()
     except (OSError, pa.ArrowException) as error:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import ITEM_ID, ITEMS
-from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE
+from feature_repo.contracts.datasets import ITEM_ID, TITLE, attribute_column
+from feature_repo.contracts.schemas import Attribute, Kind
 from serving.recommender.errors import SnapshotError
 from serving.recommender.lifetimes import Lifetime, item_lifetimes
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ITEM_GROUPS = (ITEM_ACTIVITY, ITEM_PROFILE)
-ITEM_COLUMNS = (*ITEMS.columns, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features)
-"""What catalogue.parquet holds: what a person reads, and the latest item features."""
+    from feature_repo.contracts.features import Declared
+
+AttributeValue = str | float | list[str] | None
 
 _NUMPY = {Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
 _ARROW = {Dtype.STRING: pa.string(), Dtype.INT64: pa.int64(), Dtype.FLOAT32: pa.float32()}
@@ -35,8 +35,10 @@ class Catalogue:
 
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
-    release_years: tuple[int | None, ...]
-    genres: tuple[tuple[str, ...], ...]
+    attributes: tuple[Mapping[str, AttributeValue], ...]
+    """What the source says of each item, for people."""
+    terms: Mapping[str, tuple[frozenset[str], ...]]
+    """Attribute that has terms → the terms of each item."""
     positions: Mapping[str, int]
     """Item id → position."""
     inputs: Mapping[str, NDArray[Any]]
@@ -44,7 +46,7 @@ class Catalogue:
     lifetimes: tuple[Lifetime, ...]
     """Of the item features that grow old."""
     popular: NDArray[np.intp]
-    """Positions by falling number of ratings, ties by their mean, then by item id."""
+    """Positions by falling number of events, ties by their mean value, then by item id."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -55,39 +57,60 @@ class Catalogue:
         return found[found >= 0]
 
 
-def catalogue_from_table(table: pa.Table, source: str) -> Catalogue:
-    """Turn the rows of a catalogue.parquet into arrays.
+def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) -> Catalogue:
+    """Turn the rows of a catalogue.parquet, what a person reads and the latest item features, into arrays.
 
     Raises:
         SnapshotError: A column is missing or of another type, an id is missing or occurs twice, a list has a wrong
             length. `source` names the file.
     """
-    absent = [column.name for column in ITEM_COLUMNS if column.name not in table.column_names]
+    attributes = declaration.schema.item_attributes
+    features = [ITEM_ID, *(column for group in declaration.item_ranking for column in group.features)]
+    stored = [*features, TITLE, *map(attribute_column, attributes)]
+    absent = [column.name for column in stored if column.name not in table.column_names]
     if absent:
-        expected = [column.name for column in ITEM_COLUMNS]
+        expected = [column.name for column in stored]
         msg = f"{source}: expected columns {expected}, {absent} are missing; publish again"
         raise SnapshotError(msg)
     table = table.sort_by(ITEM_ID.name)
-    columns = {column.name: _typed(table, column, source) for column in ITEM_COLUMNS}
+    columns = {column.name: _typed(table, column, source) for column in stored}
     item_ids = tuple(columns[ITEM_ID.name].to_pylist())
     if not item_ids or None in item_ids or len(set(item_ids)) != len(item_ids):
         msg = f"{source}: expected items with distinct ids, received {len(item_ids)} rows, {len(set(item_ids))} ids"
         raise SnapshotError(msg)
-    inputs = {
-        column.name: model_input(columns[column.name], column, source)
-        for column in (ITEM_ID, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features)
-    }
-    order = np.lexsort((np.arange(len(item_ids)), -inputs["item_rating_mean"], -inputs["item_rating_count"]))
+    inputs = {column.name: model_input(columns[column.name], column, source) for column in features}
+    order = np.lexsort((np.arange(len(item_ids)), -inputs["item_value_mean"], -inputs["item_event_count"]))
+    said = {attribute.name: _said(columns[attribute.name], attribute) for attribute in attributes}
     return Catalogue(
         item_ids=item_ids,
         titles=tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True)),
-        release_years=tuple(columns["release_year"].to_pylist()),
-        genres=tuple(tuple(genres or ()) for genres in columns["genres"].to_pylist()),
+        attributes=tuple(dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True))
+        or ({},) * len(item_ids),
+        terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
-        lifetimes=item_lifetimes(table, ITEM_GROUPS, source),
+        lifetimes=item_lifetimes(table, declaration.item_ranking, source),
         popular=order,
     )
+
+
+def _said(values: pa.Array, attribute: Attribute) -> list[AttributeValue]:
+    """Return an attribute as people read it: whole numbers without a fraction, no list as an empty one."""
+    listed: list[Any] = values.to_pylist()
+    if attribute.kind is Kind.MULTI_VALUED:
+        return [terms or [] for terms in listed]
+    if attribute.kind is Kind.NUMERIC and attribute.step.is_integer():
+        return [None if number is None else int(number) for number in listed]
+    if attribute.kind is Kind.NUMERIC:
+        # float32 holds 2.55 as 2.5499999523: in whole steps it is what the source said.
+        return [
+            None if number is None else round(round(number / attribute.step) * attribute.step, 6) for number in listed
+        ]
+    return listed
+
+
+def _terms(said: list[AttributeValue]) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(value if isinstance(value, list) else [str(value)] if value else []) for value in said)
 
 
 def _typed(table: pa.Table, column: Column, source: str) -> pa.Array:

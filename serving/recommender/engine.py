@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.features import LIKED_VALUE
 from serving.recommender.answers import Missing, Shown, encode_items
 from serving.recommender.errors import RankingError, StoredValueError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
@@ -85,8 +84,8 @@ class Ranked:
     scores: NDArray[np.float32] | None
     nearest: dict[int, int]
     """Position of a candidate → position of the liked item that it is near."""
-    taste: tuple[str, ...] = ()
-    """The user's genres, most liked first."""
+    taste: tuple[tuple[str, str], ...] = ()
+    """(attribute, term), what the user likes, most liked first."""
     sent: SentRequest | None = None
 
 
@@ -156,7 +155,7 @@ class Engine:
         watch.lap("recall")
         sent = await self._scores(online, user, candidates, degraded)
         watch.lap("ranking")
-        return Ranked(candidates, sent.scores if sent is not None else None, nearest, user.top_genres(), sent)
+        return Ranked(candidates, sent.scores if sent is not None else None, nearest, user.taste(), sent)
 
     async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
         settings = self._settings
@@ -207,7 +206,9 @@ class Engine:
         if vectors is None:
             degraded.append(Missing.EMBEDDINGS)
         else:
-            near = recall_item2vec(vectors, catalogue.find(user.liked(LIKED_VALUE)), allowed, wanted)
+            near = recall_item2vec(
+                vectors, catalogue.find(user.liked(online.snapshot.schema.positive.min_value)), allowed, wanted
+            )
             recalled.append((near.recalled, settings.recommender_item2vec_quota))
             nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True))
         return blend(recalled, wanted), nearest
@@ -296,5 +297,6 @@ def _reason(snapshot: Snapshot, ranked: Ranked, position: int) -> str:
     liked = ranked.nearest.get(position)
     if liked is not None:
         return liked_reason(snapshot.catalogue.titles[liked])
-    genres = snapshot.catalogue.genres[position]
-    return next((taste_reason(genre) for genre in ranked.taste if genre in genres), POPULAR_REASON)
+    terms = snapshot.catalogue.terms
+    shared = (taste_reason(term) for attribute, term in ranked.taste if term in terms[attribute][position])
+    return next(shared, POPULAR_REASON)

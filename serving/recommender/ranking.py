@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, SCORE
 from serving.protocol.client import predict_request
 from serving.protocol.errors import CallError, TensorError
 from serving.recommender.errors import RankingError
@@ -59,7 +59,7 @@ def ranking_inputs(
 def ranking_request(plan: RankingPlan, inputs: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401 - see serving.protocol
     """Return the PredictRequest that `score` sends."""
     return predict_request(
-        plan.model, inputs, version=plan.version, signature_name=ONE_USER_SIGNATURE, outputs=(RANKING.output.name,)
+        plan.model, inputs, version=plan.version, signature_name=ONE_USER_SIGNATURE, outputs=(SCORE.name,)
     )
 
 
@@ -75,7 +75,7 @@ async def score(
     Raises:
         RankingError: The model server is away, too slow, refused, or returned something else than `candidates` scores.
     """
-    name = RANKING.output.name
+    name = SCORE.name
     what = f"model server: {plan.model} version {plan.version}"
     try:
         async with asyncio.timeout(timeout_s):

@@ -10,9 +10,9 @@ def liked_reason(title: str) -> str:
     return f"because you liked {title}"
 
 
-def taste_reason(genre: str) -> str:
-    """Say that the item is popular, and of a genre that the user likes most often."""
-    return f"popular, and you often like {genre}"
+def taste_reason(term: str) -> str:
+    """Say that the item is popular, and has something that the user likes often, such as a genre."""
+    return f"popular, and you often like {term}"
 
 
 def similar_reason(title: str) -> str:

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.places import Serving
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.recommender.request_sampling import RequestSampler
 from serving.recommender.shadowing import Shadow
 
@@ -27,9 +27,9 @@ class Recorder:
         random = Random()  # noqa: S311 - a fair choice, no secret
         self._settings = settings
         places = Serving(settings.state)
-        self._shadows = places.shadows(settings.namespace, RANKING.model)
+        self._shadows = places.shadows(settings.namespace, RANKING_MODEL)
         self._sampler = RequestSampler(
-            places.request_samples(settings.namespace, RANKING.model),
+            places.request_samples(settings.namespace, RANKING_MODEL),
             settings.recommender_sampled_requests,
             settings.recommender_sample_seconds,
             random,
@@ -55,6 +55,6 @@ class Recorder:
     async def _flush(self) -> None:
         try:
             await self._sampler.flush()
-            await self._shadow.flush(self._shadows, self._settings.namespace, RANKING.model)
+            await self._shadow.flush(self._shadows, self._settings.namespace, RANKING_MODEL)
         except Exception:  # noqa: BLE001 - records are for later, requests are for now
             _log.exception("what was recorded cannot be written")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.signatures import RANKING, Scope
+from feature_repo.contracts.signatures import RANKING_MODEL, Scope, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +52,10 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
     """Work out how to rank, or why not: a model never meets features of another definition than it was trained on."""
     if release is None:
         return RankingOff("no release yet: model_rollout has promoted no model of this namespace")
-    if release.namespace != snapshot.manifest.namespace or release.model != RANKING.model:
+    signature = ranking(snapshot.schema)
+    if release.namespace != snapshot.manifest.namespace or release.model != signature.model:
         received = f"{release.namespace}.{release.model}"
-        return RankingOff(f"expected a release of {snapshot.manifest.namespace}.{RANKING.model}, received {received}")
+        return RankingOff(f"expected a release of {snapshot.manifest.namespace}.{RANKING_MODEL}, received {received}")
     for group, view in release.views.items():
         online = snapshot.manifest.views.get(group)
         if view != online:
@@ -62,9 +63,9 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
                 f"version {release.version} reads feature view {view}, online is {online}; "
                 "train and promote a model on the new features, or refresh the old ones"
             )
-    declared = {item.column.name: item for item in RANKING.inputs}
+    declared = {item.column.name: item for item in signature.inputs}
     unknown = sorted(set(release.inputs) - declared.keys())
-    other = {group: view for group, view in RANKING.feature_service.views.items() if release.views.get(group) != view}
+    other = {group: view for group, view in signature.feature_service.views.items() if release.views.get(group) != view}
     if unknown or other:
         return RankingOff(
             f"version {release.version} was trained on other definitions than this recommender's code has "

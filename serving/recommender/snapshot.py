@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import file_sha256
+from feature_repo.contracts.schemas import Schema, SchemaError
 from serving.recommender.catalogue import Catalogue, catalogue_from_table
 from serving.recommender.embeddings import ItemVectors, vectors_from_table
 from serving.recommender.errors import SnapshotError
-from serving.recommender.user_features import USER_GROUPS, UserLayout, user_layout
+from serving.recommender.user_features import UserLayout, user_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,7 @@ class Snapshot:
     """One refresh of the online side, ready to answer from."""
 
     manifest: OnlineSnapshot
+    schema: Schema
     catalogue: Catalogue
     vectors: ItemVectors | None
     """None where the item vectors could not be loaded."""
@@ -46,14 +49,24 @@ def load_snapshot(place: Namespace) -> Snapshot:
     if manifest.namespace != place.name:
         msg = f"{place.online_current}: expected namespace {place.name}, received {manifest.namespace}; publish again"
         raise SnapshotError(msg)
-    absent = [group.name for group in USER_GROUPS if group.name not in manifest.views]
+    schema = _schema(manifest, str(place.online_current))
+    declaration = declared(schema)
+    absent = [group.name for group in declaration.users if group.name not in manifest.views]
     if absent:
         msg = f"{place.online_current}: expected views of the users, {absent} are missing; publish again"
         raise SnapshotError(msg)
     path = place.root / manifest.catalogue
-    catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), str(path))
+    catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), declaration, str(path))
     vectors, problem = _load_vectors(place, manifest, catalogue)
-    return Snapshot(manifest, catalogue, vectors, problem, user_layout(manifest))
+    return Snapshot(manifest, schema, catalogue, vectors, problem, user_layout(manifest, declaration))
+
+
+def _schema(manifest: OnlineSnapshot, source: str) -> Schema:
+    try:
+        return Schema.from_json(manifest.schema)
+    except SchemaError as error:
+        msg = f"{source}: {error}; publish again"
+        raise SnapshotError(msg) from error
 
 
 def _load_vectors(place: Namespace, manifest: OnlineSnapshot, catalogue: Catalogue) -> tuple[ItemVectors | None, str]:

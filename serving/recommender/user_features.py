@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import USER_ID
-from feature_repo.contracts.features import USER_ACTIVITY, USER_HISTORY, USER_PROFILE, FeatureGroup
 from serving.recommender.errors import StoredValueError, UserFeaturesError
 from serving.recommender.feast_redis import (
     Stored,
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.features import Declared, FeatureGroup
     from feature_repo.contracts.manifests import OnlineSnapshot
 
-USER_GROUPS = (USER_ACTIVITY, USER_PROFILE, USER_HISTORY)
 _LAST_ITEMS = "user_last_items"
 _LAST_VALUES = "user_last_values"
 _SEEN_ITEMS = "user_seen_items"
-_TOP_GENRES = "user_top_genres"
+_TOP_TERMS = "user_top_"
 
 _CONNECTIONS = 256
 """At most so many wait for Redis at a time; when it stalls, the others get their popular list at once."""
@@ -59,8 +58,9 @@ class UserLayout:
     """Where a snapshot's user views lie in Redis: worked out once per snapshot."""
 
     project: str
+    groups: tuple[FeatureGroup, ...]
     fields: tuple[bytes, ...]
-    """For each of `USER_GROUPS`: the event time, then the features in their declared order."""
+    """For each of `groups`: the event time, then the features in their declared order."""
 
     def key(self, user_id: str) -> bytes:
         """Return the key of a user's hash."""
@@ -81,7 +81,7 @@ class UserFeatures:
     """Names of groups that do not have the user, or whose values are older than they may be."""
 
     def liked(self, at_least: float) -> tuple[str, ...]:
-        """Return the items rated last with `at_least` stars, latest first."""
+        """Return the items rated last of a value of `at_least`, latest first."""
         items, values = self.values.get(_LAST_ITEMS), self.values.get(_LAST_VALUES)
         if not isinstance(items, list) or not isinstance(values, list):
             return ()
@@ -91,20 +91,25 @@ class UserFeatures:
             if item and isinstance(value, float) and value >= at_least
         )
 
-    def top_genres(self) -> tuple[str, ...]:
-        """Return the genres that the user likes most often, most first."""
-        genres = self.values.get(_TOP_GENRES)
-        return tuple(str(genre) for genre in genres if genre) if isinstance(genres, list) else ()
+    def taste(self) -> tuple[tuple[str, str], ...]:
+        """Return (attribute, term), the terms that the user likes most often, most first within each attribute."""
+        return tuple(
+            (name.removeprefix(_TOP_TERMS), str(term))
+            for name, terms in self.values.items()
+            if name.startswith(_TOP_TERMS) and isinstance(terms, list)
+            for term in terms
+            if term
+        )
 
 
-def user_layout(snapshot: OnlineSnapshot) -> UserLayout:
+def user_layout(snapshot: OnlineSnapshot, declaration: Declared) -> UserLayout:
     """Work out the fields of a snapshot's user views."""
     fields: list[bytes] = []
-    for group in USER_GROUPS:
+    for group in declaration.users:
         view = snapshot.views[group.name]
         fields.append(timestamp_field(view))
         fields.extend(feature_field(view, column.name) for column in group.features)
-    return UserLayout(snapshot.feast_project, tuple(fields))
+    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields))
 
 
 def connect(url: str, timeout_s: float) -> Redis:
@@ -136,10 +141,10 @@ async def read_user(redis: Commands, layout: UserLayout, user_id: str, now: date
             f"received {type(error).__name__}: {error}; is it running? KESTREL_REDIS_URL names its address"
         )
         raise UserFeaturesError(msg) from error
-    return decode_user(reply, now)
+    return decode_user(layout.groups, reply, now)
 
 
-def decode_user(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
+def decode_user(groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
     """Turn the values of `UserLayout.fields` into features; those older than their group's `ttl_days` are left out.
 
     Raises:
@@ -150,7 +155,7 @@ def decode_user(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
     missing: list[str] = []
     known = False
     start = 0
-    for group in USER_GROUPS:
+    for group in groups:
         stamp, *stored = reply[start : start + 1 + len(group.features)]
         start += 1 + len(group.features)
         as_of = decode_timestamp(stamp)

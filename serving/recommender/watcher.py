@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
-from feature_repo.contracts.signatures import RANKING
+from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import RankingError, SnapshotError
 from serving.recommender.release import Canary, RankingPlan, plan_ranking
@@ -79,8 +79,8 @@ class Watcher:
         self._engine = engine
         self._place = Namespace(settings.state, settings.namespace)
         self.snapshot = Pointer(self._place.online_current)
-        self.release = Pointer(Serving(settings.state).current_release(settings.namespace, RANKING.model))
-        self.canary = Pointer(Serving(settings.state).canary_release(settings.namespace, RANKING.model))
+        self.release = Pointer(Serving(settings.state).current_release(settings.namespace, RANKING_MODEL))
+        self.canary = Pointer(Serving(settings.state).canary_release(settings.namespace, RANKING_MODEL))
         self._canary_release: Release | None = None
         self.online: Online | None = None
 

@@ -12,7 +12,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.publishing import CorruptRecordError
-from feature_repo.contracts.signatures import RANKING, Signature
+from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.rollout.errors import RolloutBusyError, UnknownVersionError
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class ServingModel:
     registry: Registry
     server: Replicas
     predictions: PredictClient
-    signature: Signature = RANKING
+    kind: str = RANKING_MODEL
 
     @property
     def name(self) -> str:
         """The model's name in the registry and on the server."""
-        return model_name(self.namespace, self.signature.model)
+        return model_name(self.namespace, self.kind)
 
     @property
     def places(self) -> Serving:
@@ -49,7 +49,7 @@ class ServingModel:
     @property
     def base_path(self) -> Path:
         """The folder of the versions."""
-        return self.places.model(self.namespace, self.signature.model)
+        return self.places.model(self.namespace, self.kind)
 
     def version_path(self, version: int) -> Path:
         """The SavedModel of a version."""
@@ -57,12 +57,12 @@ class ServingModel:
 
     def release_path(self, version: int) -> Path:
         """The Release of a version."""
-        return self.places.releases(self.namespace, self.signature.model) / f"v{version}.json"
+        return self.places.releases(self.namespace, self.kind) / f"v{version}.json"
 
     @property
     def current_release_path(self) -> Path:
         """The Release in force."""
-        return self.places.current_release(self.namespace, self.signature.model)
+        return self.places.current_release(self.namespace, self.kind)
 
     def current_release(self) -> Release | None:
         """Return the Release in force, None before the first."""
@@ -74,7 +74,7 @@ class ServingModel:
     @property
     def canary_release_path(self) -> Path:
         """The Release of the canary, while there is one."""
-        return self.places.canary_release(self.namespace, self.signature.model)
+        return self.places.canary_release(self.namespace, self.kind)
 
     def canary_release(self) -> Release | None:
         """Return the canary's Release, None if nothing is compared."""
@@ -85,11 +85,11 @@ class ServingModel:
 
     def comparison_path(self, version: int) -> Path:
         """The report of the comparison of a version with the one that was stable then."""
-        return self.places.releases(self.namespace, self.signature.model) / f"comparison-v{version}.json"
+        return self.places.releases(self.namespace, self.kind) / f"comparison-v{version}.json"
 
     def shadows_path(self, version: int) -> Path:
         """What the recommenders saw of a canary."""
-        return self.places.shadows(self.namespace, self.signature.model) / f"v{version}"
+        return self.places.shadows(self.namespace, self.kind) / f"v{version}"
 
     def write_pointer(self, path: Path, release: Release) -> None:
         """Point to a Release; a pointer that says so already keeps its date, which tells since when."""

@@ -12,6 +12,7 @@ from feature_repo.contracts.publishing import publishing_directory, sync_directo
 from serving.rollout.disk_space import room_for
 from serving.rollout.errors import UnfitModelError
 from serving.rollout.models_config import configured_versions, read_models_config
+from serving.rollout.release_records import signature_of
 from serving.rollout.saved_models import check_checksum, check_signatures
 from serving.rollout.warmup import add_warmup
 
@@ -37,13 +38,12 @@ def bring_to_disk(model: ServingModel, version: int, sha256: str) -> None:
             log.warning("%s is damaged: fetching it anew", path)
             remove_version(path)
         else:
-            check_signatures(path, model.signature)
             return
     registered = model.registry.version(model.name, version)
     with tempfile.TemporaryDirectory(prefix="download-", dir=_downloads(model)) as folder:
         downloaded = model.registry.download_saved_model(registered, Path(folder))
         check_checksum(downloaded, sha256)
-        check_signatures(downloaded, model.signature)
+        check_signatures(downloaded, signature_of(model, registered))
         with room_for(str(path)), publishing_directory(path) as part:
             shutil.copytree(downloaded, part, dirs_exist_ok=True)
             add_warmup(model, registered, part)

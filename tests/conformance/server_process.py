@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from serving.protocol.free_ports import free_ports
 from tests.conformance.client import Client
 from tests.conformance.setups import MONITORING_CONFIG
-from tests.serving_world import REPOSITORY, free_ports
+from tests.serving_world import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

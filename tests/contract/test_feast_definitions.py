@@ -6,27 +6,38 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from feast.repo_config import load_repo_config
 from feast.types import from_feast_to_pyarrow_type
 
-from feature_repo.contracts.features import FEATURE_GROUPS, RANKING_FEATURES, FeatureGroup
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from feature_repo.services import feast_service, service_name
 from feature_repo.views import feast_views
 from pipelines.feast_store.store import open_store, repo_config
 from pipelines.io.arrow import arrow_type
 from pipelines.jobs import registry
 from pipelines.settings import Settings
+from tests.movielens import FEATURE_GROUPS, RANKING_FEATURES
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureGroup
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FEATURE_REPO = REPOSITORY / "feature_repo"
 
 
+def namespace(state: Path) -> Namespace:
+    place = Namespace(state, "ml-100k")
+    write_schema(place, MOVIELENS)
+    return place
+
+
 @pytest.mark.parametrize("group", FEATURE_GROUPS, ids=lambda group: group.name)
 def test_a_view_is_its_group(group: FeatureGroup, tmp_path: Path) -> None:
-    view = feast_views(Namespace(tmp_path, "ml-100k"))[group.name]
+    view = feast_views(namespace(tmp_path))[group.name]
     assert view.name == group.view_name
     assert view.join_keys == [group.entity.name]
     assert [field.name for field in view.features] == [column.name for column in group.features]
@@ -38,7 +49,7 @@ def test_a_view_is_its_group(group: FeatureGroup, tmp_path: Path) -> None:
 
 
 def test_the_service_has_the_contract_s_features_in_order(tmp_path: Path) -> None:
-    service = feast_service(RANKING_FEATURES, feast_views(Namespace(tmp_path, "ml-100k")))
+    service = feast_service(RANKING_FEATURES, feast_views(namespace(tmp_path)))
     features = [feature.name for view in service.feature_view_projections for feature in view.features]
     assert features == [column.name for column in RANKING_FEATURES.columns]
     assert service.name == f"ranking_{RANKING_FEATURES.hash}"
@@ -63,7 +74,7 @@ def feast_environment(settings: Settings, namespace: str) -> dict[str, str]:
 def test_the_command_line_sees_what_the_jobs_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`feast apply` by a person registers the same, and keeps a view that the code no longer declares."""
     settings = Settings(state=tmp_path, redis_url="redis://:it's%20%22secret%22@127.0.0.1:1/3")
-    place = Namespace(tmp_path, "ml-100k")
+    place = namespace(tmp_path)
     registry.run(settings, place)
     store = open_store(settings, place)
     old = store.get_feature_view(FEATURE_GROUPS[0].view_name)

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
 from infra.local.airflow_api import Airflow, DagRun
 from infra.local.settings import initial_settings, read_settings
 from infra.local.watching import Chain, watch
+from serving.protocol.free_ports import free_ports
 from tests.synthetic import write_movielens_100k
 
 if TYPE_CHECKING:
@@ -43,17 +43,6 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 NAMESPACE = "made-up"
 MODEL = model_name(NAMESPACE, "ranking")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 @dataclass

@@ -10,14 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from feature_repo.contracts.features import (
-    ITEM_ACTIVITY,
-    ITEM_PROFILE,
-    RANKING_FEATURES,
-    USER_ACTIVITY,
-    USER_HISTORY,
-    USER_PROFILE,
-)
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
@@ -30,6 +22,15 @@ from pipelines.features.tables import feature_table
 from pipelines.jobs import materialize, publish, registry
 from pipelines.settings import Settings
 from tests import feast_world as world
+from tests.movielens import (
+    FEATURES,
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    RANKING_FEATURES,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+)
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ def test_a_corrected_value_of_the_same_time_arrives(settings: Settings, place: N
     materialize.run(settings, place, world.CUTOFF)
     rows = world.read(feature_table(place, USER_ACTIVITY))
     latest = max((row for row in rows if row["user_id"] == "u1"), key=lambda row: row["event_time"])
-    latest["user_rating_count"] += 1000
+    latest["user_event_count"] += 1000
     world.write_features(place, USER_ACTIVITY, rows)
     materialize.run(settings, place, world.CUTOFF)
-    (count,) = online(settings, place, "u1", "user_rating_count", view=USER_ACTIVITY.view_name)
-    assert count == latest["user_rating_count"] > 1000
+    (count,) = online(settings, place, "u1", "user_event_count", view=USER_ACTIVITY.view_name)
+    assert count == latest["user_event_count"] > 1000
 
 
 def test_events_at_or_after_the_cutoff_stay_out(settings: Settings, place: Namespace) -> None:
@@ -202,14 +203,14 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
     assert snapshot.catalogue_sha256 == file_sha256(place.root / snapshot.catalogue)
     assert snapshot.item_embeddings_sha256 == file_sha256(place.root / snapshot.item_embeddings)
-    assert catalogue.schema.names == [column.name for column in publish.CATALOGUE.columns]
+    assert catalogue.schema.names == [column.name for column in publish.catalogue_dataset(FEATURES).columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
     assert (
-        items["i-unseen"] | {"item_rating_count": 0, "item_rating_mean": -1.0, "item_rating_std": -1.0}
+        items["i-unseen"] | {"item_event_count": 0, "item_value_mean": -1.0, "item_value_std": -1.0}
         == items["i-unseen"]
     )
     for item in ("i0", "i7"):
-        assert items[item]["item_rating_count"] == sum(row["item_id"] == item for row in EVENTS)
+        assert items[item]["item_event_count"] == sum(row["item_id"] == item for row in EVENTS)
     materialize.run(settings, place, world.CUTOFF)
     assert publish.run(settings, place, world.CUTOFF) == first
     again = place.online_current.stat()
@@ -221,7 +222,7 @@ def test_publish_refuses_what_redis_was_not_filled_from(settings: Settings, plac
         publish.run(settings, place, world.CUTOFF)
     materialize.run(settings, place, world.CUTOFF)
     rows = world.read(feature_table(place, ITEM_ACTIVITY))
-    rows[0]["item_rating_mean"] = 1.25
+    rows[0]["item_value_mean"] = 1.25
     world.write_features(place, ITEM_ACTIVITY, rows)
     with pytest.raises(JobError, match="or as they were then"):
         publish.run(settings, place, world.CUTOFF)

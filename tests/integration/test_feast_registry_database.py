@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from feature_repo.contracts.features import FEATURE_GROUPS, ITEM_ACTIVITY
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.feast_store.errors import RegistryError
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import open_store, registry_path
 from pipelines.jobs import registry
 from pipelines.settings import Settings
 from tests import feast_world as world
+from tests.movielens import ITEM_ACTIVITY
 from tests.postgres_server import is_installed, postgres_server
 
 if TYPE_CHECKING:
@@ -35,11 +37,14 @@ def test_namespaces_share_a_database_and_nothing_else(url: str, tmp_path: Path) 
     events = world.make_events(users=5, items=5, events=20)
     first = world.write_world(tmp_path, events, name="first-set")
     second = Namespace(tmp_path, "second-set")
+    write_schema(second, MOVIELENS)
     done = registry.run(settings, first)
     assert registry.run(settings, first) == done
     assert not registry_path(first).exists()
     store = open_store(settings, first)
-    assert {view.name for view in store.list_feature_views()} == {group.view_name for group in FEATURE_GROUPS}
+    assert {view.name for view in store.list_feature_views()} == {
+        group.view_name for group in declared(MOVIELENS).groups
+    }
     with pytest.raises(RegistryError, match="run 'python -m pipelines registry'"):
         check_registered(open_store(settings, second), second)
     registry.run(settings, second)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
+from feature_repo.contracts.datasets import EVENTS, QUARANTINE
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from pipelines.errors import JobError
 from pipelines.io.lake import stored_dataset
 from tests import feast_world
+from tests.movielens import ITEMS, USERS
 from tests.redis_server import redis_server
 from tests.synthetic import write_movielens_100k
 

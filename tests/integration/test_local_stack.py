@@ -19,6 +19,7 @@ from infra.local.places import Places
 from infra.local.processes import MARKER, stack_processes
 from infra.local.settings import ensure_settings_file, read_settings, set_setting
 from infra.local.supervisor import Supervisor
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,17 +34,6 @@ PORT_SETTINGS = {
     "KESTREL_REDIS_URL": "redis://:a-secret@127.0.0.1:{}/0",
 }
 DEADLINE_S = 20
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def clean_environment(state: Path) -> dict[str, str]:

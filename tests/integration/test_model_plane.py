@@ -12,9 +12,9 @@ import pytest
 from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256, write_json
-from feature_repo.contracts.signatures import RANKING
 from models.ranking.catalogue import CANDIDATE
 from tests.mlflow_server import mlflow_server
+from tests.movielens import RANKING
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 NAME = "toy.ranking"
@@ -142,7 +142,7 @@ def test_pyfunc_predicts_from_a_data_frame(first, settings, client):
     from models.training.job import example_frame
 
     _, result, folder = first
-    dataset = read_dataset(Namespace(settings.state, "toy").training_sets / "toy", RANKING)
+    dataset = read_dataset(Namespace(settings.state, "toy").training_sets / "toy")
     frame = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/{result['version']}")
     with np.load(folder / CANDIDATE.name / "test_scores.npz") as stored:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feature_repo.contracts.features import USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from serving.protocol.free_ports import free_ports
 from serving.recommender.errors import UserFeaturesError
-from serving.recommender.user_features import USER_GROUPS, UserFeatures, connect, read_user, user_layout
+from serving.recommender.user_features import UserFeatures, connect, read_user, user_layout
+from tests.movielens import FEATURES, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 from tests.recommender_world import (
     USERS_KNOWN,
     World,
     feature_store,
-    free_port,
     rated_items,
     snapshot_views,
     write_group,
@@ -53,13 +53,13 @@ def read(world: World, url: str, user: str) -> UserFeatures:
     async def once() -> UserFeatures:
         redis = connect(url, 1.0)
         async with contextlib.aclosing(redis):
-            return await read_user(redis, user_layout(world.publish_snapshot()), user, NOW, 1.0)
+            return await read_user(redis, user_layout(world.publish_snapshot(), FEATURES), user, NOW, 1.0)
 
     return asyncio.run(once())
 
 
 def with_feast(store: feast.FeatureStore, user: str) -> dict[str, Any]:
-    names = [f"{snapshot_views()[group.name]}:{column.name}" for group in USER_GROUPS for column in group.features]
+    names = [f"{snapshot_views()[group.name]}:{column.name}" for group in FEATURES.users for column in group.features]
     reply = store.get_online_features(features=names, entity_rows=[{"user_id": user}]).to_dict()
     return {name: value for name, (value,) in reply.items() if name != "user_id"}
 
@@ -71,7 +71,7 @@ def test_every_feature_of_every_user_equals_what_feast_reads(
     world, store, url = online
     ours, theirs = read(world, url, user), with_feast(store, user)
     assert ours.known
-    absent = {group.name for group in USER_GROUPS} - {group.name for group in (USER_PROFILE, USER_HISTORY)}
+    absent = {group.name for group in FEATURES.users} - {group.name for group in (USER_PROFILE, USER_HISTORY)}
     assert set(ours.missing) == (absent if user == ODD_USER else set())
     for name, value in theirs.items():
         assert ours.values.get(name) == value, name
@@ -93,15 +93,15 @@ def test_corrected_data_arrives_at_the_same_event_time(online: tuple[World, feas
     world, store, url = online
     user = USERS_KNOWN[5]
     before = dict(read(world, url, user).values)
-    changed = {column.name: before[column.name] for column in USER_ACTIVITY.features} | {"user_rating_count": 99}
+    changed = {column.name: before[column.name] for column in USER_ACTIVITY.features} | {"user_event_count": 99}
     write_group(store, USER_ACTIVITY.name, {user: changed}, datetime(1998, 4, 22, 5, tzinfo=UTC))
-    assert read(world, url, user).values["user_rating_count"] == 99
+    assert read(world, url, user).values["user_event_count"] == 99
 
 
 def test_no_server_is_a_transient_error_that_names_the_setting(online: tuple[World, feast.FeatureStore, str]) -> None:
     world, _, _ = online
     with pytest.raises(UserFeaturesError, match="KESTREL_REDIS_URL"):
-        read(world, f"redis://127.0.0.1:{free_port()}/0", USERS_KNOWN[0])
+        read(world, f"redis://127.0.0.1:{free_ports(1)[0]}/0", USERS_KNOWN[0])
 
 
 def test_a_wrong_password_is_such_an_error_too(online: tuple[World, feast.FeatureStore, str]) -> None:

@@ -19,14 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.contracts.features import LIKED_VALUE, USER_ACTIVITY, USER_HISTORY
 from feature_repo.contracts.manifests import Release, ShadowSummary
-from feature_repo.contracts.signatures import RANKING, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.signatures import ROWS_SIGNATURE, Scope
 from serving.protocol.client import ModelClient, PredictClient
+from serving.protocol.free_ports import free_ports
 from serving.protocol.recorded import read_requests
 from serving.recommender.snapshot import load_snapshot
 from serving.recommender.user_features import user_input
 from serving.rollout.models_config import read_models_config
+from tests.movielens import LIKED_VALUE, RANKING, USER_ACTIVITY, USER_HISTORY
 from tests.recommender_world import (
     CUTOFF,
     ITEM_COUNT,
@@ -38,7 +39,6 @@ from tests.recommender_world import (
     corrupt,
     export_model,
     feature_store,
-    free_port,
     item_id,
     rated_items,
     recommender_service,
@@ -68,7 +68,7 @@ class Stack:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        ports = [free_port() for _ in range(4)]
+        ports = free_ports(4)
         self.redis_url = f"redis://:secret@127.0.0.1:{ports[0]}/0"
         self.grpc = f"127.0.0.1:{ports[1]}"
         self.environment = settings_environment(
@@ -206,7 +206,7 @@ def test_one_changed_feature_in_redis_changes_that_users_scores_only(stack: Stac
     user, other = USERS_KNOWN[4], USERS_KNOWN[5]
     before, before_other = stack.recommend(user, 100), stack.recommend(other, 100)
     row = user_rows(user)[USER_ACTIVITY.name]
-    write_group(store, USER_ACTIVITY.name, {user: {**row, "user_rating_mean": 1.25}}, AT)
+    write_group(store, USER_ACTIVITY.name, {user: {**row, "user_value_mean": 1.25}}, AT)
     try:
         after = scores(stack.recommend(user, 100))
         common = after.keys() & scores(before).keys()
@@ -350,14 +350,14 @@ def test_a_canary_gets_the_requests_too_and_the_answers_stay_the_same(stack: Sta
     world = stack.world
     before = stack.recommend(USERS_KNOWN[0], 20)["items"]
     base = world.serving.model(NAMESPACE, RANKING.model)
-    export_model(base / "2", sign=-1.0)
+    export_model(base / "7", sign=-1.0)
     with ModelClient(stack.grpc, timeout_s=60) as server:
-        server.reload_config(read_models_config(write_models_config(world, [1, 2])))
-        server.wait_available(f"{NAMESPACE}.{RANKING.model}", 2, deadline_s=60)
+        server.reload_config(read_models_config(write_models_config(world, [1, 7])))
+        server.wait_available(f"{NAMESPACE}.{RANKING.model}", 7, deadline_s=60)
     current = world.serving.current_release(NAMESPACE, RANKING.model)
     canary = world.serving.canary_release(NAMESPACE, RANKING.model)
-    dataclasses.replace(Release.read(current), version="2").write(canary)
-    folder = world.serving.shadows(NAMESPACE, RANKING.model) / "v2"
+    dataclasses.replace(Release.read(current), version="7").write(canary)
+    folder = world.serving.shadows(NAMESPACE, RANKING.model) / "v7"
 
     def shadowed() -> int:
         assert stack.recommend(USERS_KNOWN[0], 20)["items"] == before
@@ -376,6 +376,7 @@ def test_a_canary_gets_the_requests_too_and_the_answers_stay_the_same(stack: Sta
     assert files
     assert {len(each) for each in files} <= set(range(1, 65))
     recorded = [request for each in files for request in each]
+    assert all(request.model_spec.version.value != 7 for request in recorded), "what a canary is sent is no sample"
     assert all(set(request.inputs) == {column.name for column in RANKING.input_columns} for request in recorded)
 
 
@@ -387,9 +388,7 @@ def test_similar_items(stack: Stack) -> None:
 def test_junk_in_redis_is_no_error_page(stack: Stack) -> None:
     import redis
 
-    from serving.recommender.user_features import user_layout
-
-    layout = user_layout(load_snapshot(stack.world.place).manifest)
+    layout = load_snapshot(stack.world.place).layout
     with contextlib.closing(redis.Redis.from_url(stack.redis_url)) as client:
         client.hset(layout.key("junk"), mapping=dict.fromkeys(layout.fields, b"\xff\xff"))  # type: ignore[arg-type] # bytes
         client.set(layout.key("text"), "not a hash")
@@ -423,7 +422,7 @@ def test_killed_and_started_again_it_answers_the_same(stack: Stack) -> None:
 
 
 def test_told_to_stop_it_stops_and_leaves_no_workers(stack: Stack) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     environment = stack.environment | {
         "KESTREL_RECOMMENDER_URI": f"http://127.0.0.1:{port}",
         "KESTREL_RECOMMENDER_WORKERS": "2",

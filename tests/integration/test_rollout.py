@@ -196,7 +196,7 @@ def test_another_signature_publishes_nothing(world: World, make: Callable[[str],
     model = make(namespace)
     export_ranking(tmp_path / "unfit", 0.0, dtype_of_count="int32")
     version = world.register(namespace, "first", saved_model=tmp_path / "unfit")
-    with pytest.raises(UnfitModelError, match="input user_rating_count: expected int64"):
+    with pytest.raises(UnfitModelError, match="input user_event_count: expected int64"):
         publish.publish(model, version)
     assert not model.version_path(version).exists()
 
@@ -563,7 +563,7 @@ def write_sample(model: ServingModel, name: str = "20261123T040000Z-host-1.tfrec
         requests.append(
             predict_request(model.name, inputs, version=1, signature_name=ONE_USER_SIGNATURE, outputs=("score",))
         )
-    folder = model.places.request_samples(model.namespace, model.signature.model)
+    folder = model.places.request_samples(model.namespace, model.kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / name, map(log_of, requests))
     return requests
@@ -581,7 +581,7 @@ def test_the_warm_up_is_golden_first_and_then_what_was_really_sent(
     assert all(request.model_spec.name == model.name for request in golden)
 
     sent = write_sample(model)
-    write_sample(model, "20261123T050000Z-host-1.tfrecord", user_rating_count=np.zeros(1, np.float32))  # no longer fits
+    write_sample(model, "20261123T050000Z-host-1.tfrecord", user_event_count=np.zeros(1, np.float32))  # no longer fits
     damaged = model.places.request_samples(namespace, "ranking") / "20261123T060000Z-host-1.tfrecord"
     damaged.write_bytes(b"junk that is no record")
     publish.publish(model, second)

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.contracts.datasets import EVENTS, ITEMS, USERS
+from feature_repo.contracts.datasets import EVENTS
 from pipelines.errors import JobError
 from pipelines.io.lake import UNDIVIDED, stored_dataset
 from pipelines.jobs import features
 from pipelines.settings import Settings, load_settings
 from tests import feast_world as world
+from tests.movielens import ITEMS, USERS
 from tests.spark_cluster import spark_cluster
 
 if TYPE_CHECKING:

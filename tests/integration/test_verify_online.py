@@ -19,7 +19,6 @@ from feast.infra.compute_engines.local.compute import LocalComputeEngine
 
 from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.exit_codes import ExitCode
-from feature_repo.contracts.features import ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 from feature_repo.contracts.places import Namespace
 from pipelines.errors import JobError
 from pipelines.feast_store import store as store_module
@@ -33,6 +32,7 @@ from pipelines.features.tables import feature_table
 from pipelines.jobs import materialize, registry, verify_online
 from pipelines.settings import Settings
 from tests import feast_world as world
+from tests.movielens import ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
@@ -142,15 +142,15 @@ def test_a_writer_that_skips_what_is_not_newer_is_found_out(
 
     rows = world.read(feature_table(place, USER_ACTIVITY))
     latest = max((row for row in rows if row["user_id"] == "u4"), key=lambda row: row["event_time"])
-    latest["user_rating_count"] += 1000
+    latest["user_event_count"] += 1000
     world.write_features(place, USER_ACTIVITY, rows)
     monkeypatch.setattr(materialize, "open_store", as_feast_would)
     materialize.run(settings, place, world.CUTOFF)
     lines = mismatches(settings, place, caplog)
     assert len(lines) == 2
     for line, reader in zip(lines, ("the layout", "Feast"), strict=True):
-        assert f"feature user_rating_count, user_id 'u4', read by {reader}" in line
-        assert f"expected {latest['user_rating_count']}, received {latest['user_rating_count'] - 1000}" in line
+        assert f"feature user_event_count, user_id 'u4', read by {reader}" in line
+        assert f"expected {latest['user_event_count']}, received {latest['user_event_count'] - 1000}" in line
 
 
 def test_damage_in_redis_is_named(
@@ -207,7 +207,7 @@ def test_what_came_after_the_materialisation_is_left_out(
         key_of(client, place, "user_id", "u1"),
         mapping={
             time_field(USER_ACTIVITY.view_name): time_bytes(np.array([now])).to_pylist()[0],
-            feature_field(USER_ACTIVITY.view_name, "user_rating_count"): value_bytes(pa.array([77])).to_pylist()[0],
+            feature_field(USER_ACTIVITY.view_name, "user_event_count"): value_bytes(pa.array([77])).to_pylist()[0],
         },
     )
     result = verify_online.run(settings, place, EVERYBODY)
@@ -218,7 +218,7 @@ def test_what_came_after_the_materialisation_is_left_out(
 def test_a_row_older_than_its_lifetime_is_missing_for_both() -> None:
     group = replace(USER_ACTIVITY, ttl_days=2)
     nothing = dict.fromkeys(column.name for column in group.features)
-    stored = {**nothing, "user_rating_count": 30}
+    stored = {**nothing, "user_event_count": 30}
     for days, differs in ((1, True), (3, False)):
         time = world.CUTOFF - timedelta(days=days)
         done = compare(

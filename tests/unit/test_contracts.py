@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding
 from feature_repo.contracts.datasets import EVENTS, Dataset
-from feature_repo.contracts.features import RANKING_FEATURES, USER_ACTIVITY, FeatureService
+from feature_repo.contracts.features import FeatureService
 from feature_repo.contracts.intervals import (
     PartitionKey,
     check_namespace,
@@ -18,7 +18,8 @@ from feature_repo.contracts.intervals import (
     model_name,
     parse_cutoff,
 )
-from feature_repo.contracts.signatures import RANKING, Scope
+from feature_repo.contracts.signatures import Scope
+from tests.movielens import RANKING, RANKING_FEATURES, USER_ACTIVITY
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,12 @@ def test_a_service_refuses_two_features_of_one_name():
 
 
 def test_a_changed_feature_renames_its_view_and_changes_no_other_features_hash():
-    count = next(column for column in USER_ACTIVITY.features if column.name == "user_rating_count")
+    count = next(column for column in USER_ACTIVITY.features if column.name == "user_event_count")
     features = tuple(replace(column, revision=2) if column is count else column for column in USER_ACTIVITY.features)
     changed = replace(USER_ACTIVITY, features=features)
     assert changed.view_name != USER_ACTIVITY.view_name
     moved = {c.name for c in features if changed.feature_hash(c.name) != USER_ACTIVITY.feature_hash(c.name)}
-    assert moved == {"user_rating_count"}
+    assert moved == {"user_event_count"}
 
 
 def test_a_changed_parameter_changes_the_view_and_a_changed_meaning_does_not():

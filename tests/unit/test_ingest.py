@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
+from feature_repo.contracts.datasets import EVENTS, QUARANTINE
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace
 from pipelines.errors import (
@@ -24,6 +24,7 @@ from pipelines.io.lake import Snapshot, stored_dataset
 from pipelines.jobs import describe, ingest
 from pipelines.settings import Settings
 from pipelines.sources.detection import namespace_of
+from tests.movielens import ITEMS, USERS
 from tests.synthetic import write_movielens_100k
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def test_a_zip_gives_what_its_folder_gives(settings: Settings, tmp_path: Path) -
         ("1\t10\t0\t880000200", "rating", "out_of_range", "0"),
         ("1\t10\tinf\t880000200", "rating", "out_of_range", "inf"),
         ("1\t10\t1e300\t880000200", "rating", "out_of_range", "1e300"),
-        ("1\t10\t3.7\t880000200", "rating", "not_a_half_star", "3.7"),
+        ("1\t10\t3.7\t880000200", "rating", "not_a_whole_step", "3.7"),
         ("1\t10\t3\tyesterday", "timestamp", "bad_time", "yesterday"),
         ("1\t10\t3\t1e300", "timestamp", "bad_time", "1e300"),
         ("1\t10\t3\t-1", "timestamp", "bad_time", "-1"),

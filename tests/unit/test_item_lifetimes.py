@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_repo.contracts.features import ITEM_ACTIVITY, ITEM_PROFILE
 from serving.recommender.errors import SnapshotError
 from serving.recommender.lifetimes import Lifetime, item_lifetimes
 from serving.recommender.ranking import ranking_inputs
 from serving.recommender.release import RankingPlan
 from serving.recommender.settings import Settings
+from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE
 
 FIRST = datetime(1998, 4, 1, tzinfo=UTC)
 OLD_IN_A_WEEK = replace(ITEM_ACTIVITY, ttl_days=7)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from feature_repo.contracts.manifests import Decision, Verdict
-from feature_repo.contracts.signatures import RANKING, Scope
+from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import Scope
 from infra.local.airflow_api import TaskRun
 from infra.local.demo import announce, choose_cutoff, choose_namespace, only_demo
 from infra.local.errors import LocalError, SettingsError
@@ -24,6 +25,7 @@ from infra.local.report import (
 )
 from infra.local.settings import read_settings
 from infra.local.watching import changes, elapsed, in_order
+from tests.movielens import RANKING
 
 REPOSITORY = Path(__file__).parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -129,7 +131,7 @@ def test_example_is_a_small_request_for_one_user() -> None:
     inputs = {column.name: [1] * 50 for column in RANKING.scoped(Scope.ITEM)}
     inputs |= {column.name: [2] for column in RANKING.scoped(Scope.USER)}
     golden = {"requests": [{"signature_name": "serving_default"}, {"signature_name": "one_user", "inputs": inputs}]}
-    example = example_request(golden)
+    example = example_request(golden, MOVIELENS)
     assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.ITEM)} == {3}
     assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.USER)} == {1}
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from supervisor.options import ServerOptions
 
-from feature_repo.contracts.features import FEATURE_GROUPS
 from infra.local.errors import PreflightError, SettingsError
 from infra.local.parts import Part, common_environment, local_parts
 from infra.local.places import Places
@@ -16,6 +15,7 @@ from infra.local.preflight import check_machine, check_ports
 from infra.local.settings import Address, LocalSettings, read_settings
 from infra.local.supervisor import render, write_configuration
 from infra.local.toolchain import Toolchain
+from tests.movielens import FEATURES
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -87,7 +87,7 @@ def test_a_changed_feature_restarts_the_recommender_alone(tmp_path: Path, monkey
         return {name: dict(each.environment) for name, each in parts.items()}
 
     before = rendered()
-    monkeypatch.setattr("infra.local.parts.FEATURE_GROUPS", FEATURE_GROUPS[1:])
+    monkeypatch.setattr("infra.local.parts.declared", lambda _: replace(FEATURES, item_profile=None))
     after = rendered()
     assert {name for name in before if before[name] != after[name]} == {"recommender"}
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.protocol.free_ports import free_ports
 from serving.recommender.settings import Settings
 from tests.recommender_world import (
     CUTOFF,
     NAMESPACE,
     World,
-    free_port,
     item_id,
     recommender_in_thread,
     taste_of,
@@ -37,8 +37,8 @@ def settings_of(state: Path) -> Settings:
     return Settings(
         state=state,
         namespace=NAMESPACE,
-        redis_url=f"redis://127.0.0.1:{free_port()}/0",
-        model_server_grpc=f"127.0.0.1:{free_port()}",
+        redis_url=f"redis://127.0.0.1:{free_ports(1)[0]}/0",
+        model_server_grpc=f"127.0.0.1:{free_ports(1)[0]}",
         recommender_poll_seconds=0.05,
     )
 
@@ -76,8 +76,7 @@ def test_without_redis_everybody_gets_the_popular_list(client: httpx.Client) -> 
     assert body["items"][1] == {
         "item_id": "0001",
         "title": "Film 1",
-        "release_year": 1971,
-        "genres": ["Comedy"],
+        "attributes": {"release_year": 1971, "genres": ["Comedy"]},
         "score": None,
         "recalled_by": ["popular"],
         "reason": "popular with everyone",

@@ -12,9 +12,10 @@ from serving.recommender.recall.item2vec import recall_item2vec
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
+from tests.movielens import FEATURES
 from tests.recommender_world import ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
 
-CATALOGUE = catalogue_from_table(catalogue_table(), "made up")
+CATALOGUE = catalogue_from_table(catalogue_table(), FEATURES, "made up")
 VECTORS = vectors_from_table(vectors_table(), CATALOGUE, "made up")
 EVERYTHING = np.ones(ITEM_COUNT, dtype=np.bool_)
 
@@ -42,12 +43,12 @@ def test_popular_is_what_is_left_by_falling_number_of_ratings(seen: set[int], n:
 
 def test_popularity_ties_are_decided_by_mean_and_then_by_id() -> None:
     table = catalogue_table(4)
-    index = table.column_names.index("item_rating_count")
-    table = table.set_column(index, "item_rating_count", [[5, 5, 9, 5]])
-    index = table.column_names.index("item_rating_mean")
-    table = table.set_column(index, "item_rating_mean", [[3.0, 4.0, 1.0, 3.0]])
+    index = table.column_names.index("item_event_count")
+    table = table.set_column(index, "item_event_count", [[5, 5, 9, 5]])
+    index = table.column_names.index("item_value_mean")
+    table = table.set_column(index, "item_value_mean", [[3.0, 4.0, 1.0, 3.0]])
     table = table.take([3, 1, 0, 2])
-    assert [item_id(position) for position in catalogue_from_table(table, "made up").popular] == [
+    assert [item_id(position) for position in catalogue_from_table(table, FEATURES, "made up").popular] == [
         "0002",
         "0001",
         "0000",

@@ -30,7 +30,7 @@ ITEMS = np.array([3.0, 1.0, 2.0], dtype=np.float32)
 
 
 def plan(version: int) -> RankingPlan:
-    return RankingPlan("tiny.ranking", version, (), {"item_rating_mean": ITEMS})
+    return RankingPlan("tiny.ranking", version, (), {"item_value_mean": ITEMS})
 
 
 def sent(number: float = 0.0, canary: int | None = None, mark: int = 1) -> SentRequest:

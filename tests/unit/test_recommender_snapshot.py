@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from feature_repo.contracts.features import ITEM_PROFILE, RANKING_FEATURES, USER_ACTIVITY
 from feature_repo.contracts.publishing import CorruptRecordError
-from feature_repo.contracts.signatures import RANKING
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
 from serving.recommender.settings import load_settings
 from serving.recommender.snapshot import load_snapshot
+from tests.movielens import ITEM_PROFILE, RANKING, RANKING_FEATURES, USER_ACTIVITY
 from tests.recommender_world import ITEM_COUNT, World, catalogue_table, corrupt, vectors_table
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def test_a_snapshot_is_loaded_with_missing_values_filled(world: World) -> None:
     snapshot = load_snapshot(world.place)
     assert len(snapshot.catalogue) == ITEM_COUNT
     assert snapshot.vectors is not None
-    assert snapshot.catalogue.release_years[17] is None
+    assert snapshot.catalogue.attributes[17]["release_year"] is None
     assert snapshot.catalogue.inputs["item_release_year"][17] == -1.0
     assert snapshot.catalogue.inputs["item_id"][3] == b"0003"
     assert snapshot.catalogue.inputs["item_genres"][3].tolist() == [b"Sci-Fi", b"", b""]
@@ -43,7 +42,7 @@ def test_a_snapshot_is_loaded_with_missing_values_filled(world: World) -> None:
             assert snapshot.catalogue.inputs[column.name].shape == shape
 
 
-@pytest.mark.parametrize("name", ["item_id", "title", "item_rating_count", "item_genres"])
+@pytest.mark.parametrize("name", ["item_id", "title", "item_event_count", "item_genres"])
 def test_a_missing_column_is_named(world: World, name: str) -> None:
     world.publish_snapshot(catalogue_table().drop_columns([name]))
     with pytest.raises(SnapshotError, match=rf"{name}.*missing"):
@@ -52,8 +51,8 @@ def test_a_missing_column_is_named(world: World, name: str) -> None:
 
 def test_a_column_of_another_type_is_named(world: World) -> None:
     years = [["x"] for _ in range(ITEM_COUNT)]
-    world.publish_snapshot(replaced(catalogue_table(), "item_rating_count", years))
-    with pytest.raises(SnapshotError, match=r"item_rating_count.*expected int64"):
+    world.publish_snapshot(replaced(catalogue_table(), "item_event_count", years))
+    with pytest.raises(SnapshotError, match=r"item_event_count.*expected int64"):
         load_snapshot(world.place)
 
 

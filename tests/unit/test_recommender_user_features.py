@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contracts.features import USER_ACTIVITY
-from serving.recommender import user_features
 from serving.recommender.errors import StoredValueError
 from serving.recommender.feast_redis import decode_timestamp, decode_value, entity_key, feature_field, timestamp_field
-from serving.recommender.user_features import decode_user, user_input
+from serving.recommender.user_features import UserFeatures, decode_user, user_input
+from tests.movielens import FEATURES, USER_ACTIVITY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NOW = datetime(1998, 4, 23, tzinfo=UTC)
 STAMP = b"\x08\xd1\xf2\xf5\xa9\x03"  # 1998-04-22T05:00:01Z
@@ -75,8 +78,12 @@ def test_timestamps() -> None:
     assert decode_timestamp(STAMP) == datetime(1998, 4, 22, 5, 0, 1, tzinfo=UTC)
 
 
+def decode(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
+    return decode_user(FEATURES.users, reply, now)
+
+
 def test_a_user_that_no_view_knows_is_unknown() -> None:
-    user = decode_user([None] * sum(1 + len(group.features) for group in user_features.USER_GROUPS), NOW)
+    user = decode([None] * sum(1 + len(group.features) for group in FEATURES.users), NOW)
     assert not user.known
     assert user.seen == ()
     assert user.missing == ("user_activity", "user_profile", "user_history")
@@ -90,47 +97,41 @@ def reply(*, activity: bool = True, history: bool = True) -> list[bytes | None]:
         stored |= {"user_activity": STAMP, "user_last_items": strings("7", "", "9"), "user_last_values": values}
     if history:
         stored |= {"user_history": STAMP, "user_seen_items": strings("1", "7")}
-    fields = (name for group in user_features.USER_GROUPS for name in (group.name, *(f.name for f in group.features)))
+    fields = (name for group in FEATURES.users for name in (group.name, *(f.name for f in group.features)))
     return [stored.get(name) for name in fields]
 
 
 def test_what_was_seen_is_the_history_and_the_last_items_without_padding() -> None:
-    user = decode_user(reply(), NOW)
+    user = decode(reply(), NOW)
     assert set(user.seen) == {"1", "7", "9"}
     assert user.values["user_gender"] == "F"
     assert user.values["user_age"] is None
     assert user.missing == ()
-    assert set(decode_user(reply(history=False), NOW).seen) == {"7", "9"}
+    assert set(decode(reply(history=False), NOW).seen) == {"7", "9"}
 
 
 def test_liked_are_the_last_items_with_enough_stars() -> None:
-    assert decode_user(reply(), NOW).liked(4.0) == ("7",)
-    assert decode_user(reply(), NOW).liked(3.0) == ("7", "9")
-    assert decode_user(reply(activity=False), NOW).liked(0.5) == ()
+    assert decode(reply(), NOW).liked(4.0) == ("7",)
+    assert decode(reply(), NOW).liked(3.0) == ("7", "9")
+    assert decode(reply(activity=False), NOW).liked(0.5) == ()
 
 
 def test_a_group_without_the_user_is_named() -> None:
-    user = decode_user(reply(activity=False), NOW)
+    user = decode(reply(activity=False), NOW)
     assert user.known
     assert user.missing == ("user_activity",)
-    assert "user_rating_count" not in user.values
+    assert "user_event_count" not in user.values
 
 
 @pytest.mark.parametrize(("ttl_days", "missing"), [(0, ()), (1, ()), (400, ())])
-def test_features_within_their_lifetime_count(
-    ttl_days: int, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *user_features.USER_GROUPS[1:])
-    monkeypatch.setattr(user_features, "USER_GROUPS", groups)
-    assert decode_user(reply(), NOW).missing == missing
+def test_features_within_their_lifetime_count(ttl_days: int, missing: tuple[str, ...]) -> None:
+    groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *FEATURES.users[1:])
+    assert decode_user(groups, reply(), NOW).missing == missing
 
 
-def test_features_older_than_their_lifetime_count_as_missing_but_what_was_seen_stays_seen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    groups = (replace(USER_ACTIVITY, ttl_days=1), *user_features.USER_GROUPS[1:])
-    monkeypatch.setattr(user_features, "USER_GROUPS", groups)
-    user = decode_user(reply(history=False), datetime(1998, 4, 24, tzinfo=UTC))
+def test_features_older_than_their_lifetime_count_as_missing_but_what_was_seen_stays_seen() -> None:
+    groups = (replace(USER_ACTIVITY, ttl_days=1), *FEATURES.users[1:])
+    user = decode_user(groups, reply(history=False), datetime(1998, 4, 24, tzinfo=UTC))
     assert user.missing == ("user_activity", "user_history")
     assert user.liked(0.5) == ()
     assert set(user.seen) == {"7", "9"}
@@ -139,9 +140,9 @@ def test_features_older_than_their_lifetime_count_as_missing_but_what_was_seen_s
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("user_rating_count", 7, [7]),
-        ("user_rating_count", None, [0]),
-        ("user_rating_mean", None, [-1.0]),
+        ("user_event_count", 7, [7]),
+        ("user_event_count", None, [0]),
+        ("user_value_mean", None, [-1.0]),
         ("user_top_genres", ["Drama"], [[b"Drama", b"", b"", b"", b""]]),
         ("user_top_genres", None, [[b""] * 5]),
         ("user_top_genres", list("abcdefg"), [[b"a", b"b", b"c", b"d", b"e"]]),
@@ -155,7 +156,7 @@ def test_model_inputs_are_padded_with_missing(name: str, value: object, expected
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("user_rating_count", "many"), ("user_top_genres", [1.5]), ("user_rating_mean", ["x"]), ("user_rating_mean", [])],
+    [("user_event_count", "many"), ("user_top_genres", [1.5]), ("user_value_mean", ["x"]), ("user_value_mean", [])],
 )
 def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
     with pytest.raises(StoredValueError, match=name):
@@ -166,4 +167,4 @@ def test_history_that_is_no_list_of_ids_is_refused() -> None:
     bad = reply()
     bad[-1] = b" \x02"
     with pytest.raises(StoredValueError, match="user_seen_items"):
-        decode_user(bad, NOW)
+        decode(bad, NOW)

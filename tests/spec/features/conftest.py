@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from feature_repo.contracts.datasets import EVENTS, ITEMS, USERS
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import conform
 from pipelines.settings import Settings
+from tests.movielens import ITEMS, USERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +52,12 @@ def compute_group(spark: SparkSession) -> Compute:
     ) -> pa.Table:
         event_rows, item_rows, user_rows = (
             spark.createDataFrame(
-                [tuple(row[name] for name in dataset.column_names) for row in rows], spark_schema(dataset)
+                [tuple(_typed(row[column.name], column) for column in dataset.columns) for row in rows],
+                spark_schema(dataset),
             )
             for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users or []))
         )
-        table = compute(group, Inputs(event_rows, item_rows, user_rows, cutoff)).toArrow()
+        table = compute(group, Inputs(MOVIELENS, event_rows, item_rows, user_rows, cutoff)).toArrow()
         return conform(table, feature_dataset(group))
 
     return run
@@ -68,3 +72,8 @@ def event(user: str, item: str, value: float, second: float) -> dict[str, Any]:
 def item(item_id: str, year: int | None = None, genres: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return an item."""
     return {"item_id": item_id, "title": item_id, "release_year": year, "genres": list(genres)}
+
+
+def _typed(value: Any, column: Column) -> Any:
+    """Return a number as Spark wants it for the column's type."""
+    return float(value) if column.dtype is Dtype.FLOAT32 and value is not None else value

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from feature_repo.contracts.features import (
-    FEATURE_GROUPS,
-    ITEM_ACTIVITY,
-    USER_ACTIVITY,
-    USER_HISTORY,
-    FeatureGroup,
-    Freshness,
-)
+from feature_repo.contracts.features import FeatureGroup, Freshness
+from tests.movielens import FEATURE_GROUPS, ITEM_ACTIVITY, USER_ACTIVITY, USER_HISTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,9 +79,9 @@ def user_row(known: Rows, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "user_last_items": padded([event["item_id"] for event in latest], 10, ""),
         "user_last_values": padded([event["value"] for event in latest], 10, -1.0),
-        "user_rating_count": len(known),
-        "user_rating_mean": mean,
-        "user_rating_std": std,
+        "user_event_count": len(known),
+        "user_value_mean": mean,
+        "user_value_std": std,
         "user_release_year_mean": year_mean,
         "user_release_year_std": year_std,
         "user_top_genres": padded(top, 5, ""),
@@ -96,7 +90,7 @@ def user_row(known: Rows, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def item_row(known: Rows) -> dict[str, Any]:
     mean, std = moments([Fraction(event["value"]) for event in known])
-    return {"item_rating_count": len(known), "item_rating_mean": mean, "item_rating_std": std}
+    return {"item_event_count": len(known), "item_value_mean": mean, "item_value_std": std}
 
 
 def rows_after_each_second(key: str, events: Rows, describe: Callable[[Rows], dict[str, Any]]) -> Rows:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feature_repo.contracts.features import FEATURE_GROUPS
 from pipelines.io.arrow import content_sha256
+from tests.movielens import FEATURE_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,22 +19,22 @@ BASE = datetime(1998, 1, 1, tzinfo=UTC)
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Musical", "Sci-Fi", "War")
 
 GOLDEN: dict[str, tuple[str, str]] = {
-    "user_last_items": ("4f238d37", "fd4d8c0c9f72a078"),
-    "user_last_values": ("e8f22795", "63091277e606b6be"),
-    "user_rating_count": ("f5c0235d", "8661d810e1d1717d"),
-    "user_rating_mean": ("f100cf2d", "405fcedb79deb228"),
-    "user_rating_std": ("dfbc54a4", "cac79f82ed774b51"),
-    "user_release_year_mean": ("b2ee1bba", "7cfb366e64b688fe"),
-    "user_release_year_std": ("5045f3d3", "6cb19d43a2050f76"),
-    "user_top_genres": ("2be6fc36", "467de7a72ac7e268"),
-    "user_age": ("95af04f3", "94a48cac0f345c91"),
-    "user_gender": ("73b15a2c", "b2d678c8d61a0eb4"),
-    "user_occupation": ("d354db73", "8895673bbbe7d608"),
-    "item_rating_count": ("565a644d", "b7942e8886a58e3c"),
-    "item_rating_mean": ("8cf16e22", "67ec9934a648a01d"),
-    "item_rating_std": ("c20f8295", "0220c3af0dbc5bc8"),
-    "item_release_year": ("474b4e04", "241bf475e9600cf1"),
-    "item_genres": ("7444932c", "48202fd97213bae7"),
+    "user_last_items": ("4bfd3b33", "fd4d8c0c9f72a078"),
+    "user_last_values": ("af4bf7b0", "63091277e606b6be"),
+    "user_event_count": ("e450d523", "24e8f70fa3e7b42f"),
+    "user_value_mean": ("abfe1606", "69ec8b0bb8740d3b"),
+    "user_value_std": ("da97c59e", "02791f312ff94b59"),
+    "user_release_year_mean": ("52cbfda9", "7cfb366e64b688fe"),
+    "user_release_year_std": ("c624e107", "6cb19d43a2050f76"),
+    "user_top_genres": ("40fe578a", "467de7a72ac7e268"),
+    "user_age": ("4f229084", "94a48cac0f345c91"),
+    "user_gender": ("1468591c", "b2d678c8d61a0eb4"),
+    "user_occupation": ("a56b07ba", "8895673bbbe7d608"),
+    "item_event_count": ("5a541290", "8b3848a1733b0969"),
+    "item_value_mean": ("cf3f1b9d", "7b996f4e8dfefea2"),
+    "item_value_std": ("1909dfa2", "c70a812c158f9d8b"),
+    "item_release_year": ("959c9aec", "241bf475e9600cf1"),
+    "item_genres": ("1a4b7209", "48202fd97213bae7"),
     "user_seen_items": ("39da0c6a", "e50646f472cd051a"),
 }
 """Feature → hash of its definition, and checksum of its values on `fixed_log`, to 16 digits."""

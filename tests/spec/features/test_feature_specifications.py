@@ -13,19 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.features import (
-    FEATURE_GROUPS,
-    ITEM_ACTIVITY,
-    ITEM_PROFILE,
-    USER_ACTIVITY,
-    USER_HISTORY,
-    USER_PROFILE,
-    FeatureGroup,
-)
 from tests.ascii_tables import parse_table
+from tests.movielens import FEATURE_GROUPS, ITEM_ACTIVITY, ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from feature_repo.contracts.features import FeatureGroup
 
 pytestmark = pytest.mark.spark
 
@@ -73,7 +67,7 @@ SPECIFICATIONS = (
         USER_ACTIVITY,
         # Ties of one second stand by item id. Dan's event lies at the cutoff: nobody knows of him.
         """
-        | user_id | time  | user_last_items      | user_last_values | user_rating_count |
+        | user_id | time  | user_last_items      | user_last_values | user_event_count |
         | ann     | 0     | up                   | 4                | 1                 |
         | ann     | 10    | heat,jaws,up         | 5,2,4            | 3                 |
         | ann     | 20    | roma,heat,jaws,up    | 4.5,5,2,4        | 4                 |
@@ -87,7 +81,7 @@ SPECIFICATIONS = (
         USER_ACTIVITY,
         # Means and spreads of all events so far; years only where known, -1 where none is.
         """
-        | user_id | time  | user_rating_mean | user_rating_std | user_release_year_mean | user_release_year_std |
+        | user_id | time  | user_value_mean | user_value_std | user_release_year_mean | user_release_year_std |
         | ann     | 0     | 4                | 0               | 2009                   | 0                     |
         | ann     | 10    | 3.6666667        | 1.2472191       | 1993                   | 13.9522996            |
         | ann     | 20    | 3.875            | 1.1388042       | 1993                   | 13.9522996            |
@@ -114,7 +108,7 @@ SPECIFICATIONS = (
     Specification(
         ITEM_ACTIVITY,
         """
-        | item_id | time  | item_rating_count | item_rating_mean | item_rating_std |
+        | item_id | time  | item_event_count | item_value_mean | item_value_std |
         | up      | 0     | 1                 | 4                | 0               |
         | up      | 30    | 2                 | 2.5              | 1.5             |
         | jaws    | 10    | 2                 | 2.5              | 0.5             |

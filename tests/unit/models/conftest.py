@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from feature_repo.contracts.places import Namespace
-from feature_repo.contracts.signatures import RANKING
 from tests.training_set_fixture import write_training_set
 
 
@@ -20,4 +19,4 @@ def namespace(tmp_path_factory):
 def dataset(namespace):
     from models.dataset import read_dataset
 
-    return read_dataset(namespace.training_sets / "toy", RANKING)
+    return read_dataset(namespace.training_sets / "toy")

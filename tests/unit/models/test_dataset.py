@@ -11,7 +11,6 @@ import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.places import Namespace
-from feature_repo.contracts.signatures import RANKING
 from models.dataset import TEST, TRAIN, find_training_set, read_dataset
 from models.errors import DatasetError
 from models.inputs import from_arrow
@@ -27,11 +26,11 @@ def own(tmp_path):
 
 
 def test_nulls_become_the_columns_missing_value(dataset):
-    counts = dataset[TRAIN].features["user_rating_count"]
+    counts = dataset[TRAIN].features["user_event_count"]
     assert counts.dtype == np.int64
     assert (counts == 0).any()
     assert dataset[TRAIN].features["user_last_items"].shape == (dataset[TRAIN].rows, 10)
-    assert dataset[TRAIN].features["user_rating_mean"][counts == 0].tolist() == [-1.0] * int((counts == 0).sum())
+    assert dataset[TRAIN].features["user_value_mean"][counts == 0].tolist() == [-1.0] * int((counts == 0).sum())
 
 
 def test_short_and_absent_lists_are_padded():
@@ -59,36 +58,36 @@ def test_other_feature_definitions_are_refused(own):
     namespace, record, directory = own
     rewrite_manifest(namespace, record, feature_hashes=record.feature_hashes | {"user_age": "00000000"})
     with pytest.raises(DatasetError, match=r"\['user_age'\] were computed by another definition"):
-        read_dataset(directory, RANKING)
+        read_dataset(directory)
 
 
 def test_a_missing_column_is_named(own):
     path = own[2] / "valid.parquet"
     pq.write_table(pq.read_table(path).rename_columns({"user_age": "age"}), path)
     with pytest.raises(DatasetError, match=r"valid\.parquet: expected columns \['user_age'\]"):
-        read_dataset(own[2], RANKING)
+        read_dataset(own[2])
 
 
 def test_other_rows_than_promised_are_refused(own):
     path = own[2] / "test.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(DatasetError, match="promises 30 rows, received 29"):
-        read_dataset(own[2], RANKING)
+        read_dataset(own[2])
 
 
 def test_a_broken_file_is_named(own):
     (own[2] / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match=r"train\.parquet: expected a Parquet file"):
-        read_dataset(own[2], RANKING)
+        read_dataset(own[2])
 
 
 def test_a_vocabulary_that_is_missing_is_named(own):
     path = own[2] / "transforms.json"
     record = json.loads(path.read_text())
-    del record["vocabularies"]["genre"]
+    del record["vocabularies"]["genres"]
     path.write_text(json.dumps(record))
-    with pytest.raises(DatasetError, match="needs vocabulary 'genre'"):
-        read_dataset(own[2], RANKING)
+    with pytest.raises(DatasetError, match="needs vocabulary 'genres'"):
+        read_dataset(own[2])
 
 
 def test_one_class_alone_cannot_be_learned(own):
@@ -100,4 +99,4 @@ def test_one_class_alone_cannot_be_learned(own):
     position = table.schema.get_field_index("label")
     pq.write_table(table.set_column(position, "label", pa.array(np.zeros(len(table), np.int64))), path)
     with pytest.raises(DatasetError, match="expected rows of both classes"):
-        fit(BASELINE(BASELINE.config_class()), read_dataset(own[2], RANKING), RANKING, 1)
+        fit(BASELINE(BASELINE.config_class()), read_dataset(own[2]), 1)

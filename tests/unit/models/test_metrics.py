@@ -97,10 +97,10 @@ def test_roc_of_few_points_has_the_same_area():
 
 def test_means_baseline_by_hand():
     features = {
-        "user_rating_count": np.array([5, 0]),
-        "user_rating_mean": np.array([5.0, -1.0]),
-        "item_rating_count": np.array([15, 0]),
-        "item_rating_mean": np.array([3.0, -1.0]),
+        "user_event_count": np.array([5, 0]),
+        "user_value_mean": np.array([5.0, -1.0]),
+        "item_event_count": np.array([15, 0]),
+        "item_value_mean": np.array([3.0, -1.0]),
     }
     scores = baselines.means(features, prior=4.0)
     assert scores == pytest.approx([(25 + 20) / 10 + (45 + 20) / 20, 8.0])

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING, Scope
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, Scope
 from models.dataset import TEST
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
@@ -17,13 +17,14 @@ from models.ranking.base import FitConfig
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
 from models.training.fit import fit
+from tests.movielens import RANKING
 
 _FAST = FitConfig(batch_size=256, epochs=8, learning_rate=1e-2)
 
 
 def _fit(name, dataset, seed=1):
     model_class = RANKING_MODELS[name]
-    return fit(model_class(model_class.config_class(fit=_FAST)), dataset, RANKING, seed)
+    return fit(model_class(model_class.config_class(fit=_FAST)), dataset, seed)
 
 
 @pytest.fixture(scope="module", params=sorted(RANKING_MODELS))

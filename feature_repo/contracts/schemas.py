@@ -1,0 +1,240 @@
+"""What a data set has: its kinds of events, their values, and the attributes of its items and users.
+
+A schema is declared once: by the adapter of a published layout, or by whoever brings their own events. The tables of
+items and users, the feature groups and the inputs of the models follow from it (`datasets`, `features`, `signatures`).
+Records that are switched by (training set, online snapshot) carry the schema that they were made with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.publishing import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from feature_repo.contracts.places import Namespace
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_RESERVED = frozenset({"item_id", "user_id", "title", "event_time", "event_type", "value", "label", "score"})
+_MOST_STEPS = float(1 << 24)
+"""float32, in which values are stored, counts whole steps exactly up to here."""
+
+
+class SchemaError(JobError):
+    """A schema makes no sense; the message names the declaration, what was expected and what was received."""
+
+
+class Kind(StrEnum):
+    """What an attribute's values are."""
+
+    CATEGORICAL = "categorical"
+    """One term, such as a country."""
+    MULTI_VALUED = "multi_valued"
+    """Any number of terms, such as genres."""
+    NUMERIC = "numeric"
+    """A number, such as a price."""
+    TEXT = "text"
+    """Free text, shown to people; no feature is made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Something that a source says of an item or a user."""
+
+    name: str
+    kind: Kind
+    meaning: str = ""
+    step: float = 1.0
+    """Of a numeric one: values are rounded to whole steps, so that sums of them are exact."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is none, or is taken."""
+        check_name(self.name, "attribute")
+        if self.name in _RESERVED:
+            msg = f"attribute {self.name!r}: expected a name other than {sorted(_RESERVED)}; rename it"
+            raise SchemaError(msg)
+        _check_step(self.step, f"attribute {self.name}")
+
+    @property
+    def is_term(self) -> bool:
+        """Whether its values are terms of a vocabulary."""
+        return self.kind in {Kind.CATEGORICAL, Kind.MULTI_VALUED}
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A kind of event."""
+
+    name: str
+    meaning: str = ""
+    counted: bool = True
+    """Whether features count it. One that is not counted is kept, and the item counts as seen."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is none."""
+        check_name(self.name, "event type")
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """What an event's value may be: whole steps from `minimum` to `maximum`, both included."""
+
+    minimum: float
+    maximum: float
+    step: float = 1.0
+    meaning: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a range without values, and one that float32 cannot count the steps of."""
+        _check_step(self.step, "value")
+        if not (math.isfinite(self.maximum) and 0 <= self.minimum <= self.maximum):
+            msg = f"value: expected 0 <= minimum <= maximum, received {self.minimum} and {self.maximum}"
+            raise SchemaError(msg)
+        if self.maximum / self.step > _MOST_STEPS:
+            msg = (
+                f"value: expected at most {_MOST_STEPS:.0f} steps, received {self.minimum} to {self.maximum} in steps "
+                f"of {self.step}; choose a larger step"
+            )
+            raise SchemaError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """Which events say that the user likes the item."""
+
+    event_types: tuple[str, ...]
+    min_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a data set has."""
+
+    event_types: tuple[EventType, ...]
+    value: ValueRange
+    positive: Positive
+    item_attributes: tuple[Attribute, ...] = ()
+    user_attributes: tuple[Attribute, ...] = ()
+    is_implicit: bool = False
+    """Whether users only show what they like: then what a model is to tell apart from it is drawn from other items."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that occur twice, and positives of types that are not declared or not counted."""
+        if not self.event_types:
+            msg = "schema: expected at least one event type, received none"
+            raise SchemaError(msg)
+        _check_distinct("event types", (event_type.name for event_type in self.event_types))
+        _check_distinct("item attributes", (attribute.name for attribute in self.item_attributes))
+        _check_distinct("user attributes", (attribute.name for attribute in self.user_attributes))
+        counted = self.counted_types
+        other = sorted(set(self.positive.event_types) - set(counted))
+        if other or not self.positive.event_types:
+            received = other or "none"
+            msg = f"positive: expected event types among the counted ones {list(counted)}, received {received}"
+            raise SchemaError(msg)
+        if not self.value.minimum <= self.positive.min_value <= self.value.maximum:
+            msg = (
+                f"positive: expected a min_value in the range of values, {self.value.minimum} to {self.value.maximum}, "
+                f"received {self.positive.min_value}"
+            )
+            raise SchemaError(msg)
+
+    @property
+    def counted_types(self) -> tuple[str, ...]:
+        """The names of the event types that features count."""
+        return tuple(event_type.name for event_type in self.event_types if event_type.counted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schema as JSON values; `from_json` reads them."""
+        record: dict[str, Any] = dataclasses.asdict(self)
+        record["event_types"] = list(record["event_types"])
+        record["positive"]["event_types"] = list(record["positive"]["event_types"])
+        record["item_attributes"] = list(record["item_attributes"])
+        record["user_attributes"] = list(record["user_attributes"])
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; SchemaError names what does not fit."""
+        try:
+            return cls(
+                event_types=tuple(EventType(**each) for each in record["event_types"]),
+                value=ValueRange(**record["value"]),
+                positive=Positive(tuple(record["positive"]["event_types"]), record["positive"]["min_value"]),
+                item_attributes=tuple(_attribute(each) for each in record["item_attributes"]),
+                user_attributes=tuple(_attribute(each) for each in record["user_attributes"]),
+                is_implicit=record["is_implicit"],
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"schema: expected the fields that this version writes, received {sorted(record)} ({error!r})"
+            raise SchemaError(msg) from error
+
+
+def read_schema(place: Namespace) -> Schema:
+    """Return the schema of a namespace; SchemaError where nothing was ingested yet, or it cannot be read."""
+    try:
+        return Schema.from_json(read_json(place.schema))
+    except FileNotFoundError as error:
+        msg = f"namespace {place.name}: expected {place.schema}, found none; run 'python -m pipelines ingest' first"
+        raise SchemaError(msg) from error
+
+
+def write_schema(place: Namespace, schema: Schema) -> None:
+    """Make `schema` that of the namespace; nothing is written where it is already."""
+    record = schema.to_json()
+    if not place.schema.is_file() or read_json(place.schema) != record:
+        write_json(place.schema, record)
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name`, which becomes part of column names; SchemaError where it cannot."""
+    if not _NAME.fullmatch(name):
+        msg = f"{what} {name!r}: expected up to 40 lower case letters, digits and underscores, a letter first"
+        raise SchemaError(msg)
+    return name
+
+
+def _attribute(record: Mapping[str, Any]) -> Attribute:
+    kinds = {kind.value for kind in Kind}
+    if record.get("kind") not in kinds:
+        msg = f"attribute {record.get('name')!r}: expected a kind of {sorted(kinds)}, received {record.get('kind')!r}"
+        raise SchemaError(msg)
+    return Attribute(**{**record, "kind": Kind(record["kind"])})
+
+
+def _check_step(step: float, what: str) -> None:
+    if not (math.isfinite(step) and step > 0):
+        msg = f"{what}: expected a step above 0, received {step}"
+        raise SchemaError(msg)
+
+
+def _check_distinct(what: str, names: Iterable[str]) -> None:
+    listed = list(names)
+    if len(set(listed)) != len(listed):
+        msg = f"schema: expected {what} of different names, received {listed}"
+        raise SchemaError(msg)
+
+
+MOVIELENS = Schema(
+    event_types=(EventType("rating", "The user rated the item"),),
+    value=ValueRange(0.5, 5.0, 0.5, "Stars"),
+    positive=Positive(("rating",), 4.0),
+    item_attributes=(
+        Attribute("release_year", Kind.NUMERIC, "Year of release"),
+        Attribute("genres", Kind.MULTI_VALUED, "Genres in the source's order"),
+    ),
+    user_attributes=(
+        Attribute("age", Kind.NUMERIC, "Age in years"),
+        Attribute("gender", Kind.CATEGORICAL, "As the source codes it"),
+        Attribute("occupation", Kind.CATEGORICAL, "As the source codes it"),
+    ),
+)
+"""All published releases of MovieLens; those that say nothing of users leave the attributes empty."""

@@ -1,0 +1,27 @@
+"""What follows from the schema of MovieLens, under short names."""
+
+from __future__ import annotations
+
+from feature_repo.contracts.datasets import items_dataset, users_dataset
+from feature_repo.contracts.features import FeatureGroup, declared
+from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import ranking
+
+
+def _present(group: FeatureGroup | None) -> FeatureGroup:
+    assert group is not None
+    return group
+
+
+FEATURES = declared(MOVIELENS)
+USER_ACTIVITY = FEATURES.user_activity
+USER_PROFILE = _present(FEATURES.user_profile)
+ITEM_ACTIVITY = FEATURES.item_activity
+ITEM_PROFILE = _present(FEATURES.item_profile)
+USER_HISTORY = FEATURES.user_history
+FEATURE_GROUPS = FEATURES.groups
+RANKING_FEATURES = FEATURES.ranking
+RANKING = ranking(MOVIELENS)
+ITEMS = items_dataset(MOVIELENS)
+USERS = users_dataset(MOVIELENS)
+LIKED_VALUE = MOVIELENS.positive.min_value
