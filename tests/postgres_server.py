@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from tests.recommender_world import free_port
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def postgres_server() -> Iterator[str]:
             cwd=folder,
             stdout=subprocess.DEVNULL,
         )
-        port = free_port()
+        (port,) = free_ports(1)
         command = [_program("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
         with subprocess.Popen(command, user=user, cwd=folder, stderr=subprocess.DEVNULL) as process:
             try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyspark
 
-from tests.recommender_world import free_port
+from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Cluster:
 def spark_cluster(java_home: Path | None, folder: Path, workers: int) -> Iterator[Cluster]:
     """Run a standalone master and `workers` workers of one core each, all on loopback; nothing of it is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    (port,) = free_ports(1)
     environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder / "work")}
     environment |= {"SPARK_PUBLIC_DNS": "127.0.0.1", "SPARK_LOCAL_DIRS": str(folder / "local")}
     if java_home is not None:
