@@ -17,7 +17,7 @@ export KESTREL_ARG_REST = $(call given,REST)
 export KESTREL_ARG_FOLDER = $(call given,FOLDER)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help setup demo test lint up down status logs reset bench-serving bench-stream
+.PHONY: help setup demo test lint up down status logs reset bench-data bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ logs: setup ## Follow the logs; PART=<name> chooses one
 
 reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1 deletes downloads and tools too)
 	@$(LOCAL) reset
+
+bench-data: setup ## Measure features, joins and materialisation at 2 M and 20 M events; FOLDER=<dir> to work in, ARGS="--events n --rounds n"
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m infra.bench.data $(ARGS)
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
 	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)

@@ -4,8 +4,8 @@
 canonical events, items and users beside it; bad rows go to the quarantine with a reason.
 `check` judges what then lies in the lake, writes a report (the task's button *Report*) and the daily statistics, and
 ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), Feast
-takes them to Redis (`materialize`), and `publish` switches the online side over and sends the asset **features**,
-which starts *model_training*.
+takes them to Redis (`materialize`), `verify_online` reads a sample back, and `publish` switches the online side over and
+sends the asset **features**, which starts *model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
@@ -113,6 +113,13 @@ with DAG(
         options=INTERVAL,
         doc_md="Latest features → Redis. Skipped when a newer interval is online.",
     )
+    verify_online = JobOperator(
+        task_id="verify_online",
+        module="pipelines",
+        command="verify-online",
+        options={"namespace": "{{ params.namespace }}"},
+        doc_md="What Redis returns of sampled users and items is what the offline store says: no mismatch, or no news.",
+    )
     publish = JobOperator(
         task_id="publish",
         module="pipelines",
@@ -123,4 +130,4 @@ with DAG(
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
     land >> ingest >> check >> [features, embeddings, registry]
-    [features, embeddings, registry] >> materialize >> publish
+    [features, embeddings, registry] >> materialize >> verify_online >> publish

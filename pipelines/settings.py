@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt, Lt
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
@@ -15,6 +16,17 @@ from feature_repo.contracts.places import settings_file, state_folder
 from pipelines.errors import JobError
 
 Share = Annotated[float, Gt(0), Lt(1)]
+SparkOption = Annotated[str, Field(pattern=r"^spark\.[A-Za-z0-9_.-]+$")]
+RegistryUrl = Annotated[str, Field(pattern=r"^$|^[a-z0-9]+(\+[a-z0-9]+)?://")]
+
+
+class OfflineEngine(StrEnum):
+    """What joins features to labels, and reads the latest rows. Both keep the same promises."""
+
+    DUCKDB = "duckdb"
+    """In the job's own process, over the state folder."""
+    SPARK = "spark"
+    """Wherever `spark_master` says."""
 
 
 def _names(text: str) -> str:
@@ -34,9 +46,17 @@ class Settings(BaseSettings):
     java_home: Path | None = None
     """A Java installation for Spark; without it, JAVA_HOME or the `java` on PATH is taken."""
     spark_master: str = "local[*]"
-    """Where Spark runs."""
+    """Where Spark runs: `local[*]`, `spark://host:port`, `k8s://https://host:port` or `yarn`. What each needs stands in
+    docs/scale.md."""
     spark_driver_memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgKMG]$")] = "2g"
     """Heap of the Spark driver, as Spark writes it."""
+    spark_options: dict[SparkOption, str] = Field(default_factory=dict)
+    """Further settings of Spark, as JSON: `{"spark.executor.memory": "4g"}`. They win over the project's own."""
+    feast_registry_url: RegistryUrl = ""
+    """SQLAlchemy's URL of the database that holds Feast's registry, such as
+    `postgresql+psycopg2://user:password@host/database`; empty: a SQLite file for each namespace."""
+    feast_offline_engine: OfflineEngine = OfflineEngine.DUCKDB
+    """What Feast's offline store runs on."""
     label_min_value: Annotated[float, Field(ge=0)] | None = None
     """A positive event of at least this value is a positive label; by default, what the data set's schema says."""
     negatives: Annotated[int, Field(ge=1, le=100)] = 4
@@ -85,6 +105,12 @@ def load_settings() -> Settings:
     file = settings_file(state)
     try:
         return Settings(_env_file=file, state=state)
+    except SettingsError as error:
+        msg = (
+            f"settings do not fit: {error}, whose value must be JSON ({error.__cause__}). "
+            f"Change it in the environment or in {file}"
+        )
+        raise JobError(msg) from error
     except ValidationError as error:
         faults = "; ".join(
             f"KESTREL_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}, received {fault['input']!r}"

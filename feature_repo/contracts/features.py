@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding, Scalar, definition_hash
-from feature_repo.contracts.datasets import ITEM_ID, ITEMS, USER_ID, USERS
+from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, ITEMS, USER_ID, USERS
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -58,6 +58,21 @@ class FeatureGroup:
     """The tables that it is computed from."""
     owner: str = "data plane"
     """Who answers for it."""
+
+    def __post_init__(self) -> None:
+        """Refuse a lifetime that makes no sense: rows valid for all time are stamped 1970."""
+        if self.ttl_days < 0 or (self.ttl_days and self.freshness is Freshness.STATIC):
+            msg = (
+                f"feature group {self.name}: expected ttl_days of 0 or more, and 0 where rows are valid for all time, "
+                f"received {self.ttl_days} ({self.freshness})"
+            )
+            raise ValueError(msg)
+
+    @property
+    def time_column(self) -> Column:
+        """The column that carries the group's event time where rows of several groups are joined into one."""
+        name = f"{self.name}_{EVENT_TIME.name}"
+        return Column(name, Dtype.TIMESTAMP, f"Event time of the row of {self.name}", nullable=True)
 
     @property
     def definition(self) -> dict[str, object]:

@@ -159,9 +159,12 @@ KESTREL_MODEL_SERVER_REST=http://127.0.0.1:8501
 # The recommender.
 KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 
-# Spark.
+# Spark, and what Feast keeps its registry in and joins features with: docs/scale.md.
 #KESTREL_SPARK_MASTER=local[*]
 #KESTREL_SPARK_DRIVER_MEMORY=2g
+#KESTREL_SPARK_OPTIONS={{"spark.executor.memory": "4g"}}
+#KESTREL_FEAST_REGISTRY_URL=postgresql+psycopg2://user:password@host/database
+#KESTREL_FEAST_OFFLINE_ENGINE=duckdb
 
 # The training set: the least value that counts as liked (by default what the data set says), rows drawn for each
 # positive event where feedback is implicit, shares of the rows by time, hours between two refreshes.

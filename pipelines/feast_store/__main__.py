@@ -15,7 +15,7 @@ from pipelines.settings import load_settings
 
 def main(namespace: Annotated[str, typer.Option(help="The data set's namespace, such as ml-100k.")]) -> None:
     """Print `export NAME=value` lines for a shell; then run `feast -c feature_repo apply`, `ui` and the like."""
-    from pipelines.feast_store.store import connection_string, registry_path  # noqa: PLC0415 - Feast takes seconds
+    from pipelines.feast_store.store import connection_string, offline_store, registry_url  # noqa: PLC0415 - Feast takes seconds
 
     settings = load_settings()
     place = Namespace(settings.state, check_namespace(namespace))
@@ -24,8 +24,9 @@ def main(namespace: Annotated[str, typer.Option(help="The data set's namespace, 
         "KESTREL_STATE": str(settings.state),
         "KESTREL_NAMESPACE": namespace,
         "KESTREL_FEAST_PROJECT": feast_project(namespace),
-        "KESTREL_FEAST_REGISTRY": str(registry_path(place)),
-        "KESTREL_FEAST_REDIS": json.dumps(connection_string(settings.redis_url)),  # quoted for YAML, too
+        "KESTREL_FEAST_REGISTRY": json.dumps(registry_url(settings, place)),  # quoted for YAML
+        "KESTREL_FEAST_OFFLINE": str(offline_store(settings)["type"]),
+        "KESTREL_FEAST_REDIS": json.dumps(connection_string(settings.redis_url)),  # as above
         "PYTHONPATH": ".",
     }
     for name, value in exports.items():

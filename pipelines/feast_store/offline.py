@@ -8,20 +8,30 @@ rows come out in the order of an id, as many as went in.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from pipelines.feast_store.errors import EntityRowsError, RowCountError
 from pipelines.feast_store.point_in_time import AsOfJoin, latest_sql, point_in_time_sql
+from pipelines.feast_store.retrieval_jobs import (
+    BATCH_ROWS,
+    LABEL_TIME,
+    ROW,
+    ROW_ID,
+    ArrowJob,
+    check_label_columns,
+    checked_result,
+    label_rows,
+    microseconds_since_1970,
+    planned_joins,
+)
 from pipelines.feast_store.tables import FeatureTable, duckdb_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+    from datetime import datetime
 
     import duckdb
     import pandas as pd
@@ -29,14 +39,6 @@ if TYPE_CHECKING:
     from feast.data_source import DataSource
     from feast.infra.registry.base_registry import BaseRegistry
     from feast.repo_config import RepoConfig
-
-ROW_ID = "example_id"
-"""The column of the label rows that says their order. A query must have it; a data frame's own order stands in."""
-LABEL_TIME = "event_timestamp"
-"""The column of the label rows with the moment as of which features are wanted (Feast's standard name)."""
-
-_BATCH_ROWS = 65_536
-_ROW = "__row"
 
 
 class StrictDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]  # feast ships no types
@@ -80,14 +82,11 @@ class StrictDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # fea
         Raises:
             EntityRowsError: No label rows, or ways of retrieval that this store does not have.
         """
-        if entity_df is None or any(unsupported.values()):
-            asked = {name: value for name, value in unsupported.items() if value}
-            msg = f"point-in-time join: expected label rows and no other option, received {entity_df=}, {asked}"
-            raise EntityRowsError(msg)
-        joins = [_join(config, view, feature_refs, full_feature_names=full_feature_names) for view in feature_views]
+        labels = label_rows(entity_df, unsupported)
+        joins = planned_joins(config, feature_views, feature_refs, full_feature_names=full_feature_names)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return StrictRetrievalJob(
-            entity_df, joins, feature_refs, on_demand, config.offline_store, full_feature_names=full_feature_names
+            labels, joins, feature_refs, on_demand, config.offline_store, full_feature_names=full_feature_names
         )
 
     @staticmethod
@@ -106,36 +105,7 @@ class StrictDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # fea
         return StrictLatestJob(table, feature_name_columns, start_date, end_date, config.offline_store)
 
 
-def _join(config: RepoConfig, view: FeatureView, refs: Sequence[str], *, full_feature_names: bool) -> AsOfJoin:
-    key_map = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
-    table = FeatureTable.of_source(view.batch_source, view.name, tuple(key_map), str(config.repo_path))
-    prefix = f"{view.projection.name_to_use()}:"
-    wanted = [ref.removeprefix(prefix) for ref in refs if ref.startswith(prefix)]
-    name = view.projection.name_alias or view.name
-    features = {feature: f"{name}__{feature}" if full_feature_names else feature for feature in wanted}
-    ttl_us = int(view.ttl.total_seconds() * 1_000_000) if view.ttl else 0
-    return AsOfJoin(table, key_map, features, ttl_us)
-
-
-class _ArrowJob(RetrievalJob):  # type: ignore[misc]  # feast ships no types
-    """What both jobs share: Arrow is the result, everything else is made from it."""
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether the result's columns are named `view__feature`."""
-        return False
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """The views that Feast computes from the result."""
-        return []
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
-        return frame
-
-
-class StrictRetrievalJob(_ArrowJob):
+class StrictRetrievalJob(ArrowJob):
     """A planned point-in-time join."""
 
     def __init__(
@@ -148,31 +118,13 @@ class StrictRetrievalJob(_ArrowJob):
         *,
         full_feature_names: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(feature_refs, on_demand, full_feature_names=full_feature_names)
         self._entity_rows = entity_rows
         self._joins = joins
-        self._feature_refs = feature_refs
-        self._on_demand = on_demand
         self._options = options
-        self._full_feature_names = full_feature_names
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether the result's columns are named `view__feature`."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """The views that Feast computes from the result."""
-        return self._on_demand
-
-    @property
-    def metadata(self) -> RetrievalMetadata:
-        """What was asked for."""
-        return RetrievalMetadata(features=self._feature_refs, keys=[])
 
     @contextmanager
-    def reader(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
+    def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
         """Stream the result in the rows' order; memory stays within the store's `memory_limit`.
 
         Raises:
@@ -188,18 +140,12 @@ class StrictRetrievalJob(_ArrowJob):
             query = point_in_time_sql(labels, LABEL_TIME, self._joins, order)
             rows = _count(connection, labels)
             stream = connection.sql(query).to_arrow_reader(batch_rows)
-            hidden = [_ROW] if order == _ROW else []
-            schema = pa.schema([field for field in stream.schema if field.name not in hidden])
-            yield pa.RecordBatchReader.from_batches(schema, _counted(stream, schema, rows))
+            yield checked_result(stream, order, rows)
 
     def to_sql(self) -> str:
         """Return the query, for a person to look at."""
         labels = f"({self._entity_rows})" if isinstance(self._entity_rows, str) else "entity_rows"
         return point_in_time_sql(labels, LABEL_TIME, self._joins, ROW_ID)
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        with self.reader() as reader:
-            return reader.read_all()
 
     def _register(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, str]:
         """Return the label rows as a table expression, and the column that orders them."""
@@ -207,21 +153,14 @@ class StrictRetrievalJob(_ArrowJob):
             labels, order = f"({self._entity_rows})", ROW_ID
         else:
             frame = pa.Table.from_pandas(self._entity_rows, preserve_index=False)
-            connection.register("entity_rows", frame.append_column(_ROW, pa.array(range(frame.num_rows), pa.int64())))
-            labels, order = "entity_rows", _ROW
+            connection.register("entity_rows", frame.append_column(ROW, pa.array(range(frame.num_rows), pa.int64())))
+            labels, order = "entity_rows", ROW
         columns = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {labels}").fetchall()}  # noqa: S608 - Feast's caller writes this query
-        needed = {order, LABEL_TIME, *(label for join in self._joins for label in join.key_map.values())}
-        if missing := sorted(needed - columns):
-            msg = f"label rows: columns {missing} are missing, received {sorted(columns)}"
-            raise EntityRowsError(msg)
-        features = {name for join in self._joins for name in join.features.values()}
-        if repeated := sorted(features & columns):
-            msg = f"label rows: columns {repeated} have the names of features; rename them, or set full_feature_names"
-            raise EntityRowsError(msg)
+        check_label_columns(columns, order, self._joins)
         return labels, order
 
 
-class StrictLatestJob(_ArrowJob):
+class StrictLatestJob(ArrowJob):
     """A planned reading of each key's latest row before a moment."""
 
     def __init__(
@@ -235,33 +174,24 @@ class StrictLatestJob(_ArrowJob):
         super().__init__()
         self._table = table
         self._features = features
-        self._start_us = _microseconds(start)
-        self._end_us = _microseconds(end)
+        self._start_us = microseconds_since_1970(start)
+        self._end_us = microseconds_since_1970(end)
         self._options = options
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
+    @contextmanager
+    def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
+        """Stream the result in the order of the keys.
+
+        Raises:
+            FeatureTableMissingError: The view has no files.
+            RepeatedFeatureRowError: It has two rows for a key and a time.
+        """
         with duckdb_session(self._options.memory_limit) as connection:
             self._table.check(connection, before_us=self._end_us)
             query = latest_sql(self._table, self._features, self._start_us, self._end_us)
-            return connection.sql(query).to_arrow_table()
+            yield connection.sql(query).to_arrow_reader(batch_rows)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> int:
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {labels}").fetchall()  # noqa: S608 - Feast's caller writes this query
     return int(rows)
-
-
-def _counted(stream: pa.RecordBatchReader, schema: pa.Schema, expected: int) -> Iterator[pa.RecordBatch]:
-    received = 0
-    for batch in stream:
-        received += batch.num_rows
-        yield batch.select(schema.names)
-    if received != expected:
-        msg = f"point-in-time join: expected as many rows out as in, {expected}, received {received}"
-        raise RowCountError(msg)
-
-
-def _microseconds(moment: datetime) -> int:
-    """Return microseconds since 1970; a moment without a zone is UTC, as Feast means it."""
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -11,20 +12,19 @@ from sqlalchemy.pool import NullPool
 
 from feature_repo.contracts.intervals import feast_project
 from pipelines.errors import JobError
+from pipelines.feast_store.batch_engine import ArrowRedisEngine
 from pipelines.feast_store.offline import StrictDuckDBOfflineStore
 from pipelines.io.online_client import redacted
+from pipelines.settings import OfflineEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
 
 REGISTRY_FILE = "registry.db"
-
-_WRITE_BATCH = 10_000
-"""Rows in one pipeline to Redis. Feast's default is one batch for all, and then it writes only Arrow's first chunk."""
-
 
 _REDIS_PORT = 6379
 _TIMEOUTS = {"socket_connect_timeout": 5, "socket_timeout": 60}
@@ -34,6 +34,31 @@ _TIMEOUTS = {"socket_connect_timeout": 5, "socket_timeout": 60}
 def registry_path(namespace: Namespace) -> Path:
     """Return the file of a namespace's Feast registry."""
     return namespace.feast / REGISTRY_FILE
+
+
+def registry_url(settings: Settings, namespace: Namespace) -> str:
+    """Return SQLAlchemy's URL of the registry: the settings' database, which all namespaces share, or a file."""
+    return settings.feast_registry_url or f"sqlite:///{registry_path(namespace)}"
+
+
+def offline_store(settings: Settings) -> dict[str, object]:
+    """Return the offline store's part of Feast's configuration."""
+    if settings.feast_offline_engine is OfflineEngine.SPARK:
+        # By name: whoever reads features with DuckDB needs no Spark.
+        return {"type": "pipelines.feast_store.offline_spark.StrictSparkOfflineStore", "settings": settings}
+    return {"type": f"{StrictDuckDBOfflineStore.__module__}.{StrictDuckDBOfflineStore.__qualname__}"}
+
+
+@contextmanager
+def offline_engine(settings: Settings, name: str) -> Iterator[None]:
+    """Hold what the offline store runs on for as long as a job: a Spark session, or nothing."""
+    if settings.feast_offline_engine is not OfflineEngine.SPARK:
+        yield
+        return
+    from pipelines.io.spark import spark_session  # noqa: PLC0415 - as above
+
+    with spark_session(settings, name):
+        yield
 
 
 def connection_string(redis_url: str) -> str:
@@ -62,18 +87,19 @@ def repo_config(settings: Settings, namespace: Namespace) -> RepoConfig:
         provider="local",
         registry={
             "registry_type": "sql",
-            "path": f"sqlite:///{registry_path(namespace)}",
+            "path": registry_url(settings, namespace),
             # Feast never closes its engine: without a pool no connection outlives its use.
             "sqlalchemy_config_kwargs": {"poolclass": NullPool},
         },
-        offline_store={"type": f"{StrictDuckDBOfflineStore.__module__}.{StrictDuckDBOfflineStore.__qualname__}"},
+        offline_store=offline_store(settings),
+        batch_engine=f"{ArrowRedisEngine.__module__}.{ArrowRedisEngine.__qualname__}",
         online_store={
             "type": "redis",
             "connection_string": connection_string(settings.redis_url),
             "skip_dedup": True,
             "full_scan_for_deletion": False,
         },
-        materialization={"pull_latest_features": True, "online_write_batch_size": _WRITE_BATCH},
+        materialization={"pull_latest_features": True},
         entity_key_serialization_version=3,
     )
 

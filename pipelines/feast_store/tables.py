@@ -81,6 +81,26 @@ class FeatureTable:
         """The event time in microseconds since 1970 in UTC, as SQL."""
         return microseconds(self.time)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the pattern finds, in the order of their names."""
+        return sorted(Path("/").glob(self.pattern.lstrip("/")))
+
+    @property
+    def no_files(self) -> str:
+        """What to say where the pattern finds none."""
+        return (
+            f"feature view {self.view}: expected Parquet files at {self.pattern}, found none; "
+            "run 'python -m pipelines features' for this namespace first"
+        )
+
+    def repeated_row(self, received: str) -> str:
+        """Return what to say of two rows of one key and time."""
+        return (
+            f"feature view {self.view}: expected one row for each {self.keys} and {self.time}, received {received} "
+            f"in {self.pattern}; run the features job again"
+        )
+
     def check(self, connection: duckdb.DuckDBPyConnection, before_us: int | None = None) -> None:
         """Refuse a table that has no files, or two rows of one key and time (before `before_us`, if given)."""
         keys = ", ".join(identifier(key) for key in self.keys)
@@ -92,17 +112,9 @@ class FeatureTable:
         try:
             repeated = connection.execute(query).fetchall()
         except duckdb.IOException as error:
-            if any(Path("/").glob(self.pattern.lstrip("/"))):
+            if self.files:
                 raise
-            msg = (
-                f"feature view {self.view}: expected Parquet files at {self.pattern}, found none; "
-                "run 'python -m pipelines features' for this namespace first"
-            )
-            raise FeatureTableMissingError(msg) from error
+            raise FeatureTableMissingError(self.no_files) from error
         if repeated:
             *key, time, count = repeated[0]
-            msg = (
-                f"feature view {self.view}: expected one row for each {self.keys} and {self.time}, received {count} "
-                f"for {key} at {time} in {self.pattern}; run the features job again"
-            )
-            raise RepeatedFeatureRowError(msg)
+            raise RepeatedFeatureRowError(self.repeated_row(f"{count} for {key} at {time}"))

@@ -41,6 +41,8 @@ _TYPES: dict[Dtype, DataType] = {
     Dtype.TIMESTAMP: TimestampType(),
 }
 _LOCAL_SHUFFLE_PARTITIONS = 4
+_JAVA_OPTIONS = "-XX:+UseParallelGC -XX:-DontCompileHugeMethods"
+"""Throughput counts, not pauses; and the methods that Spark generates for many columns must be compiled, too."""
 
 
 def spark_type(column: Column) -> DataType:
@@ -80,6 +82,8 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
             "spark.log.level": "ERROR",
             "spark.sql.warehouse.dir": f"{scratch}/warehouse",
             "spark.driver.memory": settings.spark_driver_memory,
+            "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
+            "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
         }
         if local:
             os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": scratch}
@@ -87,8 +91,8 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.bindAddress": "127.0.0.1",
                 "spark.sql.shuffle.partitions": str(_LOCAL_SHUFFLE_PARTITIONS),
-                "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:-DontCompileHugeMethods",
             }
+        options |= settings.spark_options
         builder = SparkSession.builder.master(settings.spark_master).appName(name)
         session = builder.config(map=options).getOrCreate()
         try:

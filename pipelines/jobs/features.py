@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow.parquet as pq
+from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, items_dataset, users_dataset
@@ -106,19 +107,37 @@ def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
     """Have Spark write a group's rows beside their place, ordered by time, and store them from there."""
     table = feature_table(place, group)
     if group.freshness is not Freshness.PER_EVENT:
-        rows.coalesce(1).write.parquet(str(staging))
+        _write_whole(rows.coalesce(1), staging)
         with table.rewriting() as writer:
             writer.add(UNDIVIDED, pq.read_table(staging))
         return writer
     if start is not None:
         rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(start))
-    rows.write.parquet(str(staging))
+    _write_whole(rows, staging)
     with table.rewriting(
         lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))
     ) as writer:
         for date, day_rows in by_day(_in_order_of_time(staging), EVENT_TIME.name):
             writer.add(partition_name(date), day_rows)
     return writer
+
+
+def _write_whole(rows: DataFrame, staging: Path) -> None:
+    """Have the executors write rows to a folder, and JobError unless this process sees all of them there."""
+    seen = Observation()
+    rows.observe(seen, F.count(F.lit(1)).alias("rows")).write.parquet(str(staging))
+    check_shared(staging, int(seen.get["rows"]))
+
+
+def check_shared(folder: Path, rows: int) -> None:
+    """JobError unless a folder that the executors wrote holds `rows` rows: else they have another file system."""
+    found = sum(pq.ParquetFile(file).metadata.num_rows for file in folder.glob("part-*.parquet"))
+    if found != rows:
+        msg = (
+            f"{folder}: expected the {rows} rows that Spark's executors wrote, found {found}; the state folder "
+            "(KESTREL_STATE) must be one file system under one path for the driver and all executors"
+        )
+        raise JobError(msg)
 
 
 def _in_order_of_time(folder: Path) -> Iterator[pa.RecordBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from pipelines.errors import JobError
 from pipelines.feast_store.online import forget_absent, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
-from pipelines.feast_store.store import open_store
+from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import duckdb_session, identifier, literal, microseconds
 from pipelines.io.online_client import online_client
 from pipelines.stream.batch import materializing
@@ -47,6 +48,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
             client = stack.enter_context(online_client(settings.redis_url))
+            stack.enter_context(offline_engine(settings, f"materialize {place.name}"))
             tables = [
                 (group, stored.writer, stack.enter_context(stored.reading(before=cutoff)))
                 for group, stored in online_tables(settings, place)
@@ -54,23 +56,33 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             store = open_store(settings, place)
             check_registered(store, place)
             stack.enter_context(materializing(client, place))
-            rows = {
-                group.view_name: _write(store, client, group, _entities(group, table, cutoff, writer), cutoff)
-                for group, writer, table in tables
-            }
+            present = [(group, _write(store, group, table, cutoff, writer)) for group, writer, table in tables]
+            _forget(store, client, present)
+        rows = {group.view_name: len(entities) for group, entities in present}
         checksums = {group.view_name: table.checksum for group, _, table in tables}
         write_materialized(place, Materialized(cutoff, checksums, rows))
     return {"rows": rows}
 
 
-def _write(store: FeatureStore, client: redis.Redis, group: FeatureGroup, present: set[str], cutoff: datetime) -> int:
-    """Materialise one group and return how many entities it has."""
+def _write(store: FeatureStore, group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: str) -> set[str]:
+    """Materialise one group and return its entities."""
+    began = time.monotonic()
+    present = _entities(group, table, cutoff, writer)
     with quiet_output():
         store.materialize(_EPOCH, cutoff, [group.view_name])
-    stored = stored_entities(client, store.project, group.entity.name)
-    forgotten = forget_absent(client, store.get_feature_view(group.view_name), stored, present)
-    _LOG.info("%s: %d entities written, %d forgotten", group.view_name, len(present), forgotten)
-    return len(present)
+    _LOG.info("%s: %d entities written in %.1f s", group.view_name, len(present), time.monotonic() - began)
+    return present
+
+
+def _forget(store: FeatureStore, client: redis.Redis, present: list[tuple[FeatureGroup, set[str]]]) -> None:
+    """Delete each group's fields of the entities that it no longer has."""
+    for join_key in sorted({group.entity.name for group, _ in present}):
+        stored = stored_entities(client, store.project, join_key)
+        for group, entities in present:
+            if group.entity.name == join_key:
+                view = store.get_feature_view(group.view_name)
+                if forgotten := forget_absent(client, view, stored, entities):
+                    _LOG.info("%s: %d entities forgotten", group.view_name, forgotten)
 
 
 def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: str) -> set[str]:
@@ -82,11 +94,11 @@ def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: st
     if not table.partitions:
         return set()
     files = ", ".join(literal(str(file)) for file in table.files)
-    time, end = microseconds(EVENT_TIME.name), (cutoff - _EPOCH) // timedelta(microseconds=1)
+    at, end = microseconds(EVENT_TIME.name), (cutoff - _EPOCH) // timedelta(microseconds=1)
     rows = f"FROM read_parquet([{files}])"
     with duckdb_session(_MEMORY) as connection:
         if group.freshness is Freshness.LATEST:
-            query = f"SELECT DISTINCT {time} {rows} WHERE {time} <> {end - 1} LIMIT 1"
+            query = f"SELECT DISTINCT {at} {rows} WHERE {at} <> {end - 1} LIMIT 1"
             if other := connection.execute(query).fetchall():
                 received = _EPOCH + timedelta(microseconds=other[0][0] + 1)
                 msg = (
@@ -94,5 +106,5 @@ def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: st
                     f"of {received.isoformat()} in {table.folder}; run '{writer}' for this cutoff"
                 )
                 raise JobError(msg)
-        query = f"SELECT DISTINCT {identifier(group.entity.name)} {rows} WHERE {time} < {end}"
+        query = f"SELECT DISTINCT {identifier(group.entity.name)} {rows} WHERE {at} < {end}"
         return {entity for (entity,) in connection.execute(query).fetchall()}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import ITEM_ID, Dataset, items_dataset
+from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, Dataset, items_dataset
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
@@ -25,7 +25,7 @@ from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized, refuse_superseded
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.retrieval import retrieve
-from pipelines.feast_store.store import open_store
+from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import literal
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
@@ -52,6 +52,7 @@ def catalogue_dataset(features: Declared) -> Dataset:
         columns=(
             *items_dataset(features.schema).columns,
             *(column for group in features.item_ranking for column in group.features),
+            *(group.time_column for group in features.item_ranking if group.ttl_days),
         ),
         key=(ITEM_ID.name,),
         sort=(ITEM_ID.name,),
@@ -75,9 +76,11 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             online = online_tables(settings, place)
             tables = {group.view_name: stack.enter_context(table.reading(before=cutoff)) for group, table in online}
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
+            stack.enter_context(offline_engine(settings, f"publish {place.name}"))
             store = open_store(settings, place)
             check_registered(store, place)
-            catalogue = read_catalogue(store, features, items.files, cutoff)
+            files = {view: table.files for view, table in tables.items()}
+            catalogue = read_catalogue(store, features, items.files, cutoff, files)
             views = {group.name: group.view_name for group, _ in online}
             kinds = embeddings_named(settings.embedding_names)
             embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
@@ -100,12 +103,28 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
     return {"snapshot": name}
 
 
-def read_catalogue(store: FeatureStore, declaration: Declared, items: list[Path], cutoff: datetime) -> pa.Table:
-    """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`."""
-    files = ", ".join(literal(str(file)) for file in items)
+def read_catalogue(
+    store: FeatureStore, declaration: Declared, items: list[Path], cutoff: datetime, tables: Mapping[str, list[Path]]
+) -> pa.Table:
+    """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`.
+
+    Args:
+        store: The namespace's feature store.
+        declaration: The namespace's feature groups.
+        items: The files of the items.
+        cutoff: As of when.
+        tables: Feature view → its files before the cutoff, for the event times of what grows old.
+    """
+    end = f"TIMESTAMPTZ {literal(format_cutoff(cutoff))}"
+    times = [
+        f"LEFT JOIN (SELECT {ITEM_ID.name}, max({EVENT_TIME.name}) AS {group.time_column.name} FROM "  # noqa: S608 - quoted
+        f"{_parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
+        for group in declaration.item_ranking
+        if group.ttl_days
+    ]
     rows = (
-        f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, "  # noqa: S608 - quoted
-        f"TIMESTAMPTZ {literal(format_cutoff(cutoff))} AS event_timestamp FROM read_parquet([{files}])"
+        f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, {end} AS event_timestamp "  # noqa: S608 - quoted
+        f"FROM {_parquet(items)} {' '.join(times)}"
     )
     features = tuple(
         f"{group.view_name}:{column.name}" for group in declaration.item_ranking for column in group.features
@@ -113,6 +132,10 @@ def read_catalogue(store: FeatureStore, declaration: Declared, items: list[Path]
     catalogue = catalogue_dataset(declaration)
     with retrieve(store, features, rows, catalogue.columns) as batches:
         return conform(pa.Table.from_batches(batches, arrow_schema(catalogue)), catalogue)
+
+
+def _parquet(files: list[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}], hive_partitioning = false)"
 
 
 def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, str]) -> Materialized:

@@ -24,7 +24,7 @@ from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.registry import check_registered, registered_service
 from pipelines.feast_store.retrieval import retrieve
-from pipelines.feast_store.store import open_store
+from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import duckdb_session
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
@@ -88,7 +88,10 @@ def run(
         if not directory.exists():
             store = open_store(settings, place)
             check_registered(store, place)
-            with publishing_directory(directory) as part:
+            with (
+                offline_engine(settings, f"training set of {place.name}"),
+                publishing_directory(directory) as part,
+            ):
                 _build(settings, store, schema, events, part, {"kind": kind, "training_set_id": name, **lineage})
                 stack.close()  # a table that changed meanwhile ends the job here, before anything is published
     record = verified(directory)

@@ -14,6 +14,7 @@ from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import ITEM_ID, TITLE, attribute_column
 from feature_repo.contracts.schemas import Attribute, Kind
 from serving.recommender.errors import SnapshotError
+from serving.recommender.lifetimes import Lifetime, item_lifetimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +43,8 @@ class Catalogue:
     """Item id → position."""
     inputs: Mapping[str, NDArray[Any]]
     """Item column → raw model input, `[items]` or `[items, length]`; text as bytes in an object array."""
+    lifetimes: tuple[Lifetime, ...]
+    """Of the item features that grow old."""
     popular: NDArray[np.intp]
     """Positions by falling number of events, ties by their mean value, then by item id."""
 
@@ -86,6 +89,7 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
         terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
+        lifetimes=item_lifetimes(table, declaration.item_ranking, source),
         popular=order,
     )
 

@@ -29,6 +29,7 @@ from serving.recommender.user_features import Commands, UserFeatures, read_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,8 @@ class SentRequest:
     scores: NDArray[np.float32] | None
     """None where the model server did not answer."""
     took_ms: float
+    now: datetime
+    """The platform's clock when it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +222,9 @@ class Engine:
             return None
         if not len(candidates):
             return None
+        now = self._settings.now()
         try:
-            inputs = ranking_inputs(plan, user.values, candidates.positions)
+            inputs = ranking_inputs(plan, user.values, candidates.positions, now)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
@@ -235,7 +239,7 @@ class Engine:
         else:
             self._works(Missing.MODEL_SERVER)
         took_ms = (time.perf_counter() - start) * 1000
-        return SentRequest(online, plan, user.values, candidates.positions, inputs, scores, took_ms)
+        return SentRequest(online, plan, user.values, candidates.positions, inputs, scores, took_ms, now)
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
         """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.
@@ -246,7 +250,7 @@ class Engine:
         if isinstance(online.ranking, RankingOff):
             raise RankingError(online.ranking.reason)
         positions = online.snapshot.catalogue.popular[:candidates]
-        inputs = ranking_inputs(online.ranking, {}, positions)
+        inputs = ranking_inputs(online.ranking, {}, positions, self._settings.now())
         await score(self._predictor, online.ranking, inputs, len(positions), timeout_s)
 
     def similar(self, online: Online, position: int, k: int, by: str | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ from serving.recommender.user_features import user_input
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -41,14 +42,16 @@ class Predictor(Protocol):
 
 
 def ranking_inputs(
-    plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp]
+    plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp], now: datetime
 ) -> dict[str, NDArray[Any]]:
-    """Return the raw inputs: `[1, ...]` for the user, `[candidates, ...]` for the items.
+    """Return the raw inputs: `[1, ...]` for the user, `[candidates, ...]` for the items; too old at `now` is missing.
 
     Raises:
         StoredValueError: A user feature is of another type than declared.
     """
     inputs = {name: values[candidates] for name, values in plan.item_inputs.items()}
+    for lifetime in plan.lifetimes:
+        lifetime.expire(inputs, candidates, now)
     inputs |= {column.name: user_input(column, user.get(column.name)) for column in plan.user_columns}
     return inputs
 

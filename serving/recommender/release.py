@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.manifests import Release
+    from serving.recommender.lifetimes import Lifetime
     from serving.recommender.snapshot import Snapshot
 
 
@@ -27,6 +28,8 @@ class RankingPlan:
     user_columns: tuple[Column, ...]
     item_inputs: Mapping[str, NDArray[Any]]
     """Item column → `[items]` or `[items, length]`, in the catalogue's order."""
+    lifetimes: tuple[Lifetime, ...] = ()
+    """Of the item features that grow old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +81,5 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
         item_inputs={
             item.column.name: snapshot.catalogue.inputs[item.column.name] for item in inputs if item.scope is Scope.ITEM
         },
+        lifetimes=snapshot.catalogue.lifetimes,
     )

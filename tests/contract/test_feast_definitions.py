@@ -90,12 +90,12 @@ def test_the_command_line_sees_what_the_jobs_build(tmp_path: Path, monkeypatch: 
     declared = {group.view_name for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)}
     assert {view.name for view in after.list_feature_views()} == {*declared, old.name}
     assert [service.name for service in after.list_feature_services()] == [service_name(RANKING_FEATURES)]
-    for name in ("KESTREL_FEAST_PROJECT", "KESTREL_FEAST_REGISTRY", "KESTREL_FEAST_REDIS"):
+    for name in ("KESTREL_FEAST_PROJECT", "KESTREL_FEAST_REGISTRY", "KESTREL_FEAST_OFFLINE", "KESTREL_FEAST_REDIS"):
         monkeypatch.setenv(name, environment[name])
     read = load_repo_config(FEATURE_REPO, FEATURE_REPO / "feature_store.yaml")
     built = repo_config(settings, place)
     how_jobs_connect = {"sqlalchemy_config_kwargs"}  # a class, which YAML cannot say
     assert read.registry.model_dump(exclude=how_jobs_connect) == built.registry.model_dump(exclude=how_jobs_connect)
-    for part in ("project", "provider", "offline_store", "online_store", "materialization_config"):
+    for part in ("project", "provider", "offline_store", "online_store", "materialization_config", "batch_engine"):
         assert getattr(read, part) == getattr(built, part), part
     assert read.entity_key_serialization_version == built.entity_key_serialization_version == 3

@@ -39,8 +39,9 @@ def test_feature_refresh_graph(dags):
         ("land", "ingest"),
         ("features", "materialize"),
         ("registry", "materialize"),
-        ("materialize", "publish"),
         ("embeddings", "materialize"),
+        ("materialize", "verify_online"),
+        ("verify_online", "publish"),
     }
 
 

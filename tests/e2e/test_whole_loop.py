@@ -100,6 +100,7 @@ def test_a_backfill_touches_neither_redis_nor_training(backfill):
         "embeddings": "success",
         "registry": "success",
         "materialize": "skipped",
+        "verify_online": "skipped",
         "publish": "skipped",
     }
     assert backfill.online_after == backfill.online_before

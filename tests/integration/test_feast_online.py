@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import redis
 
 from feature_repo.contracts.embeddings import ITEM2VEC
 from feature_repo.contracts.events import Position
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
@@ -29,6 +31,7 @@ from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.online_users import recent_users_key
 from pipelines.stream.placed_events import Placed
+from serving.recommender.lifetimes import item_lifetimes
 from tests import feast_world as world
 from tests.movielens import (
     FEATURES,
@@ -293,6 +296,27 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert publish.run(settings, place, world.CUTOFF) == first
     again = place.online_current.stat()
     assert (again.st_ino, again.st_mtime_ns) == (pointer.st_ino, pointer.st_mtime_ns)
+
+
+def test_a_catalogue_says_how_old_each_item_s_features_are_where_they_grow_old(
+    settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    growing_old = replace(ITEM_ACTIVITY, ttl_days=7)
+    monkeypatch.setattr(publish, "declared", lambda schema: replace(declared(schema), item_activity=growing_old))
+    publish.run(settings, place, world.CUTOFF)
+    catalogue = pq.read_table(place.root / OnlineSnapshot.read(place.online_current).catalogue)
+    received = dict(
+        zip(catalogue["item_id"].to_pylist(), catalogue["item_activity_event_time"].to_pylist(), strict=True)
+    )
+    expected = {
+        item: max(row["event_time"] for row in EVENTS if row["item_id"] == item)
+        for item in received
+        if item != "i-unseen"
+    }
+    assert received == {**expected, "i-unseen": None}
+    lifetimes = item_lifetimes(catalogue, [growing_old], "catalogue.parquet")
+    assert len(lifetimes[0].as_of_us) == catalogue.num_rows
 
 
 def test_publish_refuses_what_redis_was_not_filled_from(settings: Settings, place: Namespace) -> None:

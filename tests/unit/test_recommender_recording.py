@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def sent(number: float = 0.0, canary: int | None = None, mark: int = 1) -> SentR
     candidate = Canary(plan(canary), (mark, 0, 0)) if canary is not None else None
     online = Online(None, None, RankingOff("not asked"), canary=candidate)  # type: ignore[arg-type] # no snapshot is looked at
     inputs = {"number": np.array([number], dtype=np.float32)}
-    return SentRequest(online, plan(1), {}, np.arange(3), inputs, np.full(3, 0.5, np.float32), 2.0)
+    return SentRequest(online, plan(1), {}, np.arange(3), inputs, np.full(3, 0.5, np.float32), 2.0, datetime.now(UTC))
 
 
 class Clock:

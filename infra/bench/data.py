@@ -1,0 +1,295 @@
+"""`python -m infra.bench.data`: the data plane at scale, beside engines that do nothing else.
+
+On logs made up for it, in a folder that is thrown away: one feature set on Spark, DuckDB and Polars, in turns; the
+whole catalogue by its job; the point-in-time join by the offline store's engines beside DuckDB's bare ASOF join; and
+the materialisation into a Redis of its own. Every engine's results are compared before its time counts.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.schemas import MOVIELENS
+from infra.bench.data_joins import check_equal, write_join_inputs
+from infra.bench.data_online import weigh
+from infra.bench.data_world import BenchLog, write_bench_log, write_lake
+from infra.bench.errors import BenchError
+from infra.bench.process import Taken, run_measured
+from infra.bench.stack import private_stack
+from pipelines.feast_store.tables import duckdb_session, literal
+from pipelines.synthetic.scale import LogScale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+WORK = "infra.bench.data_work"
+ENGINES, WAYS = ("duckdb", "polars", "spark"), ("bare", "duckdb", "spark")
+NAMESPACE = "bench"
+_TARGET_SPARK, _TARGET_GROWTH, _TARGET_BYTES = 4.0, 2.5, 6e9
+_TARGET_JOINS = {"duckdb": 2.0, "spark": 10.0}
+_WIDTH = 130
+_BUSY = 0.5
+"""Load average, for each core, from which the figures are marked as those of a shared machine."""
+
+
+@dataclass(slots=True)
+class Runs:
+    """What repeated runs of one thing took."""
+
+    taken: list[Taken] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The median, without the engine's start."""
+        return float(statistics.median(run.result["seconds"] for run in self.taken))
+
+    @property
+    def cpu(self) -> float:
+        """Median of the processor seconds, which other programs on the machine change less."""
+        return float(statistics.median(run.result["cpu"] for run in self.taken))
+
+    @property
+    def start(self) -> float:
+        """Median seconds that the engine took to start."""
+        return float(statistics.median(run.result.get("start", 0.0) for run in self.taken))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The greatest memory of any run."""
+        return max(run.peak_bytes for run in self.taken)
+
+
+def measure(  # noqa: PLR0917 - typer's options
+    events: Annotated[list[int] | None, typer.Option(help="Sizes of the logs, ascending.")] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users of every log.")] = 200_000,
+    items: Annotated[int, typer.Option(min=20, help="Items of every log.")] = 30_000,
+    labels: Annotated[int, typer.Option(min=1, help="Labels of the point-in-time join.")] = 2_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every engine.")] = 3,
+    catalogue: Annotated[
+        int, typer.Option(min=0, help="The largest log whose whole catalogue is computed.")
+    ] = 20_000_000,
+    folder: Annotated[
+        Path | None, typer.Option(envvar="KESTREL_ARG_FOLDER", help="Where to work; default: the temporary folder.")
+    ] = None,
+) -> None:
+    """Print features, catalogue, joins and materialisation, each beside what it is held against."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    scales = [LogScale(events=size, users=users, items=items) for size in events or [2_000_000, 20_000_000]]
+    try:
+        _print_machine(console)
+        with tempfile.TemporaryDirectory(prefix="kestrel-bench-data-", dir=folder) as work:
+            _measure(console, Path(work), scales, labels=labels, rounds=rounds, catalogue=catalogue)
+    except JobError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(int(error.exit_code)) from error
+
+
+def _measure(
+    console: Console, work: Path, scales: Sequence[LogScale], *, labels: int, rounds: int, catalogue: int
+) -> None:
+    environment = _environment(work / "state")
+    logs = []
+    for scale in scales:
+        console.log(f"Making up {scale.events:,} events ...")
+        logs.append(write_bench_log(scale, work / f"log-{scale.events}"))
+    console.log(f"Features: {rounds} turns of {', '.join(ENGINES)} on each log ...")
+    runs = {log.scale.events: _feature_runs(log, work, environment, rounds) for log in logs}
+    console.print(_feature_table(runs))
+    console.log(f"Point-in-time join, {rounds} turns of {', '.join(WAYS)} ...")
+    _join(console, logs[-1], work / "join", environment, labels=labels, rounds=rounds)
+    for log in logs:
+        if log.scale.events <= catalogue:
+            _catalogue(console, log, work, environment)
+
+
+def _environment(state: Path) -> dict[str, str]:
+    """Return what the measured processes see: settings of their own, but for those of Java and Spark."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("KESTREL_") or "JAVA" in key}
+    kept |= {key: value for key, value in os.environ.items() if key.startswith("KESTREL_SPARK_")}
+    return kept | {"KESTREL_STATE": str(state)}
+
+
+def _feature_runs(log: BenchLog, work: Path, environment: Mapping[str, str], rounds: int) -> dict[str, Runs]:
+    runs = {engine: Runs() for engine in ENGINES}
+    for number in range(rounds):
+        for engine in ENGINES:
+            out = work / f"features-{log.scale.events}-{number}-{engine}"
+            command = [WORK, "features", engine, str(log.folder), str(out), "--cutoff", log.cutoff]
+            runs[engine].taken.append(run_measured(command, environment))
+        _check_same_features(work, f"features-{log.scale.events}-{number}")
+    return runs
+
+
+def _check_same_features(work: Path, name: str) -> None:
+    """BenchError unless every engine has written the same rows."""
+    with duckdb_session("4GB") as connection:
+        for table in ("users", "items"):
+            first, *others = (_feature_rows(work / f"{name}-{engine}", table) for engine in ENGINES)
+            for rows in others:
+                counts = (f"({first} EXCEPT ALL {rows})", f"({first})", f"({rows})")
+                query = ", ".join(f"(SELECT count(*) FROM {counted})" for counted in counts)  # noqa: S608 - the benchmark's own paths
+                ((differing, expected, received),) = connection.execute(f"SELECT {query}").fetchall()
+                if differing or expected != received:
+                    msg = (
+                        f"features of {table}: expected the same rows of every engine, received {differing} others of "
+                        f"{expected} and {received}: {rows}"
+                    )
+                    raise BenchError(msg)
+
+
+def _feature_rows(out: Path, table: str) -> str:
+    path = out / f"{table}.parquet"
+    pattern = str(path / "*.parquet") if path.is_dir() else str(path)
+    return f"SELECT * FROM read_parquet({literal(pattern)})"  # noqa: S608 - the benchmark's own path
+
+
+def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
+    sizes = list(runs)
+    table = _table("Features: statistics, 30 days, last 50 items, top genres; median seconds without the start")
+    for heading in (
+        "engine",
+        *(f"{size / 1e6:g} M" for size in sizes),
+        "start",
+        "cpu",
+        "peak",
+        "/ DuckDB",
+        "growth",
+        "target",
+    ):
+        table.add_column(heading, justify="left" if heading in {"engine", "target"} else "right")
+    smallest, largest = runs[sizes[0]], runs[sizes[-1]]
+    for engine in ENGINES:
+        ratio = largest[engine].seconds / largest["duckdb"].seconds
+        growth = largest[engine].seconds / smallest[engine].seconds
+        peak = max(of[engine].peak_bytes for of in runs.values())
+        verdicts = (
+            [
+                f"<= {_TARGET_SPARK:g} x DuckDB {_verdict(ratio <= _TARGET_SPARK)}",
+                f"growth <= {_TARGET_GROWTH:g} {_verdict(growth <= _TARGET_GROWTH)}",
+                f"memory <= 6 GB {_verdict(peak <= _TARGET_BYTES)}",
+            ]
+            if engine == "spark"
+            else []
+        )
+        seconds = [f"{runs[size][engine].seconds:.1f}" for size in sizes]
+        start, cpu = f"{largest[engine].start:.1f}", f"{largest[engine].cpu:.1f}"
+        figures = (*seconds, start, cpu, _gigabytes(peak), f"{ratio:.2f}", f"{growth:.2f}")
+        table.add_row(engine, *figures, "\n".join(verdicts))
+    return table
+
+
+def _join(
+    console: Console, log: BenchLog, folder: Path, environment: Mapping[str, str], *, labels: int, rounds: int
+) -> None:
+    folder.mkdir()
+    snapshots, count = write_join_inputs(log.events, folder, labels, log.scale.end)
+    runs = {way: Runs() for way in WAYS}
+    for _ in range(rounds):
+        for way in WAYS:
+            runs[way].taken.append(run_measured([WORK, "join", way, str(folder)], environment))
+        check_equal({way: runs[way].taken[-1].result for way in WAYS})
+    table = _table(f"Point-in-time join: {count:,} labels, {snapshots:,} snapshots; median seconds without the start")
+    for heading in ("way", "seconds", "cpu", "peak", "/ bare", "target"):
+        table.add_column(heading, justify="left" if heading in {"way", "target"} else "right")
+    names = {"bare": "DuckDB's ASOF join alone", "duckdb": "offline store, DuckDB", "spark": "offline store, Spark"}
+    for way in WAYS:
+        ratio = runs[way].seconds / runs["bare"].seconds
+        target = _TARGET_JOINS.get(way)
+        verdict = f"<= {target:g} {_verdict(ratio <= target)}" if target else ""
+        seconds, cpu = f"{runs[way].seconds:.1f}", f"{runs[way].cpu:.1f}"
+        figures = (seconds, cpu, _gigabytes(runs[way].peak_bytes), f"{ratio:.2f}")
+        table.add_row(names[way], *figures, verdict)
+    console.print(table)
+
+
+def _catalogue(console: Console, log: BenchLog, work: Path, environment: Mapping[str, str]) -> None:
+    """Compute every feature group of a log by its job, and take the features to Redis."""
+    name, size = f"{NAMESPACE}-{log.scale.events}", f"{log.scale.events:,}"
+    console.log(f"Filling the lake with {size} events ...")
+    write_lake(log, work / "state", name)
+    common = ["--namespace", name, "--cutoff", log.cutoff]
+    console.log("The whole catalogue: python -m pipelines features ...")
+    taken = run_measured(["pipelines", "features", *common], environment)
+    verdict = _verdict(taken.peak_bytes <= _TARGET_BYTES)
+    console.print(
+        f"Whole catalogue, {size} events: {taken.seconds:.0f} s, start included; "
+        f"{_gigabytes(taken.peak_bytes)}, target <= 6 GB {verdict}",
+        highlight=False,
+    )
+    for line in _lines(taken.log, "changed partitions"):
+        console.print(f"  {line}", highlight=False)
+    with private_stack(["redis"], given={}, folder=work, say=lambda text: console.log(text.strip())) as stack:
+        url = stack.settings.redis_url
+        _online(console, log, name, {**environment, "KESTREL_REDIS_URL": url}, url)
+
+
+def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str, str], redis_url: str) -> None:
+    common = ["--namespace", name]
+    run_measured(["pipelines", "registry", *common], environment)
+    whole = run_measured(["pipelines", "materialize", *common, "--cutoff", log.cutoff], environment)
+    weight = weigh(redis_url, name)
+    verified = run_measured(["pipelines", "verify-online", *common], environment).result
+    entities = sum(whole.result["rows"].values())
+    console.print(
+        f"Materialisation, {log.scale.events:,} events: {entities:,} rows of {len(whole.result['rows'])} views in "
+        f"{whole.seconds:.1f} s, start included; Redis {_gigabytes(weight.used)}, {weight.per_user:,.0f} bytes for "
+        f"each of {weight.users:,} users; verify-online: {verified['values']:,} values, "
+        f"{verified['mismatches']} mismatches",
+        highlight=False,
+    )
+    for line in _lines(whole.log, "entities written"):
+        console.print(f"  {line}", highlight=False)
+    group = declared(MOVIELENS).user_activity
+    view = group.view_name
+    rows = whole.result["rows"][view]
+    table = _table(f"Writers side by side: {view}, {rows:,} users, {len(group.features)} features")
+    for heading in ("writer", "seconds", "cpu", "entities/s"):
+        table.add_column(heading, justify="left" if heading == "writer" else "right")
+    for writer, title in (("feast", "Feast's own"), ("arrow", "Arrow batches")):
+        command = [WORK, "materialise", writer, name, view, log.cutoff]
+        taken = run_measured(command, environment).result
+        table.add_row(title, f"{taken['seconds']:.1f}", f"{taken['cpu']:.1f}", f"{rows / taken['seconds']:,.0f}")
+    console.print(table)
+
+
+def _lines(log: str, phrase: str) -> Iterator[str]:
+    """Return the job's own lines that hold a phrase, without time and level."""
+    for line in log.splitlines():
+        if phrase in line:
+            yield line.rpartition(" INFO ")[2].partition(": ")[2]
+
+
+def _print_machine(console: Console) -> None:
+    cores, memory = os.cpu_count() or 1, psutil.virtual_memory().total
+    load = os.getloadavg()[0]
+    shared = "; the machine is shared: take the ratios, not the seconds" if load > _BUSY * cores else ""
+    console.print(f"{cores} cores, {_gigabytes(memory)} of memory, load average {load:.1f}{shared}", highlight=False)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=None, title_justify="left")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def _verdict(holds: bool) -> str:  # noqa: FBT001 - reads as it is called
+    return "holds" if holds else "MISSED"
+
+
+if __name__ == "__main__":
+    typer.run(measure)
