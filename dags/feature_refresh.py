@@ -4,8 +4,8 @@
 canonical events, items and users beside it; bad rows go to the quarantine with a reason.
 `check` judges what then lies in the lake, writes a report (the task's button *Report*) and the daily statistics, and
 ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), Feast
-takes them to Redis (`materialize`), `verify_online` reads a sample back, and `publish` switches the online side over and
-sends the asset **features**, which starts *model_training*.
+takes them to Redis (`materialize`), `verify_online` reads a sample back, and `publish` switches the online side over
+and sends the asset **features**, which starts *model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any

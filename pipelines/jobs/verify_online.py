@@ -6,11 +6,10 @@ import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.features import FeatureGroup, declared
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.schemas import read_schema
+from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
-from pipelines.feast_store.online import online_client, stored_entities
+from pipelines.feast_store.online import stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_materialized
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import offline_engine, open_store
@@ -23,12 +22,13 @@ from pipelines.feast_store.verification import (
     online_rows,
     sampled_entities,
 )
-from pipelines.features.tables import feature_table
+from pipelines.io.online_client import online_client
 
 if TYPE_CHECKING:
     import redis
     from feast import FeatureStore
 
+    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.places import Namespace
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
@@ -50,8 +50,8 @@ def run(settings: Settings, place: Namespace, sample: int) -> dict[str, object]:
             msg = f"namespace {place.name}: expected a materialisation to verify, found none; run 'materialize' first"
             raise JobError(msg)
         tables = [
-            (group, stack.enter_context(feature_table(place, group).reading(before=done.cutoff)))
-            for group in declared(read_schema(place)).groups
+            (group, stack.enter_context(stored.reading(before=done.cutoff)))
+            for group, stored in online_tables(settings, place)
         ]
         _check_unchanged(place, done, tables)
         client = stack.enter_context(online_client(settings.redis_url))
