@@ -5,6 +5,7 @@ jobs          how a job ends: its result, its errors, its exit code
 columns       the value types and the declaration of one column
 datasets      events, items, users and the derived tables: columns, keys, partitioning
 features      feature groups and feature services, with the hashes of their definitions
+on_demand     what exists at request time alone, computed in the models' graphs
 signatures    inputs and outputs of the models
 intervals     namespaces, cutoffs, and the partition key that travels with an Airflow asset
 manifests     training set, online snapshot, gate verdict and release: the records that everything switches by

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, EVENTS, ITEM_ID, USER_ID, VALUE
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import identifier, literal, microseconds
 
@@ -20,8 +21,9 @@ EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order 
 LABEL = Column(
     "label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value, else 0"
 )
-LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL)
+LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, REQUEST_TIME, VALUE, LABEL)
 
+_SECOND_US = 1_000_000
 _HOUR_US = 3_600_000_000
 
 
@@ -33,7 +35,10 @@ def labelled_positive(settings: Settings, schema: Schema) -> Positive:
 
 
 def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
-    """Return the query for the label rows of the counted events in `files`, in their order."""
+    """Return the query for the label rows of the counted events in `files`, in their order.
+
+    The request that an event stands for was made in the event's second.
+    """
     counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
     kind = identifier(EVENT_TYPE.name)
     order = ", ".join(identifier(name) for name in EVENTS.sort)
@@ -41,7 +46,8 @@ def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Po
     value = identifier(VALUE.name)
     return (
         f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS {EXAMPLE_ID.name}, "  # noqa: S608 - names are quoted
-        f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {value}, "
+        f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, "
+        f"{microseconds(EVENT_TIME.name)} // {_SECOND_US} AS {REQUEST_TIME.name}, {value}, "
         f"({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name} "
         f"FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted}) "
         f"ORDER BY {EXAMPLE_ID.name}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from serving.recommender.answers import Missing, Shown, encode_items
 from serving.recommender.errors import RankingError, StoredValueError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
@@ -46,6 +47,7 @@ class SentRequest:
     online: Online
     plan: RankingPlan
     user: Mapping[str, Stored | None]
+    """What was known of the user and of the request: its time."""
     positions: NDArray[np.intp]
     inputs: Mapping[str, NDArray[Any]]
     scores: NDArray[np.float32] | None
@@ -220,7 +222,8 @@ class Engine:
         if not len(candidates):
             return None
         try:
-            inputs = ranking_inputs(plan, user.values, candidates.positions)
+            known = {**user.values, REQUEST_TIME.name: int(self._settings.now().timestamp())}
+            inputs = ranking_inputs(plan, known, candidates.positions)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
@@ -235,7 +238,7 @@ class Engine:
         else:
             self._works(Missing.MODEL_SERVER)
         took_ms = (time.perf_counter() - start) * 1000
-        return SentRequest(online, plan, user.values, candidates.positions, inputs, scores, took_ms)
+        return SentRequest(online, plan, known, candidates.positions, inputs, scores, took_ms)
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
         """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.

@@ -43,7 +43,9 @@ class Predictor(Protocol):
 def ranking_inputs(
     plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp]
 ) -> dict[str, NDArray[Any]]:
-    """Return the raw inputs: `[1, ...]` for the user, `[candidates, ...]` for the items.
+    """Return the raw inputs: `[1, ...]` for the user and the request, `[candidates, ...]` for the items.
+
+    `user` has the user's features and `request_time`; what it lacks is sent as missing.
 
     Raises:
         StoredValueError: A user feature is of another type than declared.
