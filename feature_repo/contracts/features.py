@@ -331,8 +331,14 @@ def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
         entity=entity,
         freshness=Freshness.DAILY,
         features=(
-            *(_count(f"{owner}_event_count_{days}d", f"How many events the last {days} days have") for days in WINDOW_DAYS),
-            *(_mean(f"{owner}_value_mean_{days}d", f"Mean of their values in the last {days} days") for days in WINDOW_DAYS),
+            *(
+                _count(f"{owner}_event_count_{days}d", f"How many events the last {days} days have")
+                for days in WINDOW_DAYS
+            ),
+            *(
+                _mean(f"{owner}_value_mean_{days}d", f"Mean of their values in the last {days} days")
+                for days in WINDOW_DAYS
+            ),
             *(trend if owner == "item" else ()),
         ),
         meaning=f"What happened with the {owner} in the last days, as of midnight",
@@ -357,7 +363,9 @@ def _user_sequence(schema: Schema) -> FeatureGroup:
         entity=USER_ID,
         freshness=Freshness.PER_EVENT,
         features=(
-            _strings("user_sequence_items", "item", SEQUENCE_ITEMS, "The items of the last events, latest first; ties by id"),
+            _strings(
+                "user_sequence_items", "item", SEQUENCE_ITEMS, "The items of the last events, latest first; ties by id"
+            ),
             Column(
                 "user_sequence_times",
                 Dtype.INT64,

@@ -68,16 +68,28 @@ REQUEST_HOUR = OnDemandFeature("request_hour", Computation.HOUR, (REQUEST_TIME.n
 REQUEST_WEEKDAY = OnDemandFeature("request_weekday", Computation.WEEKDAY, (REQUEST_TIME.name,), "Day of its week")
 REQUEST_SEASON = OnDemandFeature("request_season", Computation.SEASON, (REQUEST_TIME.name,), "Season of its year")
 USER_RECENCY = OnDemandFeature(
-    "user_recency", Computation.ELAPSED, (REQUEST_TIME.name, "user_last_event_time"), "Seconds since the user's last event"
+    "user_recency",
+    Computation.ELAPSED,
+    (REQUEST_TIME.name, "user_last_event_time"),
+    "Seconds since the user's last event",
 )
 USER_TENURE = OnDemandFeature(
-    "user_tenure", Computation.ELAPSED, (REQUEST_TIME.name, "user_first_event_time"), "Seconds since the user's first event"
+    "user_tenure",
+    Computation.ELAPSED,
+    (REQUEST_TIME.name, "user_first_event_time"),
+    "Seconds since the user's first event",
 )
 ITEM_RECENCY = OnDemandFeature(
-    "item_recency", Computation.ELAPSED, (REQUEST_TIME.name, "item_last_event_time"), "Seconds since the item's last event"
+    "item_recency",
+    Computation.ELAPSED,
+    (REQUEST_TIME.name, "item_last_event_time"),
+    "Seconds since the item's last event",
 )
 ITEM_TENURE = OnDemandFeature(
-    "item_tenure", Computation.ELAPSED, (REQUEST_TIME.name, "item_first_event_time"), "Seconds since the item's first event"
+    "item_tenure",
+    Computation.ELAPSED,
+    (REQUEST_TIME.name, "item_first_event_time"),
+    "Seconds since the item's first event",
 )
 ITEM_DECAYED_COUNT = OnDemandFeature(
     "item_decayed_count",

@@ -33,9 +33,7 @@ class NumericMatch(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
         for figure in (mean, std):
             known = ops.logical_and(known, is_known(figure, self.missing))
         distance = ops.absolute(candidate - mean) / ops.maximum(std, self.least)
-        return ops.stack(
-            [ops.where(known, ops.minimum(distance, LIMIT), 0.0), ops.cast(known, "float32")], axis=-1
-        )
+        return ops.stack([ops.where(known, ops.minimum(distance, LIMIT), 0.0), ops.cast(known, "float32")], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""

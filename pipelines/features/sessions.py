@@ -38,7 +38,9 @@ def user_session(events: DataFrame) -> DataFrame:
             "*",
             F.first("event_time").over(so_far).alias("first"),
             F.count(F.when(F.col("begins"), 1)).over(so_far).alias("sessions"),
-            F.last(F.when(F.col("begins"), F.struct("number", "event_time")), ignorenulls=True).over(so_far).alias("start"),
+            F.last(F.when(F.col("begins"), F.struct("number", "event_time")), ignorenulls=True)
+            .over(so_far)
+            .alias("start"),
         )
         .where(F.col("ends_second"))
     )

@@ -41,15 +41,17 @@ def item_windows(events: DataFrame, schema: Schema, cutoff: datetime) -> DataFra
     return sums.select("item_id", _end_of_day(), *_figures("item", schema), _trend().alias("item_trend"))
 
 
-def _window_sums(
-    events: DataFrame, key: str, schema: Schema, windows: Sequence[int], cutoff: datetime
-) -> DataFrame:
+def _window_sums(events: DataFrame, key: str, schema: Schema, windows: Sequence[int], cutoff: datetime) -> DataFrame:
     """Return `<key>`, `day`, and for every window `d<n>_count` and `d<n>_sum`: of the n days that end with `day`.
 
     The events are shuffled once, by the key alone: what follows, by day and in order of days, stays where it is.
     """
     daily = (
-        events.select(key, F.unix_date(F.to_date("event_time")).alias("day"), whole_steps("value", schema.value.step).alias("steps"))
+        events.select(
+            key,
+            F.unix_date(F.to_date("event_time")).alias("day"),
+            whole_steps("value", schema.value.step).alias("steps"),
+        )
         .repartition(F.col(key))
         .groupBy(key, "day")
         .agg(F.count(F.lit(1)).alias("count"), F.sum("steps").alias("sum"))

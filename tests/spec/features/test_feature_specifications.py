@@ -85,6 +85,7 @@ VISITS = """
 | bob  | jaws  | 3     | 10   |
 """
 
+
 @dataclass(frozen=True)
 class Specification:
     """A group's rows for the events, items and users above."""
