@@ -8,10 +8,10 @@ from feast import FileSource
 from feast.data_format import ParquetFormat
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.contracts.features import FeatureGroup
 from feature_repo.contracts.places import PARTITION_FILE
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.places import Namespace
 
 

@@ -124,8 +124,8 @@ def _rescale(columns: EncodedColumns, column: Column, missing: float) -> Rescale
         scaling.centre,
         scaling.scale,
         missing,
-        column.curve.value,
-        scaling.lowest,
-        scaling.highest,
+        curve=column.curve.value,
+        lowest=scaling.lowest,
+        highest=scaling.highest,
         name=f"{column.name}_rescaled",
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.signatures import Signature
 
-_LIMIT = 8.0
+LIMIT = 8.0
 """Numbers are cut here, so many scales from the centre: a wild value online must not drown the others."""
 _FITTED = {
     Encoding.STANDARD: ("mean", "std"),
@@ -109,7 +109,7 @@ def _scaling(encoding: Encoding, fitted: Mapping[str, float | None]) -> Scaling:
         return Scaling(low, high - low if high > low else 1.0, 0.0, 1.0)
     centre, scale = (fitted[name] for name in _FITTED[encoding])
     spread = _finite(scale, 1.0)
-    return Scaling(_finite(centre, 0.0), spread if spread > 0 else 1.0, -_LIMIT, _LIMIT)
+    return Scaling(_finite(centre, 0.0), spread if spread > 0 else 1.0, -LIMIT, LIMIT)
 
 
 def _finite(figure: float | None, otherwise: float) -> float:

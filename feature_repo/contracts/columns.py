@@ -38,10 +38,12 @@ class Encoding(StrEnum):
 
     NONE = "none"
     VOCABULARY = "vocabulary"
-    """Index into `Column.vocabulary`: 0 is missing or padding, 1 is out of vocabulary, the first term is 2. With more
-    than one of `Column.buckets`, terms out of the vocabulary are told apart by their hash: 1, and after the last term."""
+    """Index into `Column.vocabulary`: 0 is missing or padding, 1 is out of vocabulary, the first term is 2.
+
+    With more than one of `Column.buckets`, terms out of the vocabulary are told apart by their hash: the first bucket
+    is 1, the others follow the last term."""
     HASHED = "hashed"
-    """Index without a vocabulary: 0 is missing or padding, 1 is never met, 2 and on are `Column.buckets` hash values."""
+    """Index without a vocabulary: 0 is missing or padding, 1 is never met, `Column.buckets` hash values begin at 2."""
     ONE_HOT = "one_hot"
     """A 1 at the place of the term's index into `Column.vocabulary`, as for VOCABULARY; all 0 where it is missing."""
     MULTI_HOT = "multi_hot"

@@ -43,8 +43,8 @@ class Computation(StrEnum):
     MEAN_PRODUCT = "mean_product"
     """Product of two smoothed means, each of a count and a mean, as distances from the mean of all values."""
     NUMERIC_MATCH = "numeric_match"
-    """Distance of the first input from the second, in units of the third, or of a tenth of the first's spread over train
-    rows where that is larger."""
+    """Distance of the first input from the second, in units of the third, or of a tenth of the first's spread over
+    train rows where that is larger."""
     TERM_MATCH = "term_match"
     """Share of the first input's terms that are among the second's."""
 

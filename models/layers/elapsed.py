@@ -15,7 +15,8 @@ _DAY_S = 86_400.0
 class Elapsed(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     """Computes log(1 + seconds) from a moment to the request, as a share of a day's: 0 is just now, 1 a day ago.
 
-    Nothing of it is fitted: what is an hour ago is the same in every data set. A moment after the request counts as now.
+    Nothing of it is fitted: what is an hour ago is the same in every data set. A moment after the request counts as
+    now.
 
     Call arguments:
         request: int64 `[batch_size]` or `[1]`, seconds since 1970; 0 is missing.

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers.rescale import LIMIT, is_known
+from models.layers.rescale import is_known
+from models.transforms import LIMIT
 
 
 @keras.saving.register_keras_serializable(package="kestrel")

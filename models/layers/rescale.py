@@ -8,9 +8,7 @@ import keras
 from keras import ops
 
 from feature_repo.contracts.columns import Curve
-
-LIMIT = 8.0
-"""Rescaled values are cut here: a wild value online must not drown the others."""
+from models.transforms import LIMIT
 
 
 def bend(values: Any, curve: Curve) -> Any:
@@ -47,6 +45,7 @@ class Rescale(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
         centre: float,
         scale: float,
         missing: float,
+        *,
         curve: str = Curve.LINEAR.value,
         lowest: float = -LIMIT,
         highest: float = LIMIT,

@@ -134,7 +134,7 @@ def padded(values: Column, length: int, missing: Column) -> Column:
 
 
 def ends_second(order: WindowSpec) -> Column:
-    """Tell, as `ends_second`, whether the row is the key's last of its second: only there is the second's state complete."""
+    """Return `ends_second`: whether the row is the key's last of its second, where the second's state is complete."""
     following = F.lead("event_time").over(order)
     return (following.isNull() | (following != F.col("event_time"))).alias("ends_second")
 

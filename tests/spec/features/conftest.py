@@ -52,6 +52,7 @@ def compute_group(spark: SparkSession) -> Compute:
         events: Rows,
         items: Rows,
         users: Rows | None = None,
+        *,
         cutoff: datetime = CUTOFF,
         start: datetime | None = None,
     ) -> pa.Table:

@@ -355,7 +355,7 @@ def test_every_feature_has_a_specification() -> None:
     "spec", SPECIFICATIONS, ids=lambda spec: f"{spec.group.name}:{list(parse_table(spec.rows)[0])[2]}"
 )
 def test_specification(spec: Specification, compute_group: Callable[..., Any]) -> None:
-    table = compute_group(spec.group, *_inputs(spec.events), _time(spec.cutoff))
+    table = compute_group(spec.group, *_inputs(spec.events), cutoff=_time(spec.cutoff))
     columns = {column.name: column for column in (spec.group.entity, *spec.group.features)}
     expected = [
         {name: _time(cell) if name == "time" else _value(cell, columns[name]) for name, cell in row.items()}

@@ -92,7 +92,7 @@ def test_rescale_takes_a_curve_first(curve, expected):
 
 @pytest.mark.parametrize("curve", ["log", "sqrt"])
 def test_a_curve_takes_a_negative_number_for_zero(curve):
-    assert Rescale(0.0, 1.0, -1.0, curve)(tf.constant([-0.5, -2.0])).numpy().tolist() == [[0, 1], [0, 1]]
+    assert Rescale(0.0, 1.0, -1.0, curve=curve)(tf.constant([-0.5, -2.0])).numpy().tolist() == [[0, 1], [0, 1]]
 
 
 @given(st.integers(1, 4_102_444_800))
