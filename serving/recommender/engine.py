@@ -159,8 +159,9 @@ class Engine:
     async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
         settings = self._settings
         try:
+            now = settings.now(online.snapshot.manifest.cutoff)
             user = await read_user(
-                self._redis, online.snapshot.layout, user_id, settings.now(), settings.recommender_redis_ms / 1000
+                self._redis, online.snapshot.layout, user_id, now, settings.recommender_redis_ms / 1000
             )
         except UserFeaturesError as error:
             self._went_down(Missing.REDIS, error)
@@ -221,8 +222,9 @@ class Engine:
             return None
         if not len(candidates):
             return None
+        now = self._settings.now(online.snapshot.manifest.cutoff)
+        known = {**user.values, REQUEST_TIME.name: int(now.timestamp())}
         try:
-            known = {**user.values, REQUEST_TIME.name: int(self._settings.now().timestamp())}
             inputs = ranking_inputs(plan, known, candidates.positions)
         except StoredValueError as error:
             _log.warning("%s", error)
