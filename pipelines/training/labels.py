@@ -21,10 +21,12 @@ EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order 
 LABEL = Column(
     "label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value, else 0"
 )
-LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, REQUEST_TIME, VALUE, LABEL)
+LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, REQUEST_TIME)
 
 _SECOND_US = 1_000_000
 _HOUR_US = 3_600_000_000
+_REQUEST = f"{microseconds(EVENT_TIME.name)} // {_SECOND_US} AS {REQUEST_TIME.name}"
+"""A label stands for a request that was made in its second, however old the features are."""
 
 
 def labelled_positive(settings: Settings, schema: Schema) -> Positive:
@@ -35,10 +37,7 @@ def labelled_positive(settings: Settings, schema: Schema) -> Positive:
 
 
 def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
-    """Return the query for the label rows of the counted events in `files`, in their order.
-
-    The request that an event stands for was made in the event's second.
-    """
+    """Return the query for the label rows of the counted events in `files`, in their order."""
     counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
     kind = identifier(EVENT_TYPE.name)
     order = ", ".join(identifier(name) for name in EVENTS.sort)
@@ -46,8 +45,7 @@ def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Po
     value = identifier(VALUE.name)
     return (
         f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS {EXAMPLE_ID.name}, "  # noqa: S608 - names are quoted
-        f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, "
-        f"{microseconds(EVENT_TIME.name)} // {_SECOND_US} AS {REQUEST_TIME.name}, {value}, "
+        f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {value}, "
         f"({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name} "
         f"FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted}) "
         f"ORDER BY {EXAMPLE_ID.name}"
@@ -56,7 +54,7 @@ def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Po
 
 def as_of_the_moment(labels: Path) -> str:
     """Return the query for label rows that want the features as of their own time (strictly before it)."""
-    return f"SELECT *, {EVENT_TIME.name} AS event_timestamp FROM read_parquet({literal(str(labels))})"  # noqa: S608 - quoted
+    return f"SELECT *, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM read_parquet({literal(str(labels))})"  # noqa: S608 - quoted
 
 
 def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> str:
@@ -67,6 +65,4 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     """
     period, time = refresh_hours * _HOUR_US, microseconds(EVENT_TIME.name)
     refresh = f"make_timestamptz({time} - (({time} % {period}) + {period}) % {period})"
-    return (
-        f"SELECT *, {refresh} AS event_timestamp FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"  # noqa: S608 - quoted
-    )
+    return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"  # noqa: S608 - quoted

@@ -72,9 +72,7 @@ def latest(place: Namespace, before: datetime, key: str, entity: str) -> dict[st
     known: dict[str, Any] = {}
     for group in groups:
         rows = [row for row in world.read(feature_table(place, group)) if row[key] == entity]
-        known |= max(
-            (row for row in rows if row["event_time"] < before), key=lambda row: row["event_time"], default={}
-        )
+        known |= max((row for row in rows if row["event_time"] < before), key=lambda row: row["event_time"], default={})
     return known or None
 
 
