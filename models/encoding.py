@@ -6,7 +6,7 @@ the `one_user` signature encodes the user once instead of once per candidate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -26,7 +26,10 @@ from models.layers.vocabulary_index import VocabularyIndex
 from models.on_demand import add_on_demand, smoothed_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from feature_repo.contracts.columns import Column
+    from feature_repo.contracts.on_demand import Computation
     from models.transforms import Transforms
 
 USER_SMOOTHED_MEAN, ITEM_SMOOTHED_MEAN = "user_smoothed_mean", "item_smoothed_mean"
@@ -48,6 +51,19 @@ class Encoded:
     """Encoded column of indices, `[batch]` or `[batch, length]` → its vocabulary."""
     numeric: tuple[str, ...]
     """Encoded columns `[batch, n]` of numbers about 0."""
+    on_demand: dict[str, Computation]
+    """Those of the encoded columns that exist at request time alone → how each is computed."""
+
+    def reading(self, computations: Collection[Computation]) -> Encoded:
+        """Return the same without the on-demand features of other computations: a model reads what helps it."""
+        others = {name for name, computation in self.on_demand.items() if computation not in computations}
+        categorical = {name: vocabulary for name, vocabulary in self.categorical.items() if name not in others}
+        return replace(
+            self,
+            categorical=categorical,
+            vocabularies={name: self.vocabularies[name] for name in self.vocabularies if name in categorical.values()},
+            numeric=tuple(name for name in self.numeric if name not in others),
+        )
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -89,6 +105,7 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
         vocabularies=columns.vocabularies,
         categorical=columns.categorical,
         numeric=tuple(columns.numeric),
+        on_demand={feature.name: feature.computation for feature in signature.on_demand},
     )
 
 

@@ -14,6 +14,7 @@ from keras import ops
 from pydantic import Field
 
 from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.on_demand import Computation
 from models.encoding import LAST_VALUES
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
@@ -32,6 +33,8 @@ class DeepFMConfig(RankingConfig):
     """DeepFM; how these values were found stands in decision 0030."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
+    on_demand: tuple[Computation, ...] = (Computation.TERM_MATCH,)
+    """Which of the features that exist at request time alone are read; what the others gave stands in decision 0090."""
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""
     hidden: tuple[int, ...] = (64, 32)
@@ -54,6 +57,7 @@ class DeepFM(RankingModel[DeepFMConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return linear part + second-order part + deep part."""
         inputs = encoded_inputs(encoded)
+        encoded = encoded.reading(self.config.on_demand)
         numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
         indices = {
             name: encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])

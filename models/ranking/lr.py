@@ -35,6 +35,7 @@ class LogisticRegression(RankingModel[LogisticRegressionConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the linear model."""
         inputs = encoded_inputs(encoded)
+        encoded = encoded.reading(self.config.on_demand)
         regulariser = keras.regularizers.L2(self.config.l2)
         numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
         terms = [keras.layers.Dense(1, kernel_regularizer=regulariser, name="numeric")(numbers)]
