@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import keras
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_repo.contracts.on_demand import Computation  # noqa: TC001 - pydantic reads the type of a field
+from feature_repo.contracts.on_demand import Computation
 
 if TYPE_CHECKING:
     from models.encoding import Encoded

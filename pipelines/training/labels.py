@@ -66,4 +66,4 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     period, time = refresh_hours * _HOUR_US, microseconds(EVENT_TIME.name)
     refresh = f"make_timestamptz({time} - (({time} % {period}) + {period}) % {period})"
     rows = f"FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"
-    return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp {rows}"  # noqa: S608 - quoted
+    return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp {rows}"
