@@ -13,7 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TRANSFORMS_VERSION, TrainingSet
+from feature_repo.contracts.manifests import (
+    TRAINING_FILES,
+    TRANSFORMS_FILE,
+    TRANSFORMS_VERSION,
+    TrainingKind,
+    TrainingSet,
+)
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
@@ -51,6 +57,7 @@ def write_training_set(
     write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"]))
     times = table["event_time"].to_pylist()
     record = TrainingSet(
+        kind=TrainingKind.RANKING,
         training_set_id=training_set_id,
         namespace=namespace.name,
         schema=MOVIELENS.to_json(),
@@ -102,6 +109,8 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "request_time": pa.array(_START_US // 1_000_000 + np.arange(rows) * 60, pa.int64()),
         "value": pa.array(values),
         "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
+        "is_drawn": pa.array(np.zeros(rows, np.int64)),
+        "sample_weight": pa.array(np.ones(rows, np.float32)),
     }
     drawn: dict[str, Any] = {
         "user_last_items": [[f"i{i}" for i in random.integers(0, ITEMS, min(n, 10))] for n in user_count],

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import Column, Curve, Encoding, vocabularies
+from feature_repo.contracts.datasets import DRAWN
 from feature_repo.contracts.manifests import TRANSFORMS_VERSION
 from pipelines.feast_store.tables import duckdb_session, identifier, literal
 
@@ -71,9 +72,11 @@ def bent(values: NDArray[np.float64], curve: Curve) -> NDArray[np.float64]:
     return curves[curve](values)
 
 
-def mean_value(train: Path, column: str) -> float:
-    """Return the mean of a numeric column."""
-    return float(pq.read_table(train, columns=[column])[column].to_numpy().astype(np.float64).mean())
+def mean_of_events(train: Path, column: str) -> float:
+    """Return the mean of a numeric column over the rows that happened; drawn ones have no value of their own."""
+    table = pq.read_table(train, columns=[column, DRAWN.name])
+    happened = table[DRAWN.name].to_numpy() == 0
+    return float(table[column].to_numpy().astype(np.float64)[happened].mean())
 
 
 def _fitted(train: Path, column: Column) -> dict[str, object]:
