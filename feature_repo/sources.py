@@ -8,16 +8,16 @@ from feast import FileSource
 from feast.data_format import ParquetFormat
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.contracts.features import FeatureGroup, Freshness
 from feature_repo.contracts.places import PARTITION_FILE
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.places import Namespace
 
 
 def partitions_of(group: FeatureGroup) -> str:
     """Return the group's files as a pattern below its table's folder."""
-    return f"event_date=*/{PARTITION_FILE}" if group.freshness is Freshness.PER_EVENT else PARTITION_FILE
+    return f"event_date=*/{PARTITION_FILE}" if group.by_date else PARTITION_FILE
 
 
 def feast_source(group: FeatureGroup, namespace: Namespace) -> FileSource:

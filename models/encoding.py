@@ -1,4 +1,4 @@
-"""The part of the graph that has no weights: raw columns to indices and standardised numbers.
+"""The part of the graph that has no weights: raw columns to indices and numbers about 0.
 
 It is apart from the part that learns for two reasons: training encodes every row once instead of once per epoch, and
 the `one_user` signature encodes the user once instead of once per candidate.
@@ -6,24 +6,32 @@ the `one_user` signature encodes the user once instead of once per candidate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from feature_repo.contracts.columns import Column, Encoding
+from feature_repo.contracts.columns import SCALE_ENCODINGS, TERM_ENCODINGS, Encoding, vocabularies
 from feature_repo.contracts.signatures import Scope, Signature
+from models.encoded_columns import EncodedColumns, Vocabulary
 from models.inputs import Columns, keras_inputs, to_tensors
+from models.layers.hashed_index import HashedIndex
+from models.layers.indicator import Indicator
+from models.layers.quantile_index import QuantileIndex
+from models.layers.rescale import Rescale
 from models.layers.sequence_weights import SequenceWeights
-from models.layers.smoothed_mean import SmoothedMean
-from models.layers.standardise import Standardise
+from models.layers.unknown_dropout import UnknownDropout
+from models.layers.vector_norm import VectorNorm
 from models.layers.vocabulary_index import VocabularyIndex
+from models.on_demand import add_on_demand, smoothed_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from feature_repo.contracts.columns import Column
+    from feature_repo.contracts.on_demand import Computation
     from models.transforms import Transforms
 
-PSEUDO_COUNT = 5.0
-"""How many values of the prior mean a user or an item starts with; the same as in the mean baseline."""
 USER_SMOOTHED_MEAN, ITEM_SMOOTHED_MEAN = "user_smoothed_mean", "item_smoothed_mean"
 LAST_VALUES = "user_last_values"
 _BATCH = 16_384
@@ -37,12 +45,35 @@ class Encoded:
     """keras.Model: raw columns by name → encoded columns by name."""
     scopes: dict[str, Scope]
     """Encoded column → whom it describes."""
-    vocabulary_sizes: dict[str, int]
-    """Vocabulary → number of indices, missing and unknown included."""
+    vocabularies: dict[str, Vocabulary]
+    """Vocabulary → its indices. Hashes, buckets and parts of the calendar are vocabularies of their own."""
     categorical: dict[str, str]
     """Encoded column of indices, `[batch]` or `[batch, length]` → its vocabulary."""
     numeric: tuple[str, ...]
     """Encoded columns `[batch, n]` of numbers about 0."""
+    on_demand: dict[str, Computation]
+    """Those of the encoded columns that exist at request time alone → how each is computed."""
+
+    def reading(self, computations: Collection[Computation]) -> Encoded:
+        """Return the same without the on-demand features of other computations: a model reads what helps it."""
+        others = {name for name, computation in self.on_demand.items() if computation not in computations}
+        categorical = {name: vocabulary for name, vocabulary in self.categorical.items() if name not in others}
+        return replace(
+            self,
+            categorical=categorical,
+            vocabularies={name: self.vocabularies[name] for name in self.vocabularies if name in categorical.values()},
+            numeric=tuple(name for name in self.numeric if name not in others),
+        )
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Vocabulary → number of indices, missing and unknown included."""
+        return {name: vocabulary.size for name, vocabulary in self.vocabularies.items()}
+
+    def unknown_dropout(self, column: str, rate: float, seed: int) -> UnknownDropout:
+        """Return the layer that takes a share of a column's terms for unknown ones in training."""
+        vocabulary = self.vocabularies[self.categorical[column]]
+        return UnknownDropout(rate, seed, vocabulary.terms, vocabulary.buckets)
 
     def run(self, columns: Columns, signature: Signature) -> Columns:
         """Encode rows, by batches so that memory stays bounded."""
@@ -52,47 +83,66 @@ class Encoded:
 
 
 def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
-    """Return the encoder of a signature's raw columns. Every column is encoded alone, so batch sizes may differ."""
-    inputs = keras_inputs(signature)
+    """Return the encoder of a signature's raw columns.
+
+    Every column is encoded alone; what combines columns of user and item takes one row of the user for many of items.
+    """
+    columns = EncodedColumns(signature, transforms, keras_inputs(signature))
     lookups = {
-        name: VocabularyIndex(list(terms), name=f"{name}_vocabulary") for name, terms in transforms.vocabularies.items()
+        name: VocabularyIndex(list(transforms.vocabularies[name]), sharing[0].buckets, name=f"{name}_vocabulary")
+        for name, sharing in vocabularies(signature.input_columns).items()
     }
-    outputs: dict[str, Any] = {}
-    for column in signature.input_columns:
-        if column.encoding is Encoding.VOCABULARY:
-            outputs[column.name] = lookups[column.vocabulary](inputs[column.name])
-        elif column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}:
-            outputs[column.name] = _standardise(column, transforms)(inputs[column.name])
-        elif column.name == LAST_VALUES:
-            outputs[column.name] = SequenceWeights(transforms.prior_mean, name="user_last_weights")(inputs[column.name])
-    numeric = [column.name for column in signature.input_columns if column.name in transforms.numeric]
-    scopes = {item.column.name: item.scope for item in signature.inputs if item.column.name in outputs}
+    for item in signature.inputs:
+        _add_column(columns, item.column, item.scope, lookups)
     for owner, name in ((Scope.USER, USER_SMOOTHED_MEAN), (Scope.ITEM, ITEM_SMOOTHED_MEAN)):
         count, mean = f"{owner.value}_event_count", f"{owner.value}_value_mean"
-        if count in inputs and mean in inputs:
-            outputs[name] = SmoothedMean(transforms.prior_mean, PSEUDO_COUNT, name=name)(inputs[count], inputs[mean])
-            scopes[name] = owner
-            numeric.append(name)
+        if count in columns.inputs and mean in columns.inputs:
+            columns.add_numbers(name, smoothed_mean(columns, count, mean, name), owner)
+    add_on_demand(columns)
     return Encoded(
-        model=keras.Model(inputs, outputs, name="encoder"),
-        scopes=scopes,
-        vocabulary_sizes={name: len(terms) + 2 for name, terms in transforms.vocabularies.items()},
-        categorical={
-            column.name: column.vocabulary
-            for column in signature.input_columns
-            if column.encoding is Encoding.VOCABULARY
-        },
-        numeric=tuple(numeric),
+        model=keras.Model(columns.inputs, columns.outputs, name="encoder"),
+        scopes=columns.scopes,
+        vocabularies=columns.vocabularies,
+        categorical=columns.categorical,
+        numeric=tuple(columns.numeric),
+        on_demand={feature.name: feature.computation for feature in signature.on_demand},
     )
 
 
-def _standardise(column: Column, transforms: Transforms) -> Standardise:
-    moments = transforms.numeric[column.name]
-    missing = -1.0 if column.missing is None else float(column.missing)
-    return Standardise(
-        mean=moments.mean,
-        std=moments.std,
-        missing=missing,
-        log=column.encoding is Encoding.LOG_STANDARD,
-        name=f"{column.name}_standard",
+def _add_column(columns: EncodedColumns, column: Column, scope: Scope, lookups: dict[str, VocabularyIndex]) -> None:
+    """Add what a raw column's encoding makes of it; what has none is read by whoever knows its name."""
+    name, values = column.name, columns.inputs[column.name]
+    missing = -1.0 if column.missing is None or isinstance(column.missing, str) else float(column.missing)
+    if column.encoding in TERM_ENCODINGS:
+        lookup = lookups[column.vocabulary]
+        vocabulary = Vocabulary(len(lookup.vocabulary), lookup.buckets)
+        if column.encoding is Encoding.VOCABULARY:
+            columns.add_indices(name, lookup(values), scope, column.vocabulary, vocabulary)
+        else:
+            columns.add_numbers(name, Indicator(vocabulary.size, name=f"{name}_indicator")(lookup(values)), scope)
+    elif column.encoding is Encoding.HASHED:
+        indices = HashedIndex(column.buckets, name=f"{name}_hash")(values)
+        columns.add_indices(name, indices, scope, name, Vocabulary(column.buckets))
+    elif column.encoding is Encoding.QUANTILES:
+        boundaries = list(columns.transforms.boundaries[name])
+        indices = QuantileIndex(boundaries, missing, column.curve.value, name=f"{name}_bucket")(values)
+        columns.add_indices(name, indices, scope, name, Vocabulary(len(boundaries) + 1))
+    elif column.encoding in SCALE_ENCODINGS:
+        columns.add_numbers(name, _rescale(columns, column, missing)(values), scope)
+    elif column.encoding is Encoding.NORM:
+        columns.add_numbers(name, VectorNorm(column.norm, missing, name=f"{name}_norm")(values), scope)
+    elif name == LAST_VALUES:
+        columns.add(name, SequenceWeights(columns.transforms.prior_mean, name="user_last_weights")(values), scope)
+
+
+def _rescale(columns: EncodedColumns, column: Column, missing: float) -> Rescale:
+    scaling = columns.transforms.scalings[column.name]
+    return Rescale(
+        scaling.centre,
+        scaling.scale,
+        missing,
+        curve=column.curve.value,
+        lowest=scaling.lowest,
+        highest=scaling.highest,
+        name=f"{column.name}_rescaled",
     )

@@ -16,7 +16,14 @@ import pyarrow as pa
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC, ITEM_EMBEDDINGS, USER_EMBEDDINGS
 from feature_repo.contracts.events import Event, key_id
-from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup
+from feature_repo.contracts.features import (
+    HALF_LIFE_DAYS,
+    LAST_ITEMS,
+    SEQUENCE_ITEMS,
+    SESSION_GAP_S,
+    WINDOW_DAYS,
+    FeatureGroup,
+)
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.embeddings.snapshots import write_item_embeddings
@@ -29,7 +36,19 @@ from pipelines.stream.fold import UserState, advance
 from pipelines.stream.items import item_facts
 from pipelines.stream.state_row import row_of
 from tests.blank_values import completed
-from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE, ITEMS, USER_ACTIVITY, USER_HISTORY, USER_PROFILE, USER_STATE
+from tests.movielens import (
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    ITEM_WINDOWS,
+    ITEMS,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+    USER_SEQUENCE,
+    USER_SESSION,
+    USER_STATE,
+    USER_WINDOWS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +95,11 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
     write(stored_dataset(place, EVENTS), known)
     write(stored_dataset(place, ITEMS), [_item(item) for item in items])
     write_features(place, USER_ACTIVITY, per_event(known, "user_id", _user_activity))
+    write_features(place, USER_SESSION, per_event(known, "user_id", _user_session))
+    write_features(place, USER_SEQUENCE, per_event(known, "user_id", _user_sequence))
+    write_features(place, USER_WINDOWS, per_day(known, "user", cutoff))
     write_features(place, ITEM_ACTIVITY, per_event(known, "item_id", _item_activity))
+    write_features(place, ITEM_WINDOWS, per_day(known, "item", cutoff))
     users = sorted({row["user_id"] for row in known})
     write_features(place, USER_PROFILE, [_user_profile(user) for user in users])
     write_features(place, ITEM_PROFILE, [_item_profile(item) for item in items])
@@ -132,6 +155,57 @@ def per_event(events: Sequence[Row], key: str, features: Callable[[list[Row]], R
     return list(rows.values())
 
 
+def per_day(events: Sequence[Row], owner: str, cutoff: datetime) -> list[Row]:
+    """Return a row for every key and day from its first event on, as of the day's end: windows by counting."""
+    key, days = f"{owner}_id", range((cutoff - FIRST.replace(hour=0)).days)
+    ends = [FIRST.replace(hour=0) + timedelta(days=day + 1) for day in days]
+    rows = []
+    for name in sorted({row[key] for row in events}):
+        own = [row for row in events if row[key] == name]
+        first = min(row["event_time"] for row in own)
+        rows += [
+            {key: name, "event_time": end - timedelta(microseconds=1), **_windows(own, owner, end)}
+            for end in ends
+            if first < end <= cutoff
+        ]
+    return rows
+
+
+def _windows(events: Sequence[Row], owner: str, end: datetime) -> Row:
+    figures: Row = {}
+    for days in WINDOW_DAYS:
+        values = [row["value"] for row in events if end - timedelta(days=days) <= row["event_time"] < end]
+        figures[f"{owner}_event_count_{days}d"] = len(values)
+        figures[f"{owner}_value_mean_{days}d"] = float(np.mean(values)) if values else -1.0
+    return figures
+
+
+def _seconds(row: Row) -> int:
+    return int(row["event_time"].timestamp())
+
+
+def _user_session(events: list[Row]) -> Row:
+    times = [_seconds(row) for row in events]
+    starts = [n for n in range(len(times)) if n == 0 or times[n] - times[n - 1] > SESSION_GAP_S]
+    return {
+        "user_first_event_time": times[0],
+        "user_last_event_time": times[-1],
+        "user_session_count": len(starts),
+        "user_session_event_count": len(times) - starts[-1],
+        "user_session_seconds": times[-1] - times[starts[-1]],
+    }
+
+
+def _user_sequence(events: list[Row]) -> Row:
+    last = sorted(events, key=lambda row: (-_seconds(row), row["item_id"]))[:SEQUENCE_ITEMS]
+    padding = SEQUENCE_ITEMS - len(last)
+    return {
+        "user_sequence_items": [row["item_id"] for row in last] + [""] * padding,
+        "user_sequence_times": [_seconds(row) for row in last] + [0] * padding,
+        "user_sequence_types": [row["event_type"] for row in last] + [""] * padding,
+    }
+
+
 def _canonical(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in EVENTS.sort)
 
@@ -177,7 +251,16 @@ def _user_activity(events: list[Row]) -> Row:
 
 def _item_activity(events: list[Row]) -> Row:
     mean, std = _moments([row["value"] for row in events])
-    return {"item_event_count": len(events), "item_value_mean": mean, "item_value_std": std}
+    times = [_seconds(row) for row in events]
+    decayed = sum(2.0 ** ((time - times[0]) / 86_400 / HALF_LIFE_DAYS) for time in times)
+    return {
+        "item_event_count": len(events),
+        "item_value_mean": mean,
+        "item_value_std": std,
+        "item_first_event_time": times[0],
+        "item_last_event_time": times[-1],
+        "item_popular_until": times[0] / 86_400 + HALF_LIFE_DAYS * float(np.log2(decayed)),
+    }
 
 
 def _user_profile(user: str) -> Row:

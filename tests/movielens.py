@@ -15,8 +15,12 @@ def _present(group: FeatureGroup | None) -> FeatureGroup:
 
 FEATURES = declared(MOVIELENS)
 USER_ACTIVITY = FEATURES.user_activity
+USER_SESSION = FEATURES.user_session
+USER_SEQUENCE = FEATURES.user_sequence
+USER_WINDOWS = FEATURES.user_windows
 USER_PROFILE = _present(FEATURES.user_profile)
 ITEM_ACTIVITY = FEATURES.item_activity
+ITEM_WINDOWS = FEATURES.item_windows
 ITEM_PROFILE = _present(FEATURES.item_profile)
 USER_HISTORY = FEATURES.user_history
 USER_STATE = FEATURES.user_state

@@ -46,6 +46,7 @@ from tests.movielens import (
     USER_ACTIVITY,
     USER_HISTORY,
     USER_PROFILE,
+    USER_SESSION,
     USERS,
 )
 from tests.redis_server import redis_executable
@@ -135,6 +136,7 @@ def user_rows(user: str) -> dict[str, dict[str, Any]]:
             "user_release_year_std": None,
             "user_top_genres": [GENRES[taste_of(number)], "", "", "", ""],
         },
+        USER_SESSION.name: {"user_first_event_time": 893_000_000, "user_last_event_time": 893_221_200},
         USER_PROFILE.name: {
             "user_age": None if number % 3 == 0 else 20.0 + number,
             "user_gender": "F" if number % 2 else "",
@@ -142,7 +144,7 @@ def user_rows(user: str) -> dict[str, dict[str, Any]]:
         },
         USER_HISTORY.name: {"user_seen_items": sorted(rated)},
     }
-    return {group.name: completed(rows[group.name], group.features) for group in FEATURES.users}
+    return {group.name: completed(rows.get(group.name, {}), group.features) for group in FEATURES.users}
 
 
 def snapshot_views() -> dict[str, str]:
@@ -256,7 +258,7 @@ def write_group(store: feast.FeatureStore, group: str, rows: Mapping[str, Mappin
 
 def write_users(store: feast.FeatureStore, users: Sequence[str] = USERS_KNOWN) -> None:
     at = {USER_PROFILE.name: datetime(1970, 1, 1, tzinfo=UTC)}
-    for group in (USER_ACTIVITY.name, USER_PROFILE.name, USER_HISTORY.name):
+    for group in (group.name for group in FEATURES.users):
         rows = {user: user_rows(user)[group] for user in users}
         write_group(store, group, rows, at.get(group, datetime(1998, 4, 22, 5, tzinfo=UTC)))
 
@@ -265,7 +267,7 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     """Export a tiny SavedModel with both signatures of the contract.
 
     Its score rises with the item's mean and the share of the user's top genres that the item has, and falls with the
-    distance between the user's mean and the item's, so that every user has another order.
+    distance between the user's mean and the item's, so that every user has another order; every day has other scores.
     """
     import tensorflow as tf
 
@@ -284,7 +286,8 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
         distance = tf.abs(inputs["item_value_mean"] - inputs["user_value_mean"])
         by_year = tf.math.sin(inputs["item_release_year"] * inputs["user_value_mean"])
         count = tf.math.log1p(tf.cast(inputs["item_event_count"], tf.float32))
-        return {"score": tf.sigmoid(sign * (shared - distance + by_year + 0.1 * count))}
+        by_day = tf.cast(inputs["request_time"] // 86_400 % 5, tf.float32) / 10
+        return {"score": tf.sigmoid(sign * (shared - distance + by_year + by_day + 0.1 * count))}
 
     module = tf.Module()
 

@@ -12,13 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
+from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
+from feature_repo.contracts.manifests import (
+    TRAINING_FILES,
+    TRANSFORMS_FILE,
+    TRANSFORMS_VERSION,
+    TrainingKind,
+    TrainingSet,
+)
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
 from tests.blank_values import blank
-from tests.movielens import LIKED_VALUE, RANKING_FEATURES
+from tests.movielens import LIKED_VALUE, RANKING, RANKING_FEATURES
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
@@ -100,6 +106,7 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "user_id": pa.array([f"u{user}" for user in users]),
         "item_id": pa.array([f"i{item}" for item in items]),
         "event_time": pa.array(_START_US + np.arange(rows) * 60_000_000, pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "request_time": pa.array(_START_US // 1_000_000 + np.arange(rows) * 60, pa.int64()),
         "value": pa.array(values),
         "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
         "is_drawn": pa.array(np.zeros(rows, np.int64)),
@@ -158,12 +165,20 @@ def _transforms(train: pa.Table) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
     terms["user_occupation"] = list(OCCUPATIONS)
     terms = {column.vocabulary: [] for column in RANKING_FEATURES.columns if column.vocabulary} | terms
-    numeric = {}
-    for column in RANKING_FEATURES.columns:
-        if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}:
-            values = np.array(
-                [v for v in train[column.name].to_pylist() if v is not None and v != column.missing], float
-            )
-            scaled = np.log1p(values) if column.encoding is Encoding.LOG_STANDARD else values
-            numeric[column.name] = {"mean": float(scaled.mean()), "std": float(scaled.std())}
-    return {"vocabularies": {name: sorted(set(of)) for name, of in terms.items()}, "numeric": numeric}
+    return {
+        "version": TRANSFORMS_VERSION,
+        "vocabularies": {name: sorted(set(of)) for name, of in terms.items()},
+        "columns": {
+            column.name: {**column.encoding_definition, **_moments(train, column)}
+            for column in RANKING.input_columns
+            if column.encoding is not Encoding.NONE
+        },
+    }
+
+
+def _moments(train: pa.Table, column: Column) -> dict[str, float]:
+    if column.encoding is not Encoding.STANDARD:
+        return {}
+    values = np.array([v for v in train[column.name].to_pylist() if v is not None and v != column.missing], float)
+    scaled = np.log1p(values) if column.curve is Curve.LOG else values
+    return {"mean": float(scaled.mean()), "std": float(scaled.std())}

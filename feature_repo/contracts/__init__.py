@@ -7,6 +7,7 @@ datasets      events, items, users and the derived tables: columns, keys, partit
 events        one event as it is sent, carried and landed, and what refuses it
 features      feature groups and feature services, with the hashes of their definitions
 embeddings    kinds of item embeddings: how they are fitted, their snapshots and feature groups
+on_demand     what exists at request time alone, computed in the models' graphs
 signatures    inputs and outputs of the models
 intervals     namespaces, cutoffs, and the partition key that travels with an Airflow asset
 manifests     training set, online snapshot, gate verdict and release: the records that everything switches by

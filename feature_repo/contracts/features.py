@@ -15,7 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding, Scalar, definition_hash
+from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding, Scalar, definition_hash
 from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, ITEMS, USER_ID, USERS
 from feature_repo.contracts.schemas import Kind
 
@@ -34,6 +34,10 @@ class Freshness(StrEnum):
 
     PER_EVENT = "per_event"
     """One row for each (key, second) that has an event, partitioned by event date."""
+    DAILY = "daily"
+    """One row for each (key, day) on which a figure changes, because an event enters a window of whole days or leaves
+    it; stamped with the day's last microsecond, when it is complete, partitioned by date. So the latest row before any
+    moment is exact as of that moment's midnight."""
     STATIC = "static"
     """One row per key, valid for all time (stamped 1970-01-01)."""
     LATEST = "latest"
@@ -58,6 +62,8 @@ class FeatureGroup:
     """The tables that it is computed from."""
     owner: str = "data plane"
     """Who answers for it."""
+    lookback_days: int = 0
+    """A row follows from the events of so many days before its own, and of its own; 0 is all of history."""
 
     def __post_init__(self) -> None:
         """Refuse a lifetime that makes no sense: rows valid for all time are stamped 1970."""
@@ -67,6 +73,11 @@ class FeatureGroup:
                 f"received {self.ttl_days} ({self.freshness})"
             )
             raise ValueError(msg)
+
+    @property
+    def by_date(self) -> bool:
+        """Whether the group's table is partitioned by date."""
+        return self.freshness in {Freshness.PER_EVENT, Freshness.DAILY}
 
     @property
     def time_column(self) -> Column:
@@ -134,6 +145,18 @@ LAST_ITEMS = 10
 _LAST_EVENTS = f"the last {LAST_ITEMS} events"
 TOP_TERMS = 5
 ITEM_TERMS = 3
+SEQUENCE_ITEMS = 50
+"""So many events a sequence model reads."""
+SESSION_GAP_S = 1800
+"""A session ends when nothing happens for longer than so many seconds."""
+WINDOW_DAYS = (7, 30, 90)
+"""Whole days that a window holds, the last of them the row's own."""
+TREND_DAYS, TREND_BASE_DAYS = 7, 30
+"""A trend compares the events a day of the last days with those of the days before these."""
+TREND_PSEUDO_COUNT = 5
+"""So many events are taken to have happened in the trend's days, and in proportion in those before."""
+HALF_LIFE_DAYS = 14
+"""In so many days an event comes to count half as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +165,13 @@ class Declared:
 
     schema: Schema
     user_activity: FeatureGroup
+    user_session: FeatureGroup
+    user_windows: FeatureGroup
     user_profile: FeatureGroup | None
     item_activity: FeatureGroup
+    item_windows: FeatureGroup
     item_profile: FeatureGroup | None
+    user_sequence: FeatureGroup
     user_history: FeatureGroup
     user_state: FeatureGroup
 
@@ -161,7 +188,7 @@ class Declared:
     @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that ranking models read."""
-        return tuple(group for group in (self.user_activity, self.user_profile) if group is not None)
+        return tuple(group for group in (self.user_activity, self.user_session, self.user_profile) if group is not None)
 
     @property
     def item_ranking(self) -> tuple[FeatureGroup, ...]:
@@ -171,7 +198,14 @@ class Declared:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """Every group."""
-        return (*self.ranking.groups, self.user_history, self.user_state)
+        return (
+            *self.ranking.groups,
+            self.user_windows,
+            self.item_windows,
+            self.user_sequence,
+            self.user_history,
+            self.user_state,
+        )
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
@@ -185,9 +219,13 @@ def declared(schema: Schema) -> Declared:
     return Declared(
         schema,
         user_activity=_user_activity(schema),
+        user_session=_user_session(schema),
+        user_windows=_windows("user", USER_ID, schema),
         user_profile=_user_profile(schema),
         item_activity=_item_activity(schema),
+        item_windows=_windows("item", ITEM_ID, schema),
         item_profile=_item_profile(schema),
+        user_sequence=_user_sequence(schema),
         user_history=_USER_HISTORY,
         user_state=_user_state(schema),
     )
@@ -198,7 +236,12 @@ def _mean(name: str, meaning: str) -> Column:
 
 
 def _count(name: str, meaning: str) -> Column:
-    return Column(name, Dtype.INT64, meaning, missing=0, encoding=Encoding.LOG_STANDARD)
+    return Column(name, Dtype.INT64, meaning, missing=0, encoding=Encoding.STANDARD, curve=Curve.LOG)
+
+
+def _moment(name: str, meaning: str) -> Column:
+    """Return a time, of which models read how long ago it was (`on_demand`)."""
+    return Column(name, Dtype.INT64, meaning, missing=0)
 
 
 def _strings(name: str, vocabulary: str, length: int, meaning: str) -> Column:
@@ -314,9 +357,108 @@ def _item_activity(schema: Schema) -> FeatureGroup:
             _count("item_event_count", "How many events the item has"),
             _mean("item_value_mean", "Mean of their values"),
             _mean("item_value_std", "Population standard deviation of their values"),
+            _moment("item_first_event_time", "When the item's first event was, in seconds since 1970"),
+            _moment("item_last_event_time", "When its last event was, in seconds since 1970"),
+            Column(
+                "item_popular_until",
+                Dtype.FLOAT32,
+                f"When the count of its events, each halved every {HALF_LIFE_DAYS} days, will have fallen to one, in "
+                "days since 1970: what is decayed on demand needs no new row",
+                missing=MISSING,
+            ),
         ),
         meaning="What users have done with the item so far",
-        parameters=MappingProxyType(_counting(schema)),
+        parameters=MappingProxyType({**_counting(schema), "half_life_days": HALF_LIFE_DAYS}),
+    )
+
+
+def _user_session(schema: Schema) -> FeatureGroup:
+    return FeatureGroup(
+        name="user_session",
+        entity=USER_ID,
+        freshness=Freshness.PER_EVENT,
+        features=(
+            _moment("user_first_event_time", "When the user's first event was, in seconds since 1970"),
+            _moment("user_last_event_time", "When the last event was, in seconds since 1970"),
+            _count("user_session_count", "How many sessions the user has had, the last one included"),
+            _count("user_session_event_count", "How many events the last session has"),
+            Column(
+                "user_session_seconds",
+                Dtype.INT64,
+                "How long the last session has lasted, from its first event to its last, in whole seconds",
+                missing=-1,
+                encoding=Encoding.STANDARD,
+                curve=Curve.LOG,
+            ),
+        ),
+        meaning="When the user was here, and for how long: an event after a longer pause begins a session",
+        parameters=MappingProxyType({**_counting(schema), "session_gap_s": SESSION_GAP_S}),
+    )
+
+
+def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
+    """Return what happened in the last days; items have a trend, too."""
+    trend = (
+        Column(
+            "item_trend",
+            Dtype.FLOAT32,
+            f"Events a day of the last {TREND_DAYS} days against the {TREND_BASE_DAYS} before, smoothed, as a power of "
+            "two: 1 is twice as many, -1 half as many",
+            missing=0.0,
+            encoding=Encoding.STANDARD,
+        ),
+    )
+    return FeatureGroup(
+        name=f"{owner}_windows",
+        entity=entity,
+        freshness=Freshness.DAILY,
+        features=(
+            *(
+                _count(f"{owner}_event_count_{days}d", f"How many events the last {days} days have")
+                for days in WINDOW_DAYS
+            ),
+            *(
+                _mean(f"{owner}_value_mean_{days}d", f"Mean of their values in the last {days} days")
+                for days in WINDOW_DAYS
+            ),
+            *(trend if owner == "item" else ()),
+        ),
+        meaning=f"What happened with the {owner} in the last days, as of midnight",
+        parameters=MappingProxyType(
+            {
+                **_counting(schema),
+                "windows": ",".join(map(str, WINDOW_DAYS)),
+                **(
+                    {"trend": TREND_DAYS, "trend_base": TREND_BASE_DAYS, "trend_pseudo_count": TREND_PSEUDO_COUNT}
+                    if owner == "item"
+                    else {}
+                ),
+            }
+        ),
+        lookback_days=max(*WINDOW_DAYS, TREND_DAYS + TREND_BASE_DAYS),
+    )
+
+
+def _user_sequence(schema: Schema) -> FeatureGroup:
+    return FeatureGroup(
+        name="user_sequence",
+        entity=USER_ID,
+        freshness=Freshness.PER_EVENT,
+        features=(
+            _strings(
+                "user_sequence_items", "item", SEQUENCE_ITEMS, "The items of the last events, latest first; ties by id"
+            ),
+            Column(
+                "user_sequence_times",
+                Dtype.INT64,
+                "When these were, in seconds since 1970",
+                length=SEQUENCE_ITEMS,
+                missing=0,
+            ),
+            _strings("user_sequence_types", "event_type", SEQUENCE_ITEMS, "What these were: event types of the schema"),
+        ),
+        meaning="The user's last events, for sequence models",
+        parameters=MappingProxyType({**_counting(schema), "sequence_items": SEQUENCE_ITEMS}),
     )
 
 

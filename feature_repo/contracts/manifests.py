@@ -99,10 +99,13 @@ class TrainingSet(_Record):
 TRAINING_FILES = ("train.parquet", "valid.parquet", "test.parquet", "test_as_of_refresh.parquet")
 """The last has the test rows, in the same order, with the features that the online store would have had."""
 TRANSFORMS_FILE = "transforms.json"
-"""{"vocabularies": {name: [term, ...]}, "numeric": {column: {"mean": m, "std": s}}}, fitted on train rows only.
+"""{"version": 2, "vocabularies": {name: [term, ...]}, "columns": {column: {"encoding": ..., parameters}}}.
 
-Terms are in falling frequency, ties by name; the index of the first term in the model is 2 (0 missing, 1 unknown).
-Mean and standard deviation are those of log(1 + x) where the column's encoding is LOG_STANDARD."""
+Fitted on train rows only. Terms are in falling frequency, ties by name; the index of the first term in the model is 2
+(0 missing, 1 unknown). A column has its `Column.encoding_definition` and what was fitted after its curve: mean and std
+of STANDARD (population), min and max of MIN_MAX, median and iqr of ROBUST, boundaries of QUANTILES."""
+TRANSFORMS_VERSION = 2
+"""Raised by whoever changes the file's form or what its figures mean; a reader refuses any other."""
 
 
 class Decision(StrEnum):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.features import FeatureService, declared
+from feature_repo.contracts.on_demand import REQUEST_TIME, OnDemandFeature, on_demand
 
 if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
@@ -19,6 +20,7 @@ class Scope(StrEnum):
     """Whom an input describes, and so how often it is sent in a request for one user and many items."""
 
     USER = "user"
+    """The user, or the request itself."""
     ITEM = "item"
 
 
@@ -43,6 +45,8 @@ class Signature:
     feature_service: FeatureService
     inputs: tuple[ModelInput, ...]
     output: Column
+    on_demand: tuple[OnDemandFeature, ...] = ()
+    """What the graph computes of the inputs at request time."""
 
     @property
     def input_columns(self) -> tuple[Column, ...]:
@@ -70,4 +74,5 @@ def ranking(schema: Schema) -> Signature:
     features = tuple(
         ModelInput(column, scopes[group.entity.name]) for group in service.groups for column in group.features
     )
-    return Signature(RANKING_MODEL, service, (ModelInput(ITEM_ID, Scope.ITEM), *features), SCORE)
+    own = (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER))
+    return Signature(RANKING_MODEL, service, (*own, *features), SCORE, on_demand(schema))

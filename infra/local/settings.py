@@ -156,8 +156,10 @@ KESTREL_AIRFLOW_PASSWORD={secrets.token_urlsafe(18)}
 KESTREL_MODEL_SERVER_GRPC=127.0.0.1:8500
 KESTREL_MODEL_SERVER_REST=http://127.0.0.1:8501
 
-# The recommender.
+# The recommender. Its clock: `snapshot` is the moment that the data online reaches up to, right for data sets of the
+# past; `wall` is right where events come in now.
 KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
+KESTREL_RECOMMENDER_CLOCK=snapshot
 
 # Spark, and what Feast keeps its registry in and joins features with: docs/scale.md.
 #KESTREL_SPARK_MASTER=local[*]

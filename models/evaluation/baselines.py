@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.encoding import PSEUDO_COUNT
+from models.on_demand import PSEUDO_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers.vocabulary_index import FIRST_TERM_INDEX, UNKNOWN_INDEX
+from models.layers.vocabulary_index import FIRST_TERM_INDEX, UNKNOWN_INDEX, unknown_index
 
 
 @keras.saving.register_keras_serializable(package="kestrel")
@@ -15,7 +15,8 @@ class UnknownDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
     """In training, replaces terms by index 1 at a given rate; missing values stay missing. Otherwise does nothing.
 
     The vocabulary is fitted on train rows, so no train row has an unknown term: without this, the embedding that every
-    new item gets would stay at its random start.
+    new item gets would stay at its random start. Where unknown terms share several buckets, each is trained by its part
+    of the terms.
 
     Call arguments:
         indices: int32 of any shape.
@@ -25,9 +26,9 @@ class UnknownDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
         int32 of the same shape.
     """
 
-    def __init__(self, rate: float, seed: int, **options: Any) -> None:
+    def __init__(self, rate: float, seed: int, terms: int = 0, buckets: int = 1, **options: Any) -> None:
         super().__init__(**options)
-        self.rate, self.seed = rate, seed
+        self.rate, self.seed, self.terms, self.buckets = rate, seed, terms, max(buckets, 1)
         self._generator = keras.random.SeedGenerator(seed)
 
     def call(self, indices: Any, *, training: bool = False) -> Any:
@@ -35,7 +36,8 @@ class UnknownDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
         if not training or self.rate == 0:
             return indices
         replaced = keras.random.uniform(ops.shape(indices), seed=self._generator) < self.rate
-        return ops.where(ops.logical_and(replaced, indices >= FIRST_TERM_INDEX), UNKNOWN_INDEX, indices)
+        unknown = UNKNOWN_INDEX if self.buckets == 1 else unknown_index(ops.mod(indices, self.buckets), self.terms)
+        return ops.where(ops.logical_and(replaced, indices >= FIRST_TERM_INDEX), unknown, indices)
 
     def compute_output_spec(self, indices: Any, *, training: bool = False) -> Any:
         """Say that the output has the input's shape."""
@@ -44,4 +46,4 @@ class UnknownDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+        return {**super().get_config(), **{name: getattr(self, name) for name in ("rate", "seed", "terms", "buckets")}}

@@ -2,8 +2,7 @@
 
 Guo et al., DeepFM: A Factorization-Machine based Neural Network for CTR Prediction (IJCAI 2017). Deviations:
 the history is pooled twice, by how much its items were liked and disliked; the deep part also sees the products of
-both with the candidate's embedding; numbers enter the deep part as they are, beside their embedding; the share of the
-candidate's genres that are the user's is one more number.
+both with the candidate's embedding; numbers enter the deep part as they are, beside their embedding.
 """
 
 from __future__ import annotations
@@ -15,13 +14,11 @@ from keras import ops
 from pydantic import Field
 
 from feature_repo.contracts.datasets import ITEM_ID
-from feature_repo.contracts.signatures import Scope
+from feature_repo.contracts.on_demand import Computation
 from models.encoding import LAST_VALUES
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_embedding import NumericEmbedding
-from models.layers.term_match import TermMatch
-from models.layers.unknown_dropout import UnknownDropout
 from models.layers.weighted_pooling import WeightedPooling
 from models.ranking.base import FitConfig, RankingConfig, RankingModel, encoded_inputs
 
@@ -36,6 +33,8 @@ class DeepFMConfig(RankingConfig):
     """DeepFM; how these values were found stands in decision 0030."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
+    on_demand: tuple[Computation, ...] = (Computation.TERM_MATCH,)
+    """Which of the features that exist at request time alone are read; what the others gave stands in decision 0090."""
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""
     hidden: tuple[int, ...] = (64, 32)
@@ -58,12 +57,12 @@ class DeepFM(RankingModel[DeepFMConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return linear part + second-order part + deep part."""
         inputs = encoded_inputs(encoded)
-        matches = [
-            TermMatch(name=f"{item}_in_{user}")(_as_list(inputs[item]), inputs[user])
-            for item, user in _comparable(encoded)
-        ]
-        numbers = ops.concatenate([*(inputs[name] for name in encoded.numeric), *matches], axis=-1)
-        indices = {name: UnknownDropout(self.config.unknown_rate, seed)(inputs[name]) for name in encoded.categorical}
+        encoded = encoded.reading(self.config.on_demand)
+        numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
+        indices = {
+            name: encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
+            for name in encoded.categorical
+        }
         tables = {
             vocabulary: self._embedding(size, self.config.embedding_size, f"{vocabulary}_embedding")
             for vocabulary, size in encoded.vocabulary_sizes.items()
@@ -116,26 +115,3 @@ class DeepFM(RankingModel[DeepFMConfig]):
             hidden = keras.layers.Dense(width, activation="relu", name=f"deep_{layer}")(hidden)
             hidden = keras.layers.Dropout(self.config.dropout, name=f"deep_{layer}_dropout")(hidden)
         return keras.layers.Dense(1, name="deep")(hidden)
-
-
-def _comparable(encoded: Encoded) -> list[tuple[str, str]]:
-    """Return pairs of columns, the item's and a list of the user's, that share a vocabulary; never the item itself."""
-    return [
-        (item, user)
-        for item in encoded.categorical
-        for user in encoded.categorical
-        if encoded.scopes[item] is Scope.ITEM
-        and encoded.scopes[user] is Scope.USER
-        and item != ITEM_ID.name
-        and _is_list(encoded.model.output[user])
-        and encoded.categorical[item] == encoded.categorical[user]
-    ]
-
-
-def _is_list(tensor: Any) -> bool:
-    """Tell `[batch, length]` from `[batch]`."""
-    return len(tensor.shape) > 1
-
-
-def _as_list(tensor: Any) -> Any:
-    return tensor if _is_list(tensor) else ops.expand_dims(tensor, axis=-1)

@@ -9,7 +9,6 @@ from keras import ops
 from pydantic import Field
 
 from models.layers.mean_pooling import MeanPooling
-from models.layers.unknown_dropout import UnknownDropout
 from models.ranking.base import FitConfig, RankingConfig, RankingModel, encoded_inputs
 
 if TYPE_CHECKING:
@@ -36,11 +35,12 @@ class LogisticRegression(RankingModel[LogisticRegressionConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the linear model."""
         inputs = encoded_inputs(encoded)
+        encoded = encoded.reading(self.config.on_demand)
         regulariser = keras.regularizers.L2(self.config.l2)
         numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
         terms = [keras.layers.Dense(1, kernel_regularizer=regulariser, name="numeric")(numbers)]
         for name, vocabulary in encoded.categorical.items():
-            indices = UnknownDropout(self.config.unknown_rate, seed)(inputs[name])
+            indices = encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
             weights = keras.layers.Embedding(
                 encoded.vocabulary_sizes[vocabulary],
                 1,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
-from feature_repo.contracts.features import LAST_ITEMS, MISSING, TOP_TERMS
+from feature_repo.contracts.features import HALF_LIFE_DAYS, LAST_ITEMS, MISSING, TOP_TERMS
 from feature_repo.contracts.schemas import Kind
 from pipelines.features.statistics import mean, population_std, sums_so_far, whole_steps
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Positive, Schema
 
 _TERM_BITS = 16
+_DAY_US = 86_400_000_000
+_LOWEST_POWER = 1000.0
 
 
 def user_activity(events: DataFrame, items: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]]) -> DataFrame:
@@ -53,7 +55,7 @@ def user_activity(events: DataFrame, items: DataFrame, schema: Schema, terms: Ma
             ),
             F.reverse(F.collect_list(F.struct("item_id", "value")).over(last)).alias("last"),
             *(column for name, names in terms.items() for column in _liked_term_counts(name, names, liked, so_far)),
-            _ends_second(order),
+            ends_second(order),
         )
         .where(F.col("ends_second"))
     )
@@ -81,19 +83,44 @@ def item_activity(events: DataFrame, schema: Schema) -> DataFrame:
     """Return the features of the group `item_activity`, one row per (item, second)."""
     order = Window.partitionBy("item_id").orderBy(F.asc("event_time"), F.asc("user_id"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    states = events.select(
-        "item_id",
-        "event_time",
-        *sums_so_far("value", whole_steps("value", schema.value.step), so_far),
-        _ends_second(order),
-    ).where(F.col("ends_second"))
+    states = (
+        events.select(
+            "item_id",
+            "event_time",
+            *sums_so_far("value", whole_steps("value", schema.value.step), so_far),
+            F.first("event_time").over(so_far).alias("first"),
+            "user_id",
+            ends_second(order),
+        )
+        .withColumn("weight", F.sum(_weight()).over(so_far))
+        .where(F.col("ends_second"))
+    )
     return states.select(
         "item_id",
         "event_time",
         F.col("value_count").alias("item_event_count"),
         mean("value", schema.value.step).alias("item_value_mean"),
         population_std("value", schema.value.step).alias("item_value_std"),
+        F.unix_seconds("first").alias("item_first_event_time"),
+        F.unix_seconds("event_time").alias("item_last_event_time"),
+        _popular_until().alias("item_popular_until"),
     )
+
+
+def _weight() -> Column:
+    """Return what an event counts, seen from the item's first: twice as much with every half-life that has passed.
+
+    Cormode et al., Forward Decay (ICDE 2009): weights that grow from a fixed moment need no recomputing, and whoever
+    reads them later divides. A double counts 2,000 half-lives, if the first event starts near its lower end.
+    """
+    half_lives = (F.unix_micros("event_time") - F.unix_micros("first")) / F.lit(HALF_LIFE_DAYS * _DAY_US)
+    return F.pow(F.lit(2.0), half_lives - F.lit(_LOWEST_POWER))
+
+
+def _popular_until() -> Column:
+    """Return the day on which the decayed count is one. Events are added in order of time, so that bits agree."""
+    first = F.unix_micros("first") / F.lit(_DAY_US)
+    return (first + F.lit(HALF_LIFE_DAYS) * (F.log2("weight") + F.lit(_LOWEST_POWER))).cast("float")
 
 
 def is_liked(positive: Positive) -> Column:
@@ -106,8 +133,8 @@ def padded(values: Column, length: int, missing: Column) -> Column:
     return F.slice(F.concat(values, F.array_repeat(missing, length)), 1, length)
 
 
-def _ends_second(order: WindowSpec) -> Column:
-    """Tell whether the row is the key's last of its second: only there is the second's state complete."""
+def ends_second(order: WindowSpec) -> Column:
+    """Return `ends_second`: whether the row is the key's last of its second, where the second's state is complete."""
     following = F.lead("event_time").over(order)
     return (following.isNull() | (following != F.col("event_time"))).alias("ends_second")
 

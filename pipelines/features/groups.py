@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
@@ -11,9 +12,11 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
 from pipelines.features.profiles import profile, user_history
+from pipelines.features.sessions import user_sequence, user_session
 from pipelines.features.state import user_state
 from pipelines.features.tables import feature_dataset
 from pipelines.features.terms import MOST_TERMS
+from pipelines.features.windows import item_windows, user_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +37,20 @@ class Inputs:
     items: DataFrame
     users: DataFrame
     cutoff: datetime
+    start: datetime | None = None
+    """The first moment whose rows are wanted; None wants all."""
 
     @property
     def known(self) -> DataFrame:
         """Every event before the cutoff."""
         return self.events.where(F.col("event_time") < F.lit(self.cutoff))
+
+    def recent(self, group: FeatureGroup) -> DataFrame:
+        """Return the counted events that the wanted rows of a group follow from."""
+        if self.start is None or not group.lookback_days:
+            return self.counted
+        since = self.start - timedelta(days=group.lookback_days)
+        return self.counted.where(F.col("event_time") >= F.lit(since))
 
     @property
     def counted(self) -> DataFrame:
@@ -82,9 +94,13 @@ TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "user_activity": lambda _, inputs: user_activity(
         inputs.counted, inputs.items_with_terms, inputs.schema, inputs.terms
     ),
+    "user_session": lambda _, inputs: user_session(inputs.counted),
+    "user_windows": lambda group, inputs: user_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
     "user_profile": lambda group, inputs: profile(inputs.users, group),
     "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
+    "item_windows": lambda group, inputs: item_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
     "item_profile": lambda group, inputs: profile(inputs.items, group),
+    "user_sequence": lambda _, inputs: user_sequence(inputs.counted),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
     "user_state": lambda _, inputs: user_state(
         inputs.known, inputs.items_with_terms, inputs.schema, inputs.terms, inputs.cutoff

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENT_TIME, Dataset
-from feature_repo.contracts.features import FeatureGroup, Freshness
 from pipelines.io.lake import StoredTable
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.places import Namespace
 
 
@@ -19,7 +19,7 @@ def feature_dataset(group: FeatureGroup) -> Dataset:
         columns=(group.entity, EVENT_TIME, *group.features),
         key=(group.entity.name, EVENT_TIME.name),
         sort=(EVENT_TIME.name, group.entity.name),
-        partitioned_by_event_date=group.freshness is Freshness.PER_EVENT,
+        partitioned_by_event_date=group.by_date,
         meaning=group.meaning,
     )
 

@@ -76,7 +76,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             raise JobError(msg)
         spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
         events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
-        inputs = Inputs(schema, events, items, users, cutoff)
+        inputs = Inputs(schema, events, items, users, cutoff, start)
         for group in _groups(place, declared(schema), cutoff):
             began = time.monotonic()
             writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
@@ -106,7 +106,7 @@ def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
 ) -> Writer:
     """Have Spark write a group's rows beside their place, ordered by time, and store them from there."""
     table = feature_table(place, group)
-    if group.freshness is not Freshness.PER_EVENT:
+    if not group.by_date:
         _write_whole(rows.coalesce(1), staging)
         with table.rewriting() as writer:
             writer.add(UNDIVIDED, pq.read_table(staging))

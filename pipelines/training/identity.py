@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-REVISION = 2
+REVISION = 3
 """Raised by whoever changes how a training set is made from the same inputs."""
 
 _ID_LENGTH = 16
@@ -46,9 +46,7 @@ def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> d
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
-        "encodings": {
-            column.name: [column.encoding.value, column.vocabulary] for column in ranking(schema).input_columns
-        },
+        "encodings": {column.name: column.encoding_definition for column in ranking(schema).input_columns},
     }
 
 

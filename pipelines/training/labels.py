@@ -25,6 +25,7 @@ from feature_repo.contracts.datasets import (
     VALUE,
     WEIGHT,
 )
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import identifier, literal, microseconds
 
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, WEIGHT)
+LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, WEIGHT, REQUEST_TIME)
 
+_SECOND_US = 1_000_000
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _DRAWS_PER_NEGATIVE = 3
@@ -45,6 +47,8 @@ _SEED = "negatives-1"
 _EVENT = f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {VALUE.name}"
 _KEY = ", '|', ".join((USER_ID.name, ITEM_ID.name, EVENT_TYPE.name, microseconds(EVENT_TIME.name)))
 """What names an event, so that what is drawn for it does not depend on which other events there are."""
+_REQUEST = f"{microseconds(EVENT_TIME.name)} // {_SECOND_US} AS {REQUEST_TIME.name}"
+"""A label stands for a request that was made in its second, however old the features are."""
 
 
 def labelled_positive(settings: Settings, schema: Schema) -> Positive:
@@ -129,7 +133,7 @@ def sampled_train(labels: Path, train_end_us: int, samples_per_user: int, half_l
 
 def as_of_the_moment(labels: Path) -> str:
     """Return the query for label rows that want the features as of their own time (strictly before it)."""
-    return f"SELECT *, {EVENT_TIME.name} AS event_timestamp FROM read_parquet({literal(str(labels))})"  # noqa: S608 - quoted
+    return f"SELECT *, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM read_parquet({literal(str(labels))})"  # noqa: S608 - quoted
 
 
 def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> str:
@@ -140,9 +144,8 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     """
     period, time = refresh_hours * _HOUR_US, microseconds(EVENT_TIME.name)
     refresh = f"make_timestamptz({time} - (({time} % {period}) + {period}) % {period})"
-    return (
-        f"SELECT *, {refresh} AS event_timestamp FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"  # noqa: S608 - quoted
-    )
+    rows = f"FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"
+    return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp {rows}"
 
 
 def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:

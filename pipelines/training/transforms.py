@@ -1,6 +1,7 @@
-"""Parameters of the encodings, fitted on train rows: vocabularies, means, standard deviations.
+"""Parameters of the encodings, fitted on train rows: vocabularies, and what numbers are moved, stretched and cut by.
 
-Counts are exact and sums are taken in one fixed order, so that equal rows give equal parameters to the last bit.
+Counts and order statistics are exact and sums are taken in one fixed order, so that equal rows give equal parameters to
+the last bit. One column is in memory at a time.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.columns import Column, Encoding
+from feature_repo.contracts.columns import Column, Curve, Encoding, vocabularies
 from feature_repo.contracts.datasets import DRAWN
+from feature_repo.contracts.manifests import TRANSFORMS_VERSION
 from pipelines.feast_store.tables import duckdb_session, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,14 +27,12 @@ _MEMORY = "1GB"
 
 def fit_transforms(train: Path, columns: Sequence[Column]) -> dict[str, object]:
     """Fit what the encodings of `columns` need on the rows of `train`; see `contracts.manifests.TRANSFORMS_FILE`."""
-    vocabularies: dict[str, list[Column]] = {}
-    for column in columns:
-        if column.encoding is Encoding.VOCABULARY:
-            vocabularies.setdefault(column.vocabulary, []).append(column)
-    numeric = [column for column in columns if column.encoding in {Encoding.STANDARD, Encoding.LOG_STANDARD}]
+    shared = vocabularies(columns)
+    encoded = [column for column in columns if column.encoding is not Encoding.NONE]
     return {
-        "vocabularies": {name: fit_vocabulary(train, sharing) for name, sharing in sorted(vocabularies.items())},
-        "numeric": {column.name: fit_moments(_values(train, column), column) for column in numeric},
+        "version": TRANSFORMS_VERSION,
+        "vocabularies": {name: fit_vocabulary(train, sharing) for name, sharing in shared.items()},
+        "columns": {column.name: {**column.encoding_definition, **_fitted(train, column)} for column in encoded},
     }
 
 
@@ -50,18 +50,26 @@ def fit_vocabulary(train: Path, columns: Sequence[Column]) -> list[str]:
         return [term for (term,) in connection.execute(query).fetchall()]
 
 
-def fit_moments(values: NDArray[np.float64], column: Column) -> dict[str, float]:
-    """Return mean and population standard deviation of the values that are not missing, after log(1 + x) if encoded so.
+def fit_numbers(values: NDArray[np.float64], column: Column) -> dict[str, object]:
+    """Return the parameters of a column's encoding from the values that are there, after its curve.
 
-    A column without values has mean 0; one without spread has standard deviation 1, so that nobody divides by zero.
+    A column without values, or without spread, gets parameters by which nobody divides by zero.
     """
+    known = values[np.isfinite(values)]
     if column.missing is not None:
-        values = values[values != column.missing]
-    if column.encoding is Encoding.LOG_STANDARD:
-        values = np.log1p(values)
-    if not len(values):
-        return {"mean": 0.0, "std": 1.0}
-    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+        known = known[known != column.missing]
+    return _FITS[column.encoding](bent(known, column.curve), column)
+
+
+def bent(values: NDArray[np.float64], curve: Curve) -> NDArray[np.float64]:
+    """Return numbers with a curve applied, as `Curve` says."""
+    curves: dict[Curve, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+        Curve.LINEAR: lambda numbers: numbers,
+        Curve.LOG: lambda numbers: np.log1p(np.maximum(numbers, 0.0)),
+        Curve.SQRT: lambda numbers: np.sqrt(np.maximum(numbers, 0.0)),
+        Curve.SQUARE: np.square,
+    }
+    return curves[curve](values)
 
 
 def mean_of_events(train: Path, column: str) -> float:
@@ -71,6 +79,45 @@ def mean_of_events(train: Path, column: str) -> float:
     return float(table[column].to_numpy().astype(np.float64)[happened].mean())
 
 
-def _values(train: Path, column: Column) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = pq.read_table(train, columns=[column.name])[column.name].to_numpy().astype(np.float64)
-    return values
+def _fitted(train: Path, column: Column) -> dict[str, object]:
+    if column.encoding not in _FITS:
+        return {}
+    stored = pq.read_table(train, columns=[column.name])[column.name]
+    return fit_numbers(stored.to_numpy().astype(np.float64), column)
+
+
+def _standard(values: NDArray[np.float64], _: Column) -> dict[str, object]:
+    if not len(values):
+        return {"mean": 0.0, "std": 1.0}
+    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+
+
+def _min_max(values: NDArray[np.float64], _: Column) -> dict[str, object]:
+    if not len(values):
+        return {"min": 0.0, "max": 0.0}
+    return {"min": float(values.min()), "max": float(values.max())}
+
+
+def _robust(values: NDArray[np.float64], _: Column) -> dict[str, object]:
+    if not len(values):
+        return {"median": 0.0, "iqr": 1.0}
+    low, median, high = (float(figure) for figure in np.percentile(values, (25, 50, 75)))
+    return {"median": median, "iqr": high - low or 1.0}
+
+
+def _quantiles(values: NDArray[np.float64], column: Column) -> dict[str, object]:
+    """Cut the values into buckets that hold equally many; a value that fills several buckets makes them one."""
+    if not len(values):
+        return {"boundaries": []}
+    shares = np.arange(1, column.buckets) / column.buckets
+    # float32 is what the graph compares in.
+    boundaries = np.unique(np.quantile(values, shares).astype(np.float32))
+    return {"boundaries": [float(boundary) for boundary in boundaries]}
+
+
+_FITS: dict[Encoding, Callable[[NDArray[np.float64], Column], dict[str, object]]] = {
+    Encoding.STANDARD: _standard,
+    Encoding.MIN_MAX: _min_max,
+    Encoding.ROBUST: _robust,
+    Encoding.QUANTILES: _quantiles,
+}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.feast_redis import StoredValueError
 from serving.recommender.answers import Missing, Shown, encode_items
 from serving.recommender.errors import RankingError, UserFeaturesError
@@ -48,6 +49,7 @@ class SentRequest:
     online: Online
     plan: RankingPlan
     user: Mapping[str, Stored | None]
+    """What was known of the user and of the request: its time."""
     positions: NDArray[np.intp]
     inputs: Mapping[str, NDArray[Any]]
     scores: NDArray[np.float32] | None
@@ -161,8 +163,9 @@ class Engine:
     async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
         settings = self._settings
         try:
+            now = settings.now(online.snapshot.manifest.cutoff)
             user = await read_user(
-                self._redis, online.snapshot.layout, user_id, settings.now(), settings.recommender_redis_ms / 1000
+                self._redis, online.snapshot.layout, user_id, now, settings.recommender_redis_ms / 1000
             )
         except UserFeaturesError as error:
             self._went_down(Missing.REDIS, error)
@@ -222,9 +225,10 @@ class Engine:
             return None
         if not len(candidates):
             return None
-        now = self._settings.now()
+        now = self._settings.now(online.snapshot.manifest.cutoff)
+        known = {**user.values, REQUEST_TIME.name: int(now.timestamp())}
         try:
-            inputs = ranking_inputs(plan, user.values, candidates.positions, now)
+            inputs = ranking_inputs(plan, known, candidates.positions, now)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
@@ -239,7 +243,7 @@ class Engine:
         else:
             self._works(Missing.MODEL_SERVER)
         took_ms = (time.perf_counter() - start) * 1000
-        return SentRequest(online, plan, user.values, candidates.positions, inputs, scores, took_ms, now)
+        return SentRequest(online, plan, known, candidates.positions, inputs, scores, took_ms, now)
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
         """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.

@@ -44,7 +44,9 @@ class Predictor(Protocol):
 def ranking_inputs(
     plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp], now: datetime
 ) -> dict[str, NDArray[Any]]:
-    """Return the raw inputs: `[1, ...]` for the user, `[candidates, ...]` for the items; too old at `now` is missing.
+    """Return the raw inputs: `[1, ...]` for the user and the request, `[candidates, ...]` for the items.
+
+    `user` has the user's features and `request_time`; what it lacks, and what is too old at `now`, is sent as missing.
 
     Raises:
         StoredValueError: A user feature is of another type than declared.

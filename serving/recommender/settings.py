@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.contracts.embeddings import DEEPWALK, ITEM2VEC, NODE2VEC
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
-from feature_repo.contracts.intervals import check_namespace
+from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.places import settings_file, state_folder
 from serving.recommender.errors import RecommenderError
 
@@ -46,8 +46,9 @@ class Settings(BaseSettings):
 
     recommender_workers: int = Field(default=1, ge=1, le=64)
     """Processes that share the address; each holds the catalogue."""
-    recommender_clock: AwareDatetime | Literal["wall"] = "wall"
-    """The platform's clock, by which features grow old: wall time, or a moment of the past that is replayed."""
+    recommender_clock: AwareDatetime | Literal["wall", "snapshot"] = "wall"
+    """The platform's clock, by which features grow old and requests are made: wall time; a moment of the past that is
+    replayed; or the moment that the snapshot in force reaches up to, for data sets of the past."""
     recommender_poll_seconds: float = Field(default=1.0, ge=0.05, le=3600)
     """How often the two pointers are looked at."""
     recommender_redis_ms: Milliseconds = 100
@@ -92,9 +93,15 @@ class Settings(BaseSettings):
         }
         return quotas.get(kind, 1)
 
-    def now(self) -> datetime:
-        """Return the platform's time."""
-        return datetime.now(UTC) if self.recommender_clock == "wall" else self.recommender_clock
+    def now(self, snapshot_cutoff: str) -> datetime:
+        """Return the platform's time; `snapshot_cutoff` is that of the snapshot in force."""
+        match self.recommender_clock:
+            case "wall":
+                return datetime.now(UTC)
+            case "snapshot":
+                return parse_cutoff(snapshot_cutoff)
+            case moment:
+                return moment
 
 
 def load_settings() -> Settings:

@@ -37,11 +37,15 @@ from tests.movielens import (
     FEATURES,
     ITEM_ACTIVITY,
     ITEM_PROFILE,
+    ITEM_WINDOWS,
     RANKING_FEATURES,
     USER_ACTIVITY,
     USER_HISTORY,
     USER_PROFILE,
+    USER_SEQUENCE,
+    USER_SESSION,
     USER_STATE,
+    USER_WINDOWS,
 )
 from tests.redis_server import redis_server
 
@@ -103,8 +107,12 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
     result = materialize.run(settings, place, world.CUTOFF)
     assert result["rows"] == {
         USER_ACTIVITY.view_name: 30,
+        USER_SESSION.view_name: 30,
         USER_PROFILE.view_name: 30,
         ITEM_ACTIVITY.view_name: 25,
+        USER_WINDOWS.view_name: 30,
+        ITEM_WINDOWS.view_name: 25,
+        USER_SEQUENCE.view_name: 30,
         ITEM_PROFILE.view_name: 26,
         USER_HISTORY.view_name: 30,
         USER_STATE.view_name: 30,

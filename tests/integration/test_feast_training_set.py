@@ -31,7 +31,7 @@ from pipelines.jobs import registry, training_set
 from pipelines.settings import Settings
 from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
 from tests import feast_world as world
-from tests.movielens import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY
+from tests.movielens import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY, USER_SESSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,15 +71,18 @@ def rows_of(directory: Path, *names: str) -> list[dict[str, Any]]:
 
 def latest(place: Namespace, before: datetime, key: str, entity: str) -> dict[str, Any] | None:
     """Return the latest feature row of an entity strictly before a moment, found without DuckDB or Feast."""
-    group = USER_ACTIVITY if key == "user_id" else ITEM_ACTIVITY
-    rows = [row for row in world.read(feature_table(place, group)) if row[key] == entity]
-    return max((row for row in rows if row["event_time"] < before), key=lambda row: row["event_time"], default=None)
+    groups = (USER_ACTIVITY, USER_SESSION) if key == "user_id" else (ITEM_ACTIVITY,)
+    known: dict[str, Any] = {}
+    for group in groups:
+        rows = [row for row in world.read(feature_table(place, group)) if row[key] == entity]
+        known |= max((row for row in rows if row["event_time"] < before), key=lambda row: row["event_time"], default={})
+    return known or None
 
 
 def with_missing(row: dict[str, Any] | None) -> dict[str, Any]:
     missing: dict[str, Any] = {
         column.name: [column.missing] * column.length if column.length else column.missing
-        for column in (*USER_ACTIVITY.features, *ITEM_ACTIVITY.features)
+        for column in (*USER_ACTIVITY.features, *USER_SESSION.features, *ITEM_ACTIVITY.features)
     }
     return missing if row is None else row
 
@@ -92,6 +95,7 @@ def test_every_event_is_one_row_in_canonical_order(settings: Settings, place: Na
     assert [row["example_id"] for row in rows] == list(range(len(events)))
     for name in ("user_id", "item_id", "event_time", "value"):
         assert [row[name] for row in rows] == [event[name] for event in events]
+    assert [row["request_time"] for row in rows] == [int(event["event_time"].timestamp()) for event in events]
     assert [row["label"] for row in rows] == [int(event["value"] >= 4) for event in events]
 
 
@@ -100,7 +104,7 @@ def test_features_are_those_strictly_before_the_label(settings: Settings, place:
     for row in rows[::23]:
         user = with_missing(latest(place, row["event_time"], "user_id", row["user_id"]))
         item = with_missing(latest(place, row["event_time"], "item_id", row["item_id"]))
-        for column in USER_ACTIVITY.features:
+        for column in (*USER_ACTIVITY.features, *USER_SESSION.features):
             assert row[column.name] == user[column.name], (row["example_id"], column.name)
         for column in ITEM_ACTIVITY.features:
             assert row[column.name] == item[column.name], (row["example_id"], column.name)
@@ -109,7 +113,7 @@ def test_features_are_those_strictly_before_the_label(settings: Settings, place:
 def test_test_rows_as_of_the_last_refresh_know_nothing_of_the_day(settings: Settings, place: Namespace) -> None:
     directory = build(settings, place)
     moment, refreshed = rows_of(directory, TRAINING_FILES[2]), rows_of(directory, TRAINING_FILES[3])
-    for name in ("example_id", "event_time", "label"):
+    for name in ("example_id", "event_time", "request_time", "label"):
         assert [row[name] for row in moment] == [row[name] for row in refreshed]
     for row in refreshed:
         midnight = row["event_time"].replace(hour=0, minute=0, second=0, microsecond=0)

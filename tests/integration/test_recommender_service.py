@@ -76,6 +76,7 @@ class Stack:
             redis_url=self.redis_url,
             model_server_grpc=self.grpc,
             recommender_uri=f"http://127.0.0.1:{ports[3]}",
+            recommender_clock="snapshot",
             recommender_poll_seconds="0.1",
             recommender_record_seconds="0.2",
             shadow_share="1",
@@ -144,6 +145,7 @@ def expected_scores(stack: Stack, user: str, found: list[str]) -> list[float]:
     catalogue = load_snapshot(stack.world.place).catalogue
     rows = catalogue.find(found)
     values = {name: value for group in user_rows(user).values() for name, value in group.items()}
+    values["request_time"] = int(datetime.fromisoformat(CUTOFF).timestamp())
     inputs = {
         item.column.name: catalogue.inputs[item.column.name][rows]
         if item.scope is Scope.ITEM

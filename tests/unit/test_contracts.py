@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
 from feature_repo.contracts.datasets import EVENTS, Dataset
 from feature_repo.contracts.features import FeatureService
 from feature_repo.contracts.intervals import (
@@ -18,6 +18,8 @@ from feature_repo.contracts.intervals import (
     model_name,
     parse_cutoff,
 )
+from feature_repo.contracts.on_demand import on_demand
+from feature_repo.contracts.schemas import EventType, Positive, Schema, ValueRange
 from feature_repo.contracts.signatures import Scope
 from tests.movielens import RANKING, RANKING_FEATURES, USER_ACTIVITY
 
@@ -32,6 +34,17 @@ from tests.movielens import RANKING, RANKING_FEATURES, USER_ACTIVITY
         {"vocabulary": "item"},
         {"dtype": Dtype.INT64, "missing": 0, "encoding": Encoding.VOCABULARY, "vocabulary": "item"},
         {"encoding": Encoding.STANDARD},
+        {"encoding": Encoding.MULTI_HOT, "vocabulary": "item"},
+        {"encoding": Encoding.ONE_HOT, "vocabulary": "item", "length": 3},
+        {"encoding": Encoding.HASHED},
+        {"encoding": Encoding.HASHED, "buckets": 8, "vocabulary": "item"},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.ROBUST, "length": 2},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.QUANTILES, "buckets": 1},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.STANDARD, "buckets": 4},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.NORM, "length": 2},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.NORM, "norm": 2.0},
+        {"dtype": Dtype.FLOAT32, "encoding": Encoding.MIN_MAX, "norm": 2.0},
+        {"dtype": Dtype.FLOAT32, "curve": Curve.LOG},
         {"missing": 0},
         {"dtype": Dtype.FLOAT32, "missing": ""},
     ],
@@ -71,9 +84,19 @@ def test_a_changed_parameter_changes_the_view_and_a_changed_meaning_does_not():
 def test_ranking_signature_takes_each_feature_of_its_service_once_and_says_whom_it_describes():
     names = [column.name for column in RANKING.input_columns]
     assert len(set(names)) == len(names)
-    assert set(names) == {"item_id"} | {column.name for column in RANKING_FEATURES.columns}
-    assert all(column.name.startswith("user_") for column in RANKING.scoped(Scope.USER))
+    assert set(names) == {"item_id", "request_time"} | {column.name for column in RANKING_FEATURES.columns}
+    assert all(column.name.startswith(("user_", "request_")) for column in RANKING.scoped(Scope.USER))
     assert all(column.name.startswith("item_") for column in RANKING.scoped(Scope.ITEM))
+
+
+def test_on_demand_features_follow_from_the_schema_and_are_made_of_inputs():
+    names = [feature.name for feature in RANKING.on_demand]
+    assert {"request_hour", "user_recency", "item_decayed_count", "release_year_match", "genres_match"} <= set(names)
+    assert len(set(names)) == len(names)
+    inputs = {column.name for column in RANKING.input_columns}
+    assert all(set(feature.inputs) <= inputs and feature.meaning for feature in RANKING.on_demand)
+    bare = Schema((EventType("click"),), ValueRange(1, 1), Positive(("click",), 1), is_implicit=True)
+    assert not [feature.name for feature in on_demand(bare) if feature.name.endswith("_match")]
 
 
 def test_every_model_input_has_a_value_for_missing():

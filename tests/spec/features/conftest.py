@@ -48,7 +48,13 @@ def compute_group(spark: SparkSession) -> Compute:
     from pipelines.io.spark import spark_schema
 
     def run(
-        group: FeatureGroup, events: Rows, items: Rows, users: Rows | None = None, cutoff: datetime = CUTOFF
+        group: FeatureGroup,
+        events: Rows,
+        items: Rows,
+        users: Rows | None = None,
+        *,
+        cutoff: datetime = CUTOFF,
+        start: datetime | None = None,
     ) -> pa.Table:
         event_rows, item_rows, user_rows = (
             spark.createDataFrame(
@@ -57,7 +63,7 @@ def compute_group(spark: SparkSession) -> Compute:
             )
             for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users or []))
         )
-        table = compute(group, Inputs(MOVIELENS, event_rows, item_rows, user_rows, cutoff)).toArrow()
+        table = compute(group, Inputs(MOVIELENS, event_rows, item_rows, user_rows, cutoff, start)).toArrow()
         return conform(table, feature_dataset(group))
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -13,7 +14,14 @@ import numpy as np
 import pytest
 
 from feature_repo.contracts.features import FeatureGroup, Freshness
-from tests.movielens import FEATURE_GROUPS, ITEM_ACTIVITY, USER_ACTIVITY, USER_HISTORY
+from tests.movielens import (
+    FEATURE_GROUPS,
+    ITEM_ACTIVITY,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_SEQUENCE,
+    USER_SESSION,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,9 +96,47 @@ def user_row(known: Rows, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def session_row(known: Rows) -> dict[str, Any]:
+    times = sorted(seconds(event) for event in known)
+    sessions = [[times[0]]]
+    for earlier, later in itertools.pairwise(times):
+        if later - earlier > 1800:
+            sessions.append([])
+        sessions[-1].append(later)
+    return {
+        "user_first_event_time": times[0],
+        "user_last_event_time": times[-1],
+        "user_session_count": len(sessions),
+        "user_session_event_count": len(sessions[-1]),
+        "user_session_seconds": sessions[-1][-1] - sessions[-1][0],
+    }
+
+
+def sequence_row(known: Rows) -> dict[str, Any]:
+    latest = sorted(known, key=lambda event: (-seconds(event), event["item_id"]))
+    return {
+        "user_sequence_items": padded([event["item_id"] for event in latest], 50, ""),
+        "user_sequence_times": padded([seconds(event) for event in latest], 50, 0),
+        "user_sequence_types": padded([event["event_type"] for event in latest], 50, ""),
+    }
+
+
 def item_row(known: Rows) -> dict[str, Any]:
     mean, std = moments([Fraction(event["value"]) for event in known])
-    return {"item_event_count": len(known), "item_value_mean": mean, "item_value_std": std}
+    times = [seconds(event) for event in known]
+    decayed = sum(2.0 ** ((time - times[0]) / 86_400 / 14) for time in times)
+    return {
+        "item_event_count": len(known),
+        "item_value_mean": mean,
+        "item_value_std": std,
+        "item_first_event_time": min(times),
+        "item_last_event_time": max(times),
+        "item_popular_until": pytest.approx(times[0] / 86_400 + 14 * math.log2(decayed), abs=0.001),
+    }
+
+
+def seconds(event: dict[str, Any]) -> int:
+    return int(event["event_time"].timestamp())
 
 
 def rows_after_each_second(key: str, events: Rows, describe: Callable[[Rows], dict[str, Any]]) -> Rows:
@@ -114,6 +160,15 @@ def test_item_activity_is_what_brute_force_finds(compute_group: Callable[..., An
     events, items = random_log(3)
     expected = rows_after_each_second("item_id", events, item_row)
     assert_same_rows(compute_group(ITEM_ACTIVITY, events, items), expected, "item_id")
+
+
+@pytest.mark.parametrize(("group", "describe"), [(USER_SESSION, session_row), (USER_SEQUENCE, sequence_row)])
+def test_sessions_and_sequences_are_what_brute_force_finds(
+    group: FeatureGroup, describe: Callable[[Rows], dict[str, Any]], compute_group: Callable[..., Any]
+) -> None:
+    events, items = random_log(7)
+    expected = rows_after_each_second("user_id", events, describe)
+    assert_same_rows(compute_group(group, events, items), expected, "user_id")
 
 
 def test_user_history_is_what_brute_force_finds(compute_group: Callable[..., Any]) -> None:
@@ -145,7 +200,7 @@ def test_future_events_change_no_earlier_row(group: FeatureGroup, compute_group:
         {**event, "value": 0.5, "event_time": CUTOFF + timedelta(seconds=number)} for number, event in enumerate(past)
     ]
     before = compute_group(group, past, items)
-    if group.freshness is Freshness.PER_EVENT:
+    if group.by_date:
         after = compute_group(group, events, items)
         kept = [row for row in after.to_pylist() if row["event_time"] < border]
         assert kept == before.to_pylist(), "events before the cutoff changed a row before them"

@@ -1,7 +1,7 @@
 """What every feature is, drawn as tables: events and items above, the rows that the real Spark transforms give below.
 
-Times are seconds after the base; a row holds what was known after all events of its second. Lists are parted by
-commas and padded as the contract declares; `-` is nothing.
+Times are seconds after the base, or whole days (`6d`); a row holds what was known after all events of its second, or
+of its day (`day 6`). Lists are parted by commas and padded as the contract declares; `-` is nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from tests.movielens import (
     FEATURE_GROUPS,
     ITEM_ACTIVITY,
     ITEM_PROFILE,
+    ITEM_WINDOWS,
     USER_ACTIVITY,
     USER_HISTORY,
     USER_PROFILE,
+    USER_SEQUENCE,
+    USER_SESSION,
     USER_STATE,
+    USER_WINDOWS,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +66,35 @@ USERS = """
 """
 
 
+LATER = """
+| user | item  | value | time  |
+| ann  | up    | 4     | 0     |
+| ann  | jaws  | 2     | 86399 |
+| ann  | up    | 5     | 6d    |
+| bob  | up    | 3     | 7d    |
+| bob  | jaws  | 1     | 100d  |
+"""
+
+VISITS = """
+| user | item  | value | time |
+| ann  | up    | 4     | 0    |
+| ann  | jaws  | 2     | 1800 |
+| ann  | heat  | 5     | 1800 |
+| ann  | roma  | 4     | 3601 |
+| ann  | up    | 3     | 3700 |
+| ann  | jaws  | 1     | 1d   |
+| bob  | jaws  | 3     | 10   |
+"""
+
+
 @dataclass(frozen=True)
 class Specification:
     """A group's rows for the events, items and users above."""
 
     group: FeatureGroup
     rows: str
+    events: str = EVENTS
+    cutoff: str = "2d"
 
 
 SPECIFICATIONS = (
@@ -125,6 +152,168 @@ SPECIFICATIONS = (
         | roma    | 20    | 2                 | 2.5              | 2               |
         | blank   | 86400 | 1                 | 5                | 0               |
         """,
+    ),
+    Specification(
+        ITEM_ACTIVITY,
+        # The base is day 10,227 since 1970, second 883,612,800. One event counts as one on its own day, two at once
+        # 14 days, one half-life, later; 30 seconds more move that by less than float32 tells apart.
+        """
+        | item_id | time  | item_first_event_time | item_last_event_time | item_popular_until |
+        | up      | 0     | 883612800             | 883612800            | 10227              |
+        | up      | 30    | 883612800             | 883612830            | 10241              |
+        | jaws    | 10    | 883612810             | 883612810            | 10241              |
+        | heat    | 10    | 883612810             | 883612810            | 10227              |
+        | roma    | 10    | 883612810             | 883612810            | 10227              |
+        | roma    | 20    | 883612810             | 883612820            | 10241              |
+        | blank   | 86400 | 883699200             | 883699200            | 10228              |
+        """,
+    ),
+    Specification(
+        USER_SESSION,
+        # A pause of 1,800 seconds ends no session, one of 1,801 does.
+        """
+        | user_id | time | user_first_event_time | user_last_event_time | user_session_count |
+        | ann     | 0    | 883612800             | 883612800            | 1                  |
+        | ann     | 1800 | 883612800             | 883614600            | 1                  |
+        | ann     | 3601 | 883612800             | 883616401            | 2                  |
+        | ann     | 3700 | 883612800             | 883616500            | 2                  |
+        | ann     | 1d   | 883612800             | 883699200            | 3                  |
+        | bob     | 10   | 883612810             | 883612810            | 1                  |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_SESSION,
+        """
+        | user_id | time | user_session_event_count | user_session_seconds |
+        | ann     | 0    | 1                        | 0                    |
+        | ann     | 1800 | 3                        | 1800                 |
+        | ann     | 3601 | 1                        | 0                    |
+        | ann     | 3700 | 2                        | 99                   |
+        | ann     | 1d   | 1                        | 0                    |
+        | bob     | 10   | 1                        | 0                    |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_SEQUENCE,
+        """
+        | user_id | time | user_sequence_items  | user_sequence_types                |
+        | ann     | 0    | up                   | rating                             |
+        | ann     | 10   | heat,jaws,up         | rating,rating,rating               |
+        | ann     | 20   | roma,heat,jaws,up    | rating,rating,rating,rating        |
+        | ann     | 30   | up,roma,heat,jaws,up | rating,rating,rating,rating,rating |
+        | bob     | 10   | jaws                 | rating                             |
+        | bob     | 1d   | blank,jaws           | rating,rating                      |
+        | cem     | 10   | roma                 | rating                             |
+        """,
+    ),
+    Specification(
+        USER_SEQUENCE,
+        """
+        | user_id | time | user_sequence_times                     |
+        | ann     | 0    | 883612800                               |
+        | ann     | 10   | 883612810,883612810,883612800           |
+        | ann     | 20   | 883612820,883612810,883612810,883612800 |
+        | ann     | 30   | 883612830,883612820,883612810,883612810,883612800 |
+        | bob     | 10   | 883612810                               |
+        | bob     | 1d   | 883699200,883612810                     |
+        | cem     | 10   | 883612810                               |
+        """,
+    ),
+    Specification(
+        USER_WINDOWS,
+        # On day 7 what happened on day 0 is no longer among the last 7 days; on day 96 nothing is left of the last 90.
+        """
+        | user_id | time   | user_event_count_7d | user_event_count_30d | user_event_count_90d |
+        | ann     | day 0  | 2                   | 2                    | 2                    |
+        | ann     | day 6  | 3                   | 3                    | 3                    |
+        | ann     | day 7  | 1                   | 3                    | 3                    |
+        | ann     | day 13 | 0                   | 3                    | 3                    |
+        | ann     | day 30 | 0                   | 1                    | 3                    |
+        | ann     | day 36 | 0                   | 0                    | 3                    |
+        | ann     | day 90 | 0                   | 0                    | 1                    |
+        | ann     | day 96 | 0                   | 0                    | 0                    |
+        | bob     | day 7  | 1                   | 1                    | 1                    |
+        | bob     | day 14 | 0                   | 1                    | 1                    |
+        | bob     | day 37 | 0                   | 0                    | 1                    |
+        | bob     | day 97 | 0                   | 0                    | 0                    |
+        """,
+        LATER,
+        "100d",
+    ),
+    Specification(
+        USER_WINDOWS,
+        """
+        | user_id | time   | user_value_mean_7d | user_value_mean_30d | user_value_mean_90d |
+        | ann     | day 0  | 3                  | 3                   | 3                   |
+        | ann     | day 6  | 3.6666667          | 3.6666667           | 3.6666667           |
+        | ann     | day 7  | 5                  | 3.6666667           | 3.6666667           |
+        | ann     | day 13 | -1                 | 3.6666667           | 3.6666667           |
+        | ann     | day 30 | -1                 | 5                   | 3.6666667           |
+        | ann     | day 36 | -1                 | -1                  | 3.6666667           |
+        | ann     | day 90 | -1                 | -1                  | 5                   |
+        | ann     | day 96 | -1                 | -1                  | -1                  |
+        | bob     | day 7  | 3                  | 3                   | 3                   |
+        | bob     | day 14 | -1                 | 3                   | 3                   |
+        | bob     | day 37 | -1                 | -1                  | 3                   |
+        | bob     | day 97 | -1                 | -1                  | -1                  |
+        """,
+        LATER,
+        "100d",
+    ),
+    Specification(
+        ITEM_WINDOWS,
+        # log2 of (last 7 days + 5) / 7 over the 30 days before / 30 + 5 / 7; on day 44 all of it is long ago.
+        """
+        | item_id | time   | item_event_count_7d | item_event_count_30d | item_event_count_90d | item_trend |
+        | up      | day 0  | 1                   | 1                    | 1                    | 0.263034   |
+        | up      | day 6  | 2                   | 2                    | 2                    | 0.485427   |
+        | up      | day 7  | 2                   | 3                    | 3                    | 0.419625   |
+        | up      | day 13 | 1                   | 3                    | 3                    | 0.134301   |
+        | up      | day 14 | 0                   | 3                    | 3                    | -0.189034  |
+        | up      | day 30 | 0                   | 2                    | 3                    | -0.189034  |
+        | up      | day 36 | 0                   | 1                    | 3                    | -0.189034  |
+        | up      | day 37 | 0                   | 0                    | 3                    | -0.128733  |
+        | up      | day 43 | 0                   | 0                    | 3                    | -0.065802  |
+        | up      | day 44 | 0                   | 0                    | 3                    | 0          |
+        | up      | day 90 | 0                   | 0                    | 2                    | 0          |
+        | up      | day 96 | 0                   | 0                    | 1                    | 0          |
+        | up      | day 97 | 0                   | 0                    | 0                    | 0          |
+        | jaws    | day 0  | 1                   | 1                    | 1                    | 0.263034   |
+        | jaws    | day 7  | 0                   | 1                    | 1                    | -0.065802  |
+        | jaws    | day 30 | 0                   | 0                    | 1                    | -0.065802  |
+        | jaws    | day 37 | 0                   | 0                    | 1                    | 0          |
+        | jaws    | day 90 | 0                   | 0                    | 0                    | 0          |
+        """,
+        LATER,
+        "100d",
+    ),
+    Specification(
+        ITEM_WINDOWS,
+        """
+        | item_id | time   | item_value_mean_7d | item_value_mean_30d | item_value_mean_90d |
+        | up      | day 0  | 4                  | 4                   | 4                   |
+        | up      | day 6  | 4.5                | 4.5                 | 4.5                 |
+        | up      | day 7  | 4                  | 4                   | 4                   |
+        | up      | day 13 | 3                  | 4                   | 4                   |
+        | up      | day 14 | -1                 | 4                   | 4                   |
+        | up      | day 30 | -1                 | 4                   | 4                   |
+        | up      | day 36 | -1                 | 3                   | 4                   |
+        | up      | day 37 | -1                 | -1                  | 4                   |
+        | up      | day 43 | -1                 | -1                  | 4                   |
+        | up      | day 44 | -1                 | -1                  | 4                   |
+        | up      | day 90 | -1                 | -1                  | 4                   |
+        | up      | day 96 | -1                 | -1                  | 3                   |
+        | up      | day 97 | -1                 | -1                  | -1                  |
+        | jaws    | day 0  | 2                  | 2                   | 2                   |
+        | jaws    | day 7  | -1                 | 2                   | 2                   |
+        | jaws    | day 30 | -1                 | -1                  | 2                   |
+        | jaws    | day 37 | -1                 | -1                  | 2                   |
+        | jaws    | day 90 | -1                 | -1                  | -1                  |
+        """,
+        LATER,
+        "100d",
     ),
     Specification(
         USER_PROFILE,
@@ -205,7 +394,7 @@ def test_every_feature_has_a_specification() -> None:
     "spec", SPECIFICATIONS, ids=lambda spec: f"{spec.group.name}:{list(parse_table(spec.rows)[0])[2]}"
 )
 def test_specification(spec: Specification, compute_group: Callable[..., Any]) -> None:
-    table = compute_group(spec.group, *_inputs())
+    table = compute_group(spec.group, *_inputs(spec.events), cutoff=_time(spec.cutoff))
     columns = {column.name: column for column in (spec.group.entity, *spec.group.features)}
     expected = [
         {name: _time(cell) if name == "time" else _value(cell, columns[name]) for name, cell in row.items()}
@@ -225,7 +414,7 @@ def test_specification(spec: Specification, compute_group: Callable[..., Any]) -
         }
 
 
-def _inputs() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def _inputs(drawn: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     events = [
         {
             "user_id": row["user"],
@@ -234,7 +423,7 @@ def _inputs() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
             "value": float(row["value"]),
             "event_time": _time(row["time"]),
         }
-        for row in parse_table(EVENTS)
+        for row in parse_table(drawn)
     ]
     items = [
         {
@@ -266,7 +455,9 @@ def _time(cell: str) -> datetime:
         return datetime(1970, 1, 1, tzinfo=UTC)
     if cell == "cutoff":
         return BASE + timedelta(days=2) - timedelta(microseconds=1)
-    return BASE + timedelta(seconds=int(cell))
+    if cell.startswith("day "):
+        return BASE + timedelta(days=int(cell.removeprefix("day ")) + 1) - timedelta(microseconds=1)
+    return BASE + (timedelta(days=int(cell[:-1])) if cell.endswith("d") else timedelta(seconds=int(cell)))
 
 
 def _value(cell: str, column: Column) -> object:

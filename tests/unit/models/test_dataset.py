@@ -90,6 +90,32 @@ def test_a_vocabulary_that_is_missing_is_named(own):
         read_dataset(own[2])
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"version": 1}, "expected parameters of version 2, received 1"),
+        ({"version": None}, "expected parameters of version 2, received None"),
+        ({"columns": {}}, r"column item_id: expected parameters \[\] of .*'vocabulary': 'item'.*, received none"),
+    ],
+)
+def test_parameters_of_another_version_or_of_no_column_are_refused(own, change, fault):
+    path = own[2] / "transforms.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DatasetError, match=fault):
+        read_dataset(own[2])
+
+
+def test_parameters_that_were_fitted_for_another_encoding_are_refused(own):
+    path = own[2] / "transforms.json"
+    record = json.loads(path.read_text())
+    del record["columns"]["user_event_count"]["curve"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        DatasetError, match=r"column user_event_count: expected parameters \['mean', 'std'\] of .*'log'"
+    ):
+        read_dataset(own[2])
+
+
 def test_one_class_alone_cannot_be_learned(own):
     from models.ranking.catalogue import BASELINE
     from models.training.fit import fit

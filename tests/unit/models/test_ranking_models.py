@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from feature_repo.contracts.on_demand import Computation
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, Scope
 from models.dataset import TEST
 from models.evaluation.golden import golden_requests
@@ -45,6 +46,17 @@ def test_config_survives_a_round_trip(fitted):
     assert config_class.model_validate(json.loads(config.model_dump_json())) == config
     with pytest.raises(ValueError, match="extra"):
         config_class.model_validate({"no_such_field": 1})
+
+
+def test_every_on_demand_feature_can_be_read(fitted, dataset):
+    model_class = RANKING_MODELS[fitted[0]]
+    once = FitConfig(batch_size=512, epochs=1)
+    model = model_class(model_class.config_class(fit=once, on_demand=tuple(Computation)))
+    everything = fit(model, dataset, 1)
+    assert everything.scorer.count_params() > fitted[1].scorer.count_params()
+    fewer = fitted[1].encoded.reading((Computation.ELAPSED,))
+    assert {"user_recency", "item_recency"} <= set(fewer.numeric)
+    assert not {"request_hour", "request_season"} & (fewer.categorical.keys() | fewer.vocabularies.keys())
 
 
 def test_loss_falls_and_something_is_learned(fitted, exported, dataset):

@@ -1,0 +1,80 @@
+"""When a user was here: first and last event, sessions; and the last events, for sequence models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
+from pyspark.sql.window import Window
+
+from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
+from pipelines.features.activity import ends_second, padded
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_SECOND_US = 1_000_000
+
+
+def user_session(events: DataFrame) -> DataFrame:
+    """Return the features of the group `user_session`, one row per (user, second).
+
+    Args:
+        events: those that are counted, as in the events dataset.
+    """
+    order = Window.partitionBy("user_id").orderBy(F.asc("event_time"))
+    so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    time = F.unix_micros("event_time")
+    pause = time - F.lag(time).over(order)
+    states = (
+        events.select(
+            "user_id",
+            "event_time",
+            F.row_number().over(order).alias("number"),
+            (pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))).alias("begins"),
+            ends_second(order),
+        )
+        .select(
+            "*",
+            F.first("event_time").over(so_far).alias("first"),
+            F.count(F.when(F.col("begins"), 1)).over(so_far).alias("sessions"),
+            F.last(F.when(F.col("begins"), F.struct("number", "event_time")), ignorenulls=True)
+            .over(so_far)
+            .alias("start"),
+        )
+        .where(F.col("ends_second"))
+    )
+    lasted = F.unix_micros("event_time") - F.unix_micros("start.event_time")
+    return states.select(
+        "user_id",
+        "event_time",
+        F.unix_seconds("first").alias("user_first_event_time"),
+        F.unix_seconds("event_time").alias("user_last_event_time"),
+        F.col("sessions").alias("user_session_count"),
+        (F.col("number") - F.col("start.number") + F.lit(1)).cast("long").alias("user_session_event_count"),
+        F.floor(lasted / F.lit(_SECOND_US)).alias("user_session_seconds"),
+    )
+
+
+def user_sequence(events: DataFrame) -> DataFrame:
+    """Return the features of the group `user_sequence`, one row per (user, second).
+
+    Args:
+        events: those that are counted, as in the events dataset.
+    """
+    order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
+    last = order.rowsBetween(1 - SEQUENCE_ITEMS, Window.currentRow)
+    event = F.struct("item_id", F.unix_seconds("event_time").alias("time"), "event_type")
+    states = events.select(
+        "user_id",
+        "event_time",
+        F.reverse(F.collect_list(event).over(last)).alias("last"),
+        ends_second(order),
+    ).where(F.col("ends_second"))
+    return states.select(
+        "user_id",
+        "event_time",
+        padded(F.col("last.item_id"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_items"),
+        padded(F.col("last.time"), SEQUENCE_ITEMS, F.lit(0).cast("long")).alias("user_sequence_times"),
+        padded(F.col("last.event_type"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_types"),
+    )
