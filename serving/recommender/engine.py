@@ -254,7 +254,7 @@ class Engine:
         if isinstance(online.ranking, RankingOff):
             raise RankingError(online.ranking.reason)
         positions = online.snapshot.catalogue.popular[:candidates]
-        inputs = ranking_inputs(online.ranking, {}, positions, self._settings.now())
+        inputs = ranking_inputs(online.ranking, {}, positions, self._settings.now(online.snapshot.manifest.cutoff))
         await score(self._predictor, online.ranking, inputs, len(positions), timeout_s)
 
     def similar(self, online: Online, position: int, k: int, by: str | None) -> dict[str, object]:

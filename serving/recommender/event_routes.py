@@ -191,7 +191,7 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 def _checked(batch: Sequence[object], online: Online, running: Running) -> tuple[list[Event], list[dict[str, object]]]:
     """Return the events that pass, and for each other its index and what is wrong with it."""
-    is_item, now = online.snapshot.catalogue.positions.__contains__, running.settings.now()
+    is_item, now = online.snapshot.catalogue.positions.__contains__, running.settings.latest_event_time()
     accepted: list[Event] = []
     refused: list[dict[str, object]] = []
     for index, raw in enumerate(batch):

@@ -93,6 +93,13 @@ class Settings(BaseSettings):
         }
         return quotas.get(kind, 1)
 
+    def latest_event_time(self) -> datetime:
+        """Return the moment after which an event lies in the future.
+
+        What happens now happens after the snapshot: a clock that stands still at it says nothing of events.
+        """
+        return datetime.now(UTC) if isinstance(self.recommender_clock, str) else self.recommender_clock
+
     def now(self, snapshot_cutoff: str) -> datetime:
         """Return the platform's time; `snapshot_cutoff` is that of the snapshot in force."""
         match self.recommender_clock:

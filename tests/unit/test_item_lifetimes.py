@@ -47,7 +47,7 @@ def test_what_is_too_old_on_the_replayed_clock_is_missing(clock: str, counts: li
     settings = Settings(recommender_clock=moment.replace(tzinfo=UTC))
     (lifetime,) = item_lifetimes(times(0, 0, 4, None), [OLD_IN_A_WEEK, ITEM_PROFILE], "catalogue.parquet")
     found = plan(lifetime)
-    inputs = ranking_inputs(found, {}, CANDIDATES, settings.now())
+    inputs = ranking_inputs(found, {}, CANDIDATES, settings.now("1998-04-23T00:00:00Z"))
     assert inputs[COUNT].tolist() == counts
     assert inputs[MEAN].tolist() == [-1.0 if not count else {30: 3.0, 10: 1.0}[count] for count in counts]
     assert inputs[GENRES.name][:, 0].tolist() == [b"c", b"a", b"d"], "a group without a lifetime never grows old"
