@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import JobError, run_job
 from feature_repo.contracts.places import Namespace
 from pipelines.settings import load_settings
+from pipelines.sources.mode import Mode
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Kestrel's data plane."
@@ -23,6 +24,15 @@ app = typer.Typer(
 def _parse_clock(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _find_mapping(name: str) -> Path:
+    from pipelines.sources.mapping_file import find_mapping  # noqa: PLC0415 - only when there is one
+
+    try:
+        return find_mapping(name)
+    except JobError as error:
+        raise ValueError(str(error)) from error
 
 
 def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -45,7 +55,16 @@ Cutoff = Annotated[
     typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Exclusive end of the interval."),
 ]
 SourcePath = Annotated[
-    Path, typer.Option("--source", help="An official MovieLens folder or zip, or the folder that fetch wrote.")
+    Path, typer.Option("--source", help="A folder, zip or file: an official MovieLens release, or what --mapping says.")
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping",
+        parser=_usage(_find_mapping),
+        metavar="YAML",
+        help="Bring your own events: what the source's columns mean. A YAML, or the name of one that is shipped.",
+    ),
 ]
 
 
@@ -70,9 +89,9 @@ def fetch(
 
 
 @app.command()
-def describe(source: SourcePath) -> None:
+def describe(source: SourcePath, mapping: MappingFile = None) -> None:
     """Say what a source is and what time and disk its ingestion and features will take."""
-    _run("describe", source)
+    _run("describe", source, mapping)
 
 
 @app.command()
@@ -87,9 +106,11 @@ def ingest(
         datetime | None,
         typer.Option("--clock", parser=_usage(_parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
+    mapping: MappingFile = None,
+    mode: Annotated[Mode, typer.Option("--mode", help="Whether the source is all there is, or a part of it.")] = Mode.WHOLE,
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""
-    _run("ingest", source, cutoff, clock, namespace=namespace)
+    _run("ingest", source, cutoff, clock, mapping, mode, namespace=namespace)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.columns import Column, Dtype, Encoding, definition_hash
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -100,6 +100,22 @@ def users_dataset(schema: Schema) -> Dataset:
         sort=(USER_ID.name,),
         partitioned_by_event_date=False,
         meaning="Every user that the source describes or that has an event",
+    )
+
+
+def observations_dataset(columns: tuple[Column, ...]) -> Dataset:
+    """Return the table of what event rows say of items and users, where a source has no files of them.
+
+    `columns` are its attributes, named `item_<attribute>` and `user_<attribute>`. Items and users are read off it.
+    Other columns are another table.
+    """
+    return Dataset(
+        name=f"observations_{definition_hash({'columns': [column.definition for column in columns]})}",
+        columns=(USER_ID, ITEM_ID, EVENT_TYPE, EVENT_TIME, *columns),
+        key=EVENTS.key,
+        sort=EVENTS.sort,
+        partitioned_by_event_date=True,
+        meaning="What each event's row says of its item and its user",
     )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from pipelines.io.arrow import arrow_schema, conform, content_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from datetime import date, datetime
+    from datetime import datetime
     from pathlib import Path
 
     from feature_repo.contracts.datasets import Dataset
@@ -222,6 +223,21 @@ class Writer:
             write_json(manifest, {"partitions": {name: asdict(item) for name, item in self.partitions.items()}})
         self.changed = sorted({*written, *stale})
 
+    def current(self, name: str) -> pa.Table:
+        """Return the rows that the table holds of a partition, none if it has none; CorruptDatasetError if damaged."""
+        schema = arrow_schema(self.table.dataset)
+        if name not in self.existing:
+            return schema.empty_table()
+        file = partition_file(self.table.folder, name)
+        if not file.is_file() or file_sha256(file) != self.existing[name].file_sha256:
+            received = "other bytes" if file.exists() else "no file"
+            msg = (
+                f"{file}: expected what {DATASET_MANIFEST} names, received {received}: it was changed by hand or "
+                f"damaged; run `{self.table.writer}`, which writes it anew"
+            )
+            raise CorruptDatasetError(msg)
+        return _read(file, schema)
+
     def _part(self, name: str) -> Path:
         return self.table.folder / _STAGING / f"{name}.parquet"
 
@@ -248,6 +264,11 @@ def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:
 def partition_name(day: date) -> str:
     """Return the name of a day's partition: `event_date=1998-04-22`."""
     return f"{_DATE_PREFIX}{day.isoformat()}"
+
+
+def partition_day(name: str) -> date:
+    """Return the day of a partition's name."""
+    return date.fromisoformat(name.removeprefix(_DATE_PREFIX))
 
 
 def partition_file(folder: Path, name: str) -> Path:
