@@ -95,7 +95,7 @@ def describe(source: SourcePath, mapping: MappingFile = None) -> None:
 
 
 @app.command()
-def ingest(
+def ingest(  # noqa: PLR0917 - typer makes options of them
     namespace: NamespaceName,
     source: SourcePath,
     cutoff: Annotated[
@@ -107,7 +107,9 @@ def ingest(
         typer.Option("--clock", parser=_usage(_parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
     mapping: MappingFile = None,
-    mode: Annotated[Mode, typer.Option("--mode", help="Whether the source is all there is, or a part of it.")] = Mode.WHOLE,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="Whether the source is all there is, or a part of it.")
+    ] = Mode.WHOLE,
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""
     _run("ingest", source, cutoff, clock, mapping, mode, namespace=namespace)

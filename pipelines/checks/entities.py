@@ -36,7 +36,11 @@ def check_entities(
                 rows = judged(typed, checks, [f"{number} AS part", "line", f"id AS {key}", *others])
                 into = f"INSERT INTO checked {rows}" if number else f"CREATE TABLE checked AS {rows}"
                 database.execute(into)
-        database.execute(_REFUSE_REPEATED.format(key=key, column=literal(names["id"]), duplicate=literal(f"duplicate_{key.removesuffix('_id')}")))
+        database.execute(
+            _REFUSE_REPEATED.format(
+                key=key, column=literal(names["id"]), duplicate=literal(f"duplicate_{key.removesuffix('_id')}")
+            )
+        )
         cases = " ".join(f"WHEN {number} THEN {literal(part.file)}" for number, part in enumerate(parts))
         refused = refused_rows(database, "checked", f"CASE part {cases} END")
         counts = dict(database.execute("SELECT part, count(*) FROM checked GROUP BY part").fetchall())

@@ -60,7 +60,16 @@ class CheckedEvents:
         source = self._source
         checks = event_checks(source, _micros(clock), knows_items=items is not None)
         derived = [identifier(derived.column.name) for derived in source.derived]
-        kept = ["line", "skip", "user_id", "item_id", "event_type", "TRY_CAST(value AS FLOAT) AS value", "micros", *derived]
+        kept = [
+            "line",
+            "skip",
+            "user_id",
+            "item_id",
+            "event_type",
+            "TRY_CAST(value AS FLOAT) AS value",
+            "micros",
+            *derived,
+        ]
         for number, part in enumerate(source.event_parts()):
             self._files.append(part.file)
             with part.typed(self._database) as typed:
@@ -130,10 +139,7 @@ class CheckedEvents:
                 fields = [literal(self._source.fields.value), literal(_range(self._source.schema.value))]
                 self._database.execute(_REFUSE_SUM.format(maximum=maximum, column=fields[0], expected=fields[1]))
                 self._database.execute(f"{_SKIP_REPEATED} WHERE nth > 1 AND total <= {maximum})")
-                self._database.execute(
-                    "UPDATE checked SET value = total FROM repeated WHERE checked.rowid = repeated.id AND nth = 1 "
-                    f"AND total <= {maximum}"
-                )
+                self._database.execute(f"{_SUM_REPEATED} AND total <= {maximum}")
 
 
 # Grouping by a hash first keeps the table that DuckDB has to hold small; only hashes that occur twice are looked at.
@@ -157,6 +163,7 @@ UPDATE checked SET reason = 'out_of_range', fault_column = {column}, expected = 
     received = concat('a sum of ', total)
 FROM repeated WHERE checked.rowid = repeated.id AND total > {maximum}
 """
+_SUM_REPEATED = "UPDATE checked SET value = total FROM repeated WHERE checked.rowid = repeated.id AND nth = 1"
 _SKIP_REPEATED = f"UPDATE checked SET skip = {_MERGED} WHERE rowid IN (SELECT id FROM repeated"  # noqa: S608 - constants
 
 
@@ -203,7 +210,9 @@ def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
 def _time_checks(fields: EventFields, now: int) -> list[Check]:
     in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
     bad = named("bad_time", in_bounds, fields.time, fields.time_format, "time_text")
-    later = named("future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "time_text")
+    later = named(
+        "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "time_text"
+    )
     return [bad, later]
 
 

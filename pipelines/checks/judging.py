@@ -71,13 +71,13 @@ def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: st
         )
     )
     return (
-        f"SELECT {', '.join(kept)}, {told} FROM (SELECT *, CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS verdict "  # noqa: S608 - built from this project's parts and quoted names
-        f"FROM ({typed}))"
+        f"SELECT {', '.join(kept)}, {told} FROM (SELECT *, "  # noqa: S608 - built from constants and quoted names
+        f"CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS verdict FROM ({typed}))"
     )
 
 
 def refused_rows(database: duckdb.DuckDBPyConnection, table: str, file: str) -> pa.Table:
-    """Return the refused rows of a judged table as rows of the quarantine dataset; `file` is SQL for the file's name."""
+    """Return the refused rows of a judged table as rows of the quarantine dataset; `file` is SQL for a file's name."""
     rows = database.sql(
         f"SELECT {file} AS file, line, coalesce(fault_column, '') AS \"column\", reason, expected, "  # noqa: S608 - as above
         f"coalesce(received, '') AS received FROM {table} WHERE reason IS NOT NULL"

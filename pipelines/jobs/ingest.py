@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 _SHOWN = 600
 
 
-def run(
+def run(  # noqa: PLR0917 - what, where, up to when, as what
     settings: Settings,
     place: Namespace,
     path: Path,
@@ -227,7 +227,9 @@ def _check_same_data_set(place: Namespace, source: Source) -> None:
 def _with_unknown(users: pa.Table, seen: list[str]) -> pa.Table:
     """Add a row that says nothing for every user who has an event but no description."""
     unknown = sorted(set(seen) - set(users.column(USER_ID.name).to_pylist()))
-    lists = {field.name: [] for field in users.schema if not field.nullable and field.name != USER_ID.name}
+    lists: dict[str, list[str]] = {
+        field.name: [] for field in users.schema if not field.nullable and field.name != USER_ID.name
+    }
     rows = pa.Table.from_pylist([{USER_ID.name: user, **lists} for user in unknown], schema=users.schema)
     return pa.concat_tables([users, rows])
 

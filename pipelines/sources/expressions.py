@@ -1,4 +1,4 @@
-"""What a mapping says of a cell, as SQL over it. A cell is text, trimmed, null where there is none; or typed Parquet."""
+"""What a mapping says of a cell, as SQL over it. A cell is text, trimmed, null where there is none; or typed."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ def terms_of(cell: Cell, separator: str | None) -> str:
     if not cell.is_text:
         terms = f"list_transform({cell.sql}, lambda term: CAST(term AS VARCHAR))" if cell.kind.endswith("[]") else ""
         terms = terms or f"[{text_of(cell)}]"
-    elif separator:
-        terms = f"string_split({cell.sql}, {literal(separator)})"
-    elif cell.is_json:
-        is_list = f"json_valid({cell.sql}) AND json_type({cell.sql}) = 'ARRAY'"
-        terms = f"CASE WHEN {is_list} THEN from_json({cell.sql}, '[\"VARCHAR\"]') ELSE [{cell.sql}] END"
+    elif separator or cell.is_json:
+        terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
+        if cell.is_json:
+            is_list = f"json_valid({cell.sql}) AND json_type({cell.sql}) = 'ARRAY'"
+            terms = f"CASE WHEN {is_list} THEN from_json({cell.sql}, '[\"VARCHAR\"]') ELSE {terms} END"
     else:
         msg = (
             f"column {cell.column!r} holds text; expected what parts the terms of a multi_valued attribute; add "
@@ -123,7 +123,7 @@ def terms_of(cell: Cell, separator: str | None) -> str:
         )
         raise SourceError(msg)
     trimmed = f"list_filter(list_transform({terms}, lambda term: trim(term)), lambda term: term <> '')"
-    once = f"list_filter(each, lambda term, place: list_position(each, term) = place)"
+    once = "list_filter(each, lambda term, place: list_position(each, term) = place)"
     return f"coalesce(list_first(list_transform([{trimmed}], lambda each: {once})), [])"
 
 

@@ -64,7 +64,8 @@ class JsonRows:
         paths = ", ".join(literal(pointer(column)) for column in self.columns)
         names = [f"found[{number + 1}] AS r{number}" for number in range(len(self.columns))]
         rows = (
-            f"SELECT line, fault, '' AS fault_column, CASE fault WHEN 'bad_json' THEN 'a JSON object' ELSE 'UTF-8 text' "  # noqa: S608 - quoted
+            "SELECT line, fault, '' AS fault_column, "  # noqa: S608 - quoted
+            "CASE fault WHEN 'bad_json' THEN 'a JSON object' ELSE 'UTF-8 text' "
             f"END AS fault_expected, text AS fault_received, {', '.join(names)} FROM (SELECT line, text, CASE "
             f"WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes' WHEN NOT is_object THEN 'bad_json' "
             f"END AS fault, CASE WHEN is_object THEN json_extract_string(text, [{paths}]) END AS found "

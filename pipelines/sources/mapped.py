@@ -83,7 +83,11 @@ class MappedSource:
     @property
     def derived(self) -> Sequence[Derived]:
         """The attributes that are read off event rows."""
-        return (*_derived_items(self.mapping), *_derived("item", self.mapping.items), *_derived("user", self.mapping.users))
+        return (
+            *_derived_items(self.mapping),
+            *_derived("item", self.mapping.items),
+            *_derived("user", self.mapping.users),
+        )
 
     @property
     def derives_items(self) -> bool:
@@ -327,6 +331,8 @@ def _type(events: Events, cells: Cells) -> tuple[str, str]:
             return text_of(cell), cell.shown
         cases = " ".join(f"WHEN {literal(text)} THEN {literal(name)}" for text, name in kind.mapping.items())
         return f"CASE {text_of(cell)} {cases} END", cell.shown
-    cases = " ".join(f"WHEN {holds(cells[case.when.column], case.when)} THEN {literal(case.type)}" for case in kind.cases)
+    cases = " ".join(
+        f"WHEN {holds(cells[case.when.column], case.when)} THEN {literal(case.type)}" for case in kind.cases
+    )
     otherwise = literal(kind.otherwise) if kind.otherwise else "NULL"
     return f"CASE {cases} ELSE {otherwise} END", cells[kind.cases[0].when.column].shown

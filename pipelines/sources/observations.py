@@ -41,8 +41,9 @@ def reduce_observations(files: Sequence[Path], dataset: Dataset, derived: Sequen
     owner = key.removesuffix("_id")
     mine = {each.target: each for each in derived if each.owner == owner}
     listed = ", ".join(literal(str(file)) for file in files)
+    read = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"  # noqa: S608 - quoted
     with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}) as database:
-        database.execute(f"CREATE VIEW observations AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)")  # noqa: S608 - quoted
+        database.execute(f"CREATE VIEW observations AS {read}")
         database.execute(f"CREATE TABLE found AS SELECT DISTINCT {key} FROM observations")  # noqa: S608 - a contract's column
         for each in mine.values():
             database.execute(f"CREATE TABLE {identifier(each.target)} AS {_reduced(key, each)}")
@@ -59,7 +60,11 @@ def _column(name: str, key: str, mine: dict[str, Derived], schema: pa.Schema) ->
     value = f"{identifier(name)}.chosen" if name in mine else "NULL"
     if name == "title":
         return f"coalesce({value}, {key}) AS title"
-    return f"coalesce({value}, []) AS {identifier(name)}" if not schema.field(name).nullable else f"{value} AS {identifier(name)}"
+    return (
+        f"coalesce({value}, []) AS {identifier(name)}"
+        if not schema.field(name).nullable
+        else f"{value} AS {identifier(name)}"
+    )
 
 
 def _reduced(key: str, derived: Derived) -> str:

@@ -1,4 +1,4 @@
-"""A file in any encoding as a stream of UTF-8; what cannot be decoded becomes U+FFFD, so that rows keep their places."""
+"""A file in any encoding as a stream of UTF-8; bytes that it does not have become U+FFFD, so that no row is lost."""
 
 from __future__ import annotations
 

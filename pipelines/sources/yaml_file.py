@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> YamlFile:
         msg = f"{path.name}: expected YAML, received {' '.join(str(error).split())}; mend it"
         raise SourceError(msg) from error
     if not isinstance(node, yaml.MappingNode):
-        received = "nothing" if node is None else f"a {node.id}"
+        received = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "a text"
         msg = f"{path.name}: expected keys and values, such as 'name: My shop', received {received}"
         raise SourceError(msg)
     content = _value(node, (), file)
@@ -97,8 +97,8 @@ def _refuse_tricks(path: Path, text: str) -> None:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             msg = f"{where}: expected plain values, received an anchor or alias; write the value out, or in quotes"
             raise SourceError(msg)
-        if getattr(event, "tag", None):
-            msg = f"{where}: expected plain values, received the tag {event.tag!r}; leave it out, or write it in quotes"
+        if tag := getattr(event, "tag", None):
+            msg = f"{where}: expected plain values, received the tag {tag!r}; leave it out, or write it in quotes"
             raise SourceError(msg)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
@@ -121,11 +121,12 @@ def _entries(node: yaml.Node, file: YamlFile) -> Iterator[tuple[str, yaml.Node]]
     for key, value in node.value:
         where = f"{file.path.name}, line {key.start_mark.line + 1}, column {key.start_mark.column + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            msg = f"{where}: expected a name before the colon, received a {key.id}; put it in quotes"
+            msg = f"{where}: expected a name before the colon, received a list or a mapping; put it in quotes"
             raise SourceError(msg)
         if key.value in seen:
             shown = key.value[:_SHOWN]
-            msg = f"{where}: expected each key once, received {shown!r} again (first in line {seen[key.value]}); remove one"
+            first = seen[key.value]
+            msg = f"{where}: expected each key once, received {shown!r} again (first in line {first}); remove one"
             raise SourceError(msg)
         seen[key.value] = key.start_mark.line + 1
         yield key.value, value
