@@ -31,8 +31,8 @@ with DAG(
             type="string",
             minLength=1,
             title="Source",
-            description="Folder, zip or file: an official MovieLens release, or what the mapping says. A relative path starts "
-            "at the state folder.",
+            description="Folder, zip or file: an official MovieLens release, or what the mapping says. A relative path "
+            "starts at the state folder.",
         ),
         "source_mapping": Param(
             None,

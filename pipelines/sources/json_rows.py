@@ -54,7 +54,7 @@ class JsonRows:
                     there = ", ".join(row[0] for row in database.execute(keys).fetchall())[:_SHOWN]
                     msg = (
                         f"{self.file.name}: expected a key {column!r}, as the mapping says, received the keys {there} "
-                        f"in the first {len(objects)} lines"
+                        f"in the first {len(objects)} lines; correct the mapping"
                     )
                     raise SourceError(msg)
 

@@ -39,7 +39,10 @@ class ParquetRows:
             for column in self.columns:
                 if column not in kinds:
                     there = ", ".join(kinds)[:_SHOWN]
-                    msg = f"{self.file.name}: expected a column {column!r}, as the mapping says, received {there}"
+                    msg = (
+                        f"{self.file.name}: expected a column {column!r}, as the mapping says, received the columns "
+                        f"{there}; correct the mapping"
+                    )
                     raise SourceError(msg)
             if database.execute(f"SELECT 1 FROM {read} LIMIT 1").fetchall() == []:  # noqa: S608 - quoted
                 msg = f"{self.file.name}: expected rows, received none"

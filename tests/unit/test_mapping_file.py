@@ -84,9 +84,7 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("name: Made-up shop", "{a: 1}: b", ["line 1", "a name before the colon"]),
     ],
 )
-def test_a_fault_is_told_with_its_place(  # noqa: PLR0917 - fixtures and parameters
-    tmp_path: Path, was: str, becomes: str, words: list[str]
-) -> None:
+def test_a_fault_is_told_with_its_place(tmp_path: Path, was: str, becomes: str, words: list[str]) -> None:
     assert was in MAPPING
     with pytest.raises(SourceError) as caught:
         read_mapping(write(tmp_path, MAPPING.replace(was, becomes, 1)))
