@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def services(namespace: Namespace) -> tuple[Declaration, ...]:
     """Return the declared services of a namespace."""
-    return (declared(read_schema(namespace)).ranking,)
+    features = declared(read_schema(namespace))
+    return (features.ranking, features.retrieval)
 
 
 def service_name(service: Declaration) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.datasets import LABEL, USER_ID, WEIGHT
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.signatures import Signature
 
-LABEL = Column("label", Dtype.INT64, "1 where the value is at least the training set's label_min_value, else 0")
 TRAIN, VALID, TEST, TEST_AS_OF_REFRESH = (name.removesuffix(".parquet") for name in TRAINING_FILES)
 
 
@@ -39,6 +37,8 @@ class Split:
     features: Columns
     """The signature's inputs and `user_id`."""
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    """`[rows]`, how much a row counts in training; 1 in the other splits."""
 
     @property
     def rows(self) -> int:
@@ -53,7 +53,12 @@ class Split:
 
     def take(self, rows: NDArray[np.int64]) -> Split:
         """Return these rows, in this order."""
-        return Split(self.name, {name: values[rows] for name, values in self.features.items()}, self.labels[rows])
+        return Split(
+            self.name,
+            {name: values[rows] for name, values in self.features.items()},
+            self.labels[rows],
+            self.weights[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def _check_features(record: TrainingSet, signature: Signature) -> None:
 
 
 def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
-    columns = (USER_ID, *signature.input_columns, LABEL)
+    columns = (USER_ID, *signature.input_columns, LABEL, WEIGHT)
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
@@ -145,7 +150,11 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
     if not np.isin(labels, (0, 1)).all():
         msg = f"{path}: column {LABEL.name}: expected 0 or 1, received {np.unique(labels)[:10].tolist()}"
         raise DatasetError(msg)
-    return Split(name, arrays, labels)
+    weights = arrays.pop(WEIGHT.name)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        msg = f"{path}: column {WEIGHT.name}: expected numbers from 0, received {weights.min()} to {weights.max()}"
+        raise DatasetError(msg)
+    return Split(name, arrays, labels, weights)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import typer
 
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import JobError, run_job
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import Namespace
 from pipelines.settings import load_settings
 from pipelines.sources.mode import Mode
@@ -153,9 +154,13 @@ def publish(namespace: NamespaceName, cutoff: Cutoff) -> None:
 
 
 @app.command("training-set")
-def training_set(namespace: NamespaceName, cutoff: Cutoff) -> None:
+def training_set(
+    namespace: NamespaceName,
+    cutoff: Cutoff,
+    kind: Annotated[TrainingKind, typer.Option("--kind", help="What it is for.")] = TrainingKind.RANKING,
+) -> None:
     """Join events to what was known strictly before them, split by time, fit the transforms."""
-    _run("training_set", cutoff, namespace=namespace)
+    _run("training_set", cutoff, kind, namespace=namespace)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     """Heap of the Spark driver, as Spark writes it."""
     label_min_value: Annotated[float, Field(ge=0)] | None = None
     """A positive event of at least this value is a positive label; by default, what the data set's schema says."""
+    negatives: Annotated[int, Field(ge=1, le=100)] = 4
+    """Rows with an item drawn by popularity for each positive event, where feedback is implicit."""
+    samples_per_user: Annotated[int, Field(ge=0)] = 0
+    """The largest number of train rows of one user; 0 takes all."""
+    weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
+    """A train row this long before the end of train counts half; 0 weighs all rows alike."""
     train_fraction: Share = 0.8
     """Share of the events, by time, that is in train."""
     valid_fraction: Share = 0.1

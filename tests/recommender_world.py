@@ -30,7 +30,7 @@ from feature_repo.contracts.intervals import feast_project, model_name
 from feature_repo.contracts.manifests import OnlineSnapshot, Release
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
-from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
 from serving.recommender.api import create_app
 from serving.recommender.server import bind
@@ -234,6 +234,7 @@ def feature_store(world: World, redis_url: str) -> feast.FeatureStore:
     from pipelines.settings import Settings
 
     store = open_store(Settings(state=world.state, redis_url=redis_url), world.place)
+    write_schema(world.place, MOVIELENS)
     store.apply([*ENTITIES.values(), *feast_views(world.place).values()])
     return store
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
+from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet, Verdict
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
@@ -190,6 +190,7 @@ def score(server: ModelServer, model: str, inputs: Mapping[str, Any], **choice: 
 
 def training_set(namespace: str) -> TrainingSet:
     return TrainingSet(
+        kind=TrainingKind.RANKING,
         training_set_id="ts-0001",
         namespace=namespace,
         schema=MOVIELENS.to_json(),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
@@ -51,6 +51,7 @@ def write_training_set(
     write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"]))
     times = table["event_time"].to_pylist()
     record = TrainingSet(
+        kind=TrainingKind.RANKING,
         training_set_id=training_set_id,
         namespace=namespace.name,
         schema=MOVIELENS.to_json(),
@@ -101,6 +102,8 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "event_time": pa.array(_START_US + np.arange(rows) * 60_000_000, pa.int64()).cast(pa.timestamp("us", "UTC")),
         "value": pa.array(values),
         "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
+        "is_drawn": pa.array(np.zeros(rows, np.int64)),
+        "sample_weight": pa.array(np.ones(rows, np.float32)),
     }
     drawn: dict[str, Any] = {
         "user_last_items": [[f"i{i}" for i in random.integers(0, ITEMS, min(n, 10))] for n in user_count],

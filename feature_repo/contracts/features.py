@@ -131,6 +131,11 @@ class Declared:
         return FeatureService("ranking", (*self.user_ranking, *self.item_ranking))
 
     @property
+    def retrieval(self) -> FeatureService:
+        """What retrieval models read: the user's side and the item's, each for a tower of its own."""
+        return FeatureService("retrieval", self.ranking.groups)
+
+    @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that ranking models read."""
         return tuple(group for group in (self.user_activity, self.user_profile) if group is not None)

@@ -47,6 +47,15 @@ class _Record:
         return cls(**values)
 
 
+class TrainingKind(StrEnum):
+    """What a training set is for, and so what its rows are."""
+
+    RANKING = "ranking"
+    """Events with labels of both classes."""
+    RETRIEVAL = "retrieval"
+    """Positive events alone: which item came next, given what was known of the user strictly before."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSet(_Record):
     """A training set: rows in time order, joined to features strictly before each label, and the splits it owns.
@@ -54,6 +63,7 @@ class TrainingSet(_Record):
     Its directory holds this record as `manifest.json`, the files of `TRAINING_FILES`, and `transforms.json`.
     """
 
+    kind: TrainingKind
     training_set_id: str
     """Names the content: equal inputs and settings give an equal id."""
     namespace: str

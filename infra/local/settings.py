@@ -163,8 +163,10 @@ KESTREL_RECOMMENDER_URI=http://127.0.0.1:8000
 #KESTREL_SPARK_MASTER=local[*]
 #KESTREL_SPARK_DRIVER_MEMORY=2g
 
-# The training set: which rating counts as liked, shares of the rows by time, hours between two refreshes.
+# The training set: the least value that counts as liked (by default what the data set says), rows drawn for each
+# positive event where feedback is implicit, shares of the rows by time, hours between two refreshes.
 #KESTREL_LABEL_MIN_VALUE=4.0
+#KESTREL_NEGATIVES=4
 #KESTREL_TRAIN_FRACTION=0.8
 #KESTREL_VALID_FRACTION=0.1
 #KESTREL_REFRESH_HOURS=24

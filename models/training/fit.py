@@ -61,6 +61,7 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
     )
     history = scorer.fit(
         *train,
+        sample_weight=dataset[TRAIN].weights[:, None],
         validation_data=valid,
         batch_size=model.config.fit.batch_size,
         epochs=model.config.fit.epochs,

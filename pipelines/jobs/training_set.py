@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, VALUE
-from feature_repo.contracts.features import declared
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, LABEL, VALUE
+from feature_repo.contracts.features import FeatureService, declared
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
 from feature_repo.contracts.schemas import read_schema
@@ -31,15 +32,17 @@ from pipelines.jobs.leftovers import remove_leftovers
 from pipelines.training.files import RowGroupWriter, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
 from pipelines.training.labels import (
-    LABEL,
     LABEL_COLUMNS,
     as_of_the_last_refresh,
     as_of_the_moment,
+    explicit_labels,
+    implicit_labels,
     labelled_positive,
-    labels_sql,
+    positive_labels,
+    sampled_train,
 )
 from pipelines.training.splits import Splits, moment, split_by_time
-from pipelines.training.transforms import fit_transforms, mean_value
+from pipelines.training.transforms import fit_transforms, mean_of_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +61,9 @@ _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 
 
-def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
+def run(
+    settings: Settings, place: Namespace, cutoff: datetime, kind: TrainingKind = TrainingKind.RANKING
+) -> dict[str, object]:
     """Build the training set of all events before `cutoff`, unless it exists; equal inputs give an equal id.
 
     Raises:
@@ -67,32 +72,39 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         CorruptTrainingSetError: It exists, but is not what its manifest says.
     """
     schema = read_schema(place)
+    service = _service(schema, kind)
     with ExitStack() as stack, exclusive(place.locks / "training-set.lock", f"training sets of {place.name}"):
         remove_leftovers(place.training_sets)
         events = stack.enter_context(stored_dataset(place, EVENTS).reading(before=cutoff))
         tables = {
             group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
-            for group in declared(schema).ranking.groups
+            for group in service.groups
         }
         sources = {EVENTS.name: events.checksum, **{view: table.checksum for view, table in tables.items()}}
-        lineage = _lineage(place, schema, cutoff, sources)
-        name = training_set_id({**settings_inputs(settings, schema), **lineage})
+        lineage = _lineage(place, schema, service, cutoff, sources)
+        name = training_set_id({**settings_inputs(settings, schema, kind), **lineage})
         directory = place.training_sets / name
         if not directory.exists():
             store = open_store(settings, place)
             check_registered(store, place)
             with publishing_directory(directory) as part:
-                _build(settings, store, schema, events, part, {"training_set_id": name, **lineage})
+                _build(settings, store, schema, events, part, {"kind": kind, "training_set_id": name, **lineage})
                 stack.close()  # a table that changed meanwhile ends the job here, before anything is published
     record = verified(directory)
     _LOG.info("training set %s: %s", name, record.rows)
     return {"training_set": name, "rows": record.rows}
 
 
-def _lineage(place: Namespace, schema: Schema, cutoff: datetime, sources: Mapping[str, str]) -> dict[str, object]:
+def _service(schema: Schema, kind: TrainingKind) -> FeatureService:
+    features = declared(schema)
+    return {TrainingKind.RANKING: features.ranking, TrainingKind.RETRIEVAL: features.retrieval}[kind]
+
+
+def _lineage(
+    place: Namespace, schema: Schema, service: FeatureService, cutoff: datetime, sources: Mapping[str, str]
+) -> dict[str, object]:
     """Return the part of the record that says what the training set is made from."""
     embeddings = find_item_embeddings(place, cutoff)
-    service = declared(schema).ranking
     return {
         "namespace": place.name,
         "schema": schema.to_json(),
@@ -116,10 +128,9 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     lineage: Mapping[str, object],
 ) -> None:
     """Write every file of the training set and its record into `part`."""
-    labels = part / ".labels.parquet"
-    positive = labelled_positive(settings, schema)
-    splits = _write_labels(settings, events, labels_sql(events.files, schema.counted_types, positive), labels)
-    service = declared(schema).ranking
+    labels, kind = part / ".labels.parquet", TrainingKind(str(lineage["kind"]))
+    splits = _write_labels(settings, schema, kind, events, labels)
+    service = _service(schema, kind)
     lengths = dict(zip(TRAINING_FILES[:3], splits.rows.values(), strict=True))
     checksums = _write_rows(store, service, as_of_the_moment(labels), lengths, part)
     refreshed = as_of_the_last_refresh(labels, settings.refresh_hours, splits.valid_end_us)
@@ -134,8 +145,8 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
         **lineage,  # type: ignore[arg-type]  # the lineage has the record's fields, by name
         train_end=moment(splits.train_end_us).isoformat(),
         valid_end=moment(splits.valid_end_us).isoformat(),
-        label_min_value=positive.min_value,
-        prior_mean=mean_value(train, VALUE.name),
+        label_min_value=labelled_positive(settings, schema).min_value,
+        prior_mean=mean_of_events(train, VALUE.name),
         refresh_hours=settings.refresh_hours,
         rows={**splits.rows, TRAINING_FILES[3].removesuffix(".parquet"): splits.test_rows},
         checksums=checksums,
@@ -143,19 +154,47 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     record.write(part / MANIFEST)
 
 
-def _write_labels(settings: Settings, events: Snapshot, query: str, labels: Path) -> Splits:
-    """Write the label rows once, for both joins, and return where they are split."""
+def _write_labels(settings: Settings, schema: Schema, kind: TrainingKind, events: Snapshot, labels: Path) -> Splits:
+    """Write the label rows once, for both joins, and return where they are split.
+
+    Where they are split is decided before train rows are left out, so that busy users do not move it.
+    """
+    every = labels.with_name(".every-label.parquet")
     if events.partitions:
-        with duckdb_session(_MEMORY) as connection:
-            stream = connection.sql(query).to_arrow_reader(1 << 16)
-            with pq.ParquetWriter(labels, stream.schema) as writer:
-                for batch in stream:
-                    writer.write_batch(batch)
-        table = pq.read_table(labels, columns=[EVENT_TIME.name, LABEL.name])
+        _write_query(_labels(settings, schema, kind, events), every)
+        table = pq.read_table(every, columns=[EVENT_TIME.name, LABEL.name])
     else:
         table = pa.table({EVENT_TIME.name: pa.array([], pa.int64()), LABEL.name: pa.array([], pa.int64())})
-    times = table[EVENT_TIME.name].cast(pa.int64()).to_numpy()
-    return split_by_time(times, table[LABEL.name].to_numpy(), settings.train_fraction, settings.valid_fraction)
+    splits = split_by_time(
+        table[EVENT_TIME.name].cast(pa.int64()).to_numpy(),
+        table[LABEL.name].to_numpy(),
+        settings.train_fraction,
+        settings.valid_fraction,
+        needs_both_classes=kind is TrainingKind.RANKING,
+    )
+    sample = (splits.train_end_us, settings.samples_per_user, settings.weight_half_life_days)
+    _write_query(sampled_train(every, *sample), labels)
+    every.unlink()
+    kept = pq.ParquetFile(labels).metadata.num_rows - splits.valid_rows - splits.test_rows
+    return replace(splits, train_rows=kept)
+
+
+def _labels(settings: Settings, schema: Schema, kind: TrainingKind, events: Snapshot) -> str:
+    """Return the query for the label rows of a kind of training set."""
+    positive = labelled_positive(settings, schema)
+    if kind is TrainingKind.RETRIEVAL:
+        return positive_labels(events.files, schema.counted_types, positive)
+    if schema.is_implicit:
+        return implicit_labels(events.files, schema.counted_types, positive, settings.negatives)
+    return explicit_labels(events.files, schema.counted_types, positive)
+
+
+def _write_query(query: str, path: Path) -> None:
+    with duckdb_session(_MEMORY) as connection:
+        stream = connection.sql(query).to_arrow_reader(1 << 16)
+        with pq.ParquetWriter(path, stream.schema) as writer:
+            for batch in stream:
+                writer.write_batch(batch)
 
 
 def _write_rows(

@@ -142,7 +142,9 @@ class CsvRows:
                 self._refuse(
                     f"fields parted by {mine}", f"fields parted by {word}: {names[0][:_SHOWN]!r}; give csv.separator"
                 )
-        self._refuse(f"a column {column!r}, as the mapping says", f"the columns {', '.join(names)[:_SHOWN]}; correct the mapping")
+        self._refuse(
+            f"a column {column!r}, as the mapping says", f"the columns {', '.join(names)[:_SHOWN]}; correct the mapping"
+        )
 
     def _refuse(self, expected: str, received: str) -> NoReturn:
         msg = f"{self.file.name}, row 1: expected {expected}, received {received}"

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.manifests import TrainingKind
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-REVISION = 1
+REVISION = 2
 """Raised by whoever changes how a training set is made from the same inputs."""
 
 _ID_LENGTH = 16
@@ -33,10 +34,14 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-def settings_inputs(settings: Settings, schema: Schema) -> dict[str, object]:
+def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> dict[str, object]:
     """Return the settings that determine a training set's content, and how its transforms are fitted."""
     return {
         "revision": REVISION,
+        "kind": kind.value,
+        "negatives": settings.negatives if schema.is_implicit else 0,
+        "samples_per_user": settings.samples_per_user,
+        "weight_half_life_days": settings.weight_half_life_days,
         "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,

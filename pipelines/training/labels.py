@@ -1,11 +1,30 @@
-"""Events → label rows: every event before the cutoff, numbered in canonical order."""
+"""Events → label rows, in canonical order.
+
+Explicit feedback labels itself: every counted event before the cutoff is a row, and a positive one has the label 1.
+
+Implicit feedback shows only what users like: each positive event is a row with the label 1, followed by rows with the
+label 0 for items drawn in its place. An item is drawn by drawing one of the events strictly before the row's time, so
+that its chance is its popularity *at that time*; items that the user had an event with by then are passed over. What is
+popular and yet not taken was more likely seen and left, so that it says more than a random item. (Negative sampling as
+in Mikolov et al., "Distributed Representations of Words and Phrases", 2013, with the plain frequency, not its power.)
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, EVENTS, ITEM_ID, USER_ID, VALUE
+from feature_repo.contracts.datasets import (
+    DRAWN,
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVENTS,
+    EXAMPLE_ID,
+    ITEM_ID,
+    LABEL,
+    USER_ID,
+    VALUE,
+    WEIGHT,
+)
 from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import identifier, literal, microseconds
 
@@ -16,13 +35,16 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order of the events; the same in every file")
-LABEL = Column(
-    "label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value, else 0"
-)
-LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL)
+LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, WEIGHT)
 
 _HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
+_DRAWS_PER_NEGATIVE = 3
+"""So many items are drawn for each that is wanted: some the user has had already, some come twice."""
+_SEED = "negatives-1"
+_EVENT = f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {VALUE.name}"
+_KEY = ", '|', ".join((USER_ID.name, ITEM_ID.name, EVENT_TYPE.name, microseconds(EVENT_TIME.name)))
+"""What names an event, so that what is drawn for it does not depend on which other events there are."""
 
 
 def labelled_positive(settings: Settings, schema: Schema) -> Positive:
@@ -32,20 +54,77 @@ def labelled_positive(settings: Settings, schema: Schema) -> Positive:
     return positive if least is None else Positive(positive.event_types, least)
 
 
-def labels_sql(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
-    """Return the query for the label rows of the counted events in `files`, in their order."""
-    counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
-    kind = identifier(EVENT_TYPE.name)
-    order = ", ".join(identifier(name) for name in EVENTS.sort)
-    paths = ", ".join(literal(str(file)) for file in files)
-    value = identifier(VALUE.name)
+def explicit_labels(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
+    """Return the query for a label row of every counted event in `files`."""
     return (
-        f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS {EXAMPLE_ID.name}, "  # noqa: S608 - names are quoted
-        f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {value}, "
-        f"({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name} "
-        f"FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted}) "
-        f"ORDER BY {EXAMPLE_ID.name}"
+        f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
+        f"SELECT position AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, 0::BIGINT AS {DRAWN.name} "
+        f"FROM counted ORDER BY {EXAMPLE_ID.name}"
     )
+
+
+def positive_labels(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
+    """Return the query for a label row of every positive event in `files`: what a retrieval model learns from."""
+    return (
+        f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
+        f"SELECT row_number() OVER (ORDER BY position) - 1 AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, "
+        f"0::BIGINT AS {DRAWN.name} FROM counted WHERE {LABEL.name} = 1 ORDER BY {EXAMPLE_ID.name}"
+    )
+
+
+def implicit_labels(files: Sequence[Path], counted_types: Sequence[str], positive: Positive, negatives: int) -> str:
+    """Return the query for the positive events in `files`, each followed by up to `negatives` drawn rows.
+
+    The first events have fewer: nothing, or nothing new to the user, happened before them.
+    """
+    pick = f"md5_number_lower(concat('{_SEED}', '|', {_KEY}, '|', draw)) % earlier"
+    return f"""
+WITH {_counted(files, counted_types, positive)}, positives AS (
+    SELECT * FROM counted WHERE {LABEL.name} = 1
+), met AS (
+    SELECT {USER_ID.name}, {ITEM_ID.name}, min({EVENT_TIME.name}) AS first_time FROM counted GROUP BY ALL
+), picked AS (
+    SELECT position, draw, {USER_ID.name}, {EVENT_TIME.name}, ({pick})::BIGINT AS place
+    FROM positives, range({_DRAWS_PER_NEGATIVE * negatives}) draws(draw) WHERE earlier > 0
+), named AS (
+    SELECT picked.* EXCLUDE (place), counted.{ITEM_ID.name} FROM picked JOIN counted ON counted.position = picked.place
+), fresh AS (
+    SELECT * FROM named ANTI JOIN met ON met.{USER_ID.name} = named.{USER_ID.name}
+        AND met.{ITEM_ID.name} = named.{ITEM_ID.name} AND met.first_time <= named.{EVENT_TIME.name}
+), chosen AS (
+    SELECT position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, min(draw) AS draw FROM fresh
+    GROUP BY position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}
+    QUALIFY row_number() OVER (PARTITION BY position ORDER BY min(draw)) <= {negatives}
+), labelled AS (
+    SELECT position, -1 AS draw, {_EVENT}, 1::BIGINT AS {LABEL.name}, 0::BIGINT AS {DRAWN.name} FROM positives
+    UNION ALL
+    SELECT position, draw, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, 0::FLOAT, 0::BIGINT, 1::BIGINT FROM chosen
+)
+SELECT row_number() OVER (ORDER BY position, draw) - 1 AS {EXAMPLE_ID.name}, * EXCLUDE (position, draw)
+FROM labelled ORDER BY {EXAMPLE_ID.name}
+"""  # noqa: S608 - names are quoted
+
+
+def sampled_train(labels: Path, train_end_us: int, samples_per_user: int, half_life_days: float) -> str:
+    """Return the query for label rows with their weights, of which train rows of busy users are a sample.
+
+    Args:
+        labels: What one of the queries above gave, as a file.
+        train_end_us: Rows from here on are valid or test: all of them are kept, with weight 1.
+        samples_per_user: How many train rows a user may have at most; which of them is a matter of chance, by a hash
+            of the row. 0 keeps all. (Covington et al., "Deep Neural Networks for YouTube Recommendations", 2016.)
+        half_life_days: A train row this long before `train_end_us` counts half. 0 weighs all alike.
+    """
+    time = microseconds(EVENT_TIME.name)
+    is_train = f"{time} < {train_end_us}"
+    age = f"({train_end_us} - {time}) / {_DAY_US}"
+    weight = f"CASE WHEN {is_train} THEN pow(0.5, {age} / {half_life_days!r}) ELSE 1 END" if half_life_days else "1"
+    order = f"md5_number_lower(concat({EXAMPLE_ID.name}, '|', {USER_ID.name}, '|', {ITEM_ID.name}))"
+    place = f"row_number() OVER (PARTITION BY {USER_ID.name}, {is_train} ORDER BY {order})"
+    kept = f"QUALIFY NOT ({is_train}) OR {place} <= {samples_per_user}" if samples_per_user else ""
+    rows = f"SELECT *, ({weight})::FLOAT AS {WEIGHT.name} FROM read_parquet({literal(str(labels))}) {kept}"  # noqa: S608 - quoted
+    number = f"row_number() OVER (ORDER BY {EXAMPLE_ID.name}) - 1"
+    return f"SELECT * REPLACE ({number} AS {EXAMPLE_ID.name}) FROM ({rows}) ORDER BY {EXAMPLE_ID.name}"  # noqa: S608 - as above
 
 
 def as_of_the_moment(labels: Path) -> str:
@@ -64,3 +143,17 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     return (
         f"SELECT *, {refresh} AS event_timestamp FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"  # noqa: S608 - quoted
     )
+
+
+def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
+    """Return a common table of the counted events: place in their order, how many are strictly earlier, and label."""
+    counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
+    order = ", ".join(identifier(name) for name in EVENTS.sort)
+    paths = ", ".join(literal(str(file)) for file in files)
+    kind, value = identifier(EVENT_TYPE.name), identifier(VALUE.name)
+    return f"""counted AS (
+    SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS position,
+        rank() OVER (ORDER BY {EVENT_TIME.name}) - 1 AS earlier,
+        ({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name}
+    FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted})
+)"""  # noqa: S608 - names are quoted

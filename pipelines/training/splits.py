@@ -36,7 +36,12 @@ class Splits:
 
 
 def split_by_time(
-    times_us: NDArray[np.int64], labels: NDArray[np.int64], train_fraction: float, valid_fraction: float
+    times_us: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    train_fraction: float,
+    valid_fraction: float,
+    *,
+    needs_both_classes: bool = True,
 ) -> Splits:
     """Return the splits of rows in time order, after checking that something can be learned and measured.
 
@@ -45,6 +50,7 @@ def split_by_time(
         labels: `[rows]`, 0 or 1.
         train_fraction: Share of the rows before the row whose second is the first that is not in train.
         valid_fraction: Share of the rows that follows.
+        needs_both_classes: Whether each split has to hold labels of both.
 
     Raises:
         TrainingDataError: The shares leave nothing to test on, a split is empty, or one has labels of one class only.
@@ -63,7 +69,7 @@ def split_by_time(
     )
     first_valid, first_test = (int(np.searchsorted(times_us, end)) for end in (train_end, valid_end))
     splits = Splits(train_end, valid_end, first_valid, first_test - first_valid, len(times_us) - first_test)
-    _check(splits, np.split(labels, [first_valid, first_test]))
+    _check(splits, np.split(labels, [first_valid, first_test]), needs_both_classes=needs_both_classes)
     return splits
 
 
@@ -71,13 +77,14 @@ def _start_of_second(times_us: NDArray[np.int64], share: float) -> int:
     return int(times_us[int(len(times_us) * share)]) // _SECOND_US * _SECOND_US
 
 
-def _check(splits: Splits, labels: list[NDArray[np.int64]]) -> None:
+def _check(splits: Splits, labels: list[NDArray[np.int64]], *, needs_both_classes: bool) -> None:
     for (name, rows), values in zip(splits.rows.items(), labels, strict=True):
         positives = int(values.sum())
-        if 0 < positives < rows:
+        if 0 < positives < rows or (rows and not needs_both_classes):
             continue
+        expected = "rows of both classes" if needs_both_classes else "rows"
         msg = (
-            f"training set: expected rows of both classes in {name}, received {rows} rows, {positives} of them "
+            f"training set: expected {expected} in {name}, received {rows} rows, {positives} of them "
             f"positive (all splits: {dict(splits.rows)}); bring more events, or change KESTREL_LABEL_MIN_VALUE, "
             "KESTREL_TRAIN_FRACTION or KESTREL_VALID_FRACTION"
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import Column, Encoding
+from feature_repo.contracts.datasets import DRAWN
 from pipelines.feast_store.tables import duckdb_session, identifier, literal
 
 if TYPE_CHECKING:
@@ -63,9 +64,11 @@ def fit_moments(values: NDArray[np.float64], column: Column) -> dict[str, float]
     return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
 
 
-def mean_value(train: Path, column: str) -> float:
-    """Return the mean of a numeric column."""
-    return float(pq.read_table(train, columns=[column])[column].to_numpy().astype(np.float64).mean())
+def mean_of_events(train: Path, column: str) -> float:
+    """Return the mean of a numeric column over the rows that happened; drawn ones have no value of their own."""
+    table = pq.read_table(train, columns=[column, DRAWN.name])
+    happened = table[DRAWN.name].to_numpy() == 0
+    return float(table[column].to_numpy().astype(np.float64)[happened].mean())
 
 
 def _values(train: Path, column: Column) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.datasets import EVENTS as EVENTS_DATASET
-from feature_repo.contracts.manifests import TRAINING_FILES, TrainingSet
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.manifests import TRAINING_FILES, TrainingKind, TrainingSet
+from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import tree_sha256
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.errors import DatasetChangedError, JobError
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.features.tables import feature_table
@@ -241,3 +244,47 @@ def test_missing_embeddings_say_which_job_to_run(settings: Settings, place: Name
     shutil.rmtree(place.embeddings)
     with pytest.raises(JobError, match="python -m pipelines embeddings"):
         build(settings, place)
+
+
+def test_retrieval_rows_are_positive_and_know_nothing_of_themselves(settings: Settings, place: Namespace) -> None:
+    result = training_set.run(settings, place, world.CUTOFF, TrainingKind.RETRIEVAL)
+    directory = place.training_sets / str(result["training_set"])
+    record, rows = TrainingSet.read(directory / MANIFEST), rows_of(directory, *TRAINING_FILES[:3])
+    assert record.kind is TrainingKind.RETRIEVAL
+    assert record.feature_service == "retrieval"
+    liked = sorted(
+        (event for event in EVENTS if event["value"] >= 4),
+        key=lambda row: tuple(row[name] for name in EVENTS_DATASET.sort),
+    )
+    assert [(row["user_id"], row["item_id"]) for row in rows] == [(row["user_id"], row["item_id"]) for row in liked]
+    for row in rows[::17]:
+        user = with_missing(latest(place, row["event_time"], "user_id", row["user_id"]))
+        assert row["user_last_items"] == user["user_last_items"]
+
+
+def test_implicit_feedback_gets_rows_of_both_classes(settings: Settings, place: Namespace) -> None:
+    write_schema(place, replace(MOVIELENS, is_implicit=True))
+    directory = build(settings, place)
+    record, rows = TrainingSet.read(directory / MANIFEST), rows_of(directory, *TRAINING_FILES[:3])
+    positives = sum(event["value"] >= 4 for event in EVENTS)
+    assert sum(row["label"] for row in rows) == positives
+    assert positives < len(rows) - positives <= settings.negatives * positives
+    values = [row["value"] for row in rows_of(directory, TRAINING_FILES[0]) if not row["is_drawn"]]
+    assert record.prior_mean == pytest.approx(sum(values) / len(values))
+    for row in [row for row in rows if row["is_drawn"]][::29]:
+        item = with_missing(latest(place, row["event_time"], "item_id", row["item_id"]))
+        assert row["item_event_count"] == item["item_event_count"] > 0
+
+
+def test_a_cap_and_weights_change_train_rows_alone(settings: Settings, place: Namespace) -> None:
+    everything = build(settings, place)
+    chosen = settings.model_copy(update={"samples_per_user": 3, "weight_half_life_days": 1.0})
+    directory = build(chosen, place)
+    assert directory != everything
+    assert (
+        pq.read_table(directory / "valid.parquet")["item_id"] == pq.read_table(everything / "valid.parquet")["item_id"]
+    )
+    train = rows_of(directory, TRAINING_FILES[0])
+    assert max(Counter(row["user_id"] for row in train).values()) == 3
+    assert len({row["sample_weight"] for row in train}) > 1
+    assert {row["sample_weight"] for row in rows_of(directory, *TRAINING_FILES[1:3])} == {1.0}

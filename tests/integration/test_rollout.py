@@ -563,7 +563,7 @@ def write_sample(model: ServingModel, name: str = "20261123T040000Z-host-1.tfrec
         requests.append(
             predict_request(model.name, inputs, version=1, signature_name=ONE_USER_SIGNATURE, outputs=("score",))
         )
-    folder = model.places.request_samples(model.namespace, model.signature.model)
+    folder = model.places.request_samples(model.namespace, model.kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / name, map(log_of, requests))
     return requests
