@@ -16,8 +16,9 @@ from pipelines.feast_store.online import forget_absent, online_client, stored_en
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
 from pipelines.feast_store.store import open_store
-from pipelines.feast_store.tables import duckdb_session, identifier, literal, microseconds
+from pipelines.feast_store.tables import duckdb_session, microseconds
 from pipelines.features.tables import feature_table
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     import redis

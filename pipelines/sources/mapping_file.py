@@ -55,7 +55,7 @@ def read_mapping(path: Path) -> tuple[Mapping, Schema]:
     try:
         mapping = Mapping.model_validate(file.content)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = sorted(error.errors(include_url=False), key=lambda detail: file.place(_loc(detail)))
         faults = [_fault(file, detail) for detail in details[:_FAULTS_SHOWN]]
         more = f"\n... and {len(details) - _FAULTS_SHOWN} more" if len(details) > _FAULTS_SHOWN else ""
         raise SourceError("\n".join(faults) + more) from error
@@ -71,7 +71,7 @@ def read_mapping(path: Path) -> tuple[Mapping, Schema]:
 
 def _fault(file: YamlFile, detail: ErrorDetails) -> str:
     """Say of one fault where it is, what was expected and what was received."""
-    loc = tuple(part for part in detail["loc"] if part != "[key]")
+    loc = _loc(detail)
     key = ".".join(map(str, loc))
     where, received = file.where(loc), _shown(detail["input"])
     context = detail.get("ctx", {})
@@ -90,6 +90,10 @@ def _fault(file: YamlFile, detail: ErrorDetails) -> str:
         case _:
             wanted = detail["msg"].removeprefix("Input should be ").removesuffix(", unable to parse string as a number")
             return f"{where}: {key}: expected {wanted}, received {received}; correct it"
+
+
+def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
+    return tuple(part for part in detail["loc"] if part != "[key]")
 
 
 def _shown(received: object) -> str:

@@ -35,11 +35,15 @@ class YamlFile:
     places: dict[Path_, tuple[int, int]] = field(default_factory=dict)
     """Keys and indices on the way to a value → line and column, counted from 1."""
 
-    def where(self, path: Path_) -> str:
-        """Return 'my.yaml, line 3, column 5' for a value, or for the innermost one around it that is there."""
+    def place(self, path: Path_) -> tuple[int, int]:
+        """Return line and column of a value, or of the innermost one around it that is there."""
         while path not in self.places:
             path = path[:-1]
-        line, column = self.places[path]
+        return self.places[path]
+
+    def where(self, path: Path_) -> str:
+        """Return 'my.yaml, line 3, column 5' for a value."""
+        line, column = self.place(path)
         return f"{self.path.name}, line {line}, column {column}"
 
 

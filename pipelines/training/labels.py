@@ -26,7 +26,8 @@ from feature_repo.contracts.datasets import (
     WEIGHT,
 )
 from feature_repo.contracts.schemas import Positive
-from pipelines.feast_store.tables import identifier, literal, microseconds
+from pipelines.feast_store.tables import microseconds
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
