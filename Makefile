@@ -18,7 +18,7 @@ export KESTREL_ARG_REST = $(call given,REST)
 export KESTREL_ARG_FOLDER = $(call given,FOLDER)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: help setup demo test lint up down status logs reset bench-serving
+.PHONY: help setup demo test lint up down status logs reset bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,3 +56,6 @@ reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
 	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)
+
+bench-stream: setup ## Measure how soon an event is in its user's online features, with the demo's data; NAMESPACE=<name>
+	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.stream $(ARGS)

@@ -1,6 +1,7 @@
 """Features up to a cutoff, offline and online.
 
-`ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
+`land` brings what users did since the last run from the stream into the lake; `ingest` checks the source and writes
+canonical events, items and users beside it; bad rows go to the quarantine with a reason.
 Spark computes the features (`features`, `embeddings`), Feast takes them to Redis (`materialize`), and `publish`
 switches the online side over and sends the asset **features**, which starts *model_training*.
 
@@ -70,6 +71,13 @@ with DAG(
         ),
     },
 ):
+    land = JobOperator(
+        task_id="land",
+        module="pipelines",
+        command="land",
+        options={"namespace": "{{ params.namespace }}"},
+        doc_md="What came by the stream → the lake, each event once, in the partition of its day.",
+    )
     ingest = JobOperator(
         task_id="ingest",
         module="pipelines",
@@ -121,6 +129,6 @@ with DAG(
         partition_key="{{ params.namespace }}|{{ ti.xcom_pull(task_ids='ingest')['cutoff'] }}",
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
-    ingest >> [features, embeddings, registry]
+    land >> ingest >> [features, embeddings, registry]
     [features, registry] >> materialize
     [materialize, embeddings] >> publish

@@ -69,13 +69,13 @@ MappingFile = Annotated[
 ]
 
 
-def _run(job: str, *arguments: object, namespace: str | None = None) -> None:
-    """Run `pipelines.jobs.<job>.run(settings, [place,] *arguments)`; the engines are imported only now."""
+def _run(job: str, *arguments: object, namespace: str | None = None, **options: object) -> None:
+    """Run `pipelines.jobs.<job>.run(settings, [place,] *arguments, **options)`; the engines are imported only now."""
 
     def start() -> dict[str, object]:
         settings = load_settings()
         place = () if namespace is None else (Namespace(settings.state, namespace),)
-        result: dict[str, object] = import_module(f"pipelines.jobs.{job}").run(settings, *place, *arguments)
+        result: dict[str, object] = import_module(f"pipelines.jobs.{job}").run(settings, *place, *arguments, **options)
         return result
 
     run_job(start)
@@ -114,6 +114,21 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""
     _run("ingest", source, cutoff, clock, mapping, mode, namespace=namespace)
+
+
+@app.command()
+def land(namespace: NamespaceName) -> None:
+    """Bring what came by the stream into the lake."""
+    _run("land", namespace=namespace)
+
+
+@app.command()
+def stream(
+    namespace: NamespaceName,
+    check: Annotated[bool, typer.Option("--check", help="Only tell whether a stream job works.")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Bring users' events into their online features as they come, and land them, until told to stop."""
+    _run("stream", namespace=namespace, check=check)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from annotated_types import Gt, Lt
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.places import settings_file, state_folder
 from pipelines.errors import JobError
 
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
     """Share of the events, by time, that follows train; the rest is test."""
     refresh_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 24
     """How often the online store is taken to be refreshed."""
+    events_url: Annotated[str, Field(pattern=EVENTS_URL_PATTERN)] = ""
+    """Where events are streamed: empty, the online store's Redis, or kafka://host:port[,host:port]."""
+    stream_land_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """How often the stream job lands what came, in seconds: one file each time."""
+    stream_claim_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
+    """After how long an event that a reader took and did not finish goes to another, in milliseconds."""
     quarantine_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The largest share of a source file's rows that may be refused."""
 

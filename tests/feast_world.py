@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.contracts.datasets import EMBEDDING_SIZE, EVENTS, ITEM2VEC
+from feature_repo.contracts.events import Event, key_id
 from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
@@ -21,8 +22,11 @@ from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
+from pipelines.stream.fold import UserState, advance
+from pipelines.stream.items import item_facts
+from pipelines.stream.state_row import row_of
 from tests.blank_values import completed
-from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE, ITEMS, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE, ITEMS, USER_ACTIVITY, USER_HISTORY, USER_PROFILE, USER_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,6 +76,7 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
     write_features(place, USER_PROFILE, [_user_profile(user) for user in users])
     write_features(place, ITEM_PROFILE, [_item_profile(item) for item in items])
     write_features(place, USER_HISTORY, [_history(known, user, cutoff) for user in users])
+    write_features(place, USER_STATE, [_state(known, user, cutoff) for user in users])
     write_embeddings(place, items, cutoff)
     return place
 
@@ -175,3 +180,17 @@ def _item_profile(item: str) -> Row:
 def _history(events: Sequence[Row], user: str, cutoff: datetime) -> Row:
     seen = sorted({row["item_id"] for row in events if row["user_id"] == user})
     return {"user_id": user, "event_time": cutoff - timedelta(microseconds=1), "user_seen_items": seen}
+
+
+def _state(events: Sequence[Row], user: str, cutoff: datetime) -> Row:
+    about = item_facts(pa.Table.from_pylist([_item(row["item_id"]) for row in events], arrow_schema(ITEMS)), MOVIELENS)
+    own = [sent_event(row) for row in events if row["user_id"] == user]
+    state = advance(UserState(), own, about.__getitem__, MOVIELENS)
+    return {"user_id": user, "event_time": cutoff - timedelta(microseconds=1), **row_of(state, MOVIELENS)}
+
+
+def sent_event(row: Row) -> Event:
+    """Return a row as an event on its way."""
+    time = (row["event_time"] - EPOCH) // timedelta(microseconds=1)
+    key = (row["user_id"], row["item_id"], row["event_type"], time)
+    return Event(key_id(*key), *key[:3], row["value"], time)

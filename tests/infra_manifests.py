@@ -170,6 +170,7 @@ def missing_extras(containers: Iterable[Container]) -> list[str]:
     """Tell which images lack the extra of what runs in them, or name one that does not exist."""
     needed = {
         "serving.recommender": {"recommender"},
+        "pipelines": {"data"},
         "mlflow": {"rollout", "postgresql"},
         "airflow": {"orchestrator", "postgresql"},
     }
@@ -307,7 +308,8 @@ def careless_pods(documents: Iterable[Mapping[str, Any]]) -> list[str]:
         for one in pod["containers"]:
             wanted |= {probe: probe in one for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
             sleep = one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-            wanted["drains"] = 5 <= sleep < pod.get("terminationGracePeriodSeconds", 30) - 5
+            # What has no port has no connections to drain.
+            wanted["drains"] = "ports" not in one or 5 <= sleep < pod.get("terminationGracePeriodSeconds", 30) - 5
         for one in (*pod["containers"], *pod.get("initContainers", [])):
             context = one.get("securityContext", {})
             wanted[f"{one['name']} locked"] = (
@@ -369,7 +371,7 @@ def unfit_ports(container: Mapping[str, Any]) -> list[str]:
     asked = {
         probe: (check.get("httpGet") or check["grpc"])["port"]
         for probe, check in container.items()
-        if probe.endswith("Probe")
+        if probe.endswith("Probe") and "exec" not in check
     }
     faults = [
         f"{probe} asks port {port}" for probe, port in asked.items() if port not in {*ports.keys(), *ports.values()}

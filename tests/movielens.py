@@ -19,6 +19,7 @@ USER_PROFILE = _present(FEATURES.user_profile)
 ITEM_ACTIVITY = FEATURES.item_activity
 ITEM_PROFILE = _present(FEATURES.item_profile)
 USER_HISTORY = FEATURES.user_history
+USER_STATE = FEATURES.user_state
 FEATURE_GROUPS = FEATURES.groups
 RANKING_FEATURES = FEATURES.ranking
 RANKING = ranking(MOVIELENS)

@@ -18,7 +18,7 @@ from infra.local.toolchain import find_redis_server
 from serving.protocol.free_ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _DEADLINE_S = 20.0
 _ATTEMPTS = 5
@@ -43,13 +43,16 @@ def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
     raise TimeoutError(msg)
 
 
-def _start(folder: str, password: str) -> tuple[subprocess.Popen[bytes], str]:
+_MEMORY_ONLY = ("--save", "", "--appendonly", "no")
+_DURABLE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+
+
+def _start(folder: str, password: str, options: Sequence[str], port: int = 0) -> tuple[subprocess.Popen[bytes], str]:
     for _ in range(_ATTEMPTS):
-        (port,) = free_ports(1)
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", password]
-        memory_only = ["--save", "", "--appendonly", "no", "--dir", folder]
-        process = subprocess.Popen([redis_executable(), *options, *memory_only], stdout=subprocess.DEVNULL)
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        at = port or free_ports(1)[0]
+        address = ["--port", str(at), "--bind", "127.0.0.1", "--requirepass", password, "--dir", folder]
+        process = subprocess.Popen([redis_executable(), *address, *options], stdout=subprocess.DEVNULL)
+        url = f"redis://:{password}@127.0.0.1:{at}/0"
         if _is_ready(process, url):
             return process, url
     msg = f"redis-server ended {_ATTEMPTS} times right after its start; run it by hand to see why: {redis_executable()}"
@@ -60,9 +63,36 @@ def _start(folder: str, password: str) -> tuple[subprocess.Popen[bytes], str]:
 def redis_server() -> Iterator[str]:
     """Run an empty redis-server on a free port of this machine and give its URL, password included."""
     with tempfile.TemporaryDirectory(prefix="kestrel-redis-") as folder:
-        process, url = _start(folder, secrets.token_hex(8))
+        process, url = _start(folder, secrets.token_hex(8), _MEMORY_ONLY)
         try:
             yield url
         finally:
             process.kill()
             process.wait()
+
+
+class DurableRedis:
+    """A redis-server with the append-only file on, as the stack runs it, that can be killed and started again."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._password = folder, secrets.token_hex(8)
+        self._process, self.url = _start(folder, self._password, _DURABLE)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def start(self) -> None:
+        port = int(self.url.rpartition(":")[2].partition("/")[0])
+        self._process, _ = _start(self._folder, self._password, _DURABLE, port)
+
+
+@contextlib.contextmanager
+def durable_redis() -> Iterator[DurableRedis]:
+    """Run an empty redis-server that survives its own death."""
+    with tempfile.TemporaryDirectory(prefix="kestrel-redis-") as folder:
+        server = DurableRedis(folder)
+        try:
+            yield server
+        finally:
+            server.kill()

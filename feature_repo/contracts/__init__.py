@@ -4,6 +4,7 @@ exit_codes    what a job's exit status says to the orchestrator
 jobs          how a job ends: its result, its errors, its exit code
 columns       the value types and the declaration of one column
 datasets      events, items, users and the derived tables: columns, keys, partitioning
+events        one event as it is sent, carried and landed, and what refuses it
 features      feature groups and feature services, with the hashes of their definitions
 signatures    inputs and outputs of the models
 intervals     namespaces, cutoffs, and the partition key that travels with an Airflow asset

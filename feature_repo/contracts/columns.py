@@ -86,6 +86,11 @@ class Column:
             raise ValueError(msg)
 
     @property
+    def blank(self) -> Scalar | list[Scalar] | None:
+        """What stands for "no value": `missing`, as often as a list of fixed length needs it."""
+        return [self.missing] * max(self.length, 0) if self.length and self.missing is not None else self.missing
+
+    @property
     def definition(self) -> dict[str, object]:
         """Whatever, if changed, changes the values. Meaning and encoding do not: the stored values stay the same."""
         return {

@@ -124,6 +124,7 @@ class Declared:
     item_activity: FeatureGroup
     item_profile: FeatureGroup | None
     user_history: FeatureGroup
+    user_state: FeatureGroup
 
     @property
     def ranking(self) -> FeatureService:
@@ -148,11 +149,11 @@ class Declared:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """Every group."""
-        return (*self.ranking.groups, self.user_history)
+        return (*self.ranking.groups, self.user_history, self.user_state)
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
-        """The groups of users, which lie in one hash online."""
+        """The groups of users that recommenders read, which lie in one hash online."""
         return (*self.user_ranking, self.user_history)
 
 
@@ -166,6 +167,7 @@ def declared(schema: Schema) -> Declared:
         item_activity=_item_activity(schema),
         item_profile=_item_profile(schema),
         user_history=_USER_HISTORY,
+        user_state=_user_state(schema),
     )
 
 
@@ -232,6 +234,41 @@ def _user_activity(schema: Schema) -> FeatureGroup:
                 **{f"step_{attribute.name}": attribute.step for attribute in numeric},
             }
         ),
+    )
+
+
+def _user_state(schema: Schema) -> FeatureGroup:
+    """Return what `user_activity` is made of, in whole numbers, so that the stream can count on from it."""
+    numeric = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))
+    terms = tuple(attribute.name for attribute in schema.item_attributes if attribute.is_term)
+    return FeatureGroup(
+        name="user_state",
+        entity=USER_ID,
+        freshness=Freshness.LATEST,
+        features=(
+            Column("state_last_time", Dtype.INT64, "Microseconds since 1970 of the last event, counted or not"),
+            Column("state_last_items", Dtype.STRING, "The items of the last counted events, latest first", length=-1),
+            Column("state_last_values", Dtype.FLOAT32, "Their values, in the same order", length=-1),
+            *(
+                Column(f"state_{name}_{part}", Dtype.INT64, f"{meaning} of the {name}, over the counted events")
+                for name in numeric
+                for part, meaning in (
+                    ("count", "How many know"),
+                    ("sum", "Sum in steps"),
+                    ("squares", "Sum of squares in steps"),
+                )
+            ),
+            *(
+                column
+                for name in terms
+                for column in (
+                    Column(f"state_{name}_terms", Dtype.STRING, f"Every counted term of {name} liked", length=-1),
+                    Column(f"state_{name}_counts", Dtype.INT64, "How often, in the same order", length=-1),
+                )
+            ),
+        ),
+        meaning="What the user's features are made of as of the cutoff: the stream counts on from here",
+        parameters=_user_activity(schema).parameters,
     )
 
 

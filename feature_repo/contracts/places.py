@@ -73,6 +73,11 @@ class Namespace:
         return self.root / "schema.json"
 
     @property
+    def landing(self) -> Path:
+        """Files of events that came by the stream and are not in the lake yet; each is there whole or not at all."""
+        return self.root / "landing"
+
+    @property
     def embeddings(self) -> Path:
         """Dated snapshots, `item2vec/<cutoff>-<sha>.parquet`: written once, never changed."""
         return self.root / "embeddings"

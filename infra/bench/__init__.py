@@ -1,1 +1,1 @@
-"""Speeds, measured side by side in one run: `make bench-serving`."""
+"""Speeds, measured on stacks of their own: `make bench-serving`, `make bench-stream`."""

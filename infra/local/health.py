@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from feature_repo.contracts.events import heartbeat_key
+
 if TYPE_CHECKING:
     from infra.local.settings import Address
 
@@ -37,6 +39,17 @@ def redis_answers(url: str) -> str | None:
     except redis.RedisError as error:
         return str(error)
     return None
+
+
+def stream_job_works(url: str, namespace: str) -> str | None:
+    """Look for the sign of life that a stream job leaves in Redis."""
+    import redis  # noqa: PLC0415 - as above
+
+    try:
+        with redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S) as client:
+            return None if client.exists(heartbeat_key(namespace)) else "no sign of life in Redis"
+    except redis.RedisError as error:
+        return str(error)
 
 
 def airflow_component(uri: str, component: str) -> str | None:

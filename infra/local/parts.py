@@ -12,7 +12,7 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.places import REPOSITORY, Serving
 from feature_repo.contracts.publishing import write_private
 from feature_repo.contracts.schemas import MOVIELENS
-from infra.local.health import airflow_component, http_answers, model_server_answers, redis_answers
+from infra.local.health import airflow_component, http_answers, model_server_answers, redis_answers, stream_job_works
 from infra.local.processes import marker_environment
 from infra.local.settings import PREFIX, Address, LocalSettings
 
@@ -145,7 +145,8 @@ def _redis(places: Places, settings: LocalSettings, toolchain: Toolchain) -> Par
         "port": str(address.port),
         "dir": json.dumps(str(places.redis)),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        # Redis answers when it is on the disk: with "everysec" a killed one may lose what it has answered (0072).
+        "appendfsync": "always",
         "save": '""',
         "set-proc-title": "no",
         "maxmemory-policy": "noeviction",
@@ -241,16 +242,32 @@ def _model_server(places: Places, settings: LocalSettings) -> Part:
     )
 
 
+def _stream(settings: LocalSettings) -> Part:
+    return Part(
+        name="stream",
+        command=(sys.executable, "-m", "pipelines", "stream", "--namespace", settings.namespace),
+        environment={f"{PREFIX}FEATURE_VIEWS": _feature_views()},
+        addresses=(),
+        ailment=lambda: stream_job_works(settings.redis_url, settings.namespace),
+        url="",
+    )
+
+
+def _feature_views() -> str:
+    """Return the views of one schema, for parts that derive features by the code that they started with.
+
+    Rendered with them, such a part starts anew when that code changes.
+    """
+    return ",".join(group.view_name for group in declared(MOVIELENS).groups)
+
+
 def _recommender(settings: LocalSettings) -> Part:
     address = settings.addresses["recommender_uri"]
     uri = settings.recommender_uri.rstrip("/")
-    # It derives features from schemas by the code that it started with: rendered with the views of one, it starts
-    # anew when that code changes.
-    views = ",".join(group.view_name for group in declared(MOVIELENS).groups)
     return Part(
         name="recommender",
         command=(sys.executable, "-m", "serving.recommender"),
-        environment={f"{PREFIX}NAMESPACE": settings.namespace, f"{PREFIX}FEATURE_VIEWS": views},
+        environment={f"{PREFIX}NAMESPACE": settings.namespace, f"{PREFIX}FEATURE_VIEWS": _feature_views()},
         addresses=(address,),
         ailment=lambda: http_answers(f"{uri}/health"),
         url=uri,
@@ -271,4 +288,5 @@ def local_parts(places: Places, settings: LocalSettings, toolchain: Toolchain) -
         parts.append(_model_server(places, settings))
     if "recommender_uri" in local:
         parts.append(_recommender(settings))
+        parts.append(_stream(settings))
     return {part.name: part for part in parts}

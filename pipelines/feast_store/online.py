@@ -8,52 +8,21 @@ from __future__ import annotations
 
 import re
 import struct
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import redis
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
 from feast.value_type import ValueType
 
-from pipelines.errors import JobError
-from pipelines.feast_store.errors import OnlineStoreError
-from pipelines.feast_store.store import redacted
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
+    import redis
     from feast import FeatureView
 
 _SCAN_COUNT = 10_000
 _GLOB_SPECIAL = re.compile(rb"([\\*?\[\]^])")
 _VALUE_HEADER = struct.Struct("<II")
-
-
-@contextmanager
-def online_client(redis_url: str) -> Iterator[redis.Redis]:
-    """Give a client of a Redis that answers; turn its errors, Feast's included, into ones that say what to do.
-
-    Raises:
-        OnlineStoreError: Redis cannot be reached or is busy.
-        JobError: Redis refuses: a wrong password, or no memory left under its limit.
-    """
-    address = redacted(redis_url)
-    client = redis.Redis.from_url(redis_url, socket_connect_timeout=5, socket_timeout=60)
-    try:
-        client.ping()
-        yield client
-    except redis.AuthenticationError as error:
-        msg = f"Redis at {address} refuses the password ({error}); correct KESTREL_REDIS_URL"
-        raise JobError(msg) from error
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.TryAgainError) as error:
-        msg = f"Redis at {address} does not answer ({error}); start it with 'make up', or correct KESTREL_REDIS_URL"
-        raise OnlineStoreError(msg) from error
-    except redis.ResponseError as error:
-        msg = f"Redis at {address} refuses ({error}); if it is out of memory, raise its maxmemory"
-        raise JobError(msg) from error
-    finally:
-        client.close()
 
 
 def stored_entities(client: redis.Redis, project: str, join_key: str) -> dict[str, bytes]:

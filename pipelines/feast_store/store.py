@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from feature_repo.contracts.intervals import feast_project
 from pipelines.errors import JobError
 from pipelines.feast_store.offline import StrictDuckDBOfflineStore
+from pipelines.io.online_client import redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,13 +53,6 @@ def connection_string(redis_url: str) -> str:
     parameters = {"db": int(database), "username": user, "password": password, "ssl": url.scheme == "rediss"}
     given = [f"{name}={json.dumps(value)}" for name, value in (parameters | _TIMEOUTS).items() if value]
     return ",".join([f"{url.hostname}:{url.port or _REDIS_PORT}", *given])
-
-
-def redacted(redis_url: str) -> str:
-    """Return a Redis URL for people and logs: without its password."""
-    url = urlsplit(redis_url)
-    address = url.netloc.rpartition("@")[2]
-    return f"{url.scheme}://{address}{url.path}"
 
 
 def repo_config(settings: Settings, namespace: Namespace) -> RepoConfig:

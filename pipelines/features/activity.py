@@ -35,7 +35,7 @@ def user_activity(events: DataFrame, items: DataFrame, schema: Schema, terms: Ma
         schema: of the data set.
         terms: for each attribute of items that has terms, those that are counted, sorted by name.
     """
-    order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"))
+    order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     last = order.rowsBetween(1 - LAST_ITEMS, Window.currentRow)
     numeric = [attribute for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC]

@@ -11,7 +11,9 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
 from pipelines.features.profiles import profile, user_history
+from pipelines.features.state import user_state
 from pipelines.features.tables import feature_dataset
+from pipelines.features.terms import MOST_TERMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.schemas import Schema
-
-MOST_TERMS = 64
-"""So many terms of an attribute are counted for each user: those that most items have, ties by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,9 @@ TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
     "item_profile": lambda group, inputs: profile(inputs.items, group),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
+    "user_state": lambda _, inputs: user_state(
+        inputs.known, inputs.items_with_terms, inputs.schema, inputs.terms, inputs.cutoff
+    ),
 }
 
 

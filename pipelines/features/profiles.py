@@ -47,8 +47,13 @@ def user_history(events: DataFrame, cutoff: datetime) -> DataFrame:
     return (
         events.groupBy("user_id")
         .agg(F.sort_array(F.collect_set("item_id")).alias("user_seen_items"))
-        .select("user_id", _timestamp(cutoff - timedelta(microseconds=1)).alias("event_time"), "user_seen_items")
+        .select("user_id", last_moment(cutoff).alias("event_time"), "user_seen_items")
     )
+
+
+def last_moment(cutoff: datetime) -> Column:
+    """Return the last microsecond before `cutoff`, the stamp of what is as of it."""
+    return _timestamp(cutoff - timedelta(microseconds=1))
 
 
 def _timestamp(moment: datetime) -> Column:

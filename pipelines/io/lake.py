@@ -2,8 +2,9 @@
 
 A table lies in one folder: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` where it is undivided, and
 `_manifest.json`, written last. A writer holds the table's lock, stages every changed partition beside its place, and
-only when all are complete renames them. A reader compares files with the manifest before it reads and the manifest with
-itself afterwards, so that it never works on half of a write.
+only when all are complete renames them. Before the first rename it writes down, beside them, what the manifest will be:
+what a killed writer left half renamed, the next one finishes. A reader compares files with the manifest before it reads
+and the manifest with itself afterwards, so that it never works on half of a write.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ class StoredTable:
             msg = f"table {self.dataset.name} in {self.folder} was rewritten while it was read; run the job again"
             raise DatasetChangedError(msg)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the table was ever written."""
+        return (self.folder / DATASET_MANIFEST).exists()
+
     @contextmanager
     def rewriting(self, replaces: Callable[[str], bool] = lambda _: True) -> Iterator[Writer]:
         """Give a writer whose partitions are published when the block ends well; otherwise nothing changes.
@@ -123,10 +129,11 @@ class StoredTable:
         Partitions whose names `replaces` accepts and which the writer does not get are removed; others stay.
         """
         with self.locked():
+            self._finish_interrupted()
             shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
             (self.folder / _STAGING).mkdir(parents=True)
             try:
-                existing = self._manifest() if (self.folder / DATASET_MANIFEST).exists() else {}
+                existing = self._manifest() if self.exists else {}
                 writer = Writer(self, existing)
                 yield writer
                 writer.publish(replaces)
@@ -139,8 +146,36 @@ class StoredTable:
         with exclusive(self.lock, f"table {self.dataset.name}"):
             yield
 
-    def _manifest(self) -> dict[str, Partition]:
-        path = self.folder / DATASET_MANIFEST
+    def switch(self, partitions: dict[str, Partition]) -> None:
+        """Rename what is staged into its place, remove what is stale, and write the manifest; under the table's lock.
+
+        Done again after an interruption at any step, it ends the same.
+        """
+        for name in partitions:
+            part, target = self.staged(name), partition_file(self.folder, name)
+            if part.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(target)
+                sync_directory(target.parent)
+        for file in unlisted_files(self.folder, partitions):
+            file.unlink()
+            if file.parent != self.folder:
+                file.parent.rmdir()
+        if not self.exists or self._manifest() != partitions:
+            write_json(self.folder / DATASET_MANIFEST, _manifest_record(partitions))
+
+    def staged(self, name: str) -> Path:
+        """Return where a partition waits to be renamed."""
+        return self.folder / _STAGING / f"{name}.parquet"
+
+    def _finish_interrupted(self) -> None:
+        """Finish what a writer began that was killed while it renamed; what was only staged is left alone."""
+        intended = self.folder / _STAGING / DATASET_MANIFEST
+        if intended.exists():
+            self.switch(self._manifest(intended))
+
+    def _manifest(self, path: Path | None = None) -> dict[str, Partition]:
+        path = path or self.folder / DATASET_MANIFEST
         try:
             record = cast("dict[str, dict[str, Any]]", read_json(path).get("partitions"))
             return {name: Partition(**record[name]) for name in sorted(record)}
@@ -194,33 +229,24 @@ class Writer:
         if existing and existing.sha256 == content and file.is_file() and file_sha256(file) == existing.file_sha256:
             self.staged[name] = existing
             return
-        part = self._part(name)
+        part = self.table.staged(name)
         with replacing(part) as path:
             pq.write_table(rows, path, compression="zstd", row_group_size=1 << 17)
         self.staged[name] = Partition(rows.num_rows, content, file_sha256(part))
 
     def publish(self, replaces: Callable[[str], bool]) -> None:
-        """Rename what was staged into its place, remove what is stale, and write the manifest."""
+        """Put what was staged in the place of what it replaces: all of it, whatever happens from here on."""
         kept = {name: partition for name, partition in self.existing.items() if not replaces(name)}
         if kept.keys() & self.staged.keys():
             outside = sorted(kept.keys() & self.staged.keys())
             msg = f"table {self.table.dataset.name}: expected partitions of the interval, received {outside}"
             raise JobError(msg)
-        written = [name for name in self.staged if self._part(name).exists()]
+        written = [name for name in self.staged if self.table.staged(name).exists()]
         stale = [name for name in self.existing if name not in kept and name not in self.staged]
-        for name in written:
-            target = partition_file(self.table.folder, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._part(name).replace(target)
-            sync_directory(target.parent)
         self.partitions = dict(sorted({**kept, **self.staged}.items()))
-        for file in unlisted_files(self.table.folder, self.partitions):
-            file.unlink()
-            if file.parent != self.table.folder:
-                file.parent.rmdir()
-        manifest = self.table.folder / DATASET_MANIFEST
-        if self.partitions != self.existing or not manifest.exists():
-            write_json(manifest, {"partitions": {name: asdict(item) for name, item in self.partitions.items()}})
+        if written or stale:
+            write_json(self.table.folder / _STAGING / DATASET_MANIFEST, _manifest_record(self.partitions))
+        self.table.switch(self.partitions)
         self.changed = sorted({*written, *stale})
 
     def current(self, name: str) -> pa.Table:
@@ -238,16 +264,13 @@ class Writer:
             raise CorruptDatasetError(msg)
         return _read(file, schema)
 
-    def _part(self, name: str) -> Path:
-        return self.table.folder / _STAGING / f"{name}.parquet"
-
 
 @contextmanager
-def exclusive(lock: Path, subject: str) -> Iterator[None]:
-    """Hold a lock file, or raise DatasetLockedError at once. The kernel frees it when the process dies."""
+def exclusive(lock: Path, subject: str, wait_s: float = 0) -> Iterator[None]:
+    """Hold a lock file, or raise DatasetLockedError after `wait_s`. The kernel frees it when the process dies."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=wait_s):
             yield
     except Timeout as error:
         msg = f"{subject}: another job is writing it (lock {lock}); try again when it is done"
@@ -292,6 +315,10 @@ def partitions_sha256(partitions: dict[str, Partition]) -> str:
     """Return one SHA-256 over names, rows and contents."""
     lines = (f"{name}\0{part.rows}\0{part.sha256}\n" for name, part in sorted(partitions.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _manifest_record(partitions: dict[str, Partition]) -> dict[str, object]:
+    return {"partitions": {name: asdict(partition) for name, partition in partitions.items()}}
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:

@@ -6,7 +6,7 @@ import logging
 import shutil
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +16,6 @@ from feature_repo.contracts.datasets import (
     EVENTS,
     ITEM_ID,
     QUARANTINE,
-    USER_ID,
     items_dataset,
     observations_dataset,
     users_dataset,
@@ -39,10 +38,11 @@ from pipelines.io.lake import (
     partitions_sha256,
     stored_dataset,
 )
-from pipelines.io.merging import upserted
+from pipelines.io.merging import upserted, with_unknown_users
 from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
 from pipelines.sources.observations import reduce_observations
+from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
 
     Items, users and refusals are those of the whole source, whatever the cutoff, where it has files of them. With a
     cutoff, partitions of days from it on belong to later intervals and stay as they are; without one, the source is all
-    there is, and the lake holds nothing else afterwards. A part replaces nothing but rows of the same keys.
+    there is. A part replaces nothing but rows of the same keys. What came by the stream stays in either case, and wins
+    over what the source says of the same event (decision 0073).
 
     Raises:
         SourceError: the source as a whole cannot be read, holds no event before the cutoff, or is a part of another
@@ -84,8 +85,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     if mode is Mode.PART:
         _check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
-    with _scratch(place) as scratch:
-        lake = _Lake(place, source, mode, cutoff, scratch)
+    with _scratch(place) as scratch, _streamed(place) as streamed:
+        lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users = source.items(), source.users()
         for table in (items, users):
             if table is not None:
@@ -109,6 +110,8 @@ class _Lake:
     source: Source
     mode: Mode
     cutoff: datetime | None
+    now: datetime
+    streamed: Streamed
     scratch: Path
     changed: int = 0
 
@@ -131,16 +134,16 @@ class _Lake:
     ) -> dict[str, object]:
         """Write every table and return the job's result."""
         schema = self.source.schema
-        until = self.cutoff or _next_midnight(span[1])
+        until = self.cutoff or self._end(span[1])
         self._write(QUARANTINE, quarantine)
         files = self._write_observations(events, until)
         item_rows = self._entities(items_dataset(schema), items, files)
         user_rows = self._entities(users_dataset(schema), users, files)
-        user_rows = _with_unknown(user_rows, events.users())
+        user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users()})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
         writer = self._write_days(EVENTS, events.before(until), until)
-        end = self.cutoff or _next_midnight(partition_day(max(writer.partitions)))
+        end = self.cutoff or self._end_of_lake(writer, until)
         written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
         skipped = events.skipped
         warnings = implausible_attributes(schema, item_rows, user_rows)
@@ -161,6 +164,19 @@ class _Lake:
     @property
     def _is_part(self) -> bool:
         return self.mode is Mode.PART
+
+    def _end(self, last: datetime) -> datetime:
+        """Return the midnight after the last event, of streamed ones of those of days that are over.
+
+        A day that goes on is the stream's own.
+        """
+        last_streamed = self.streamed.last_time(_midnight(self.now))
+        return _next_midnight(max(last, last_streamed) if last_streamed else last)
+
+    def _end_of_lake(self, writer: Writer, until: datetime) -> datetime:
+        """Return `until`, or after a part the midnight after the last day of the lake that is over, if later."""
+        over = [end for name in writer.partitions if (end := _next_midnight(partition_day(name))) <= self.now]
+        return max(until, *over) if self._is_part and over else until
 
     def _derives(self, key: str) -> bool:
         """Tell whether items or users, by the name of their id, are read off the event rows."""
@@ -204,9 +220,21 @@ class _Lake:
         with stored_dataset(self.place, dataset).rewriting(replaces) as writer:
             for day, rows in by_day(batches, EVENT_TIME.name):
                 name = partition_name(day)
-                writer.add(name, upserted(rows, writer.current(name), dataset) if self._is_part else rows)
+                rows_of_day = upserted(rows, writer.current(name), dataset) if self._is_part else rows
+                writer.add(name, self.streamed.over(name, rows_of_day) if dataset is EVENTS else rows_of_day)
+            for name in self.streamed.names if dataset is EVENTS else ():
+                if replaces(name) and name not in writer.staged:
+                    writer.add(name, self.streamed.rows(name))
         self.changed += len(writer.changed)
         return writer
+
+
+@contextmanager
+def _streamed(place: Namespace) -> Iterator[Streamed]:
+    """Give what came by the stream, merged as far as it has landed."""
+    merge_landed(place)
+    with streamed_over(place) as streamed:
+        yield streamed
 
 
 def _check_same_data_set(place: Namespace, source: Source) -> None:
@@ -224,16 +252,6 @@ def _check_same_data_set(place: Namespace, source: Source) -> None:
         raise SourceError(msg)
 
 
-def _with_unknown(users: pa.Table, seen: list[str]) -> pa.Table:
-    """Add a row that says nothing for every user who has an event but no description."""
-    unknown = sorted(set(seen) - set(users.column(USER_ID.name).to_pylist()))
-    lists: dict[str, list[str]] = {
-        field.name: [] for field in users.schema if not field.nullable and field.name != USER_ID.name
-    }
-    rows = pa.Table.from_pylist([{USER_ID.name: user, **lists} for user in unknown], schema=users.schema)
-    return pa.concat_tables([users, rows])
-
-
 def _span(place: Namespace, events: CheckedEvents, cutoff: datetime | None) -> tuple[datetime, datetime]:
     """Return the times of the first and the last event. SourceError where none lies before the cutoff."""
     span = events.span()
@@ -247,6 +265,11 @@ def _span(place: Namespace, events: CheckedEvents, cutoff: datetime | None) -> t
         )
         raise SourceError(msg)
     return span
+
+
+def _midnight(moment: datetime) -> datetime:
+    """Return the midnight in UTC before or at a moment."""
+    return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
 
 
 def _next_midnight(moment: date) -> datetime:

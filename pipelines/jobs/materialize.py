@@ -12,13 +12,15 @@ from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import JobError
-from pipelines.feast_store.online import forget_absent, online_client, stored_entities
+from pipelines.feast_store.online import forget_absent, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
 from pipelines.feast_store.store import open_store
 from pipelines.feast_store.tables import duckdb_session, microseconds
 from pipelines.features.tables import feature_table
+from pipelines.io.online_client import online_client
 from pipelines.io.sql_text import identifier, literal
+from pipelines.stream.batch import materializing
 
 if TYPE_CHECKING:
     import redis
@@ -36,7 +38,8 @@ _MEMORY = "1GB"
 def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, object]:
     """Write the latest features before `cutoff` to the online store, and forget who is no longer in them.
 
-    Every row is written, changed or not: corrected data arrives, and what was damaged in Redis heals.
+    Every row is written, changed or not: corrected data arrives, and what was damaged in Redis heals. Users with events
+    since are folded again at once: the features that they had from the stream come back on top of what the batch says.
 
     Raises:
         SupersededError: A later cutoff is online; Redis was not touched.
@@ -52,6 +55,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             ]
             store = open_store(settings, place)
             check_registered(store, place)
+            stack.enter_context(materializing(client, place))
             rows = {group.view_name: _write(store, client, group, table, cutoff) for group, table in tables}
         checksums = {group.view_name: table.checksum for group, table in tables}
         write_materialized(place, Materialized(cutoff, checksums, rows))

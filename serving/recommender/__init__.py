@@ -13,7 +13,6 @@ catalogue       items as arrays, in memory
 embeddings      item vectors, aligned with the catalogue
 snapshot        loads catalogue and vectors of an OnlineSnapshot, checked
 release         what of a Release the ranking needs, and whether it fits the snapshot
-feast_redis     Feast's layout in Redis: the only module that knows it
 user_features   one user's features and history, with one round trip
 recall/         channels, and how they are blended
 ranking         scores from the model server
@@ -27,7 +26,10 @@ shadowing       a share of the requests goes to the canary as well
 readiness       which part works
 answers         what the API returns
 problems        one shape for every error body
-api             the routes
+event_log       where accepted events go
+kafka_event_log  the same where that is Kafka
+event_routes    the way in for events
+api             the other routes
 server          the process: socket, workers
 bench           latency of a running recommender
 """

@@ -14,12 +14,13 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.background import BackgroundTask
 
+from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
 from serving.recommender.engine import Engine
+from serving.recommender.event_log import EventLog, open_event_log
+from serving.recommender.event_routes import add_event_routes
 from serving.recommender.problems import (
-    ID_MAX,
-    ID_PATTERN,
     K_DEFAULT,
     K_MAX,
     K_MIN,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from serving.recommender.settings import Settings
 
 _ABOUT = """
-Recommends items to users, and items like an item.
+Recommends items to users, and items like an item, and takes what users do.
 
 What a user rated is read from Redis, where Feast keeps it; candidates come from what is popular and from item vectors
 near what the user liked lately; the promoted model scores them on the model server. When a part is down the answer
@@ -79,12 +80,14 @@ class Running:
     engine: Engine
     watcher: Watcher
     recorder: Recorder
+    events: EventLog
     started: float
 
 
 @contextlib.asynccontextmanager
 async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIterator[Running]:
     redis = connect(settings.redis_url.get_secret_value(), settings.recommender_ready_ms / 1000)
+    events = open_event_log(settings)
     predictor = AsyncPredictClient(settings.model_server_grpc, timeout_s=settings.recommender_ranking_ms / 1000)
     engine = Engine(settings, redis, predictor)
     watcher = Watcher(settings, engine, on_swap)
@@ -92,7 +95,7 @@ async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIter
     recorder = Recorder(settings, predictor)
     following = [asyncio.create_task(watcher.run()), asyncio.create_task(recorder.run())]
     try:
-        yield Running(settings, redis, predictor, engine, watcher, recorder, time.monotonic())
+        yield Running(settings, redis, predictor, engine, watcher, recorder, events, time.monotonic())
     finally:
         for task in following:
             task.cancel()
@@ -100,6 +103,7 @@ async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIter
         await recorder.close()
         await predictor.close()
         await redis.aclose()
+        await events.close()
 
 
 def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -> FastAPI:
@@ -128,6 +132,7 @@ def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -
     )
     add_handlers(app)
     _add_answers(app)
+    add_event_routes(app)
     _add_states(app)
     return app
 

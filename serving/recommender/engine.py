@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.feast_redis import StoredValueError
 from serving.recommender.answers import Missing, Shown, encode_items
-from serving.recommender.errors import RankingError, StoredValueError, UserFeaturesError
+from serving.recommender.errors import RankingError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
 from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason, taste_reason
 from serving.recommender.recall.blending import Candidates, blend
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.manifests import Release
-    from serving.recommender.feast_redis import Stored
+    from feature_repo.feast_redis import Stored
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
 

@@ -3,13 +3,14 @@
 JobError
 ├── RecommenderError            somebody has to look (terminal)
 │   ├── AddressError            the address cannot be bound
-│   ├── SnapshotError           an online snapshot is not what its manifest says
-│   └── StoredValueError        bytes in Redis that are no Feast value of the declared type
+│   └── SnapshotError           an online snapshot is not what its manifest says
+├── StoredValueError            bytes in Redis that are no Feast value of the declared type (feature_repo.feast_redis)
 ├── UserFeaturesError           Redis did not answer in time (transient)
+├── EventLogError               the stream of events did not take them in time (transient)
 ├── RankingError                the model server did not answer, or not in time (transient)
 └── MeasurementError            a running recommender could not be measured (transient)
 
-None of these ever reaches a user: each stage has a fallback.
+None of these ever reaches who asks for recommendations: each stage has a fallback. Who sends events is told.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class SnapshotError(RecommenderError):
     """An online snapshot's files are not what its manifest says."""
 
 
-class StoredValueError(RecommenderError):
-    """Redis holds bytes that are not a Feast value of the type that the contract declares."""
-
-
 class UserFeaturesError(TransientError):
     """Redis is away or too slow."""
+
+
+class EventLogError(TransientError):
+    """The stream of events is away, too slow or full."""
 
 
 class RankingError(TransientError):

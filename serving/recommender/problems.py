@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from feature_repo.contracts.events import ID_MEANING
 from serving.recommender.answers import ProblemDetail, problem_bytes
 
 if TYPE_CHECKING:
@@ -18,14 +19,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 K_MIN, K_MAX, K_DEFAULT = 1, 100, 10
-ID_MAX = 128
-ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f/]+$"
 
-_ID = f"an id of 1 to {ID_MAX} characters, without control characters or slashes"
 _PARAMETERS = {
     "k": (f"a whole number from {K_MIN} to {K_MAX}", f"Ask for ?k={K_DEFAULT}, or leave k out."),
-    "user": (_ID, "Ask for /recommend/196, say, with a user id of the data set."),
-    "item": (_ID, "Ask for /similar/50, say, with an item id of the data set."),
+    "user": (ID_MEANING, "Ask for /recommend/196, say, with a user id of the data set."),
+    "item": (ID_MEANING, "Ask for /similar/50, say, with an item id of the data set."),
 }
 _SHOWN = 80
 """How much of a bad value is sent back."""
@@ -66,7 +64,7 @@ def add_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> Response:
         problem = ProblemDetail(
             object="path",
-            expected="GET /recommend/{user}, /similar/{item}, /health, /ready or /docs",
+            expected="GET /recommend/{user}, /similar/{item}, /health, /ready or /docs, or POST /events",
             received=f"{request.method} {request.url.path[:_SHOWN]}: {error.detail}",
             remedy="See /docs for every path, with examples.",
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from serving.recommender.feast_redis import Stored
+    from feature_repo.feast_redis import Stored
     from serving.recommender.release import RankingPlan
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace
 from feature_repo.contracts.places import settings_file, state_folder
 from serving.recommender.errors import RecommenderError
@@ -54,6 +55,12 @@ class Settings(BaseSettings):
     """How long a request waits for the model server."""
     recommender_ready_ms: Milliseconds = 500
     """How long the readiness page waits for each part."""
+    events_url: str = Field(default="", pattern=EVENTS_URL_PATTERN)
+    """Where events are streamed: empty, the online store's Redis, or kafka://host:port[,host:port]."""
+    recommender_events_ms: Milliseconds = 1000
+    """How long accepted events may take into their stream."""
+    recommender_event_batch: int = Field(default=1000, ge=1, le=100_000)
+    """How many events one request may send."""
     recommender_candidates: int = Field(default=200, ge=100, le=5000)
     """How many items are ranked for one request."""
     recommender_remembered_users: int = Field(default=10_000, ge=0, le=10_000_000)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_repo.contracts.manifests import ShadowSummary
+from feature_repo.feast_redis import StoredValueError
 from serving.protocol.errors import TransientCallError
-from serving.recommender.errors import RankingError, StoredValueError
+from serving.recommender.errors import RankingError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
 from serving.recommender.request_sampling import process_name
 

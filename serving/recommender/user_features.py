@@ -16,15 +16,16 @@ from redis.exceptions import RedisError
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import USER_ID
-from serving.recommender.errors import StoredValueError, UserFeaturesError
-from serving.recommender.feast_redis import (
+from feature_repo.feast_redis import (
     Stored,
+    StoredValueError,
     decode_timestamp,
     decode_value,
     entity_key,
     feature_field,
     timestamp_field,
 )
+from serving.recommender.errors import UserFeaturesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

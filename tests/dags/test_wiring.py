@@ -32,6 +32,7 @@ def test_folder_holds_the_dags_and_nothing_that_airflow_mistakes_for_one(dags):
 
 def test_feature_refresh_graph(dags):
     assert edges(dags["feature_refresh"]) == {
+        ("land", "ingest"),
         ("ingest", "features"),
         ("ingest", "embeddings"),
         ("ingest", "registry"),

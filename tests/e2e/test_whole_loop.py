@@ -77,6 +77,7 @@ def test_shuffled_labels_are_rejected_by_the_real_dag_and_nothing_moves(second, 
 def test_a_backfill_touches_neither_redis_nor_training(backfill):
     tasks = {task.task: task.state for task in backfill.chain.tasks["feature_refresh"]}
     assert tasks == {
+        "land": "success",
         "ingest": "success",
         "features": "success",
         "embeddings": "success",

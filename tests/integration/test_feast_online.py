@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
 import redis
 
+from feature_repo.contracts.events import Position
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
 from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
-from pipelines.feast_store.online import online_client, stored_entities
+from pipelines.feast_store.online import stored_entities
 from pipelines.feast_store.registry import registered_service
 from pipelines.feast_store.store import open_store
 from pipelines.features.tables import feature_table
+from pipelines.io.online_client import online_client
 from pipelines.jobs import materialize, publish, registry
 from pipelines.settings import Settings
+from pipelines.stream.batch import materializing_key, open_users
+from pipelines.stream.items import read_knowledge
+from pipelines.stream.online_users import recent_users_key
+from pipelines.stream.placed_events import Placed
 from tests import feast_world as world
 from tests.movielens import (
     FEATURES,
@@ -30,6 +36,7 @@ from tests.movielens import (
     USER_ACTIVITY,
     USER_HISTORY,
     USER_PROFILE,
+    USER_STATE,
 )
 from tests.redis_server import redis_server
 
@@ -95,6 +102,7 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         ITEM_ACTIVITY.view_name: 25,
         ITEM_PROFILE.view_name: 26,
         USER_HISTORY.view_name: 30,
+        USER_STATE.view_name: 30,
     }
     first = contents(settings.redis_url)
     assert len(first) == 56
@@ -120,6 +128,62 @@ def test_a_corrected_value_of_the_same_time_arrives(settings: Settings, place: N
     materialize.run(settings, place, world.CUTOFF)
     (count,) = online(settings, place, "u1", "user_event_count", view=USER_ACTIVITY.view_name)
     assert count == latest["user_event_count"] > 1000
+
+
+def test_what_users_did_since_stays_on_top_of_what_the_batch_writes(settings: Settings, place: Namespace) -> None:
+    day = timedelta(days=1)
+    since = [
+        world.event("u1", "i3", world.CUTOFF + timedelta(hours=1), 5.0),
+        world.event("u1", "i-unseen", world.CUTOFF + timedelta(hours=1), 1.0),
+        world.event("u1", "i4", world.CUTOFF + 2 * day, 4.0),
+        world.event("u99", "i5", world.CUTOFF + timedelta(hours=2), 3.0),
+    ]
+
+    names = ("user_event_count", "user_last_items", "user_value_mean", "user_top_genres")
+
+    def features(cutoff: datetime) -> dict[str, object]:
+        """What the plainest Python makes of everything before `cutoff`."""
+        other = world.write_world(settings.state / "other", [*EVENTS, *since], "other", cutoff)
+        activity = world.read(feature_table(other, USER_ACTIVITY))
+        history = world.read(feature_table(other, USER_HISTORY))
+        return {
+            user: [
+                max((row for row in rows if row["user_id"] == user), key=lambda row: row["event_time"])[name]
+                for rows, name in (
+                    *((activity, name) for name in names),
+                    (history, "user_seen_items"),
+                )
+            ]
+            for user in ("u1", "u2", "u99")
+        }
+
+    def served() -> dict[str, object]:
+        return {
+            user: [
+                *online(settings, place, user, *names, view=USER_ACTIVITY.view_name),
+                *online(settings, place, user, "user_seen_items", view=USER_HISTORY.view_name),
+            ]
+            for user in ("u1", "u2", "u99")
+        }
+
+    materialize.run(settings, place, world.CUTOFF)
+    everything = features(world.CUTOFF + 3 * day)
+    with redis.Redis.from_url(settings.redis_url) as client:
+        users = open_users(client, place, read_knowledge(place))
+        placed = [Placed(world.sent_event(row), Position(1, number)) for number, row in enumerate(since)]
+        users.apply(placed)
+        assert served() == everything
+        materialize.run(settings, place, world.CUTOFF)
+        assert served() == everything, "the same cutoff again"
+        world.write_world(settings.state, [*EVENTS, *since], place.name, world.CUTOFF + day)
+        materialize.run(settings, place, world.CUTOFF + day)
+        assert served() == everything, "a later cutoff, which knows of some of them"
+        assert client.zrange(recent_users_key(place.name), 0, -1) == [b"u1"]
+        world.write_world(settings.state, [*EVENTS, *since], place.name, world.CUTOFF + 3 * day)
+        materialize.run(settings, place, world.CUTOFF + 3 * day)
+        assert served() == everything, "the batch knows of all of them"
+        assert client.zcard(recent_users_key(place.name)) == 0
+        assert not client.exists(materializing_key(place.name))
 
 
 def test_events_at_or_after_the_cutoff_stay_out(settings: Settings, place: Namespace) -> None:

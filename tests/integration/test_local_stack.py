@@ -169,9 +169,6 @@ def test_up_after_a_killed_supervisor_ends_the_orphans_and_keeps_the_data(state:
     url = read_settings(state, {}).redis_url
     with redis.Redis.from_url(url) as client:
         client.set("kept", "yes")
-        client.execute_command("WAITAOF", 1, 0, 1000) if int(client.info()["redis_version"].split(".")[0]) > 7 else (
-            time.sleep(1.2)  # appendfsync everysec; Redis before 7.2 has no way to ask
-        )
     before = psutil.Process(redis_pid(state))
     os.kill(supervisor_pid(state), signal.SIGKILL)
     again = local(state, "up", "--only", "redis")

@@ -281,6 +281,8 @@ def test_the_settings_given_to_each_service_are_accepted_by_its_plane(compose, d
         (Recommender, pods["recommender"]),
         (Rollout, containers["airflow-scheduler"]),
         (Pipelines, containers["airflow-scheduler"]),
+        (Pipelines, containers["stream"]),
+        (Pipelines, pods["stream"]),
     ):
         with monkeypatch.context() as patch:
             for name, value in one.environment.items():

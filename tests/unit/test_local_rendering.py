@@ -76,12 +76,12 @@ def test_foreign_addresses_are_not_started(tmp_path: Path) -> None:
     places = Places(tmp_path)
     everything = local_parts(places, settings_of(tmp_path), TOOLCHAIN)
     assert next(iter(everything)) == "redis"
-    assert {"mlflow", "airflow-scheduler", "model-server", "recommender"} < set(everything)
+    assert {"mlflow", "airflow-scheduler", "model-server", "recommender", "stream"} < set(everything)
     foreign = settings_of(tmp_path, mlflow_uri="http://mlflow.example.org:80", redis_url="redis://10.1.2.3:6379/0")
     assert set(everything) - set(local_parts(places, foreign, TOOLCHAIN)) == {"mlflow", "redis"}
 
 
-def test_a_changed_feature_restarts_the_recommender_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_feature_restarts_what_derives_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rendered() -> dict[str, dict[str, str]]:
         parts = local_parts(Places(tmp_path), settings_of(tmp_path), TOOLCHAIN)
         return {name: dict(each.environment) for name, each in parts.items()}
@@ -89,7 +89,7 @@ def test_a_changed_feature_restarts_the_recommender_alone(tmp_path: Path, monkey
     before = rendered()
     monkeypatch.setattr("infra.local.parts.declared", lambda _: replace(FEATURES, item_profile=None))
     after = rendered()
-    assert {name for name in before if before[name] != after[name]} == {"recommender"}
+    assert {name for name in before if before[name] != after[name]} == {"recommender", "stream"}
 
 
 def test_only_the_recommender_is_told_the_namespace(tmp_path: Path) -> None:
@@ -101,6 +101,7 @@ def test_only_the_recommender_is_told_the_namespace(tmp_path: Path) -> None:
     assert common["JAVA_HOME"] == "/opt/java home"
     parts = local_parts(Places(tmp_path), settings, TOOLCHAIN)
     assert {name for name, each in parts.items() if "KESTREL_NAMESPACE" in each.environment} == {"recommender"}
+    assert {name for name, each in parts.items() if "ml-1m" in each.command} == {"stream"}
 
 
 def test_call_from_another_terminal_changes_nothing(tmp_path: Path) -> None:

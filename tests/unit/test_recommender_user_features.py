@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.recommender.errors import StoredValueError
-from serving.recommender.feast_redis import decode_timestamp, decode_value, entity_key, feature_field, timestamp_field
+from feature_repo.feast_redis import (
+    StoredValueError,
+    decode_timestamp,
+    decode_value,
+    entity_key,
+    feature_field,
+    timestamp_field,
+)
 from serving.recommender.user_features import UserFeatures, decode_user, user_input
 from tests.movielens import FEATURES, USER_ACTIVITY
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from feature_repo.contracts.columns import Column, Dtype, Encoding
 from pipelines.errors import JobError
 from pipelines.feast_store.retrieval import fill_missing
-from pipelines.feast_store.store import connection_string, redacted
+from pipelines.feast_store.store import connection_string
+from pipelines.io.online_client import redacted
 from pipelines.training import files
 from pipelines.training.errors import TrainingDataError
 from pipelines.training.files import RowGroupWriter, cut, stored_sha256

@@ -36,6 +36,17 @@ GOLDEN: dict[str, tuple[str, str]] = {
     "item_release_year": ("959c9aec", "241bf475e9600cf1"),
     "item_genres": ("1a4b7209", "48202fd97213bae7"),
     "user_seen_items": ("39da0c6a", "e50646f472cd051a"),
+    "state_last_time": ("91593610", "fc5b87b228e4a396"),
+    "state_last_items": ("c9fc8fb5", "bb7648af7c6ba303"),
+    "state_last_values": ("e4c038cd", "365cd36e20938d97"),
+    "state_value_count": ("7d00210f", "b3a20da38e41a6d2"),
+    "state_value_sum": ("9acf556a", "b5002c7af5235254"),
+    "state_value_squares": ("f842f344", "8b2f6607b9aca09d"),
+    "state_release_year_count": ("4ed166ee", "a353dcc6b0fcbf7f"),
+    "state_release_year_sum": ("b472f16b", "07673b46f7f617c8"),
+    "state_release_year_squares": ("10822be4", "b7bb863cabfd35a4"),
+    "state_genres_terms": ("c3e20bd9", "3822ec702a78a995"),
+    "state_genres_counts": ("371a1f55", "08ff54a1603c5d97"),
 }
 """Feature → hash of its definition, and checksum of its values on `fixed_log`, to 16 digits."""
 

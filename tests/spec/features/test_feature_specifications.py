@@ -14,7 +14,15 @@ import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
 from tests.ascii_tables import parse_table
-from tests.movielens import FEATURE_GROUPS, ITEM_ACTIVITY, ITEM_PROFILE, USER_ACTIVITY, USER_HISTORY, USER_PROFILE
+from tests.movielens import (
+    FEATURE_GROUPS,
+    ITEM_ACTIVITY,
+    ITEM_PROFILE,
+    USER_ACTIVITY,
+    USER_HISTORY,
+    USER_PROFILE,
+    USER_STATE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +152,44 @@ SPECIFICATIONS = (
         | ann     | cutoff | heat,jaws,roma,up |
         | bob     | cutoff | blank,jaws        |
         | cem     | cutoff | roma              |
+        """,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_last_time  | state_last_items     | state_last_values | state_value_count |
+        | ann     | cutoff | 883612830000000  | up,roma,heat,jaws,up | 1,4.5,5,2,4       | 5                 |
+        | bob     | cutoff | 883699200000000  | blank,jaws           | 5,3               | 2                 |
+        | cem     | cutoff | 883612810000000  | roma                 | 0.5               | 1                 |
+        """,
+    ),
+    Specification(
+        USER_STATE,
+        # Values in steps of half a star, years in years.
+        """
+        | user_id | time   | state_value_sum | state_value_squares | state_release_year_count | state_release_year_sum |
+        | ann     | cutoff | 33              | 265                 | 4                        | 7988                   |
+        | bob     | cutoff | 16              | 136                 | 1                        | 1975                   |
+        | cem     | cutoff | 1               | 1                   | 0                        | 0                      |
+        """,
+    ),
+    Specification(
+        USER_STATE,
+        # Of everything that a user liked, in the order of the names: not the first few alone.
+        """
+        | user_id | time   | state_release_year_squares | state_genres_terms                         |
+        | ann     | cutoff | 15952812                   | Action,Animation,Crime,Drama,Noir,Thriller |
+        | bob     | cutoff | 3900625                    | -                                          |
+        | cem     | cutoff | 0                          | -                                          |
+        """,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_genres_counts |
+        | ann     | cutoff | 1,1,1,2,1,1         |
+        | bob     | cutoff | -                   |
+        | cem     | cutoff | -                   |
         """,
     ),
 )

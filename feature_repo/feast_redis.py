@@ -1,4 +1,4 @@
-"""Feast's layout in Redis. The only module that knows it; a test compares it with Feast's own client.
+"""Feast's layout in Redis, read and written. The only module that knows it; a test compares it with Feast's own client.
 
 One hash per entity key and project holds all feature views of that entity:
 
@@ -22,7 +22,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from serving.recommender.errors import StoredValueError
+from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.jobs import JobError
 
 _VALUE_TYPE_STRING = 2
 """feast.types.ValueType.STRING, which marks names and string values in an entity key."""
@@ -43,7 +44,21 @@ _LISTS = {
 }
 """Names and numbers of feast/types/Value.proto, as far as a contract's column can use them."""
 
+_KINDS = {
+    (Dtype.STRING, False): "string_val",
+    (Dtype.INT64, False): "int64_val",
+    (Dtype.FLOAT32, False): "float_val",
+    (Dtype.STRING, True): "string_list_val",
+    (Dtype.INT64, True): "int64_list_val",
+    (Dtype.FLOAT32, True): "float_list_val",
+}
+"""A column's type, and whether it is a list → the field of a Value that Feast stores it in."""
+
 Stored = str | int | float | list[str] | list[int] | list[float]
+
+
+class StoredValueError(JobError):
+    """Redis holds bytes that are not a Feast value of the type that the contract declares."""
 
 
 def _value_class() -> Any:  # noqa: ANN401 - classes made at run time have no static type
@@ -121,6 +136,36 @@ def decode_value(stored: bytes | None) -> Stored | None:
         return list(getattr(value, kind).val)
     msg = f"Redis: expected a Feast value of {[*_SCALARS, *_LISTS]}, received {stored[:40]!r}; materialise again"
     raise StoredValueError(msg)
+
+
+def encode_value(column: Column, value: Stored) -> bytes:
+    """Return a feature's value as Feast stores it.
+
+    Raises:
+        StoredValueError: The value is of another type than the column declares.
+    """
+    message = _Value()
+    kind = _KINDS[column.dtype, bool(column.length)]
+    try:
+        if column.length:
+            elements = getattr(message, kind)
+            elements.SetInParent()
+            elements.val.extend(value)
+        else:
+            setattr(message, kind, value)
+    except (TypeError, ValueError) as error:
+        expected = f"list<{column.dtype}>" if column.length else column.dtype
+        msg = f"feature {column.name}: expected {expected}, received {str(value)[:80]} ({error})"
+        raise StoredValueError(msg) from error
+    stored: bytes = message.SerializeToString()
+    return stored
+
+
+def encode_timestamp(microseconds: int) -> bytes:
+    """Return an event time, in microseconds since 1970 in UTC, as Feast stores it."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    stored: bytes = Timestamp(seconds=seconds, nanos=rest * 1000).SerializeToString()
+    return stored
 
 
 def decode_timestamp(stored: bytes | None) -> datetime | None:

@@ -1,0 +1,87 @@
+"""What a user's activity is made of, as of the cutoff: the whole numbers from which the stream counts on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
+
+from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.schemas import Kind
+from pipelines.features.activity import is_liked
+from pipelines.features.profiles import last_moment
+from pipelines.features.statistics import whole_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from pyspark.sql import Column, DataFrame
+
+    from feature_repo.contracts.schemas import Schema
+
+
+def user_state(
+    events: DataFrame, items: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]], cutoff: datetime
+) -> DataFrame:
+    """Return the features of the group `user_state`, one row per user with an event.
+
+    Args:
+        events: every event before the cutoff, counted or not.
+        items: the items dataset, terms as lists.
+        schema: of the data set.
+        terms: for each attribute of items that has terms, those that are counted, sorted by name.
+        cutoff: the exclusive end of the interval, which stamps the rows as in `user_history`.
+    """
+    counted = F.col("event_type").isin(*schema.counted_types)
+    liked = counted & is_liked(schema.positive)
+    numeric = {"value": schema.value.step} | {
+        attribute.name: attribute.step for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC
+    }
+    latest_first = F.struct(-F.unix_micros("event_time"), "item_id", "event_type", "value")
+    return (
+        events.join(F.broadcast(items.drop("title")), on="item_id", how="left")
+        .groupBy("user_id")
+        .agg(
+            F.unix_micros(F.max("event_time")).alias("state_last_time"),
+            F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),
+            *(sums for name, step in numeric.items() for sums in _sums(name, F.when(counted, whole_steps(name, step)))),
+            *(_liked_terms(name, names, liked) for name, names in terms.items()),
+        )
+        .select(
+            "user_id",
+            last_moment(cutoff).alias("event_time"),
+            "state_last_time",
+            F.col("last.item_id").alias("state_last_items"),
+            F.col("last.value").alias("state_last_values"),
+            *(f"state_{name}_{part}" for name in numeric for part in ("count", "sum", "squares")),
+            *(
+                column
+                for name in terms
+                for column in (
+                    F.col(f"{name}_liked.term").alias(f"state_{name}_terms"),
+                    F.col(f"{name}_liked.count").alias(f"state_{name}_counts"),
+                )
+            ),
+        )
+    )
+
+
+def _sums(name: str, steps: Column) -> tuple[Column, Column, Column]:
+    return (
+        F.count(steps).alias(f"state_{name}_count"),
+        F.coalesce(F.sum(steps), F.lit(0)).alias(f"state_{name}_sum"),
+        F.coalesce(F.sum(steps * steps), F.lit(0)).alias(f"state_{name}_squares"),
+    )
+
+
+def _liked_terms(attribute: str, terms: Sequence[str], liked: Column) -> Column:
+    """Return `<attribute>_liked`: (term, count) of every term that a liked item has, in the order of the names."""
+    pairs = (
+        F.struct(
+            F.lit(term).alias("term"), F.count(F.when(liked & F.array_contains(attribute, term), 1)).alias("count")
+        )
+        for term in terms
+    )
+    empty = F.array().cast("array<struct<term:string,count:bigint>>")
+    return F.filter(F.concat(empty, F.array(*pairs)), lambda pair: pair["count"] > 0).alias(f"{attribute}_liked")

@@ -1,0 +1,157 @@
+"""A user's features from the batch's state and the events since: the same figures as Spark's, to the last bit.
+
+`advance` takes a state and events to the state after them; `features` reads a state off. Counts and sums are whole
+numbers, so the order of the events changes nothing but the list of the last ones, which has a total order: time, then
+item, then type. The specifications in tests/spec/features hold for this and for Spark alike.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from feature_repo.contracts.features import LAST_ITEMS, MISSING, TOP_TERMS
+from feature_repo.contracts.schemas import Kind, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from feature_repo.contracts.events import Event
+    from feature_repo.feast_redis import Stored
+
+Padded = TypeVar("Padded", str, float)
+
+NEVER = -1
+"""The time of the last event of a user who has none."""
+VALUE = "value"
+"""The name under which the events' own values are summed, beside the numeric attributes of their items."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """What the fold must know of an item: a data set's numeric attributes, and its terms that are counted."""
+
+    numbers: Mapping[str, float]
+    """Attribute → value, where known."""
+    terms: Mapping[str, frozenset[str]]
+    """Attribute → those of its terms that are counted."""
+
+
+UNKNOWN_ITEM = ItemFacts({}, {})
+"""An item that the items dataset does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Count, sum and sum of squares of whole steps."""
+
+    count: int = 0
+    total: int = 0
+    squares: int = 0
+
+    def plus(self, steps: int) -> Sums:
+        """Return the sums with one more value."""
+        return Sums(self.count + 1, self.total + steps, self.squares + steps * steps)
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """Everything that a user's features are made of."""
+
+    last_time: int = NEVER
+    """Microseconds since 1970 of the last event, counted or not: whatever lies at or before it is in the state."""
+    last: tuple[tuple[str, float], ...] = ()
+    """(item, value) of the last counted events, latest first."""
+    sums: Mapping[str, Sums] = field(default_factory=dict)
+    """VALUE, or a numeric attribute of items → its sums over the counted events."""
+    likes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Attribute of items that has terms → term → liked events whose item has it."""
+
+
+def advance(state: UserState, events: Iterable[Event], facts: Callable[[str], ItemFacts], schema: Schema) -> UserState:
+    """Return the state after `events`, each of which is later than `state.last_time` and comes once."""
+    ordered = sorted(events, key=lambda event: (-event.event_time, event.item_id, event.event_type))
+    if not ordered:
+        return state
+    types = frozenset(schema.counted_types)
+    counted = [event for event in ordered if event.event_type in types]
+    latest = tuple((event.item_id, event.value) for event in counted[:LAST_ITEMS])
+    sums = dict(state.sums)
+    likes = {attribute: Counter(counts) for attribute, counts in state.likes.items()}
+    for event in counted:
+        _count(event, facts(event.item_id), schema, sums, likes)
+    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], sums, likes)
+
+
+def _count(
+    event: Event, item: ItemFacts, schema: Schema, sums: dict[str, Sums], likes: dict[str, Counter[str]]
+) -> None:
+    steps = {VALUE: whole_steps(event.value, schema.value.step)}
+    for attribute in schema.item_attributes:
+        if attribute.kind is Kind.NUMERIC and attribute.name in item.numbers:
+            steps[attribute.name] = whole_steps(item.numbers[attribute.name], attribute.step)
+    for name, number in steps.items():
+        sums[name] = sums.get(name, Sums()).plus(number)
+    positive = schema.positive
+    if event.event_type in positive.event_types and event.value >= positive.min_value:
+        for attribute_name, terms in item.terms.items():
+            likes.setdefault(attribute_name, Counter()).update(terms)
+
+
+def features(state: UserState, schema: Schema) -> dict[str, Stored]:
+    """Return the features of the group `user_activity`; none for a user without a counted event."""
+    if not state.last:
+        return {}
+    values = state.sums[VALUE]
+    row: dict[str, Stored] = {
+        "user_last_items": _padded([item for item, _ in state.last], LAST_ITEMS, ""),
+        "user_last_values": _padded([value for _, value in state.last], LAST_ITEMS, MISSING),
+        "user_event_count": values.count,
+        "user_value_mean": mean(values, schema.value.step),
+        "user_value_std": population_std(values, schema.value.step),
+    }
+    for attribute in schema.item_attributes:
+        if attribute.kind is Kind.NUMERIC:
+            sums = state.sums.get(attribute.name, Sums())
+            row[f"user_{attribute.name}_mean"] = mean(sums, attribute.step)
+            row[f"user_{attribute.name}_std"] = population_std(sums, attribute.step)
+        elif attribute.is_term:
+            row[f"user_top_{attribute.name}"] = _padded(_top(state.likes.get(attribute.name, {})), TOP_TERMS, "")
+    return row
+
+
+def whole_steps(value: float, step: float) -> int:
+    """Return a number as a count of steps; halves go away from zero, as in Spark."""
+    steps = value / step
+    whole = math.floor(abs(steps))
+    whole += abs(steps) - whole >= 0.5  # noqa: PLR2004 - a half
+    return whole if steps >= 0 else -whole
+
+
+def mean(sums: Sums, step: float) -> float:
+    """Return sum x step / count as float32; MISSING where the count is zero."""
+    return _float32(float(sums.total) * step / sums.count) if sums.count else MISSING
+
+
+def population_std(sums: Sums, step: float) -> float:
+    """Return sqrt(count x squares - sum²) x step / count as float32; MISSING where the count is zero."""
+    if not sums.count:
+        return MISSING
+    count, total, squares = float(sums.count), float(sums.total), float(sums.squares)
+    return _float32(math.sqrt(max(count * squares - total * total, 0.0)) * step / count)
+
+
+def _float32(number: float) -> float:
+    stored: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    return stored
+
+
+def _top(counts: Mapping[str, int]) -> list[str]:
+    return sorted((term for term, count in counts.items() if count), key=lambda term: (-counts[term], term))[:TOP_TERMS]
+
+
+def _padded(values: list[Padded], length: int, missing: Padded) -> list[Padded]:
+    return values + [missing] * (length - len(values))

@@ -1,0 +1,163 @@
+"""Landed events into the lake: each event once, with the value that came last, in the partition of its day.
+
+Two tables. `streamed` holds what came by the stream, each event with its position, so that a correction wins over what
+it corrects in whatever order and however often files arrive. `events` is what a source's file says with the streamed
+events over it: an ingestion of the whole source takes none of them away.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, USER_ID, users_dataset
+from feature_repo.contracts.events import LANDED, POSITION_HIGH, POSITION_LOW
+from feature_repo.contracts.schemas import read_schema
+from pipelines.io.arrow import arrow_schema
+from pipelines.io.days import by_day
+from pipelines.io.lake import UNDIVIDED, StoredTable, partition_file, partition_name, stored_dataset
+from pipelines.io.merging import upserted, with_unknown_users
+from pipelines.stream.landing import landed_files, read_landing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from feature_repo.contracts.places import Namespace
+
+_FILES_AT_A_TIME = 200
+"""Of 10,000 events at most: so many fit in memory."""
+_KEY = list(EVENTS.key)
+
+
+@dataclass(slots=True)
+class Merged:
+    """What a merge did."""
+
+    events: int = 0
+    """Rows of the landing files, repeated ones included."""
+    files: int = 0
+    partitions: set[str] = field(default_factory=set)
+    """Partitions of the events table that changed."""
+    new_users: int = 0
+
+
+def merge_landed(place: Namespace) -> Merged:
+    """Bring every landing file into the lake, and remove it when the lake's manifest has what it holds.
+
+    The caller holds the namespace's ingestion lock. Killed at any moment, the next call ends with the same lake.
+
+    Raises:
+        CorruptDatasetError: A landing file or a partition is damaged; nothing of it was changed.
+        DatasetLockedError: Somebody writes one of the tables.
+    """
+    merged = Merged()
+    files = landed_files(place)
+    for start in range(0, len(files), _FILES_AT_A_TIME):
+        _merge_files(place, files[start : start + _FILES_AT_A_TIME], merged)
+    return merged
+
+
+def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged) -> None:
+    landed = read_landing(files).sort_by(EVENT_TIME.name)
+    days = {partition_name(day): rows for day, rows in by_day(landed.to_batches(), EVENT_TIME.name)}
+    with streamed_table(place).rewriting(days.__contains__) as writer:
+        for name, rows in days.items():
+            writer.add(name, latest(pa.concat_tables([writer.current(name), rows])))
+    events = stored_dataset(place, EVENTS)
+    if events.exists:
+        with streamed_over(place) as streamed, events.rewriting(days.__contains__) as writer:
+            for name in days:
+                writer.add(name, streamed.over(name, writer.current(name)))
+        merged.partitions |= set(writer.changed)
+        merged.new_users += add_users(place, set(landed.column(USER_ID.name).to_pylist()))
+    for file in files:
+        file.unlink()
+    merged.events += landed.num_rows
+    merged.files += len(files)
+
+
+def streamed_table(place: Namespace) -> StoredTable:
+    """Return the table of what came by the stream."""
+    return StoredTable(
+        LANDED,
+        place.dataset(LANDED.name),
+        place.locks / f"lake-{LANDED.name}.lock",
+        "python -m pipelines land",
+    )
+
+
+def latest(rows: pa.Table) -> pa.Table:
+    """Return one row for each event: that at the last position."""
+    order = [*_KEY, POSITION_HIGH.name, POSITION_LOW.name]
+    rows = rows.sort_by([(name, "ascending") for name in order]).combine_chunks()
+    if rows.num_rows < 2:  # noqa: PLR2004 - one row has no neighbour
+        return rows
+    differs = np.zeros(rows.num_rows - 1, dtype=bool)
+    for name in _KEY:
+        values = rows.column(name).chunk(0)
+        differs |= pc.not_equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
+    return rows.filter(pa.array(np.append(differs, [True])))
+
+
+@contextmanager
+def streamed_over(place: Namespace) -> Iterator[Streamed]:
+    """Give what came by the stream to whoever writes the events table; DatasetChangedError if it changed meanwhile."""
+    table = streamed_table(place)
+    if not table.exists:
+        yield Streamed(table.folder, ())
+        return
+    with table.reading() as snapshot:
+        yield Streamed(table.folder, tuple(snapshot.partitions))
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What came by the stream, as it lies in the lake."""
+
+    folder: Path
+    names: tuple[str, ...]
+    """Partitions that have any."""
+
+    def rows(self, name: str) -> pa.Table:
+        """Return a partition's streamed events, as rows of the events dataset."""
+        schema = arrow_schema(EVENTS)
+        if name not in self.names:
+            return schema.empty_table()
+        file = pq.ParquetFile(partition_file(self.folder, name))
+        return file.read(columns=list(EVENTS.column_names)).select(EVENTS.column_names).cast(schema)
+
+    def over(self, name: str, rows: pa.Table) -> pa.Table:
+        """Return a partition's `rows` with the streamed events in place of, or beside them."""
+        return upserted(self.rows(name), rows, EVENTS)
+
+    def users(self) -> set[str]:
+        """Return everybody who has a streamed event."""
+        files = (partition_file(self.folder, name) for name in self.names)
+        return {user for file in files for user in pq.read_table(file, columns=[USER_ID.name]).column(0).to_pylist()}
+
+    def last_time(self, until: datetime) -> datetime | None:
+        """Return the time of the last streamed event before `until`; None if there is none."""
+        for name in reversed(self.names):
+            times = self.rows(name).column(EVENT_TIME.name)
+            last: datetime | None = pc.max(times.filter(pc.less(times, pa.scalar(until, times.type)))).as_py()
+            if last is not None:
+                return last
+        return None
+
+
+def add_users(place: Namespace, seen: Collection[str]) -> int:
+    """Give everybody in `seen` whom the users table does not have a row that says nothing of them; return how many."""
+    dataset = users_dataset(read_schema(place))
+    with stored_dataset(place, dataset).rewriting() as writer:
+        users = writer.current(UNDIVIDED)
+        everybody = with_unknown_users(users, seen)
+        writer.add(UNDIVIDED, everybody)
+    return int(everybody.num_rows - users.num_rows)

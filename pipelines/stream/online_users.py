@@ -1,0 +1,188 @@
+"""A user's hash in Redis: the batch's state, the events since, and the features made of both, changed together.
+
+Beside the fields of Feast's views (docs/feast-redis-layout.md) a user's hash holds one field for each event that the
+batch's state does not contain. A change reads the hash, folds, and writes events and features in one transaction,
+which Redis refuses if anybody wrote the hash in between: then it is read again. So neither a materialisation nor
+another worker is ever overwritten with figures that do not know of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import redis
+
+from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.events import stream_name
+from feature_repo.feast_redis import entity_key
+from pipelines.errors import TransientError
+from pipelines.stream.fold import UserState, advance, features
+from pipelines.stream.placed_events import EVENT_PREFIX, Placed, decode_placed
+from pipelines.stream.state_row import state_of
+from pipelines.stream.view_layout import ViewLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from feature_repo.contracts.features import Declared
+    from feature_repo.feast_redis import Stored
+    from pipelines.stream.items import Knowledge
+
+_TRIES = 50
+_USERS_AT_A_TIME = 500
+
+
+def recent_users_key(namespace: str) -> str:
+    """Return the key of the sorted set of users who have events that the batch's state does not contain."""
+    return f"{stream_name(namespace)}:recent"
+
+
+class OnlineUsers:
+    """The hashes of a namespace's users.
+
+    Args:
+        client: A connection to Redis.
+        namespace: Whose users.
+        project: Feast's project, a part of every key.
+        declaration: The feature groups.
+        knowledge: What is known of items now.
+    """
+
+    def __init__(
+        self, client: redis.Redis, namespace: str, project: str, declaration: Declared, knowledge: Knowledge
+    ) -> None:
+        self._client = client
+        self._recent = recent_users_key(namespace)
+        self._project = project
+        self._knowledge = knowledge
+        self._activity, self._history, self._state = (
+            ViewLayout(group) for group in (declaration.user_activity, declaration.user_history, declaration.user_state)
+        )
+        profile = declaration.user_profile
+        self._profile = None if profile is None else ViewLayout(profile)
+        blank = {} if profile is None else {column.name: cast("Stored", column.blank) for column in profile.features}
+        self._blank_profile = {} if self._profile is None else self._profile.encode(blank, 0)
+
+    def apply(self, placed: Sequence[Placed]) -> int:
+        """Bring events into the features of their users; return how many users' hashes changed.
+
+        Applied again, in whatever order and company, the same events change nothing.
+        """
+        by_user: dict[str, list[Placed]] = {}
+        for each in placed:
+            by_user.setdefault(each.event.user_id, []).append(each)
+        return self._change_all(by_user)
+
+    def fold_again(self) -> int:
+        """Make the features anew of everybody who has events since the batch; return how many hashes changed.
+
+        After a materialisation: it has written what the batch knows, over what the stream had.
+        """
+        users = [user.decode() for user in cast("list[bytes]", self._client.zrange(self._recent, 0, -1))]
+        return self._change_all({user: [] for user in users})
+
+    def _change_all(self, by_user: Mapping[str, list[Placed]]) -> int:
+        users = list(by_user)
+        parts = (users[start : start + _USERS_AT_A_TIME] for start in range(0, len(users), _USERS_AT_A_TIME))
+        return sum(self._change({user: by_user[user] for user in part}) for part in parts)
+
+    def _change(self, by_user: Mapping[str, list[Placed]]) -> int:
+        """Change some users' hashes in one transaction; users who are written by others meanwhile, one by one."""
+        for _ in range(_TRIES):
+            try:
+                return self._try(by_user)
+            except redis.WatchError:
+                if len(by_user) > 1:
+                    return sum(self._change({user: events}) for user, events in by_user.items())
+        msg = f"user {next(iter(by_user))!r}: Redis has refused {_TRIES} changes, as somebody else writes all the time"
+        raise TransientError(msg)
+
+    def _try(self, by_user: Mapping[str, list[Placed]]) -> int:
+        keys = {user: entity_key(self._project, USER_ID.name, user) for user in by_user}
+        with self._client.pipeline(transaction=True) as transaction:
+            transaction.watch(*keys.values())  # type: ignore[no-untyped-call]  # redis-py leaves this one out
+            changes = {
+                user: self._changed(user, stored, by_user[user])
+                for user, stored in zip(by_user, self._read(keys.values()), strict=True)
+            }
+            transaction.multi()
+            for user, change in changes.items():
+                change.queue(transaction, keys[user], self._recent, user)
+            transaction.execute()
+        return sum(bool(change.fields or change.dropped) for change in changes.values())
+
+    def _read(self, keys: Iterable[bytes]) -> list[dict[bytes, bytes]]:
+        """Read whole hashes, in one round trip, over another connection than the one that watches them."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hgetall(cast("str", key))
+            return cast("list[dict[bytes, bytes]]", pipeline.execute())
+
+    def _changed(self, user: str, stored: Mapping[bytes, bytes], arrived: Sequence[Placed]) -> _Change:
+        schema = self._knowledge.schema
+        row = self._state.decode(stored)
+        state = UserState() if row is None else state_of(row, schema)
+        known = {field: decode_placed(user, value) for field, value in stored.items() if field.startswith(EVENT_PREFIX)}
+        newer = _newer(known, arrived)
+        latest = known | newer
+        # What lies at or before the state's last event is in the state, or too late for it: the next batch has it.
+        since = {field: each.event for field, each in latest.items() if each.event.event_time > state.last_time}
+        fields = {field: each.encode() for field, each in newer.items() if field in since}
+        if latest:
+            now = advance(state, since.values(), self._knowledge.facts, schema)
+            types = schema.counted_types
+            counted = [event.event_time for event in since.values() if event.event_type in types]
+            if counted:
+                fields |= self._activity.encode(features(now, schema), max(counted))
+            fields |= self._history_fields(stored, {each.event.item_id for each in latest.values()})
+            fields |= self._profile_fields(stored)
+        last = max((event.event_time for event in since.values()), default=None)
+        return _Change(
+            {field: value for field, value in fields.items() if stored.get(field) != value},
+            [field for field in known if field not in since],
+            None if last is None else last // 1_000_000,
+        )
+
+    def _history_fields(self, stored: Mapping[bytes, bytes], seen: set[str]) -> dict[bytes, bytes]:
+        """Return the fields of the seen items. Their stamp says of which cutoff the batch's part is; 1970: of none."""
+        row = self._history.decode(stored)
+        before = cast("list[str]", (row or {}).get("user_seen_items") or [])
+        fields = self._history.encode({"user_seen_items": sorted({*before, *seen})}, 0)
+        stamp = self._history.stamp
+        return fields | {stamp: stored.get(stamp, fields[stamp])}
+
+    def _profile_fields(self, stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return, for a user of whom the source says nothing, what the next batch will write; else nothing."""
+        return {} if self._profile is None or self._profile.stamp in stored else self._blank_profile
+
+
+def _newer(known: Mapping[bytes, Placed], arrived: Sequence[Placed]) -> dict[bytes, Placed]:
+    """Return, of the events that arrived, those which are not known, or known from an earlier position."""
+    newer: dict[bytes, Placed] = {}
+    for each in arrived:
+        field = each.field
+        before = newer.get(field) or known.get(field)
+        if before is None or before.position < each.position:
+            newer[field] = each
+    return newer
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What becomes of one user's hash."""
+
+    fields: dict[bytes, bytes]
+    dropped: list[bytes]
+    last: int | None
+    """Seconds since 1970 of the last event that the batch does not have; None if it has all."""
+
+    def queue(self, transaction: Any, key: bytes, recent: str, user: str) -> None:  # noqa: ANN401 - redis-py's pipeline
+        if self.fields:
+            transaction.hset(key, mapping=self.fields)
+        if self.dropped:
+            transaction.hdel(key, *self.dropped)
+        if self.last is None:
+            transaction.zrem(recent, user)
+        else:
+            transaction.zadd(recent, {user: self.last})

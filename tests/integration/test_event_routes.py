@@ -1,0 +1,198 @@
+"""`POST /events` of a real recommender with a real Redis and a real stream worker: from the request to the answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from feature_repo.contracts.datasets import items_dataset
+from feature_repo.contracts.events import stream_name
+from feature_repo.contracts.schemas import MOVIELENS, write_schema
+from pipelines import settings as data_settings
+from pipelines.io.lake import UNDIVIDED, stored_dataset
+from pipelines.stream.worker import Worker, connect
+from serving.protocol.free_ports import free_ports
+from serving.recommender.settings import Settings
+from tests.recommender_world import (
+    CUTOFF,
+    ITEM_COUNT,
+    NAMESPACE,
+    World,
+    catalogue_table,
+    item_id,
+    recommender_in_thread,
+    wait_until,
+)
+from tests.redis_server import DurableRedis, durable_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+NOW = datetime.fromisoformat(CUTOFF) + timedelta(hours=12)
+LIMIT = 50
+
+
+@dataclass
+class Way:
+    """Everything that an event passes."""
+
+    world: World
+    server: DurableRedis
+    client: httpx.Client
+    redis: redis.Redis
+
+    def post(self, body: Any, status: int = 202) -> dict[str, Any]:
+        response = self.client.post("/events", content=body if isinstance(body, bytes) else json.dumps(body))
+        assert response.status_code == status, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def entries(self) -> int:
+        return int(self.redis.xlen(stream_name(NAMESPACE)))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    world = World(tmp_path_factory.mktemp("state"))
+    world.publish_snapshot()
+    write_schema(world.place, MOVIELENS)
+    items = items_dataset(MOVIELENS)
+    with stored_dataset(world.place, items).rewriting() as writer:
+        writer.add(UNDIVIDED, catalogue_table().select(items.column_names))
+    with durable_redis() as server, closing(redis.Redis.from_url(server.url)) as client:
+        settings = Settings(
+            state=world.state,
+            namespace=NAMESPACE,
+            redis_url=server.url,
+            model_server_grpc=f"127.0.0.1:{free_ports(1)[0]}",
+            recommender_clock=NOW,
+            recommender_event_batch=LIMIT,
+        )
+        with recommender_in_thread(settings) as http:
+            yield Way(world, server, http, client)
+
+
+@pytest.fixture
+def working(path: Way) -> Iterator[Worker]:
+    """A stream worker beside the recommender."""
+    settings = data_settings.Settings(state=path.world.state, redis_url=path.server.url, stream_land_seconds=60)
+    with closing(connect(settings)) as client:
+        worker = Worker(settings, path.world.place, client)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        yield worker
+        worker.stop.set()
+        thread.join()
+
+
+def event(user: str = "u", item: int = 3, second: int = 0, **changes: Any) -> dict[str, Any]:
+    time = datetime.fromisoformat(CUTOFF) + timedelta(seconds=second)
+    fields = {"user_id": user, "item_id": item_id(item), "event_type": "rating", "value": 4.5}
+    return {**fields, "event_time": time.isoformat(), **changes}
+
+
+def shown_to(path: Way, user: str, k: int = 100) -> dict[str, Any]:
+    answer: dict[str, Any] = path.client.get(f"/recommend/{user}", params={"k": k}).json()
+    return answer
+
+
+def test_what_a_user_did_changes_the_next_answer(path: Way, working: Worker) -> None:
+    before = shown_to(path, "fresh")
+    assert before["degraded"] == ["unknown_user"]
+    assert item_id(0) in {item["item_id"] for item in before["items"]}
+    answer = path.post(event("fresh", item=0))
+    assert answer["accepted"] == 1
+    assert answer["refused"] == []
+    assert len(answer["event_ids"][0]) == 32
+
+    def filtered() -> bool:
+        return item_id(0) not in {item["item_id"] for item in shown_to(path, "fresh")["items"]}
+
+    wait_until(filtered, "the item just seen is filtered", 5)
+    after = shown_to(path, "fresh")
+    assert "unknown_user" not in after["degraded"]
+    assert "user_features" not in after["degraded"], "every group has the user"
+    assert any(item["recalled_by"] != ["popular"] for item in after["items"]), "near what the user just liked"
+
+
+def test_a_batch_is_taken_but_for_what_is_refused_by_index(path: Way) -> None:
+    before = path.entries()
+    batch = [event(second=1), event(item=ITEM_COUNT + 5), event(second=2, event_id="mine"), event(value=9), "event"]
+    answer = path.post(batch)
+    assert answer["accepted"] == 2
+    assert answer["event_ids"][1] == "mine"
+    assert [(refused["index"], refused["object"]) for refused in answer["refused"]] == [
+        (1, "item_id"),
+        (3, "value"),
+        (4, "event"),
+    ]
+    assert answer["refused"][1]["received"] == "9"
+    assert "0.5 to 5" in answer["refused"][1]["expected"]
+    assert path.entries() == before + 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "about"),
+    [
+        (b"{", 422, "events"),
+        (b"", 422, "events"),
+        (b"\xff\xfe", 422, "events"),
+        ([], 422, "events"),
+        ([event(value=0)], 422, "value"),
+        (event(event_time="2026-01-01T00:00:00Z"), 422, "event_time"),
+        ([event()] * (LIMIT + 1), 413, "events"),
+        (b" " * (LIMIT * 2048 + 1), 413, "events"),
+    ],
+)
+def test_what_is_not_taken_is_answered_with_what_to_do(path: Way, body: Any, status: int, about: str) -> None:
+    before = path.entries()
+    answer = path.post(body, status)
+    assert answer["object"] == about
+    assert all(answer[name] for name in ("object", "expected", "received", "remedy"))
+    assert path.entries() == before
+
+
+def test_events_are_described_by_the_contract(path: Way) -> None:
+    page = path.client.get("/openapi.json").json()
+    event_schema = page["components"]["schemas"]["Event"]
+    assert event_schema["required"] == ["user_id", "item_id", "event_type", "value", "event_time"]
+    assert "event_id" in event_schema["properties"]
+    assert page["paths"]["/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]["anyOf"]
+
+
+def test_without_redis_nothing_is_lost_silently(path: Way, working: Worker) -> None:
+    path.post(event("survivor", item=1))
+    path.server.kill()
+    try:
+        response = path.client.post("/events", json=event("survivor", item=2))
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert "KESTREL_REDIS_URL" in response.json()["received"]
+        assert path.client.get("/recommend/survivor").status_code == 200
+    finally:
+        path.server.start()
+    answer = path.post([event("survivor", item=2), event("survivor", item=2), event("survivor", item=5)])
+    assert answer["accepted"] == 3
+
+    def all_seen() -> bool:
+        items = {item["item_id"] for item in shown_to(path, "survivor")["items"]}
+        return not items & {item_id(1), item_id(2), item_id(5)}
+
+    wait_until(all_seen, "what was accepted before and after is seen", 10)
+
+
+def test_before_the_first_snapshot_events_are_sent_back(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = Settings(state=tmp_path_factory.mktemp("empty"), namespace=NAMESPACE)
+    with recommender_in_thread(settings) as client:
+        response = client.post("/events", json=event())
+    assert response.status_code == 503
+    assert response.headers["retry-after"]

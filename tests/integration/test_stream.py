@@ -1,0 +1,422 @@
+"""The stream path on a real Redis: none lost, none counted twice, whatever is killed between any two steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.events import Event, heartbeat_key, stream_name
+from feature_repo.contracts.intervals import feast_project
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import tree_sha256
+from feature_repo.feast_redis import encode_timestamp, encode_value, entity_key, feature_field, timestamp_field
+from pipelines.io.lake import stored_dataset
+from pipelines.settings import Settings
+from pipelines.stream.batch import open_users
+from pipelines.stream.fold import UserState, advance, features
+from pipelines.stream.items import read_knowledge
+from pipelines.stream.landing import landed_files
+from pipelines.stream.online_users import OnlineUsers, recent_users_key
+from pipelines.stream.redis_source import LAKE, ONLINE, RedisSource, ensure_groups, trim
+from pipelines.stream.state_row import row_of
+from pipelines.stream.worker import Worker, apply_next, land
+from tests.killing import Mortals, Step, mortals
+from tests.recommender_world import wait_until
+from tests.redis_server import DurableRedis, durable_redis
+from tests.stream_world import FEATURES, MOVIELENS, online_row, online_users, random_events, send, sent, write_items
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+USERS = tuple(f"u{number}" for number in range(5))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DurableRedis]:
+    with durable_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: DurableRedis) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(server.url)) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Mortals]:
+    with mortals() as forks:
+        yield forks
+
+
+def open_lake(state: Path, name: str = "streamed-set") -> Namespace:
+    place = write_items(state, name)
+    with stored_dataset(place, EVENTS).rewriting():
+        pass
+    return place
+
+
+def users_of(client: redis.Redis, place: Namespace) -> OnlineUsers:
+    return open_users(client, place, read_knowledge(place))
+
+
+def apply_here(client: redis.Redis, place: Namespace) -> int:
+    source = RedisSource(client, place.name, ONLINE, "here", claim_after_ms=0)
+    users, total = users_of(client, place), 0
+    while count := apply_next(source, users, wait_s=0):
+        total += count
+    return total
+
+
+def expected(place: Namespace, log: Sequence[Event]) -> dict[str, Any]:
+    """What the whole log gives for each user: features of the last value of each event, and what was seen."""
+    about = read_knowledge(place)
+    latest = {event.key: event for event in log}
+    result = {}
+    for user in USERS:
+        known = [event for event in latest.values() if event.user_id == user]
+        row = features(advance(UserState(), known, about.facts, MOVIELENS), MOVIELENS)
+        result[user] = (row, sorted({event.item_id for event in known}))
+    return result
+
+
+def received(client: redis.Redis, place: Namespace) -> dict[str, Any]:
+    rows = online_users(client, place.name, USERS)
+    return {
+        user: (
+            {name: value for name, value in (activity or {}).items() if name != "event_time"},
+            (history or {"user_seen_items": []})["user_seen_items"],
+        )
+        for user, (activity, history) in rows.items()
+    }
+
+
+def with_corrections(events: list[Event]) -> list[Event]:
+    return [*events, *(dataclasses.replace(event, value=5.5 - event.value) for event in events[::7])]
+
+
+def test_events_reach_features_once_however_often_they_are_sent(client: redis.Redis, tmp_path: Path) -> None:
+    place, log = open_lake(tmp_path), with_corrections(random_events(120))
+    send(client, place.name, [*log[:60], *log[:30], *log[60:], *log[60:]])
+    assert apply_here(client, place) == 2 * len(log) - 30
+    assert received(client, place) == expected(place, log)
+    assert client.xpending(stream_name(place.name), ONLINE)["pending"] == 0
+    client.delete(stream_name(place.name))
+    send(client, place.name, log)
+    apply_here(client, place)
+    assert received(client, place) == expected(place, log), "from an empty stream on, too"
+
+
+ONLINE_STEPS: tuple[Step, ...] = (
+    ("pipelines.stream.redis_source", "RedisSource._next", True, 1),
+    ("pipelines.stream.online_users", "OnlineUsers._read", True, 1),
+    ("redis.client", "Pipeline.execute", False, 2),
+    ("pipelines.stream.online_users", "OnlineUsers.apply", True, 1),
+    ("pipelines.stream.redis_source", "RedisSource.acknowledge", True, 1),
+)
+LAND_STEPS: tuple[Step, ...] = (
+    ("pipelines.stream.redis_source", "RedisSource._next", True, 1),
+    ("pipelines.stream.landing", "pq.write_table", True, 1),
+    ("pipelines.stream.landing", "write_landing", True, 1),
+    ("pipelines.stream.redis_source", "RedisSource.acknowledge", True, 1),
+    ("pipelines.stream.redis_source", "trim", True, 1),
+    ("pipelines.io.lake", "StoredTable.switch", False, 1),
+    ("pipelines.io.lake", "sync_directory", False, 1),
+    ("pipelines.io.lake", "sync_directory", False, 2),
+    ("pipelines.io.lake", "StoredTable.switch", True, 1),
+    ("pipelines.io.lake", "StoredTable.switch", False, 2),
+    ("pipelines.io.lake", "sync_directory", False, 5),
+    ("pipelines.io.lake", "StoredTable.switch", True, 2),
+    ("pipelines.io.lake", "StoredTable.switch", True, 3),
+    ("pathlib", "Path.unlink", True, 4),
+)
+
+
+@pytest.mark.parametrize("step", ONLINE_STEPS, ids=lambda step: f"{step[1]}-{'after' if step[2] else 'before'}")
+def test_killed_while_it_updates_features_the_next_one_ends_the_same(
+    step: Step, server: DurableRedis, client: redis.Redis, forks: Mortals, tmp_path: Path
+) -> None:
+    place, log = open_lake(tmp_path), with_corrections(random_events(80))
+    ensure_groups(client, place.name)
+    send(client, place.name, log)
+    assert not forks.run("apply_all", step, str(tmp_path), server.url, place.name)
+    assert forks.run("apply_all", None, str(tmp_path), server.url, place.name)
+    assert received(client, place) == expected(place, log)
+    assert client.xpending(stream_name(place.name), ONLINE)["pending"] == 0
+
+
+def test_killed_while_it_lands_and_merges_the_next_one_ends_the_same(
+    server: DurableRedis, client: redis.Redis, forks: Mortals, tmp_path: Path
+) -> None:
+    log = with_corrections(random_events(80))
+    whole = open_lake(tmp_path / "whole", "whole")
+    send(client, whole.name, log)
+    assert forks.run("land_and_merge", None, str(tmp_path / "whole"), server.url, whole.name)
+    rows = stored_dataset(whole, EVENTS).snapshot().rows
+    assert rows == len({event.key for event in log})
+    for number, step in enumerate(LAND_STEPS):
+        state = tmp_path / str(number)
+        place = open_lake(state, f"cut-{number}")
+        send(client, place.name, log)
+        assert not forks.run("land_and_merge", step, str(state), server.url, place.name), step
+        assert forks.run("land_and_merge", None, str(state), server.url, place.name)
+        for name in ("events", "users"):
+            assert tree_sha256(place.dataset(name)) == tree_sha256(whole.dataset(name)), step
+        assert landed_files(place) == []
+        client.delete(stream_name(place.name))
+
+
+def test_the_stream_is_trimmed_to_what_both_readers_are_done_with(client: redis.Redis, tmp_path: Path) -> None:
+    place, log = open_lake(tmp_path), random_events(40)
+    stream = stream_name(place.name)
+    assert trim_without_groups(client, place.name) == 0
+    send(client, place.name, log)
+    assert land(Settings(state=place.state), client, place, wait_s=1) == 40
+    assert client.xlen(stream) == 40, "landed, but not applied"
+    apply_here(client, place)
+    send(client, place.name, log[:10])
+    source = RedisSource(client, place.name, ONLINE, "reads-and-dies", claim_after_ms=60_000)
+    taken = source.read(4, 0)
+    assert land(Settings(state=place.state), client, place, wait_s=1) == 10
+    assert client.xlen(stream) == 10, "what a reader holds stays"
+    source.acknowledge(taken)
+    trim(client, place.name)
+    assert client.xlen(stream) == 6
+    assert apply_here(client, place) == 6
+    trim(client, place.name)
+    assert client.xlen(stream) == 0
+
+
+def trim_without_groups(client: redis.Redis, namespace: str) -> int:
+    client.xadd(stream_name(namespace), {"a": "b"})
+    left = trim(client, namespace)
+    client.delete(stream_name(namespace))
+    return left
+
+
+def test_what_is_no_event_is_put_aside_and_holds_up_nothing(client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    client.xadd(stream_name(place.name), {"user_id": "u1"})
+    send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+    client.xadd(stream_name(place.name), {**sent("u1", "i1", 4.0, 1).fields(), "value": b"\xff"})
+    assert apply_here(client, place) == 1
+    assert land(Settings(state=place.state), client, place, wait_s=1) == 1
+    reasons = {
+        (fields[b"group"], fields[b"reason"]) for _, fields in client.xrange(f"{stream_name(place.name)}:refused")
+    }
+    assert {group for group, _ in reasons} == {b"online", b"lake"}
+    assert any(b"'event_id' is missing" in reason for _, reason in reasons)
+    assert client.xlen(stream_name(place.name)) == 0
+
+
+def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
+    """Write what a materialisation writes of a user: activity, history and state, of the events the batch knows."""
+    about = read_knowledge(place)
+    state = advance(UserState(), known, about.facts, MOVIELENS)
+    fields: dict[bytes, bytes] = {}
+    seen = {"user_seen_items": sorted({event.item_id for event in known})}
+    groups = (
+        (FEATURES.user_activity, features(state, MOVIELENS)),
+        (FEATURES.user_history, seen),
+        (FEATURES.user_state, row_of(state, MOVIELENS)),
+    )
+    for group, row in groups:
+        fields[timestamp_field(group.view_name)] = encode_timestamp(state.last_time)
+        fields |= {
+            feature_field(group.view_name, column.name): encode_value(column, row[column.name])
+            for column in group.features
+        }
+    client.hset(entity_key(feast_project(place.name), "user_id", user), mapping=fields)  # type: ignore[arg-type] # bytes
+    return fields
+
+
+def test_a_materialisation_in_between_is_never_overwritten(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    old, new = [sent("u1", f"i{n}", 4.0, n) for n in range(5)], [sent("u1", f"i{n}", 2.0, n) for n in range(10, 14)]
+    corrected = [dataclasses.replace(event, value=1.0) for event in old]
+    batch_writes(client, place, "u1", old)
+    read = OnlineUsers._read
+    interfered = []
+
+    def read_then_batch(users: OnlineUsers, keys: Any) -> Any:
+        result = read(users, keys)
+        if not interfered:
+            interfered.append(batch_writes(client, place, "u1", corrected))
+        return result
+
+    monkeypatch.setattr(OnlineUsers, "_read", read_then_batch)
+    send(client, place.name, new)
+    assert apply_here(client, place) == 4
+    assert interfered
+    assert received(client, place)["u1"] == expected(place, [*corrected, *new])["u1"]
+
+
+def test_after_a_materialisation_recent_events_are_folded_again_and_old_ones_dropped(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    place = open_lake(tmp_path)
+    log = [sent("u1", f"i{number}", 1 + number % 5, 10 * number) for number in range(12)]
+    batch_writes(client, place, "u1", log[:4])
+    send(client, place.name, log[4:])
+    apply_here(client, place)
+    key = entity_key(feast_project(place.name), "user_id", "u1")
+
+    def kept() -> int:
+        return sum(field.startswith(b"_event:") for field in client.hkeys(key))
+
+    assert kept() == 8
+    batch_writes(client, place, "u1", log[:9])
+    assert received(client, place)["u1"] == expected(place, log[:9])["u1"]
+    assert users_of(client, place).fold_again() == 1
+    assert received(client, place)["u1"] == expected(place, log)["u1"]
+    assert kept() == 3
+    assert users_of(client, place).fold_again() == 0, "nothing to change"
+    batch_writes(client, place, "u1", log)
+    before = client.hgetall(key)
+    users_of(client, place).fold_again()
+    assert kept() == 0
+    assert client.zcard(recent_users_key(place.name)) == 0
+    after = client.hgetall(key)
+    assert {field: value for field, value in before.items() if not field.startswith(b"_event:")} == after
+
+
+def test_a_late_event_is_seen_at_once_and_counted_by_the_batch(client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    known = [sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 200)]
+    batch_writes(client, place, "u1", known)
+    send(client, place.name, [sent("u1", "i9", 5.0, 150), known[0]])
+    apply_here(client, place)
+    row, seen = received(client, place)["u1"]
+    assert row == expected(place, known)["u1"][0]
+    assert seen == ["i1", "i2", "i9"]
+
+
+def test_a_user_of_whom_nothing_was_known_has_the_profile_that_the_batch_will_write(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    place = open_lake(tmp_path)
+    send(client, place.name, [sent("newcomer", "i1", 4.0, 1)])
+    apply_here(client, place)
+    assert FEATURES.user_profile is not None
+    profile = online_row(client, place.name, "newcomer", FEATURES.user_profile)
+    assert profile is not None
+    assert profile["event_time"].year == 1970
+    assert profile["user_age"] == -1.0
+
+
+@pytest.fixture
+def stream_job(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> Iterator[Any]:
+    """Start stream jobs as the stack does; whatever runs in the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(place: Namespace) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "KESTREL_STATE": str(place.state),
+            "KESTREL_REDIS_URL": server.url,
+            "KESTREL_STREAM_LAND_SECONDS": "0.2",
+            "KESTREL_STREAM_CLAIM_MS": "300",
+        }
+        command = [sys.executable, "-m", "pipelines", "stream", "--namespace", place.name]
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_job_survives_the_death_of_redis_and_its_own(
+    server: DurableRedis, client: redis.Redis, forks: Mortals, tmp_path: Path, stream_job: Any
+) -> None:
+    place, log = open_lake(tmp_path), with_corrections(random_events(150))
+    first = stream_job(place)
+    send(client, place.name, log[:50])
+    wait_until(lambda: received(client, place) == expected(place, log[:50]), "the first events", 30)
+    server.kill()
+    server.start()
+    send(client, place.name, log[50:90])
+    first.kill()
+    send(client, place.name, log[90:120])
+    server.kill()
+    server.start()
+    second = stream_job(place)
+    send(client, place.name, log[120:])
+    wait_until(lambda: received(client, place) == expected(place, log), "all events", 30)
+    wait_until(lambda: client.xlen(stream_name(place.name)) == 0, "the stream is empty", 30)
+    assert client.exists(heartbeat_key(place.name))
+    second.send_signal(signal.SIGTERM)
+    output, _ = second.communicate(timeout=20)
+    assert second.returncode == 0
+    assert json.loads(output.splitlines()[-1])["applied"] >= 60
+    assert forks.run("land_and_merge", None, str(tmp_path), server.url, place.name)
+    assert stored_dataset(place, EVENTS).snapshot().rows == len({event.key for event in log})
+
+
+def test_the_job_waits_for_the_first_ingestion(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> None:
+    place = Namespace(tmp_path, "streamed-set")
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+        wait_until(lambda: bool(client.exists(heartbeat_key(place.name))), "a sign of life")
+        assert client.xpending(stream_name(place.name), ONLINE)["pending"] == 0
+        open_lake(tmp_path)
+        wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
+    finally:
+        worker.stop.set()
+        thread.join()
+    assert not client.exists(heartbeat_key(place.name))
+
+
+def test_a_landing_that_cannot_go_on_ends_the_job(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=0.05), place, client)
+    monkeypatch.setattr("pipelines.stream.landing.pq.write_table", refuse_to_write)
+    send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+    with pytest.raises(ValueError, match="no way"):
+        worker.run()
+    assert client.xlen(stream_name(place.name)) == 1, "nothing was acknowledged"
+
+
+def refuse_to_write(*_: object, **__: object) -> None:
+    msg = "no way"
+    raise ValueError(msg)
+
+
+def test_without_a_job_the_check_fails(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> None:
+    from pipelines.errors import TransientError
+    from pipelines.jobs import stream
+
+    settings = Settings(state=tmp_path, redis_url=server.url)
+    with pytest.raises(TransientError, match="make up"):
+        stream.run(settings, Namespace(tmp_path, "nobody"), check=True)
+
+
+def test_readers_share_a_group(client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    entries = send(client, place.name, random_events(30))
+    one, two = (RedisSource(client, place.name, LAKE, name, claim_after_ms=60_000) for name in ("one", "two"))
+    first, second = one.read(20, 0), two.read(20, 0)
+    assert [entry.token for entry in (*first, *second)] == entries
+    heir = RedisSource(client, place.name, LAKE, "heir", claim_after_ms=0)
+    assert [entry.token for entry in heir.read(100, 0)] == entries
