@@ -4,9 +4,10 @@ SHELL := /bin/sh
 PYTHON_ENV := .venv/bin/python
 LOCAL := $(PYTHON_ENV) -m infra.local
 
-# Only what stands on make's own command line counts: DATA and NAMESPACE are common names in an environment.
+# Only what stands on make's own command line counts: DATA, SOURCE and NAMESPACE are common names in an environment.
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(or $(value $(1)),$(error $(1)= is empty: give it a value or leave it out)))
 export KESTREL_ARG_DATA = $(call given,DATA)
+export KESTREL_ARG_SOURCE = $(call given,SOURCE)
 export KESTREL_ARG_NAMESPACE = $(call given,NAMESPACE)
 export KESTREL_ARG_CUTOFF = $(call given,CUTOFF)
 export KESTREL_ARG_PART = $(call given,PART)
@@ -25,7 +26,7 @@ help: ## List the commands
 setup: ## Make the environment (the other commands do so by themselves)
 	@PYTHON="$(call given,PYTHON)" infra/local/setup
 
-demo: setup ## Run the whole loop and report; DATA=<MovieLens folder or zip> NAMESPACE=<name> CUTOFF=<date>
+demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=<yaml> NAMESPACE=<name> CUTOFF=<date>
 	@$(LOCAL) demo
 
 test: setup ## Run every test; ARGS="-k name" chooses

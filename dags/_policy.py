@@ -77,6 +77,11 @@ def source_path(source: str) -> str:
     return str(Path(os.environ["KESTREL_STATE"]) / source)
 
 
+def mapping_path(mapping: str | None) -> str:
+    """Return where a mapping lies, as a source does; a name without an ending is one that comes with Kestrel."""
+    return source_path(mapping) if mapping and Path(mapping).suffix else mapping or ""
+
+
 def partition(partition_key: str | None, params: Mapping[str, Any]) -> PartitionKey:
     """Return the interval of a run: the key that the asset brought, or the form's namespace and cutoff."""
     if partition_key:
@@ -117,6 +122,7 @@ def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mappin
 MACROS = {
     "cutoff_or_nothing": cutoff_or_nothing,
     "source_path": source_path,
+    "mapping_path": mapping_path,
     "partition": partition,
     "format_cutoff": format_cutoff,
     "run_key": run_key,

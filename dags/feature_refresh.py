@@ -34,7 +34,21 @@ with DAG(
             type="string",
             minLength=1,
             title="Source",
-            description="Folder or zip of an official MovieLens release. A relative path starts at the state folder.",
+            description="Folder, zip or file: an official MovieLens release, or what the mapping says. A relative path "
+            "starts at the state folder.",
+        ),
+        "source_mapping": Param(
+            None,
+            type=["null", "string"],
+            title="Mapping",
+            description="Bring your own events: the YAML that says what the source's columns mean, or the name of one "
+            "that comes with Kestrel (online-retail). Empty: the source is MovieLens.",
+        ),
+        "mode": Param(
+            "whole",
+            enum=["whole", "part"],
+            title="Mode",
+            description="whole: the source is all there is. part: merge it into the lake, such as a day's file.",
         ),
         "cutoff": Param(
             None,
@@ -75,6 +89,8 @@ with DAG(
             "source": "{{ source_path(params.source) }}",
             "cutoff": "{{ cutoff_or_nothing(params.cutoff, dag_run.run_type, data_interval_end | default(none)) }}",
             "clock": "{{ params.clock or '' }}",
+            "mapping": "{{ mapping_path(params.source_mapping) }}",
+            "mode": "{{ params.mode }}",
         },
         doc_md="Source → checked, canonical events, items and users; refused rows → quarantine.",
     )

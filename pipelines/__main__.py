@@ -12,10 +12,11 @@ import typer
 
 from feature_repo.contracts.embeddings import EMBEDDINGS, parse_embedding
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import JobError, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
 from pipelines.settings import load_settings
+from pipelines.sources.mode import Mode
 from pipelines.synthetic.scale import LogLayout, LogScale, usual_items, usual_users
 
 app = typer.Typer(
@@ -26,6 +27,15 @@ app = typer.Typer(
 def _parse_clock(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _find_mapping(name: str) -> Path:
+    from pipelines.sources.mapping_file import find_mapping  # noqa: PLC0415 - only when there is one
+
+    try:
+        return find_mapping(name)
+    except JobError as error:
+        raise ValueError(str(error)) from error
 
 
 def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -48,7 +58,16 @@ Cutoff = Annotated[
     typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Exclusive end of the interval."),
 ]
 SourcePath = Annotated[
-    Path, typer.Option("--source", help="An official MovieLens folder or zip, or the folder that fetch wrote.")
+    Path, typer.Option("--source", help="A folder, zip or file: an official MovieLens release, or what --mapping says.")
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping",
+        parser=_usage(_find_mapping),
+        metavar="YAML",
+        help="Bring your own events: what the source's columns mean. A YAML, or the name of one that is shipped.",
+    ),
 ]
 
 
@@ -93,13 +112,13 @@ def generate(  # noqa: PLR0917 - typer's options
 
 
 @app.command()
-def describe(source: SourcePath) -> None:
+def describe(source: SourcePath, mapping: MappingFile = None) -> None:
     """Say what a source is and what time and disk its ingestion and features will take."""
-    _run("describe", source)
+    _run("describe", source, mapping)
 
 
 @app.command()
-def ingest(
+def ingest(  # noqa: PLR0917 - typer makes options of them
     namespace: NamespaceName,
     source: SourcePath,
     cutoff: Annotated[
@@ -110,9 +129,13 @@ def ingest(
         datetime | None,
         typer.Option("--clock", parser=_usage(_parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
+    mapping: MappingFile = None,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="Whether the source is all there is, or a part of it.")
+    ] = Mode.WHOLE,
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""
-    _run("ingest", source, cutoff, clock, namespace=namespace)
+    _run("ingest", source, cutoff, clock, mapping, mode, namespace=namespace)
 
 
 Start = Annotated[

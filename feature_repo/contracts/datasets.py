@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.columns import Column, Dtype, Encoding, definition_hash
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -103,11 +103,28 @@ def users_dataset(schema: Schema) -> Dataset:
     )
 
 
+def observations_dataset(columns: tuple[Column, ...]) -> Dataset:
+    """Return the table of what event rows say of items and users, where a source has no files of them.
+
+    `columns` are its attributes, named `item_<attribute>` and `user_<attribute>`. Items and users are read off it.
+    Other columns are another table.
+    """
+    return Dataset(
+        name=f"observations_{definition_hash({'columns': [column.definition for column in columns]})}",
+        columns=(USER_ID, ITEM_ID, EVENT_TYPE, EVENT_TIME, *columns),
+        key=EVENTS.key,
+        sort=EVENTS.sort,
+        partitioned_by_event_date=True,
+        meaning="What each event's row says of its item and its user",
+    )
+
+
 EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order of the rows; the same in every file")
 LABEL = Column("label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value")
 DRAWN = Column("is_drawn", Dtype.INT64, "1 where the item was drawn by popularity in place of the event's own")
 WEIGHT = Column("sample_weight", Dtype.FLOAT32, "How much the row counts in training, beside 1")
 """What a training set's rows have beside the event and the features."""
+
 
 QUARANTINE = Dataset(
     name="quarantine",

@@ -125,7 +125,8 @@ def logs(part: Annotated[str, typer.Option(envvar="KESTREL_ARG_PART")] = "") -> 
 
 @app.command()
 def demo(
-    data: Annotated[str, typer.Option(envvar="KESTREL_ARG_DATA", help="MovieLens folder or zip.")] = "",
+    data: Annotated[str, typer.Option(envvar="KESTREL_ARG_DATA", help="Folder, zip or file.")] = "",
+    source: Annotated[str, typer.Option(envvar="KESTREL_ARG_SOURCE", help="What DATA means: a YAML.")] = "",
     namespace: Annotated[str, typer.Option(envvar="KESTREL_ARG_NAMESPACE", help="Default: the data set's name.")] = "",
     cutoff: Annotated[str, typer.Option(envvar="KESTREL_ARG_CUTOFF", help="Default: after the last event.")] = "",
 ) -> None:
@@ -138,7 +139,15 @@ def demo(
 
     def job() -> int:
         with only_demo(state):
-            return run_demo(state=state, data=data, namespace=namespace, cutoff=cutoff, console=console, say=_say)
+            return run_demo(
+                state=state,
+                data=data,
+                mapping=source,
+                namespace=namespace,
+                cutoff=cutoff,
+                console=console,
+                say=_say,
+            )
 
     _for_a_person(job)
 

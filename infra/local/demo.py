@@ -54,17 +54,30 @@ class MemoryMeter:
 
 
 def bring_source(data: str, places: Places, environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
-    """Return the folder or zip to ingest: the user's, else MovieLens 100K, fetched unless it is there."""
+    """Return what to ingest: the user's folder, zip or file, else MovieLens 100K, fetched unless it is there."""
     if data:
         source = Path(data).expanduser().resolve()
         if not source.exists():
-            msg = f"DATA={data}: expected a MovieLens folder or zip, there is nothing at {source}"
+            msg = f"DATA={data}: expected a folder, zip or file, there is nothing at {source}"
             raise SettingsError(msg)
         return source
     source = places.sources / DEFAULT_SOURCE
     say("Fetching MovieLens 100K (checked against a pinned checksum; GroupLens's terms are in the README) ...")
     run_plane(["pipelines", "fetch", "--out", str(source)], environment)
     return source
+
+
+def choose_mapping(given: str, data: str) -> str:
+    """Return the mapping as jobs take it: a file's whole path, or the name of one that comes with the project."""
+    if not given:
+        return ""
+    if not data:
+        msg = (
+            f"SOURCE={given}: expected DATA=<folder, zip or file> beside it, received none; name the data that it maps"
+        )
+        raise SettingsError(msg)
+    path = Path(given).expanduser().resolve()
+    return str(path) if path.is_file() else given
 
 
 def choose_namespace(given: str, described: Mapping[str, Any]) -> str:
@@ -111,17 +124,27 @@ def only_demo(state: Path) -> Iterator[None]:
         yield
 
 
-def demo(*, state: Path, data: str, namespace: str, cutoff: str, console: Console, say: Callable[[str], None]) -> int:
+def demo(
+    *,
+    state: Path,
+    data: str,
+    mapping: str,
+    namespace: str,
+    cutoff: str,
+    console: Console,
+    say: Callable[[str], None],
+) -> int:
     """Run the whole loop on one data set and report; return the exit code."""
     began = time.monotonic()
-    interval = choose_cutoff(cutoff)
+    interval, mapping = choose_cutoff(cutoff), choose_mapping(mapping, data)
     if namespace:
         choose_namespace(namespace, {})
     ensure_settings_file(state)
     places = Places(state)
     environment = command_environment(state, os.environ, toolchain_only=False)
     source = bring_source(data, places, environment, say)
-    described = run_plane(["pipelines", "describe", "--source", str(source)], environment)
+    mapped = ["--mapping", mapping] if mapping else []
+    described = run_plane(["pipelines", "describe", "--source", str(source), *mapped], environment)
     namespace = choose_namespace(namespace, described)
     announce(source, namespace, described, say)
     meter = MemoryMeter(state)
@@ -129,7 +152,8 @@ def demo(*, state: Path, data: str, namespace: str, cutoff: str, console: Consol
     airflow = Airflow(stack.settings)
     try:
         airflow.wait_for_dags(CHAIN, _DAGS_S)
-        first = airflow.trigger("feature_refresh", {"namespace": namespace, "source": str(source), "cutoff": interval})
+        conf = {"namespace": namespace, "source": str(source), "source_mapping": mapping or None, "cutoff": interval}
+        first = airflow.trigger("feature_refresh", conf)
         say(
             f"Triggered feature_refresh ({first.run_id}): {stack.settings.airflow_uri.rstrip('/')}/dags/feature_refresh"
         )

@@ -6,210 +6,247 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
-from feature_repo.contracts.datasets import QUARANTINE
-from pipelines.checks.refusals import RECEIVED_LENGTH
-from pipelines.io.arrow import arrow_schema
-from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
+from pipelines.checks.attributes import attribute_checks
+from pipelines.checks.judging import FAULT, ID_MEANING, is_no_id, judged, named, refused_rows
+from pipelines.io.sql_text import identifier, literal
+from pipelines.sources.adapter import Duplicates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from feature_repo.contracts.schemas import ValueRange
-    from pipelines.sources.archive import SourceFile
-    from pipelines.sources.layout import FileFormat
+    from pipelines.checks.judging import Check
+    from pipelines.sources.adapter import Derived, EventFields, Source
 
 _MEMORY = "1GB"
-_LAST_SECOND = 253_402_300_799
+_LAST_MICROSECOND = 253_402_300_799_999_999
 """The end of the year 9999."""
 _BATCH_ROWS = 1 << 17
 _STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
+_MERGED = -1
+"""The `skip` of a row that went into another one."""
+_PASSED = "reason IS NULL AND skip IS NULL"
+_KEY = "user_id, item_id, event_type, micros"
 
 
 class CheckedEvents:
-    """The events of one file in a DuckDB database on disk: read once, then asked for what is needed.
+    """The events of a source in a DuckDB database on disk: read once, then asked for what is needed.
 
-    Table `checked`: line, user_id, item_id, value, seconds, and `reason`, which is null where the row passed.
+    Table `checked`: part (number of the file), line, skip, user_id, item_id, event_type, value, micros, what is
+    derived, and `reason`, which is null where the row passed.
     """
 
-    def __init__(self, scratch: Path, file: SourceFile, form: FileFormat, value: ValueRange) -> None:
-        self._file, self._form, self._value = file, form, value
+    def __init__(self, scratch: Path, source: Source) -> None:
+        self._source = source
+        self._files: list[str] = []
         self._database = duckdb.connect(
             str(scratch / "events.duckdb"), config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
         )
+        self._database.execute("SET TimeZone = 'UTC'")
 
     def close(self) -> None:
         """Close the database; its files are the caller's to remove."""
         self._database.close()
 
-    def load(self, items: pa.Table, clock: datetime) -> None:
-        """Read the file and judge every row; `items` are the known ones, `clock` is now."""
-        failure: list[BaseException] = []
-        batches = _keeping(failure, read_lines(self._file, self._form))
-        self._database.register("lines", pa.RecordBatchReader.from_batches(LINES, batches))
-        self._database.register("items", items.select(["item_id"]))
-        value = self._value
-        values = [self._form.separator, len(self._form.columns), UNDECODABLE, int(clock.timestamp())]
-        values += [value.minimum, value.maximum, value.step]
-        _execute(self._database, failure, _CHECK, values)
-        self._database.execute(_MARK_DUPLICATES)
+    def load(self, items: pa.Table | None, clock: datetime) -> None:
+        """Read every file and judge every row; `items` are the known ones, None where any will do; `clock` is now."""
+        if items is not None:
+            self._database.register("items", items.select(["item_id"]))
+        source = self._source
+        checks = event_checks(source, _micros(clock), knows_items=items is not None)
+        derived = [identifier(derived.column.name) for derived in source.derived]
+        kept = [
+            "line",
+            "skip",
+            "user_id",
+            "item_id",
+            "event_type",
+            "TRY_CAST(value AS FLOAT) AS value",
+            "micros",
+            *derived,
+        ]
+        for number, part in enumerate(source.event_parts()):
+            self._files.append(part.file)
+            with part.typed(self._database) as typed:
+                rows = judged(typed, checks, [f"{number} AS part", *kept], skip="skip")
+                into = f"INSERT INTO checked {rows}" if number else f"CREATE OR REPLACE TABLE checked AS {rows}"
+                self._database.execute(into)
+        self._settle_duplicates()
 
     @property
-    def rows(self) -> int:
-        """Data lines of the file."""
-        return self._number("SELECT count(*) FROM checked")
+    def rows(self) -> dict[str, int]:
+        """Data rows of each file."""
+        counts = dict(self._database.execute("SELECT part, count(*) FROM checked GROUP BY part").fetchall())
+        return {file: counts.get(number, 0) for number, file in enumerate(self._files)}
 
-    def span(self) -> tuple[int, int] | None:
-        """Return the seconds since 1970 of the first and the last event that passed; None if none did."""
-        row = self._database.execute("SELECT min(seconds), max(seconds) FROM checked WHERE reason IS NULL").fetchone()
-        return None if row is None or row[0] is None else (int(row[0]), int(row[1]))
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many rows each rule left out, and how many went into another row."""
+        rows = self._database.execute("SELECT skip, count(*) FROM checked WHERE skip IS NOT NULL GROUP BY skip")
+        counts = dict(rows.fetchall())
+        named_counts = {rule: counts.get(number, 0) for number, rule in enumerate(self._source.skips)}
+        return named_counts | ({"repeated": counts[_MERGED]} if _MERGED in counts else {})
+
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Return the times of the first and the last event that passed; None if none did."""
+        query = f"SELECT min(micros), max(micros) FROM checked WHERE {_PASSED}"  # noqa: S608 - constants
+        ((first, last),) = self._database.execute(query).fetchall()
+        return None if first is None else (_moment(first), _moment(last))
 
     def refused(self) -> pa.Table:
         """Return the refused rows as rows of the quarantine dataset."""
-        self._database.register("checks", _checks(self._form, self._value))
-        self._database.register("field_names", pa.table({"number": [0, 1, 2, 3], "name": list(self._form.columns)}))
-        table = self._database.sql(_REFUSED, params=[self._file.name, RECEIVED_LENGTH]).to_arrow_table()
-        return table.select(QUARANTINE.column_names).cast(arrow_schema(QUARANTINE))
+        cases = " ".join(f"WHEN {number} THEN {literal(file)}" for number, file in enumerate(self._files))
+        return refused_rows(self._database, "checked", f"CASE part {cases} END")
 
     def users(self) -> list[str]:
         """Return the users of all events that passed."""
-        rows = self._database.execute("SELECT DISTINCT user_id FROM checked WHERE reason IS NULL").fetchall()
+        rows = self._database.execute(f"SELECT DISTINCT user_id FROM checked WHERE {_PASSED}").fetchall()  # noqa: S608 - constants
         return [row[0] for row in rows]
 
     def before(self, cutoff: datetime) -> Iterator[pa.RecordBatch]:
         """Yield the events that passed and lie before `cutoff`, in order of their time."""
-        yield from self._database.sql(_ORDERED, params=[int(cutoff.timestamp())]).to_arrow_reader(_BATCH_ROWS)
+        yield from self._ordered("value", cutoff)
 
-    def _number(self, query: str) -> int:
-        row = self._database.execute(query).fetchone()
-        return int(row[0]) if row else 0
+    def observations(self, cutoff: datetime) -> Iterator[pa.RecordBatch]:
+        """Yield what the same rows say of items and users, in the same order."""
+        names = (identifier(derived.column.name) for derived in self._source.derived)
+        yield from self._ordered(", ".join(names), cutoff)
 
+    def _ordered(self, columns: str, cutoff: datetime) -> Iterator[pa.RecordBatch]:
+        query = (
+            f"SELECT user_id, item_id, event_type, make_timestamptz(micros) AS event_time, {columns} FROM checked "  # noqa: S608 - constants and quoted names
+            f"WHERE {_PASSED} AND micros < {_micros(cutoff)} ORDER BY micros, user_id, item_id, event_type"
+        )
+        yield from self._database.sql(query).to_arrow_reader(_BATCH_ROWS)
 
-_CHECK = f"""
-CREATE OR REPLACE TABLE checked AS
-WITH cut AS (
-    SELECT line, text, string_split(text, $1) AS fields FROM lines
-), typed AS (
-    SELECT line, text, fields, len(fields) AS number_of_fields,
-        fields[1] AS user_id, fields[2] AS item_id,
-        TRY_CAST(fields[3] AS DOUBLE) AS value, TRY_CAST(fields[4] AS DOUBLE) AS seconds
-    FROM cut
-), judged AS (
-    SELECT *, CASE
-        WHEN contains(text, $3) THEN 'undecodable_bytes'
-        WHEN number_of_fields < $2 THEN 'missing_field'
-        WHEN number_of_fields > $2 THEN 'too_many_fields'
-        WHEN user_id = '' THEN 'missing_user'
-        WHEN item_id = '' THEN 'missing_item'
-        WHEN value IS NULL THEN 'bad_number'
-        WHEN isnan(value) THEN 'not_a_number'
-        WHEN value < $5 OR value > $6 THEN 'out_of_range'
-        WHEN abs(value / $7 - round(value / $7)) > {_STEP_TOLERANCE} THEN 'not_a_whole_step'
-        WHEN seconds IS NULL OR NOT isfinite(seconds) OR seconds <> floor(seconds)
-            OR seconds < 0 OR seconds > {_LAST_SECOND} THEN 'bad_time'
-        WHEN seconds > $4 THEN 'future_time'
-        WHEN item_id NOT IN (SELECT item_id FROM items) THEN 'unknown_item'
-    END AS reason FROM typed
-)
-SELECT line, user_id, item_id, TRY_CAST(value AS FLOAT) AS value, TRY_CAST(seconds AS BIGINT) AS seconds, reason,
-    CASE WHEN reason IS NOT NULL THEN text END AS text, CASE WHEN reason IS NOT NULL THEN fields END AS fields
-FROM judged
-"""  # noqa: S608 - built from constants of this project
+    def _settle_duplicates(self) -> None:
+        """Make one event of the rows that describe one, in the way that the source declares."""
+        self._database.execute(_REPEATED)
+        match self._source.duplicates:
+            case Duplicates.REFUSE:
+                self._database.execute(_REFUSE_REPEATED)
+            case Duplicates.FIRST:
+                self._database.execute(f"{_SKIP_REPEATED} WHERE nth > 1)")
+            case Duplicates.LAST:
+                self._database.execute(f"{_SKIP_REPEATED} WHERE nth < copies)")
+            case Duplicates.SUM:
+                maximum = self._source.schema.value.maximum
+                fields = [literal(self._source.fields.value), literal(_range(self._source.schema.value))]
+                self._database.execute(_REFUSE_SUM.format(maximum=maximum, column=fields[0], expected=fields[1]))
+                self._database.execute(f"{_SKIP_REPEATED} WHERE nth > 1 AND total <= {maximum})")
+                self._database.execute(f"{_SUM_REPEATED} AND total <= {maximum}")
+
 
 # Grouping by a hash first keeps the table that DuckDB has to hold small; only hashes that occur twice are looked at.
-_MARK_DUPLICATES = """
-UPDATE checked SET reason = 'duplicate_event' WHERE line IN (
-    SELECT line FROM (
-        SELECT line, row_number() OVER (PARTITION BY user_id, item_id, seconds ORDER BY line) AS nth FROM checked
-        WHERE reason IS NULL AND hash(user_id, item_id, seconds) IN (
-            SELECT hash(user_id, item_id, seconds) AS code FROM checked WHERE reason IS NULL
-            GROUP BY code HAVING count(*) > 1
-        )
-    ) WHERE nth > 1
+_REPEATED = f"""
+CREATE OR REPLACE TEMP TABLE repeated AS
+SELECT rowid AS id, row_number() OVER place AS nth, count(*) OVER events AS copies,
+    sum(CAST(value AS DOUBLE)) OVER events AS total
+FROM checked WHERE {_PASSED} AND hash({_KEY}) IN (
+    SELECT hash({_KEY}) AS code FROM checked WHERE {_PASSED} GROUP BY code HAVING count(*) > 1
 )
+WINDOW events AS (PARTITION BY {_KEY}), place AS (PARTITION BY {_KEY} ORDER BY part, line)
+"""  # noqa: S608 - constants
+_EVENT = "concat_ws(' ', user_id, item_id, event_type, strftime(make_timestamp(micros), '%Y-%m-%dT%H:%M:%SZ'))"
+_REFUSE_REPEATED = f"""
+UPDATE checked SET reason = 'duplicate_event', fault_column = '', received = {_EVENT},
+    expected = 'one row for each user, item, type and time; the first is kept'
+WHERE rowid IN (SELECT id FROM repeated WHERE nth > 1)
+"""  # noqa: S608 - constants
+_REFUSE_SUM = """
+UPDATE checked SET reason = 'out_of_range', fault_column = {column}, expected = {expected},
+    received = concat('a sum of ', total)
+FROM repeated WHERE checked.rowid = repeated.id AND total > {maximum}
 """
-
-_REFUSED = """
-SELECT $1 AS file, line,
-    CASE WHEN reason = 'missing_field' THEN (SELECT name FROM field_names WHERE number = len(fields)) ELSE name END
-        AS column,
-    reason, expected,
-    left(CASE WHEN reason = 'duplicate_event' THEN concat_ws(' ', user_id, item_id, seconds)
-        ELSE coalesce(fields[field + 1], text) END, $2) AS received
-FROM checked JOIN checks USING (reason)
-"""
-
-_ORDERED = """
-SELECT user_id, item_id, 'rating' AS event_type, value, make_timestamptz(seconds * 1000000) AS event_time
-FROM checked WHERE reason IS NULL AND seconds < $1 ORDER BY seconds, user_id, item_id
-"""
+_SUM_REPEATED = "UPDATE checked SET value = total FROM repeated WHERE checked.rowid = repeated.id AND nth = 1"
+_SKIP_REPEATED = f"UPDATE checked SET skip = {_MERGED} WHERE rowid IN (SELECT id FROM repeated"  # noqa: S608 - constants
 
 
-_SCAN = """
-WITH times AS (SELECT TRY_CAST(string_split(text, $1)[4] AS DOUBLE) AS seconds FROM lines)
-SELECT count(*), CAST(max(seconds) FILTER (WHERE isfinite(seconds) AND seconds <= $2) AS BIGINT) FROM times
-"""
+def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:
+    """Return what refuses an event; `now` in microseconds since 1970."""
+    fields, value = source.fields, source.schema.value
+    types = [event_type.name for event_type in source.schema.event_types]
+    listed = ", ".join(map(literal, types))
+    checks = [
+        FAULT,
+        named("missing_user", "coalesce(user_id, '') = ''", fields.user, "an id", "user_text"),
+        named("bad_id", is_no_id("user_id"), fields.user, ID_MEANING, "user_text"),
+        named("missing_item", "coalesce(item_id, '') = ''", fields.item, "an id", "item_text"),
+        named("bad_id", is_no_id("item_id"), fields.item, ID_MEANING, "item_text"),
+        named(
+            "unknown_event_type",
+            f"coalesce(event_type, '') NOT IN ({listed})",
+            fields.event_type,
+            f"one of the event types {', '.join(types)}",
+            "type_text",
+        ),
+        *_value_checks(fields, value),
+        *_time_checks(fields, now),
+    ]
+    if knows_items:
+        unknown = "item_id NOT IN (SELECT item_id FROM items)"
+        checks.append(named("unknown_item", unknown, fields.item, "an item of the items file", "item_text"))
+    return checks + _derived_checks(source.derived)
 
 
-def scan_events(file: SourceFile, form: FileFormat, clock: datetime) -> tuple[int, datetime | None]:
-    """Count a file's lines and find its last time that is not after `clock`, without keeping or judging the rows."""
-    failure: list[BaseException] = []
-    with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
-        database.register("lines", pa.RecordBatchReader.from_batches(LINES, _keeping(failure, read_lines(file, form))))
-        row = _execute(database, failure, _SCAN, [form.separator, int(clock.timestamp())]).fetchone()
-    rows, last = row or (0, None)
-    return rows, None if last is None else datetime.fromtimestamp(last, UTC)
-
-
-def _keeping(failure: list[BaseException], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Pass batches on, keeping an error of the source, which DuckDB would turn into one of its own."""
-    try:
-        yield from batches
-    except Exception as error:
-        failure.append(error)
-        raise
-
-
-def _execute(
-    database: duckdb.DuckDBPyConnection, failure: list[BaseException], query: str, values: list[object]
-) -> duckdb.DuckDBPyConnection:
-    """Run a query over kept batches; the source's own error comes first."""
-    try:
-        return database.execute(query, values)
-    except duckdb.Error as error:
-        if failure:
-            raise failure[0] from error
-        raise
-
-
-def _checks(form: FileFormat, value: ValueRange) -> pa.Table:
-    """Say of every reason which field it is about (none: the whole line), and what was expected."""
-    fields = f"{len(form.columns)} fields"
-    values = f"{value.minimum:g} to {value.maximum:g} in steps of {value.step:g} ({value.meaning})"
-    seconds = "whole seconds since 1970"
-    checks: dict[str, tuple[int | None, str]] = {
-        "undecodable_bytes": (None, f"{form.encoding.upper()} text"),
-        "missing_field": (None, fields),
-        "too_many_fields": (None, fields),
-        "missing_user": (0, "an id"),
-        "missing_item": (1, "an id"),
-        "bad_number": (2, values),
-        "not_a_number": (2, values),
-        "out_of_range": (2, values),
-        "not_a_whole_step": (2, values),
-        "bad_time": (3, seconds),
-        "future_time": (3, f"{seconds}, not after the clock"),
-        "unknown_item": (1, "an item of the items file"),
-        "duplicate_event": (None, "one event of a user, an item and a second; the first is kept"),
+def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
+    steps = f"value / {value.step}"
+    conditions = {
+        "bad_number": "value IS NULL",
+        "not_a_number": "isnan(value)",
+        "out_of_range": f"value < {value.minimum} OR value > {value.maximum}",
+        "not_a_whole_step": f"abs({steps} - round({steps})) > {_STEP_TOLERANCE}",
     }
-    return pa.table(
-        {
-            "reason": list(checks),
-            "field": pa.array([field for field, _ in checks.values()], pa.int64()),
-            "name": [form.columns[field] if field is not None else "" for field, _ in checks.values()],
-            "expected": [expected for _, expected in checks.values()],
-        }
+    return [
+        named(reason, condition, fields.value, _range(value), "value_text") for reason, condition in conditions.items()
+    ]
+
+
+def _time_checks(fields: EventFields, now: int) -> list[Check]:
+    in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
+    bad = named("bad_time", in_bounds, fields.time, fields.time_format, "time_text")
+    later = named(
+        "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "time_text"
     )
+    return [bad, later]
+
+
+def _derived_checks(derived: Sequence[Derived]) -> list[Check]:
+    return [
+        check
+        for each in derived
+        if each.attribute is not None
+        for check in attribute_checks(each.attribute, each.column.name, each.source_column)
+    ]
+
+
+def _range(value: ValueRange) -> str:
+    meaning = f" ({value.meaning})" if value.meaning else ""
+    return f"{value.minimum:g} to {value.maximum:g} in steps of {value.step:g}{meaning}"
+
+
+def scan_events(source: Source, clock: datetime) -> tuple[int, datetime | None]:
+    """Count a source's rows and find its last time that is not after `clock`, without keeping or judging the rows."""
+    rows, last = 0, None
+    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {_micros(clock)} AND skip IS NULL) FROM "  # noqa: S608 - a number
+    with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
+        for part in source.event_parts():
+            with part.typed(database) as typed:
+                ((count, latest),) = database.execute(f"{query} ({typed})").fetchall()
+            rows, last = rows + count, max((each for each in (last, latest) if each is not None), default=None)
+    return rows, None if last is None else _moment(last)
+
+
+def _micros(moment: datetime) -> int:
+    """Return microseconds since 1970."""
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 1_000_000 + moment.microsecond
+
+
+def _moment(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)

@@ -6,13 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo.contracts.datasets import QUARANTINE
 from pipelines.errors import QuarantineLimitError
 from pipelines.io.arrow import arrow_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 RECEIVED_LENGTH = 200
 _REASONS_SHOWN = 3
@@ -35,8 +36,17 @@ def refusal_table(refusals: Iterable[Refusal]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=arrow_schema(QUARANTINE))
 
 
-def check_limit(file: str, rows: int, refused: pa.Table, limit: float) -> None:
-    """Raise QuarantineLimitError where more than the share `limit` of a file's `rows` was refused."""
+def check_limit(rows: Mapping[str, int], refused: pa.Table, limit: float) -> None:
+    """Raise QuarantineLimitError where more than the share `limit` of a file's rows was refused.
+
+    `rows` says of each file how many it has.
+    """
+    if refused.num_rows:
+        for file, number in rows.items():
+            _check_file(file, number, refused.filter(pc.equal(refused.column("file"), file)), limit)
+
+
+def _check_file(file: str, rows: int, refused: pa.Table, limit: float) -> None:
     if refused.num_rows <= limit * rows:
         return
     reasons = Counter(refused.column("reason").to_pylist())
@@ -50,7 +60,7 @@ def check_limit(file: str, rows: int, refused: pa.Table, limit: float) -> None:
 
 
 def _example(refused: pa.Table, reason: str, count: int) -> str:
-    rows = refused.filter(pa.compute.equal(refused.column("reason"), reason)).sort_by("line")
+    rows = refused.filter(pc.equal(refused.column("reason"), reason)).sort_by("line")
     first = Refusal(**rows.slice(0, 1).to_pylist()[0])
     column = f", column {first.column!r}" if first.column else ""
     where = f"{reason}: {count:,}, first in line {first.line}{column}"

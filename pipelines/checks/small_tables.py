@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from feature_repo.contracts.datasets import items_dataset, users_dataset
 from pipelines.checks.refusals import Refusal, refusal_table
 from pipelines.checks.whole_file import cut_line
 from pipelines.io.arrow import arrow_schema
+from pipelines.sources.adapter import CheckedTable
 from pipelines.sources.layout import FileFormat, RowError
 from pipelines.sources.lines import UNDECODABLE, read_lines
 
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 
 _WHOLE_LINE = ""
 """The column of a refusal that is about no single one."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedTable:
-    """The rows that passed, those that did not, and how many there were."""
-
-    accepted: pa.Table
-    refused: pa.Table
-    rows: int
 
 
 def check_items(
@@ -68,7 +59,7 @@ def _check(
             else:
                 accepted[identity] = row
     table = pa.Table.from_pylist(list(accepted.values()), schema=arrow_schema(dataset))
-    return CheckedTable(table, refusal_table(refused), rows)
+    return CheckedTable(table, refusal_table(refused), {file.name: rows})
 
 
 def _new_identity(identity: str, known: Collection[str], column: str, duplicate: str) -> str:

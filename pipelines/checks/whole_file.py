@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from typing import TYPE_CHECKING, NoReturn
 
@@ -35,7 +36,7 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
         if not any(lines):
             _refuse(file, 2, "", "data below the header", "the end of the file")
     _check_separator(file, form, lines[:_SAMPLE_LINES])
-    _check_encoding(file, form, head)
+    check_encoding(file, form.encoding)
 
 
 def cut_line(text: str, form: FileFormat) -> list[str]:
@@ -86,22 +87,25 @@ def _fields(text: str, form: FileFormat) -> int:
         return 1
 
 
-def _check_encoding(file: SourceFile, form: FileFormat, head: bytes) -> None:
+def check_encoding(file: SourceFile, encoding: str) -> None:
     """Refuse a file that is written in another encoding throughout.
 
     Latin-1 has a character for every byte, so UTF-8 shows only in that every line which is not ASCII reads as UTF-8:
     for Latin-1 text of any language that does not happen by chance.
     """
+    with file.open() as stream:
+        head = stream.read(_HEAD_BYTES)
     lines = [(number, line) for number, line in enumerate(head.splitlines(), start=1) if not line.isascii()]
     if len(head) == _HEAD_BYTES:
         lines = lines[:-1]
-    if not lines:
+    if not lines or b"\0" in head:
         return
     other = [(number, line) for number, line in lines if not _decodes(line)]
-    if form.encoding == "latin-1" and not other:
+    name = codecs.lookup(encoding).name
+    if name == "iso8859-1" and not other:
         number, line = lines[0]
         _refuse(file, number, "", "Latin-1 text", f"UTF-8: {line.decode()[:_SHOWN]!r}; convert it to Latin-1")
-    if form.encoding == "utf-8" and 2 * len(other) > len(lines):
+    if name == "utf-8" and 2 * len(other) > len(lines):
         number, line = other[0]
         _refuse(file, number, "", "UTF-8 text", f"another encoding: {line[:_SHOWN]!r}; convert it to UTF-8")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.feast_store.tables import FeatureTable, identifier, microseconds
+from pipelines.feast_store.tables import FeatureTable, microseconds
+from pipelines.io.sql_text import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

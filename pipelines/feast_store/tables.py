@@ -14,21 +14,12 @@ from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import FileSource
 
 from pipelines.feast_store.errors import FeatureTableMissingError, RepeatedFeatureRowError
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feast.data_source import DataSource
-
-
-def identifier(name: str) -> str:
-    """Quote a column or table name for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote a string for SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def microseconds(column: str) -> str:

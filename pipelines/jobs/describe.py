@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import format_cutoff
 from pipelines.checks.events import scan_events
-from pipelines.checks.whole_file import check_head
 from pipelines.errors import SourceError
 from pipelines.sources.detection import namespace_of, open_source
 
@@ -24,22 +23,22 @@ _BYTES_PER_EVENT = 250
 """Measured on 2 cores with MovieLens 100K and a million synthetic events: docs/decisions/0012-estimates.md."""
 
 
-def run(settings: Settings, path: Path) -> Mapping[str, object]:  # noqa: ARG001 - every job takes the settings
+def run(settings: Settings, path: Path, mapping: Path | None = None) -> Mapping[str, object]:  # noqa: ARG001 - every job takes the settings
     """Read the times of all events once (32 million take about half a minute) and estimate the rest from their number.
 
     Raises:
         SourceError: no layout fits, or the source as a whole cannot be read.
     """
-    source = open_source(path)
-    check_head(source.events, source.layout.events)
-    events, last = scan_events(source.events, source.layout.events, datetime.now(UTC))
+    source = open_source(path, mapping)
+    source.check()
+    events, last = scan_events(source, datetime.now(UTC))
     if last is None:
-        msg = f"{source.events.name}: expected at least one event with a time in the past, received none"
+        msg = f"source {path}: expected at least one event with a time in the past, received none"
         raise SourceError(msg)
     cutoff = datetime.combine(last.date() + timedelta(days=1), time(), UTC)
     return {
         "namespace": namespace_of(path),
-        "layout": source.layout.name,
+        "layout": source.name,
         "source": str(path.absolute()),
         "events": events,
         "cutoff": format_cutoff(cutoff),

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, time, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, QUARANTINE, items_dataset, users_dataset
+from feature_repo.contracts.datasets import (
+    EVENT_TIME,
+    EVENTS,
+    ITEM_ID,
+    QUARANTINE,
+    items_dataset,
+    observations_dataset,
+    users_dataset,
+)
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.schemas import write_schema
+from feature_repo.contracts.places import DATASET_MANIFEST
+from feature_repo.contracts.schemas import read_schema, write_schema
 from pipelines.checks.events import CheckedEvents
-from pipelines.checks.refusals import check_limit, refusal_table
-from pipelines.checks.small_tables import check_items, check_users
-from pipelines.checks.whole_file import check_head
+from pipelines.checks.plausibility import implausible_attributes
+from pipelines.checks.refusals import check_limit
 from pipelines.errors import SourceError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
-from pipelines.io.lake import UNDIVIDED, exclusive, is_before, partition_name, partitions_sha256, stored_dataset
-from pipelines.sources.detection import Source, open_source
+from pipelines.io.lake import (
+    UNDIVIDED,
+    exclusive,
+    is_before,
+    partition_day,
+    partition_name,
+    partitions_sha256,
+    stored_dataset,
+)
+from pipelines.io.merging import upserted, with_unknown_users
+from pipelines.sources.detection import open_source
+from pipelines.sources.mode import Mode
+from pipelines.sources.observations import reduce_observations
 from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
@@ -29,50 +50,183 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.datasets import Dataset
     from feature_repo.contracts.places import Namespace
+    from pipelines.io.lake import Writer
     from pipelines.settings import Settings
+    from pipelines.sources.adapter import CheckedTable, Source
+
+_log = logging.getLogger(__name__)
+_SHOWN = 600
 
 
-def run(
-    settings: Settings, place: Namespace, path: Path, cutoff: datetime | None, clock: datetime | None
+def run(  # noqa: PLR0917 - what, where, up to when, as what
+    settings: Settings,
+    place: Namespace,
+    path: Path,
+    cutoff: datetime | None,
+    clock: datetime | None,
+    mapping: Path | None = None,
+    mode: Mode = Mode.WHOLE,
 ) -> Mapping[str, object]:
-    """Ingest the source at `path`. Items, users and refusals are those of the whole source, whatever the cutoff.
+    """Ingest the source at `path`, in a published layout or as `mapping` says.
 
-    With a cutoff, partitions of days from it on belong to later intervals and stay as they are; without one, the source
-    is all there is. What came by the stream stays in either case, and wins over what the source says of the same event
-    (decision 0073).
+    Items, users and refusals are those of the whole source, whatever the cutoff, where it has files of them. With a
+    cutoff, partitions of days from it on belong to later intervals and stay as they are; without one, the source is all
+    there is. A part replaces nothing but rows of the same keys. What came by the stream stays in either case, and wins
+    over what the source says of the same event (decision 0073).
 
     Raises:
-        SourceError: the source as a whole cannot be read, or holds no event before the cutoff.
+        SourceError: the source as a whole cannot be read, holds no event before the cutoff, or is a part of another
+            data set than the lake holds.
         QuarantineLimitError: too many rows of a file were refused; nothing is written.
         DatasetLockedError: another ingestion of the namespace is at work.
     """
-    source = open_source(path)
-    schema = source.layout.schema
-    _check_heads(source)
+    source = open_source(path, mapping, is_part=mode is Mode.PART)
+    source.check()
+    if mode is Mode.PART:
+        _check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
     with _scratch(place) as scratch, _streamed(place) as streamed:
-        items = check_items(source.items, source.layout.items, source.layout.item, schema)
-        check_limit(source.items.name, items.rows, items.refused, settings.quarantine_limit)
-        users, refused_users = _read_users(source, settings.quarantine_limit)
-        events = CheckedEvents(scratch, source.events, source.layout.events, schema.value)
+        lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
+        items, users = source.items(), source.users()
+        for table in (items, users):
+            if table is not None:
+                check_limit(table.rows, table.refused, settings.quarantine_limit)
+        events = CheckedEvents(scratch, source)
         with closing(events):
-            events.load(items.accepted, now)
-            refused_events = events.refused()
-            check_limit(source.events.name, events.rows, refused_events, settings.quarantine_limit)
-            end = _end(place, events.span(), cutoff, streamed.last_time(_midnight(now)))
-            quarantine = pa.concat_tables([items.refused, refused_users, refused_events])
-            small = (
-                (QUARANTINE, quarantine),
-                (items_dataset(schema), items.accepted),
-                (users_dataset(schema), _with_unknown(users, {*events.users(), *streamed.users()})),
-            )
-            write_schema(place, schema)
-            changed = [name for dataset, rows in small for name in _write_small(place, dataset, rows)]
-            return _write_events(place, events, streamed, end, changed, keeps_later=cutoff is not None) | {
-                "items": items.accepted.num_rows,
-                "users": small[2][1].num_rows,
-                "quarantined": quarantine.num_rows,
-            }
+            events.load(lake.known_items(items), now)
+            refused = events.refused()
+            check_limit(events.rows, refused, settings.quarantine_limit)
+            span = _span(place, events, cutoff)
+            quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users) if table)])
+            write_schema(place, source.schema)
+            return lake.write(events, items, users, quarantine, span)
+
+
+@dataclass(slots=True)
+class _Lake:
+    """Where a source goes, and how."""
+
+    place: Namespace
+    source: Source
+    mode: Mode
+    cutoff: datetime | None
+    now: datetime
+    streamed: Streamed
+    scratch: Path
+    changed: int = 0
+
+    def known_items(self, items: CheckedTable | None) -> pa.Table | None:
+        """Return the items that events may be of; None where items are whatever has an event."""
+        if self._derives(ITEM_ID.name):
+            return None
+        stored = self._stored(items_dataset(self.source.schema))
+        if items is None:
+            return stored
+        return upserted(items.accepted, stored, items_dataset(self.source.schema)) if self._is_part else items.accepted
+
+    def write(
+        self,
+        events: CheckedEvents,
+        items: CheckedTable | None,
+        users: CheckedTable | None,
+        quarantine: pa.Table,
+        span: tuple[datetime, datetime],
+    ) -> dict[str, object]:
+        """Write every table and return the job's result."""
+        schema = self.source.schema
+        until = self.cutoff or self._end(span[1])
+        self._write(QUARANTINE, quarantine)
+        files = self._write_observations(events, until)
+        item_rows = self._entities(items_dataset(schema), items, files)
+        user_rows = self._entities(users_dataset(schema), users, files)
+        user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users()})
+        for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
+            self._write(dataset, rows)
+        writer = self._write_days(EVENTS, events.before(until), until)
+        end = self.cutoff or self._end_of_lake(writer, until)
+        written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
+        skipped = events.skipped
+        warnings = implausible_attributes(schema, item_rows, user_rows)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        return {
+            "cutoff": format_cutoff(end),
+            "events": sum(partition.rows for partition in written.values()),
+            "checksum": partitions_sha256(written),
+            "changed_partitions": self.changed,
+            "items": item_rows.num_rows,
+            "users": user_rows.num_rows,
+            "quarantined": quarantine.num_rows,
+            **({"skipped": skipped} if skipped else {}),
+            **({"warnings": warnings} if warnings else {}),
+        }
+
+    @property
+    def _is_part(self) -> bool:
+        return self.mode is Mode.PART
+
+    def _end(self, last: datetime) -> datetime:
+        """Return the midnight after the last event, of streamed ones of those of days that are over.
+
+        A day that goes on is the stream's own.
+        """
+        last_streamed = self.streamed.last_time(_midnight(self.now))
+        return _next_midnight(max(last, last_streamed) if last_streamed else last)
+
+    def _end_of_lake(self, writer: Writer, until: datetime) -> datetime:
+        """Return `until`, or after a part the midnight after the last day of the lake that is over, if later."""
+        over = [end for name in writer.partitions if (end := _next_midnight(partition_day(name))) <= self.now]
+        return max(until, *over) if self._is_part and over else until
+
+    def _derives(self, key: str) -> bool:
+        """Tell whether items or users, by the name of their id, are read off the event rows."""
+        if key == ITEM_ID.name:
+            return self.source.derives_items
+        return any(f"{each.owner}_id" == key for each in self.source.derived)
+
+    def _write_observations(self, events: CheckedEvents, until: datetime) -> list[Path]:
+        """Write what is derived from, and return all files of it that the lake holds."""
+        if not (self.source.derives_items or self.source.derived):
+            return []
+        dataset = observations_dataset(tuple(each.column for each in self.source.derived))
+        self._write_days(dataset, events.observations(until), until)
+        return stored_dataset(self.place, dataset).snapshot().files
+
+    def _stored(self, dataset: Dataset) -> pa.Table:
+        """Return what the lake holds of an undivided table."""
+        if not (self.place.dataset(dataset.name) / DATASET_MANIFEST).exists():
+            return arrow_schema(dataset).empty_table()
+        return stored_dataset(self.place, dataset).snapshot().read()
+
+    def _entities(self, dataset: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
+        """Return the rows of items or users: read off, or the source's own, in a part over those of the lake."""
+        stored = self._stored(dataset) if self._is_part else arrow_schema(dataset).empty_table()
+        if self._derives(dataset.key[0]):
+            rows = reduce_observations(files, dataset, self.source.derived, self.scratch)
+            return upserted(rows, stored, dataset)
+        return upserted(given.accepted, stored, dataset) if given else stored
+
+    def _write(self, dataset: Dataset, rows: pa.Table) -> None:
+        with stored_dataset(self.place, dataset).rewriting() as writer:
+            writer.add(UNDIVIDED, rows)
+        self.changed += len(writer.changed)
+
+    def _write_days(self, dataset: Dataset, batches: Iterator[pa.RecordBatch], until: datetime) -> Writer:
+        """Write a table of days: all of them before `until`, or those that a part has rows of."""
+
+        def replaces(name: str) -> bool:
+            return name in writer.staged if self._is_part else self.cutoff is None or is_before(name, until)
+
+        with stored_dataset(self.place, dataset).rewriting(replaces) as writer:
+            for day, rows in by_day(batches, EVENT_TIME.name):
+                name = partition_name(day)
+                rows_of_day = upserted(rows, writer.current(name), dataset) if self._is_part else rows
+                writer.add(name, self.streamed.over(name, rows_of_day) if dataset is EVENTS else rows_of_day)
+            for name in self.streamed.names if dataset is EVENTS else ():
+                if replaces(name) and name not in writer.staged:
+                    writer.add(name, self.streamed.rows(name))
+        self.changed += len(writer.changed)
+        return writer
 
 
 @contextmanager
@@ -83,87 +237,44 @@ def _streamed(place: Namespace) -> Iterator[Streamed]:
         yield streamed
 
 
-def _write_events(
-    place: Namespace,
-    events: CheckedEvents,
-    streamed: Streamed,
-    cutoff: datetime,
-    changed: list[str],
-    *,
-    keeps_later: bool,
-) -> dict[str, object]:
-    def replaces(name: str) -> bool:
-        return not keeps_later or is_before(name, cutoff)
-
-    with stored_dataset(place, EVENTS).rewriting(replaces) as writer:
-        for day, rows in by_day(events.before(cutoff), EVENT_TIME.name):
-            writer.add(partition_name(day), streamed.over(partition_name(day), rows))
-        for name in streamed.names:
-            if replaces(name) and name not in writer.staged:
-                writer.add(name, streamed.rows(name))
-    written = {name: partition for name, partition in writer.partitions.items() if is_before(name, cutoff)}
-    return {
-        "cutoff": format_cutoff(cutoff),
-        "events": sum(partition.rows for partition in written.values()),
-        "checksum": partitions_sha256(written),
-        "changed_partitions": len(changed) + len(writer.changed),
-    }
+def _check_same_data_set(place: Namespace, source: Source) -> None:
+    """Refuse a part of another data set than the one that the lake holds."""
+    if not place.schema.exists():
+        return
+    held, received = read_schema(place).to_json(), source.schema.to_json()
+    other = [name for name in held if held[name] != received[name]]
+    if other:
+        differences = "; ".join(f"{name}: {held[name]} there, {received[name]} here" for name in other)
+        msg = (
+            f"namespace {place.name}: expected a part of the data set that was ingested, received one of another "
+            f"({source.name}): {differences[:_SHOWN]}. Take its mapping, another namespace, or ingest the whole anew"
+        )
+        raise SourceError(msg)
 
 
-def _write_small(place: Namespace, dataset: Dataset, rows: pa.Table) -> list[str]:
-    with stored_dataset(place, dataset).rewriting() as writer:
-        writer.add(UNDIVIDED, rows)
-    return writer.changed
-
-
-def _check_heads(source: Source) -> None:
-    check_head(source.events, source.layout.events)
-    check_head(source.items, source.layout.items)
-    if source.users and source.layout.users:
-        check_head(source.users, source.layout.users)
-
-
-def _read_users(source: Source, limit: float) -> tuple[pa.Table, pa.Table]:
-    """Return the users that the source describes, and the refused lines; both empty where it describes none."""
-    if source.users is None or source.layout.users is None:
-        return arrow_schema(users_dataset(source.layout.schema)).empty_table(), refusal_table([])
-    users = check_users(source.users, source.layout.users, source.layout.user, source.layout.schema)
-    check_limit(source.users.name, users.rows, users.refused, limit)
-    return users.accepted, users.refused
-
-
-def _with_unknown(users: pa.Table, seen: set[str]) -> pa.Table:
-    """Add a row of nulls for every user who has an event but no description."""
-    unknown = sorted(seen - set(users.column("user_id").to_pylist()))
-    rows = pa.Table.from_pylist([{"user_id": user} for user in unknown], schema=users.schema)
-    return pa.concat_tables([users, rows])
-
-
-def _end(
-    place: Namespace, span: tuple[int, int] | None, cutoff: datetime | None, last_streamed: datetime | None
-) -> datetime:
-    """Return the cutoff, by default the midnight after the last event. SourceError where no event lies before it.
-
-    Of streamed events those of days that are over count: a day that goes on is the stream's own.
-    """
+def _span(place: Namespace, events: CheckedEvents, cutoff: datetime | None) -> tuple[datetime, datetime]:
+    """Return the times of the first and the last event. SourceError where none lies before the cutoff."""
+    span = events.span()
     if span is None:
         msg = f"namespace {place.name}: expected at least one event that passes the checks, the source has none"
         raise SourceError(msg)
-    first, last = (datetime.fromtimestamp(second, UTC) for second in span)
-    last = max(last, last_streamed) if last_streamed else last
-    end = cutoff or _midnight(last) + timedelta(days=1)
-    if first >= end:
+    if cutoff and span[0] >= cutoff:
         msg = (
-            f"namespace {place.name}: expected events before the cutoff {format_cutoff(end)}, the source's first "
-            f"one is of {first:%Y-%m-%d %H:%M:%S} UTC; choose a later cutoff"
+            f"namespace {place.name}: expected events before the cutoff {format_cutoff(cutoff)}, the source's first "
+            f"one is of {span[0]:%Y-%m-%d %H:%M:%S} UTC; choose a later cutoff"
         )
         raise SourceError(msg)
-    return end
+    return span
 
 
 def _midnight(moment: datetime) -> datetime:
     """Return the midnight in UTC before or at a moment."""
     return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
+
+
+def _next_midnight(moment: date) -> datetime:
+    """Return the midnight in UTC after a day, or after a moment in UTC."""
+    return datetime(moment.year, moment.month, moment.day, tzinfo=UTC) + timedelta(days=1)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from pipelines.feast_store.online_cutoff import Materialized, online_lock, read_
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import offline_engine, open_store
-from pipelines.feast_store.tables import literal
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
+from pipelines.io.sql_text import literal
 from pipelines.jobs.leftovers import remove_leftovers
 
 if TYPE_CHECKING:

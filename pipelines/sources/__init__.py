@@ -1,1 +1,1 @@
-"""The published layouts of MovieLens, each read into raw lines and raw rows."""
+"""Where raw data comes from: the published layouts of MovieLens, and whatever a mapping describes."""

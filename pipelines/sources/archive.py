@@ -1,13 +1,14 @@
-"""The files of a source, whether it is a folder or a zip. A zip is read as a stream and never unpacked."""
+"""The files of a source: of a folder or a zip, or a single one. Zip and gz are read as streams and never unpacked."""
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from pipelines.errors import SourceError
 
@@ -27,9 +28,32 @@ class SourceFile:
     """The file itself, or the zip that holds it."""
     zipped: bool
 
+    @property
+    def plain_name(self) -> str:
+        """Its name without `.gz`."""
+        return self.name.removesuffix(_GZ)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its bytes are others than those on the disk."""
+        return self.zipped or self.name.endswith(_GZ)
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Give the file's bytes as a stream; SourceError where a zip turns out to be damaged on the way."""
+        """Give the file's bytes as a stream, unpacked; SourceError where a zip or gz turns out to be damaged."""
+        with self._stored() as stored:
+            if not self.name.endswith(_GZ):
+                yield stored
+                return
+            try:
+                with gzip.open(stored) as stream:
+                    yield cast("IO[bytes]", stream)
+            except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+                msg = f"{self.path}: {self.name}: expected a whole gz, received damaged data ({error}); {_AGAIN}"
+                raise SourceError(msg) from error
+
+    @contextmanager
+    def _stored(self) -> Iterator[IO[bytes]]:
         if not self.zipped:
             with self.path.open("rb") as stream:
                 yield stream
@@ -47,22 +71,26 @@ class SourceFile:
             raise SourceError(msg) from error
 
 
+_GZ = ".gz"
 _AGAIN = "download it again and compare its checksum"
 
 
 def source_files(source: Path) -> list[SourceFile]:
-    """List the files of a folder or zip. SourceError if it is neither, is damaged, or names paths outside itself."""
+    """List the files of a folder or zip, or the file that it is.
+
+    Raises:
+        SourceError: there is nothing, a zip is damaged, or it names paths outside itself.
+    """
     if source.is_dir():
         files = (path for path in sorted(source.rglob("*")) if path.is_file())
         return [
             SourceFile(path.relative_to(source).as_posix(), path.stat().st_size, path, zipped=False) for path in files
         ]
     if not source.exists():
-        msg = f"source {source}: expected a folder or a zip, found nothing there; check the path"
+        msg = f"source {source}: expected a folder, a zip or a file, found nothing there; check the path"
         raise SourceError(msg)
     if source.suffix.lower() != ".zip":
-        msg = f"source {source}: expected a folder or a .zip, received a file; name the folder that it lies in"
-        raise SourceError(msg)
+        return [SourceFile(source.name, source.stat().st_size, source, zipped=False)]
     return _zip_members(source)
 
 

@@ -22,6 +22,7 @@ from feature_repo.contracts.schemas import read_schema
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_file, partition_name, stored_dataset
+from pipelines.io.merging import upserted, with_unknown_users
 from pipelines.stream.landing import landed_files, read_landing
 
 if TYPE_CHECKING:
@@ -135,13 +136,7 @@ class Streamed:
 
     def over(self, name: str, rows: pa.Table) -> pa.Table:
         """Return a partition's `rows` with the streamed events in place of, or beside them."""
-        streamed = self.rows(name)
-        if not streamed.num_rows:
-            return rows
-        schema = arrow_schema(EVENTS)
-        typed = rows.select(EVENTS.column_names).cast(schema)
-        others = typed.join(streamed.select(_KEY), keys=_KEY, join_type="left anti")
-        return pa.concat_tables([others.cast(schema), streamed])
+        return upserted(self.rows(name), rows, EVENTS)
 
     def users(self) -> set[str]:
         """Return everybody who has a streamed event."""
@@ -163,7 +158,6 @@ def add_users(place: Namespace, seen: Collection[str]) -> int:
     dataset = users_dataset(read_schema(place))
     with stored_dataset(place, dataset).rewriting() as writer:
         users = writer.current(UNDIVIDED)
-        new = sorted(set(seen) - set(users.column(USER_ID.name).to_pylist()))
-        rows = pa.Table.from_pylist([{USER_ID.name: user} for user in new], schema=users.schema)
-        writer.add(UNDIVIDED, pa.concat_tables([users, rows]))
-    return len(new)
+        everybody = with_unknown_users(users, seen)
+        writer.add(UNDIVIDED, everybody)
+    return int(everybody.num_rows - users.num_rows)

@@ -27,7 +27,8 @@ from feature_repo.contracts.datasets import (
 )
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.schemas import Positive
-from pipelines.feast_store.tables import identifier, literal, microseconds
+from pipelines.feast_store.tables import microseconds
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

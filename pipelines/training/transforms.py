@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from feature_repo.contracts.columns import Column, Curve, Encoding, vocabularies
 from feature_repo.contracts.datasets import DRAWN
 from feature_repo.contracts.manifests import TRANSFORMS_VERSION
-from pipelines.feast_store.tables import duckdb_session, identifier, literal
+from pipelines.feast_store.tables import duckdb_session
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

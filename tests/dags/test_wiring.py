@@ -113,8 +113,9 @@ def test_form_refuses_a_bad_namespace(dags, bad):
 
 def rendered(task, **context):
     task = task.prepare_for_execution()
+    left_out = dict.fromkeys(("cutoff", "start", "clock", "source_mapping"))
     context = {
-        "params": {"namespace": "ml-100k", "cutoff": None, "start": None, "clock": None, **context.pop("params", {})},
+        "params": {"namespace": "ml-100k", "mode": "whole", **left_out, **context.pop("params", {})},
         **context,
     }
     task.render_template_fields(context, jinja_env=task.dag.get_template_env())
@@ -146,7 +147,8 @@ def state(monkeypatch):
 def test_ingest_passes_a_hostile_value_as_one_argument_and_leaves_out_what_is_empty(dags):
     hostile = '/x\'; rm -rf $(HOME) "`id`" &'
     task = rendered(dags["feature_refresh"].get_task("ingest"), params={"source": hostile}, dag_run=Run("manual"))
-    assert task.arguments()[1:] == ["-m", "pipelines", "ingest", "--namespace", "ml-100k", "--source", hostile]
+    given = ["--namespace", "ml-100k", "--source", hostile, "--mode", "whole"]
+    assert task.arguments()[1:] == ["-m", "pipelines", "ingest", *given]
 
 
 END = PartitionKey.parse(INTERVAL).cutoff
@@ -172,6 +174,16 @@ def test_a_relative_source_starts_at_the_state_folder(dags):
         dags["feature_refresh"].get_task("ingest"), params={"source": "sources/ml-100k"}, dag_run=Run("manual")
     )
     assert task.options["source"] == "/state/sources/ml-100k"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [(None, ""), ("online-retail", "online-retail"), ("my.yaml", "/state/my.yaml"), ("/data/my.yaml", "/data/my.yaml")],
+)
+def test_a_mapping_is_a_name_or_a_path_like_that_of_a_source(dags, mapping, expected):
+    params = {"source": "s", "source_mapping": mapping, "mode": "part"}
+    task = rendered(dags["feature_refresh"].get_task("ingest"), params=params, dag_run=Run("manual"))
+    assert (task.options["mapping"], task.options["mode"]) == (expected, "part")
 
 
 def test_interval_found_by_ingest_travels_through_the_run_and_into_the_asset(dags):

@@ -169,7 +169,7 @@ def test_a_zip_gives_what_its_folder_gives(settings: Settings, tmp_path: Path) -
         ("\t10\t3\t880000200", "user id", "missing_user", ""),
         ("1\t\t3\t880000200", "item id", "missing_item", ""),
         ("1\t99\t3\t880000200", "item id", "unknown_item", "99"),
-        ("1\t10\t5\t880000000", "", "duplicate_event", "1 10 880000000"),
+        ("1\t10\t5\t880000000", "", "duplicate_event", "1 10 rating 1997-11-20T04:26:40Z"),
     ],
 )
 def test_a_bad_event_is_quarantined_with_its_place_and_reason(  # noqa: PLR0917 - fixtures and parameters

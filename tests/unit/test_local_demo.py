@@ -12,7 +12,7 @@ from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Scope
 from infra.local.airflow_api import TaskRun
-from infra.local.demo import announce, choose_cutoff, choose_namespace, only_demo
+from infra.local.demo import announce, choose_cutoff, choose_mapping, choose_namespace, only_demo
 from infra.local.errors import LocalError, SettingsError
 from infra.local.report import (
     copyable_lines,
@@ -75,6 +75,16 @@ def test_namespace_is_the_given_one_or_the_data_sets() -> None:
     assert choose_namespace("", {"namespace": "ml-1m"}) == "ml-1m"
     with pytest.raises(SettingsError, match="NAMESPACE: namespace 'No Good'"):
         choose_namespace("No Good", {})
+
+
+def test_mapping_is_a_whole_path_or_a_name_and_needs_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my.yaml").write_text("name: x")
+    monkeypatch.chdir(tmp_path)
+    assert choose_mapping("my.yaml", "data") == str(tmp_path / "my.yaml")
+    assert choose_mapping("online-retail", "data") == "online-retail"
+    assert not choose_mapping("", "")
+    with pytest.raises(SettingsError, match=r"SOURCE=my\.yaml: expected DATA="):
+        choose_mapping("my.yaml", "")
 
 
 def test_cutoff_is_a_date_or_nothing() -> None:

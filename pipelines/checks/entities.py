@@ -1,0 +1,74 @@
+"""Items and users of a mapping's own files, checked in DuckDB: whole columns at a time, whatever the file's size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from pipelines.checks.attributes import attribute_checks
+from pipelines.checks.judging import FAULT, ID_MEANING, is_no_id, judged, named, refused_rows
+from pipelines.io.arrow import arrow_schema
+from pipelines.io.sql_text import identifier, literal
+from pipelines.sources.adapter import CheckedTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_repo.contracts.datasets import Dataset
+    from feature_repo.contracts.schemas import Attribute
+    from pipelines.checks.judging import Check
+    from pipelines.sources.adapter import TypedPart
+
+_MEMORY = "1GB"
+
+
+def check_entities(
+    dataset: Dataset, attributes: Sequence[Attribute], parts: Sequence[TypedPart], names: Mapping[str, str]
+) -> CheckedTable:
+    """Read and check the files of `dataset`; `names` says in which column id and attributes are."""
+    checks = _checks(attributes, names)
+    (key,) = dataset.key
+    others = [identifier(name) for name in dataset.column_names if name != key]
+    with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
+        for number, part in enumerate(parts):
+            with part.typed(database) as typed:
+                rows = judged(typed, checks, [f"{number} AS part", "line", f"id AS {key}", *others])
+                into = f"INSERT INTO checked {rows}" if number else f"CREATE TABLE checked AS {rows}"
+                database.execute(into)
+        database.execute(
+            _REFUSE_REPEATED.format(
+                key=key, column=literal(names["id"]), duplicate=literal(f"duplicate_{key.removesuffix('_id')}")
+            )
+        )
+        cases = " ".join(f"WHEN {number} THEN {literal(part.file)}" for number, part in enumerate(parts))
+        refused = refused_rows(database, "checked", f"CASE part {cases} END")
+        counts = dict(database.execute("SELECT part, count(*) FROM checked GROUP BY part").fetchall())
+        passed = database.sql(f"SELECT {key}, {', '.join(others)} FROM checked WHERE reason IS NULL").to_arrow_table()  # noqa: S608 - a contract's columns
+    accepted = passed.select(dataset.column_names).cast(arrow_schema(dataset))
+    return CheckedTable(accepted, refused, {part.file: counts.get(number, 0) for number, part in enumerate(parts)})
+
+
+def _checks(attributes: Sequence[Attribute], names: Mapping[str, str]) -> list[Check]:
+    return [
+        FAULT,
+        named("missing_field", "coalesce(id, '') = ''", names["id"], "an id", "id_text"),
+        named("bad_id", is_no_id("id"), names["id"], ID_MEANING, "id_text"),
+        *(
+            check
+            for attribute in attributes
+            for check in attribute_checks(attribute, attribute.name, names[attribute.name])
+        ),
+    ]
+
+
+_REFUSE_REPEATED = """
+UPDATE checked SET reason = {duplicate}, fault_column = {column}, received = {key},
+    expected = 'one row for each id; the first is kept'
+WHERE rowid IN (
+    SELECT id FROM (
+        SELECT rowid AS id, row_number() OVER (PARTITION BY {key} ORDER BY part, line) AS nth
+        FROM checked WHERE reason IS NULL
+    ) WHERE nth > 1
+)
+"""

@@ -1,0 +1,173 @@
+"""What an adapter of a kind of source gives: events as typed columns in DuckDB, items and users as tables.
+
+An adapter reads and never judges: which values are allowed follows from the schema (`pipelines.checks`). Adapters:
+`published` (the layouts of MovieLens) and `mapped` (whatever a YAML describes, Online Retail among it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import duckdb
+    import pyarrow as pa
+
+    from feature_repo.contracts.columns import Column
+    from feature_repo.contracts.schemas import Attribute, Schema
+
+TYPED_EVENTS = (
+    "line",
+    "fault",
+    "fault_column",
+    "fault_expected",
+    "fault_received",
+    "user_id",
+    "item_id",
+    "event_type",
+    "value",
+    "micros",
+    "user_text",
+    "item_text",
+    "type_text",
+    "value_text",
+    "time_text",
+    "skip",
+)
+"""The columns of an event part's query, before those of the attributes that are derived.
+
+`fault` is the reason why the row could not be read at all, null where it could. `value` is a DOUBLE and `micros` the
+microseconds since 1970, null where they are none. The texts are what the row had. `skip` is the number of the rule by
+which the row is left out, null where none applies. For each derived attribute: its column, and `<column>_text`.
+"""
+
+
+class Duplicates(StrEnum):
+    """What becomes of rows that describe one event: equal user, item, type and time."""
+
+    REFUSE = "refuse"
+    """The first counts, the others go to the quarantine."""
+    FIRST = "first"
+    LAST = "last"
+    SUM = "sum"
+    """One event with the sum of the values, as of the lines of one invoice."""
+
+
+class Reduction(StrEnum):
+    """How one value of an item or a user is made of what its event rows say."""
+
+    LATEST = "latest"
+    """That of the latest event; ties by the value."""
+    MOST_COMMON = "most_common"
+    """That of most rows; ties by the value."""
+    MEDIAN = "median"
+    """Of numbers: the middle one, the lower of two."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFields:
+    """What the source calls the fields of an event, for messages."""
+
+    user: str
+    item: str
+    event_type: str
+    value: str
+    time: str
+    time_format: str
+    """What a time looks like, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """An attribute of items or users that is read off event rows."""
+
+    owner: str
+    """`item` or `user`."""
+    column: Column
+    """As the observations dataset stores it; its name begins with the owner."""
+    attribute: Attribute | None
+    """None for the title."""
+    reduction: Reduction
+    source_column: str
+    separator: str | None = None
+    """Of a multi-valued one that is written as text."""
+
+    @property
+    def target(self) -> str:
+        """The column of the items or users dataset."""
+        return self.column.name.removeprefix(f"{self.owner}_")
+
+
+class TypedPart(Protocol):
+    """One file of events, items or users."""
+
+    @property
+    def file(self) -> str:
+        """Its name, relative to the source."""
+
+    def typed(self, database: duckdb.DuckDBPyConnection) -> AbstractContextManager[str]:
+        """Give a query of typed columns; valid within the block, read once.
+
+        Of events: `TYPED_EVENTS` and what is derived. Of items and users: the first five of those, `id`, `id_text`,
+        `title` (of items), and the attributes, each with its text.
+
+        Raises:
+            SourceError: the file turns out to be damaged on the way.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedTable:
+    """The rows of items or users that passed, those that did not, and how many there were in each file."""
+
+    accepted: pa.Table
+    refused: pa.Table
+    rows: Mapping[str, int]
+
+
+class Source(Protocol):
+    """An opened source, whose kind and files are known."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the kind of source."""
+
+    @property
+    def schema(self) -> Schema:
+        """What the data set has."""
+
+    @property
+    def fields(self) -> EventFields:
+        """What the source calls the fields of an event."""
+
+    @property
+    def duplicates(self) -> Duplicates:
+        """What becomes of rows that describe one event."""
+
+    @property
+    def skips(self) -> Sequence[str]:
+        """Names of the rules by which rows are left out, counted and not refused."""
+
+    @property
+    def derived(self) -> Sequence[Derived]:
+        """The attributes that are read off event rows."""
+
+    @property
+    def derives_items(self) -> bool:
+        """Whether an item is whatever has an event."""
+
+    def check(self) -> None:
+        """Look at the beginning of every file; SourceError for a fault that no single row is to blame for."""
+
+    def event_parts(self) -> Iterator[TypedPart]:
+        """Yield the files of events in their order."""
+
+    def items(self) -> CheckedTable | None:
+        """Read and check the items; None where the source has no file of them, or they are derived."""
+
+    def users(self) -> CheckedTable | None:
+        """Read and check the users; None as for items."""

@@ -1,0 +1,55 @@
+"""The cells of a file's rows, as a query: what every format comes to before the mapping gives them a meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pipelines.io.sql_text import literal
+from pipelines.sources.expressions import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import duckdb
+
+FAULT = ("line", "fault", "fault_column", "fault_expected", "fault_received")
+"""What a query of cells has beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A query of `FAULT` and the cells, and where each of the source's columns is in it."""
+
+    query: str
+    by_column: Mapping[str, Cell]
+
+    def __getitem__(self, column: str) -> Cell:
+        """Return the cell of one of the source's columns."""
+        return self.by_column[column]
+
+
+class Rows(Protocol):
+    """A file in one of the formats."""
+
+    def check(self) -> None:
+        """Look at its beginning; SourceError for a fault that no single row is to blame for."""
+
+    def cells(self, database: duckdb.DuckDBPyConnection) -> AbstractContextManager[Cells]:
+        """Give its rows; valid within the block, read once."""
+
+
+def text_cells(rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False) -> Cells:
+    """Return cells of texts: `rows` has them as r0, r1 ... in the order of `columns`. They are trimmed; "" is null."""
+    texts = [f"{nothing(f'trim(r{number})', missing)} AS c{number}" for number in range(len(columns))]
+    query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
+    cells = {name: Cell(f"c{number}", "VARCHAR", name, is_json) for number, name in enumerate(columns)}
+    return Cells(query, cells)
+
+
+def nothing(text: str, missing: Sequence[str]) -> str:
+    """Return SQL for a text that is null where it is empty or one of `missing`."""
+    if not missing:
+        return f"nullif({text}, '')"
+    return f"CASE WHEN {text} NOT IN ('', {', '.join(map(literal, missing))}) THEN {text} END"

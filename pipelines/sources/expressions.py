@@ -1,0 +1,140 @@
+"""What a mapping says of a cell, as SQL over it. A cell is text, trimmed, null where there is none; or typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.errors import SourceError
+from pipelines.io.sql_text import literal
+
+if TYPE_CHECKING:
+    from pipelines.sources.mapping import Id, TimeOf, ValueOf, When
+
+_FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
+_MICROSECONDS = {"s": 1_000_000, "ms": 1000, "us": 1}
+_CLOCK_WITH_ZONE = r"\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
+"""A text that says itself how far it is from UTC."""
+_WHOLE_TEXT = r"^([+-]?\d+)\.0*$"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A column of a source as a query has it."""
+
+    sql: str
+    """Its name in the query."""
+    kind: str
+    """Its type, as DuckDB writes it."""
+    column: str
+    """Its name in the source."""
+    is_json: bool = False
+    """Whether a list stands in the text as JSON."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it has to be read, as opposed to typed data."""
+        return self.kind == "VARCHAR"
+
+    @property
+    def shown(self) -> str:
+        """SQL for the cell as a message shows it."""
+        return self.sql if self.is_text else f"CAST({self.sql} AS VARCHAR)"
+
+
+def text_of(cell: Cell) -> str:
+    """Return SQL for a cell as text; a whole number is written without a decimal point."""
+    if cell.is_text:
+        return cell.sql
+    if cell.kind.startswith(_FRACTIONAL):
+        whole = f"TRY_CAST({cell.sql} AS HUGEINT)"
+        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE {cell.shown} END"
+    return f"trim({cell.shown})"
+
+
+def id_of(cell: Cell, how: Id) -> str:
+    """Return SQL for an id."""
+    if how.whole_number and cell.is_text:
+        return f"regexp_replace({cell.sql}, {literal(_WHOLE_TEXT)}, '\\1')"
+    return text_of(cell)
+
+
+def number_of(cell: Cell) -> str:
+    """Return SQL for a cell as a DOUBLE, null where it is none."""
+    return f"TRY_CAST({cell.sql} AS DOUBLE)"
+
+
+def value_of(cell: Cell | None, how: ValueOf) -> str:
+    """Return SQL for an event's value."""
+    if cell is None:
+        return f"CAST({how.constant} AS DOUBLE)"
+    return f"abs({number_of(cell)})" if how.absolute else number_of(cell)
+
+
+def micros_of(cell: Cell, how: TimeOf) -> str:
+    """Return SQL for a cell as microseconds since 1970, null where it is no time.
+
+    Raises:
+        SourceError: a Parquet column holds numbers, and the mapping does not say of what.
+    """
+    zone = literal(how.zone)
+    if how.unit == "ns":
+        return f"CAST(TRY_CAST({cell.sql} AS HUGEINT) // 1000 AS BIGINT)"
+    if how.unit:
+        return f"TRY_CAST(round({number_of(cell)} * {_MICROSECONDS[how.unit]}) AS BIGINT)"
+    if cell.kind == "TIMESTAMP WITH TIME ZONE":
+        return f"epoch_us({cell.sql})"
+    if cell.kind.startswith(("TIMESTAMP", "DATE")):
+        return f"epoch_us(timezone({zone}, CAST({cell.sql} AS TIMESTAMP)))"
+    if not cell.is_text:
+        msg = (
+            f"events.time: column {cell.column!r} holds {cell.kind}; expected times, or the unit of these numbers; "
+            "add unit: s, ms, us or ns"
+        )
+        raise SourceError(msg)
+    if how.format:
+        read = f"try_strptime({cell.sql}, {literal(how.format)})"
+        return f"epoch_us({read})" if "%z" in how.format else f"epoch_us(timezone({zone}, {read}))"
+    return (
+        f"CASE WHEN regexp_matches({cell.sql}, {literal(_CLOCK_WITH_ZONE)}) "
+        f"THEN epoch_us(TRY_CAST({cell.sql} AS TIMESTAMPTZ)) "
+        f"ELSE epoch_us(timezone({zone}, TRY_CAST({cell.sql} AS TIMESTAMP))) END"
+    )
+
+
+def terms_of(cell: Cell, separator: str | None) -> str:
+    """Return SQL for a list of terms: trimmed, none empty, each once, in the source's order.
+
+    Raises:
+        SourceError: the terms stand in a text, and the mapping does not say what parts them.
+    """
+    if not cell.is_text:
+        terms = f"list_transform({cell.sql}, lambda term: CAST(term AS VARCHAR))" if cell.kind.endswith("[]") else ""
+        terms = terms or f"[{text_of(cell)}]"
+    elif separator or cell.is_json:
+        terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
+        if cell.is_json:
+            is_list = f"json_valid({cell.sql}) AND json_type({cell.sql}) = 'ARRAY'"
+            terms = f"CASE WHEN {is_list} THEN from_json({cell.sql}, '[\"VARCHAR\"]') ELSE {terms} END"
+    else:
+        msg = (
+            f"column {cell.column!r} holds text; expected what parts the terms of a multi_valued attribute; add "
+            "separator: '|', or whatever stands between them"
+        )
+        raise SourceError(msg)
+    trimmed = f"list_filter(list_transform({terms}, lambda term: trim(term)), lambda term: term <> '')"
+    once = "list_filter(each, lambda term, place: list_position(each, term) = place)"
+    return f"coalesce(list_first(list_transform([{trimmed}], lambda each: {once})), [])"
+
+
+def holds(cell: Cell, when: When) -> str:
+    """Return SQL that is true where a condition holds."""
+    if when.missing is not None:
+        return f"{cell.sql} IS {'' if when.missing else 'NOT '}NULL"
+    if when.equals is not None:
+        return f"{text_of(cell)} IN ({', '.join(map(literal, when.equals))})"
+    if when.matches is not None:
+        return f"regexp_full_match({text_of(cell)}, {literal(when.matches)})"
+    if when.below is not None:
+        return f"{number_of(cell)} < {when.below}"
+    return f"{number_of(cell)} > {when.above}"

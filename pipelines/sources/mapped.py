@@ -1,0 +1,338 @@
+"""A source that a mapping describes: its files found, its cells given the meaning that the mapping says."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from feature_repo.contracts.columns import Column
+from feature_repo.contracts.datasets import TITLE, attribute_column, items_dataset, users_dataset
+from feature_repo.contracts.schemas import Kind
+from pipelines.checks.entities import check_entities
+from pipelines.errors import SourceError
+from pipelines.io.sql_text import identifier, literal
+from pipelines.sources.adapter import Derived, EventFields, Reduction
+from pipelines.sources.cells import FAULT
+from pipelines.sources.csv_rows import CsvRows
+from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
+from pipelines.sources.json_rows import JsonRows
+from pipelines.sources.mapping import FileKind, Items
+from pipelines.sources.parquet_rows import ParquetRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import duckdb
+
+    from feature_repo.contracts.schemas import Attribute, Schema
+    from pipelines.sources.adapter import CheckedTable, Duplicates
+    from pipelines.sources.archive import SourceFile
+    from pipelines.sources.cells import Cells, Rows
+    from pipelines.sources.expressions import Cell
+    from pipelines.sources.mapping import Entities, Events, Files, Mapping
+
+_KINDS = {
+    ".csv": FileKind.CSV,
+    ".tsv": FileKind.CSV,
+    ".txt": FileKind.CSV,
+    ".jsonl": FileKind.JSON_LINES,
+    ".ndjson": FileKind.JSON_LINES,
+    ".json": FileKind.JSON_LINES,
+    ".parquet": FileKind.PARQUET,
+}
+_NAMES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class MappedSource:
+    """A source and the mapping that describes it."""
+
+    mapping: Mapping
+    schema: Schema
+    event_files: Sequence[SourceFile]
+    item_files: Sequence[SourceFile]
+    user_files: Sequence[SourceFile]
+
+    @property
+    def name(self) -> str:
+        """What the mapping calls the source."""
+        return self.mapping.name
+
+    @property
+    def fields(self) -> EventFields:
+        """The columns as the mapping names them."""
+        events = self.mapping.events
+        time = events.time
+        unit = f"a number of {time.unit} since 1970" if time.unit else f"a time as {time.format or 'ISO 8601'}"
+        cases = next((case.when.column for case in events.type.cases), "")
+        kind, value = events.type.column or cases, events.value.column or ""
+        return EventFields(events.user.column, events.item.column, kind, value, time.column, unit)
+
+    @property
+    def duplicates(self) -> Duplicates:
+        """What becomes of rows that describe one event."""
+        return self.mapping.events.duplicates
+
+    @property
+    def skips(self) -> Sequence[str]:
+        """The reasons for which rows are left out."""
+        return tuple(skip.reason for skip in self.mapping.events.skip)
+
+    @property
+    def derived(self) -> Sequence[Derived]:
+        """The attributes that are read off event rows."""
+        return (
+            *_derived_items(self.mapping),
+            *_derived("item", self.mapping.items),
+            *_derived("user", self.mapping.users),
+        )
+
+    @property
+    def derives_items(self) -> bool:
+        """Whether the mapping names no files of items."""
+        return not self.mapping.items.files
+
+    def check(self) -> None:
+        """Look at the beginning of every file."""
+        for part in self.event_parts():
+            part.rows.check()
+        for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
+            for file in files:
+                MappedEntities(file, entities).rows.check()
+
+    def event_parts(self) -> Iterator[MappedEvents]:
+        """Yield the files of events in the order of their names."""
+        events, derived = self.mapping.events, self.derived
+        columns = _event_columns(events, derived)
+        for file in self.event_files:
+            yield MappedEvents(file.name, _rows(file, events, columns), events, derived)
+
+    def items(self) -> CheckedTable | None:
+        """Read and check the items, where they have files of their own."""
+        parts = [MappedEntities(file, self.mapping.items) for file in self.item_files]
+        names = _names(self.mapping.items)
+        return check_entities(items_dataset(self.schema), self.schema.item_attributes, parts, names) if parts else None
+
+    def users(self) -> CheckedTable | None:
+        """Read and check the users, where they have files of their own."""
+        parts = [MappedEntities(file, self.mapping.users) for file in self.user_files]
+        names = _names(self.mapping.users)
+        return check_entities(users_dataset(self.schema), self.schema.user_attributes, parts, names) if parts else None
+
+
+def _names(entities: Entities) -> dict[str, str]:
+    """Return id and attributes → the column that each is in."""
+    own = {"id": entities.id.column} if entities.id else {}
+    return own | {each.name: each.source_column for each in entities.attributes}
+
+
+def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *, is_part: bool) -> MappedSource:
+    """Find the files that a mapping names among those of a source.
+
+    Raises:
+        SourceError: one of its names fits no file; in a part, items and users may be missing.
+    """
+    events = _matching("events", mapping.events, files)
+    items = _matching("items", mapping.items, files, may_miss=is_part)
+    users = _matching("users", mapping.users, files, may_miss=is_part)
+    return MappedSource(mapping, schema, events, items, users)
+
+
+def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: bool = False) -> list[SourceFile]:
+    found: dict[str, SourceFile] = {}
+    for pattern in part.files:
+        fitting = [file for file in files if _fits(file, pattern)]
+        if not fitting and not may_miss:
+            there = ", ".join(file.name for file in files[:_NAMES_SHOWN]) or "nothing"
+            msg = (
+                f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, found {there}; is it the "
+                "mapping of another data set?"
+            )
+            raise SourceError(msg)
+        found |= {file.name: file for file in fitting}
+    return [found[name] for name in sorted(found)]
+
+
+def _fits(file: SourceFile, pattern: str) -> bool:
+    return any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
+
+
+def _rows(file: SourceFile, part: Files, columns: tuple[str, ...]) -> Rows:
+    """Return the reader of a file's format; SourceError where neither mapping nor name says which."""
+    suffix = PurePosixPath(file.plain_name).suffix.lower()
+    match part.format or _KINDS.get(suffix):
+        case FileKind.CSV:
+            form = part.csv
+            if suffix == ".tsv" and "separator" not in form.model_fields_set:
+                form = form.model_copy(update={"separator": "\t"})
+            return CsvRows(file, form, columns, part.missing)
+        case FileKind.JSON_LINES:
+            return JsonRows(file, columns, part.missing)
+        case FileKind.PARQUET:
+            return ParquetRows(file, columns, part.missing)
+        case _:
+            msg = f"{file.name}: expected a name that ends with {', '.join(_KINDS)}, or format: in the mapping; add it"
+            raise SourceError(msg)
+
+
+def _distinct(columns: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(column for column in columns if column))
+
+
+def _event_columns(events: Events, derived: Sequence[Derived]) -> tuple[str, ...]:
+    return _distinct(
+        (
+            events.user.column,
+            events.item.column,
+            events.time.column,
+            events.type.column,
+            *(case.when.column for case in events.type.cases),
+            events.value.column,
+            *(skip.when.column for skip in events.skip),
+            *(each.source_column for each in derived),
+        )
+    )
+
+
+def _entity_columns(entities: Entities) -> tuple[str, ...]:
+    title = entities.title if isinstance(entities, Items) else None
+    return _distinct(
+        (
+            entities.id.column if entities.id else None,
+            title.column if title else None,
+            *(each.source_column for each in entities.attributes),
+        )
+    )
+
+
+def _derived_items(mapping: Mapping) -> Iterator[Derived]:
+    """Yield the title, where items are read off event rows and have one."""
+    title = mapping.items.title
+    if title and not mapping.items.files:
+        column = Column("item_title", TITLE.dtype, TITLE.meaning, nullable=True)
+        yield Derived("item", column, None, title.reduce or Reduction.LATEST, title.column)
+
+
+def _derived(owner: str, entities: Entities) -> Iterator[Derived]:
+    if entities.files:
+        return
+    for each in entities.attributes:
+        stored = attribute_column(each.attribute)
+        column = Column(f"{owner}_{stored.name}", stored.dtype, stored.meaning, stored.length, stored.nullable)
+        reduction = each.reduce or Reduction.LATEST
+        yield Derived(owner, column, each.attribute, reduction, each.source_column, each.separator)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedEvents:
+    """A file of events as its mapping reads it."""
+
+    file: str
+    rows: Rows
+    events: Events
+    derived: Sequence[Derived]
+
+    @contextmanager
+    def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Give the file's rows as typed columns."""
+        with self.rows.cells(database) as cells:
+            yield self._query(cells)
+
+    def _query(self, cells: Cells) -> str:
+        events = self.events
+        user, item, time = cells[events.user.column], cells[events.item.column], cells[events.time.column]
+        value = cells[events.value.column] if events.value.column else None
+        kind, kind_text = _type(events, cells)
+        skips = " ".join(
+            f"WHEN {holds(cells[skip.when.column], skip.when)} THEN {number}" for number, skip in enumerate(events.skip)
+        )
+        skip = f"CASE WHEN fault IS NOT NULL THEN NULL {skips} END" if skips else "CAST(NULL AS INTEGER)"
+        columns = {
+            "user_id": id_of(user, events.user),
+            "item_id": id_of(item, events.item),
+            "event_type": kind,
+            "value": value_of(value, events.value),
+            "micros": micros_of(time, events.time),
+            "user_text": user.shown,
+            "item_text": item.shown,
+            "type_text": kind_text,
+            "value_text": value.shown if value else "''",
+            "time_text": time.shown,
+            "skip": skip,
+        }
+        for each in self.derived:
+            columns |= _attribute(cells[each.source_column], each.attribute, each.column.name, each.separator)
+        return _typed(columns, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedEntities:
+    """A file of items or users as its mapping reads it."""
+
+    source_file: SourceFile
+    entities: Entities
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.source_file.name
+
+    @property
+    def rows(self) -> Rows:
+        """The reader of its format."""
+        return _rows(self.source_file, self.entities, _entity_columns(self.entities))
+
+    @contextmanager
+    def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Give the file's rows as typed columns."""
+        with self.rows.cells(database) as cells:
+            yield self._query(cells)
+
+    def _query(self, cells: Cells) -> str:
+        entities = self.entities
+        assert entities.id is not None  # noqa: S101 - the mapping gives files and id together
+        identity = cells[entities.id.column]
+        columns = {"id": id_of(identity, entities.id), "id_text": identity.shown}
+        if isinstance(entities, Items):
+            title = text_of(cells[entities.title.column]) if entities.title else "NULL"
+            columns["title"] = f"coalesce({title}, {columns['id']})"
+        for each in entities.attributes:
+            columns |= _attribute(cells[each.source_column], each.attribute, each.name, each.separator)
+        return _typed(columns, cells)
+
+
+def _typed(columns: dict[str, str], cells: Cells) -> str:
+    typed = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
+    return f"SELECT {', '.join(FAULT)}, {typed} FROM ({cells.query})"  # noqa: S608 - quoted
+
+
+def _attribute(cell: Cell, attribute: Attribute | None, name: str, separator: str | None) -> dict[str, str]:
+    """Return the columns of an attribute (None: of a title): what it is, and its text as it was read."""
+    match attribute.kind if attribute else Kind.TEXT:
+        case Kind.NUMERIC:
+            sql = number_of(cell)
+        case Kind.MULTI_VALUED:
+            sql = terms_of(cell, separator)
+        case _:
+            sql = text_of(cell)
+    return {name: sql, f"{name}_text": cell.shown}
+
+
+def _type(events: Events, cells: Cells) -> tuple[str, str]:
+    """Return SQL for an event's type, and for the text that it is made of."""
+    kind = events.type
+    if kind.constant:
+        return literal(kind.constant), "''"
+    if kind.column:
+        cell = cells[kind.column]
+        if not kind.mapping:
+            return text_of(cell), cell.shown
+        cases = " ".join(f"WHEN {literal(text)} THEN {literal(name)}" for text, name in kind.mapping.items())
+        return f"CASE {text_of(cell)} {cases} END", cell.shown
+    cases = " ".join(
+        f"WHEN {holds(cells[case.when.column], case.when)} THEN {literal(case.type)}" for case in kind.cases
+    )
+    otherwise = literal(kind.otherwise) if kind.otherwise else "NULL"
+    return f"CASE {cases} ELSE {otherwise} END", cells[kind.cases[0].when.column].shown

@@ -1,0 +1,127 @@
+"""A source in one of the published layouts of MovieLens."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.checks.small_tables import check_items, check_users
+from pipelines.checks.whole_file import check_head
+from pipelines.io.sql_text import literal
+from pipelines.sources.adapter import CheckedTable, Derived, Duplicates, EventFields
+from pipelines.sources.batches import registered
+from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import duckdb
+
+    from feature_repo.contracts.schemas import Schema
+    from pipelines.sources.archive import SourceFile
+    from pipelines.sources.layout import FileFormat, Layout
+
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSource:
+    """A source whose layout is known; items are missing in a part that has events only."""
+
+    layout: Layout
+    events: SourceFile
+    item_file: SourceFile | None
+    user_file: SourceFile | None
+    duplicates = Duplicates.REFUSE
+    skips: Sequence[str] = ()
+    derived: Sequence[Derived] = ()
+    derives_items = False
+
+    @property
+    def name(self) -> str:
+        """What a person calls the layout."""
+        return self.layout.name
+
+    @property
+    def schema(self) -> Schema:
+        """What the layout's data sets have."""
+        return self.layout.schema
+
+    @property
+    def fields(self) -> EventFields:
+        """What the layout calls the fields of an event."""
+        user, item, value, time = self.layout.events.columns
+        return EventFields(user, item, "", value, time, "whole seconds since 1970")
+
+    def check(self) -> None:
+        """Look at the beginning of every file."""
+        check_head(self.events, self.layout.events)
+        if self.item_file:
+            check_head(self.item_file, self.layout.items)
+        if self.user_file and self.layout.users:
+            check_head(self.user_file, self.layout.users)
+
+    def event_parts(self) -> Iterator[PublishedEvents]:
+        """Yield the one file of events."""
+        yield PublishedEvents(self.events, self.layout.events)
+
+    def items(self) -> CheckedTable | None:
+        """Read and check the items."""
+        if self.item_file is None:
+            return None
+        return check_items(self.item_file, self.layout.items, self.layout.item, self.schema)
+
+    def users(self) -> CheckedTable | None:
+        """Read and check the users; None where the layout says nothing of them."""
+        if self.user_file is None or self.layout.users is None:
+            return None
+        return check_users(self.user_file, self.layout.users, self.layout.user, self.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEvents:
+    """A file of ratings, one in a line."""
+
+    source_file: SourceFile
+    form: FileFormat
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.source_file.name
+
+    @contextmanager
+    def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Give the file's rows as typed columns, cut by the layout's separator."""
+        with registered(database, "lines", LINES, read_lines(self.source_file, self.form)):
+            yield _typed(self.form)
+
+
+def _typed(form: FileFormat) -> str:
+    names = ", ".join(map(literal, form.columns))
+    count = len(form.columns)
+    return f"""
+        WITH cut AS (
+            SELECT line, text, string_split(text, {literal(form.separator)}) AS fields FROM lines
+        ), sorted_out AS (
+            SELECT *, len(fields) AS number_of_fields, TRY_CAST(fields[4] AS DOUBLE) AS seconds FROM cut
+        ), read AS (
+            SELECT *, CASE
+                WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes'
+                WHEN number_of_fields < {count} THEN 'missing_field'
+                WHEN number_of_fields > {count} THEN 'too_many_fields'
+            END AS fault FROM sorted_out
+        )
+        SELECT line, fault,
+            CASE WHEN fault = 'missing_field' THEN [{names}][number_of_fields + 1] ELSE '' END AS fault_column,
+            CASE WHEN fault = 'undecodable_bytes' THEN {literal(f"{form.encoding.upper()} text")}
+                ELSE '{count} fields' END AS fault_expected,
+            text AS fault_received,
+            fields[1] AS user_id, fields[2] AS item_id, 'rating' AS event_type, TRY_CAST(fields[3] AS DOUBLE) AS value,
+            CASE WHEN isfinite(seconds) AND seconds = floor(seconds) AND seconds BETWEEN 0 AND {_LAST_SECOND}
+                THEN CAST(seconds AS BIGINT) * 1000000 END AS micros,
+            fields[1] AS user_text, fields[2] AS item_text, '' AS type_text, fields[3] AS value_text,
+            fields[4] AS time_text, CAST(NULL AS INTEGER) AS skip
+        FROM read"""  # noqa: S608 - built from the layout's constants

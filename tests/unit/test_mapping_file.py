@@ -1,0 +1,135 @@
+"""The YAML of whoever brings their own events: every fault with its line, key, expected, received and remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from feature_repo.contracts.schemas import Kind, Positive, ValueRange
+from pipelines.errors import SourceError
+from pipelines.sources.mapping_file import find_mapping, read_mapping, shipped
+from tests.shop_log import MAPPING, derived_mapping
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "shop.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_schema_follows_from_a_mapping(tmp_path: Path) -> None:
+    mapping, schema = read_mapping(write(tmp_path, MAPPING))
+    assert mapping.name == "Made-up shop"
+    assert schema.counted_types == ("view", "purchase")
+    assert schema.value == ValueRange(1.0, 100.0, 1.0)
+    assert schema.positive == Positive(("purchase",), 1.0)
+    assert schema.is_implicit
+    kinds = [(each.name, each.kind) for each in schema.item_attributes]
+    assert kinds == [
+        ("price", Kind.NUMERIC),
+        ("category", Kind.CATEGORICAL),
+        ("tags", Kind.MULTI_VALUED),
+        ("about", Kind.TEXT),
+    ]
+
+
+def test_the_shipped_mappings_make_sense() -> None:
+    assert "online-retail" in shipped()
+    for name in shipped():
+        read_mapping(find_mapping(name))
+
+
+def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> None:
+    text = MAPPING.replace("look: view", "no: view, 1.10: view, 2024-01-01: view")
+    mapping, _ = read_mapping(write(tmp_path, text))
+    assert set(mapping.events.type.mapping or {}) == {"no", "1.10", "2024-01-01", "buy", "back"}
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "words"),
+    [
+        ("feedback: implicit", "feedback: both", ["line 2", "feedback", "'explicit' or 'implicit'", "'both'"]),
+        ("  user: customer", "  usr: customer", ["events.user", "expected a value", "'usr'", "did you mean 'user'?"]),
+        ("kind: numeric, step", "kind: numeric, sep", ["items.attributes.0.sep", "step", "received 'sep'"]),
+        ("step: 0.01", "step: -1", ["line 22", "items.attributes.0.step", "greater than 0", "'-1'"]),
+        ("step: 0.01", "step: cheap", ["valid number", "'cheap'"]),
+        ("kind: text", "kind: prose", ["items.attributes.3.kind", "'prose'", "'text'"]),
+        ('separator: "|"', 'separator: ""', ["items.attributes.2.separator", "at least 1 character"]),
+        ("name: price", "name: Price", ["'Price'", "lower case"]),
+        ("name: price", "name: title", ["'title'", "rename it"]),
+        ("name: category", "name: price", ["item attributes", "different names", "price"]),
+        ("reduce: most_common", "reduce: median", ["users.attributes.0", "median", "numeric", "most_common"]),
+        ("back: return", "back: sent", ["line 13", "events.type.mapping.back", "view, purchase, return", "'sent'"]),
+        ("event_types: purchase", "event_types: return", ["positive", "counted", "return"]),
+        ("maximum: 100", "maximum: 0", ["value", "minimum <= maximum", "1.0 and 0.0"]),
+        ("minimum: 1, ", "", ["events.value", "minimum and maximum"]),
+        ("{column: pieces, minimum", "{column: pieces, constant: 2, minimum", ["exactly one of constant, column"]),
+        ("missing: true}", "missing: true, below: 3}", ["line 16", "exactly one of", "'below', 'missing'"]),
+        ("time: at", "time: {column: at, unit: h}", ["events.time.unit", "'ns'", "'h'"]),
+        ("time: at", "time: {column: at, unit: s, zone: UTC}", ["events.time", "received both"]),
+        ("time: at", 'time: {column: at, format: "%Q"}', ["line 12", "events.time.format", "strptime", "'%Q'"]),
+        ("time: at", "time: {column: at, zone: Europe/Paname}", ["events.time.zone", "'Europe/Paname'"]),
+        ("missing: true", 'matches: "(a"', ["events.skip.0.when.matches", "regular expression", "'(a'"]),
+        ("  id: sku\n", "", ["items", "files and id together"]),
+        ('"items*"', "[]", ["items", "files and id together"]),
+        ('"events*"', "[]", ["events.files", "at least 1 item"]),
+        ("name: Made-up shop", "name: a\nname: b", ["line 2", "'name' again", "first in line 1"]),
+        ("name: Made-up shop", "name: [a", ["line 2", "expected YAML"]),
+        ("name: Made-up shop", "name: *shop", ["line 1", "anchor or alias"]),
+        ("name: Made-up shop", "name: !!python/name:os.system x", ["line 1", "the tag"]),
+        ("name: Made-up shop", "{a: 1}: b", ["line 1", "a name before the colon"]),
+    ],
+)
+def test_a_fault_is_told_with_its_place(tmp_path: Path, was: str, becomes: str, words: list[str]) -> None:
+    assert was in MAPPING
+    with pytest.raises(SourceError) as caught:
+        read_mapping(write(tmp_path, MAPPING.replace(was, becomes, 1)))
+    for word in ("shop.yaml", "expected", *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["received nothing"]),
+        ("- a\n- b\n", ["keys and values", "a list"]),
+        ("just a text", ["keys and values", "a text"]),
+        (b"name: \xff", ["UTF-8", "position 6"]),
+        (b"name: a\x00b", ["expected YAML"]),
+        (b"customer,sku\n" * 50_000, ["at most 262,144 bytes", "is it the data?"]),
+        ("[" * 100_000, ["20 levels of nesting"]),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+                for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            ["line 1", "anchor or alias"],
+        ),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_told(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_mapping(write(tmp_path, content))
+    for word in ("shop.yaml", "expected", *words):
+        assert word in str(caught.value)
+
+
+def test_more_faults_than_fit_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"\.\.\. and 4 more"):
+        read_mapping(write(tmp_path, "a: 1\nb: 1\nc: 1\nd: 1\n"))
+
+
+def test_there_is_no_such_mapping(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere\.yaml: expected a YAML file, or one of online-retail"):
+        find_mapping(str(tmp_path / "nowhere.yaml"))
+
+
+def test_reduce_is_for_what_is_read_off_event_rows(tmp_path: Path) -> None:
+    text = derived_mapping().replace("items:\n", "items:\n  files: items.csv\n  id: sku\n")
+    with pytest.raises(SourceError, match=r"items: .*reduce only where attributes are read off.*'price', 'tags'"):
+        read_mapping(write(tmp_path, text))

@@ -1,0 +1,172 @@
+"""Ingestion by parts: late, corrected and repeated ones; the parts of a source give what its whole gives."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
+
+from feature_repo.contracts.datasets import EVENTS, QUARANTINE, items_dataset, users_dataset
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.schemas import read_schema
+from pipelines.errors import SourceError
+from pipelines.io.arrow import arrow_schema, conform
+from pipelines.io.lake import stored_dataset
+from pipelines.io.merging import upserted
+from pipelines.jobs import ingest
+from pipelines.settings import Settings
+from pipelines.sources.mode import Mode
+from tests.shop_log import CLOCK, FIRST, MAPPING, derived_mapping, shop, write_shop
+from tests.synthetic import write_movielens_100k
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.shop_log import Rows
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state=tmp_path / "state", quarantine_limit=0.1)
+
+
+def days(events: Rows) -> list[Rows]:
+    return [list(rows) for _, rows in groupby(events, key=lambda row: row["at"].date())]
+
+
+def run(
+    settings: Settings, name: str, source: Path, mode: Mode, mapping: str = MAPPING, **options: Any
+) -> Mapping[str, Any]:
+    path = settings.state.parent / "mapping.yaml"
+    path.write_text(mapping, encoding="utf-8")
+    return ingest.run(settings, Namespace(settings.state, name), source, None, CLOCK, path, mode, **options)
+
+
+def lake(settings: Settings, name: str) -> dict[str, str]:
+    place = Namespace(settings.state, name)
+    schema = read_schema(place)
+    datasets = (EVENTS, items_dataset(schema), users_dataset(schema))
+    return {dataset.name: stored_dataset(place, dataset).snapshot().checksum for dataset in datasets}
+
+
+def files(settings: Settings, name: str) -> dict[str, tuple[int, int]]:
+    root = Namespace(settings.state, name).root / "lake"
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in root.rglob("*.*")}
+
+
+@pytest.mark.parametrize("mapping", [MAPPING, derived_mapping()], ids=["own files", "derived"])
+def test_parts_in_any_order_give_what_the_whole_gives(settings: Settings, tmp_path: Path, mapping: str) -> None:
+    events, items = shop()
+    parts = days(events)
+    whole = run(settings, "whole", write_shop(tmp_path / "whole", events, items), Mode.WHOLE, mapping)
+    for number in (2, 0, 5, 1, 4, 3, 4, 0):
+        source = write_shop(tmp_path / f"{number}", parts[number], items, "jsonl")
+        result = run(settings, "parts", source, Mode.PART, mapping)
+    assert lake(settings, "parts") == lake(settings, "whole")
+    assert (result["events"], result["checksum"]) == (whole["events"], whole["checksum"])
+    assert result["cutoff"] == whole["cutoff"], "a late part ends nothing earlier"
+
+
+def test_the_same_part_twice_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    run(settings, "n", write_shop(tmp_path / "whole", events, items), Mode.WHOLE)
+    late = write_shop(tmp_path / "late", [{**row, "pieces": 9} for row in days(events)[1]])
+    first = run(settings, "n", late, Mode.PART)
+    assert first["changed_partitions"] == 1
+    before = files(settings, "n")
+    assert run(settings, "n", late, Mode.PART) == {**first, "changed_partitions": 0}
+    assert files(settings, "n") == before
+
+
+def test_a_late_and_a_corrected_event_rewrite_their_days_only(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    events = [row for row in events if row["customer"]]
+    run(settings, "n", write_shop(tmp_path / "whole", events, items), Mode.WHOLE)
+    before = files(settings, "n")
+    corrected = {**events[0], "pieces": 77}
+    late = {**events[1], "at": FIRST + timedelta(days=3, seconds=86_399)}
+    result = run(settings, "n", write_shop(tmp_path / "late", [corrected, late]), Mode.PART)
+    assert result["events"] == len(events) + 1
+    place = Namespace(settings.state, "n")
+    changed = {path for path, seen in files(settings, "n").items() if before.get(path) != seen}
+    assert {path.partition("/lake/")[2] for path in changed} == {
+        "events/event_date=2024-03-01/part-0.parquet",
+        "events/event_date=2024-03-04/part-0.parquet",
+        "events/_manifest.json",
+        *observation_files(place, "event_date=2024-03-04/part-0.parquet"),
+    }, "the corrected row says nothing else of its user"
+    values = stored_dataset(place, EVENTS).snapshot().read()
+    assert 77.0 in values.column("value").to_pylist()
+
+
+def observation_files(place: Namespace, *names: str) -> list[str]:
+    (folder,) = (place.root / "lake").glob("observations_*")
+    return [f"{folder.name}/{name}" for name in (*names, "_manifest.json")]
+
+
+def test_a_part_needs_no_items_and_brings_new_ones(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    parts = days(events)
+    run(settings, "n", write_shop(tmp_path / "0", parts[0], items[:-1]), Mode.PART)
+    known = {item["sku"] for item in items[:-1]}
+    run(settings, "n", write_shop(tmp_path / "1", [row for row in parts[1] if row["sku"] in known]), Mode.PART)
+    corrected = [{**items[0], "label": "Renamed"}, items[-1]]
+    result = run(settings, "n", write_shop(tmp_path / "2", parts[2], corrected), Mode.PART)
+    assert result["items"] == len(items)
+    place = Namespace(settings.state, "n")
+    rows = stored_dataset(place, items_dataset(read_schema(place))).snapshot().read().to_pylist()
+    assert "Renamed" in {row["title"] for row in rows}
+    unknown = write_shop(tmp_path / "3", [*parts[3], {**parts[3][0], "sku": "nobody knows"}])
+    assert run(settings, "n", unknown, Mode.PART)["quarantined"] == 1
+    (refused,) = stored_dataset(place, QUARANTINE).snapshot().read().to_pylist()
+    assert (refused["reason"], refused["received"]) == ("unknown_item", "nobody knows")
+
+
+def test_a_part_of_another_data_set_is_refused(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    folder = write_shop(tmp_path / "s", events, items)
+    run(settings, "n", folder, Mode.WHOLE)
+    before = files(settings, "n")
+    other = MAPPING.replace("maximum: 100", "maximum: 50")
+    with pytest.raises(SourceError, match=r"expected a part of the data set.*value: .*100.* there, .*50.* here"):
+        run(settings, "n", folder, Mode.PART, other)
+    assert files(settings, "n") == before
+
+
+def test_a_day_of_movielens_is_a_part(settings: Settings, tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "ml", users=20, items=30, events=200)
+    place = Namespace(settings.state, "ml")
+    whole = ingest.run(settings, place, source, None, CLOCK)
+    lines = (source / "u.data").read_text().splitlines()
+    user, item, stars, _ = lines[0].split("\t")
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "u.data").write_text(f"{lines[0]}\n{user}\t{item}\t{stars}\t900000000\n")
+    part = ingest.run(settings, place, tmp_path / "day", None, CLOCK, None, Mode.PART)
+    assert (part["events"], part["changed_partitions"]) == (whole["events"] + 1, 1)
+    assert part["cutoff"] == "1998-07-10T00:00:00Z"
+
+
+_EVENT = st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from(["v", "p"]), st.integers(0, 3))
+_ROWS = st.dictionaries(_EVENT, st.integers(0, 5), max_size=12)
+
+
+@settings_of_hypothesis(deadline=None)
+@given(_ROWS, _ROWS)
+def test_merging_is_what_a_dictionary_does(old: dict[Any, int], new: dict[Any, int]) -> None:
+    merged = upserted(_table(new), _table(old), EVENTS)
+    assert conform(merged, EVENTS).equals(conform(_table({**old, **new}), EVENTS))
+
+
+def _table(rows: dict[Any, int]) -> pa.Table:
+    listed = [
+        dict(zip(EVENTS.column_names, (user, item, kind, float(value), FIRST + timedelta(hours=hour)), strict=True))
+        for (user, item, kind, hour), value in rows.items()
+    ]
+    return pa.Table.from_pylist(listed, schema=arrow_schema(EVENTS))
