@@ -12,9 +12,10 @@ from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, items_dataset, u
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from infra.bench.data_features import write_item_codes
-from pipelines.feast_store.tables import duckdb_session, literal
+from pipelines.feast_store.tables import duckdb_session
 from pipelines.io.days import by_day
 from pipelines.io.lake import UNDIVIDED, partition_name, stored_dataset
+from pipelines.io.sql_text import literal
 from pipelines.synthetic.events import make_log
 from pipelines.synthetic.files import PARQUET_FILES, write_log
 from pipelines.synthetic.scale import LogLayout, LogScale

@@ -42,8 +42,9 @@ from pipelines.feast_store.retrieval_jobs import (
     microseconds_since_1970,
     planned_joins,
 )
-from pipelines.feast_store.tables import FeatureTable, duckdb_session, identifier, literal
+from pipelines.feast_store.tables import FeatureTable, duckdb_session
 from pipelines.io.spark import spark_session
+from pipelines.io.sql_text import identifier, literal
 from pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:

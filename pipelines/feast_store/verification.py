@@ -19,8 +19,9 @@ from feature_repo.contracts.datasets import EVENT_TIME
 from pipelines.feast_store.online_writes import feature_field, time_field
 from pipelines.feast_store.registry import quiet_output
 from pipelines.feast_store.retrieval_jobs import LABEL_TIME
-from pipelines.feast_store.tables import duckdb_session, identifier, literal, microseconds
+from pipelines.feast_store.tables import duckdb_session, microseconds
 from pipelines.feast_store.value_bytes import key_bytes
+from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

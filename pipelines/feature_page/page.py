@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.columns import Column, Encoding
+from feature_repo.contracts.columns import Column, Curve, Encoding
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
+from feature_repo.contracts.on_demand import on_demand
 from pipelines.feature_page.example_log import CUTOFF, ENTITIES, SCHEMA, example_inputs
 from pipelines.features.groups import compute
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 COMMAND = "python -m pipelines feature-page"
 _FRESHNESS = {
     Freshness.PER_EVENT: "after each event, one row for each second",
+    Freshness.DAILY: "one row for each day on which a figure changes, complete at its end",
     Freshness.STATIC: "with each refresh, valid for all time",
     Freshness.LATEST: "with each refresh, as of its cutoff; online only",
 }
 _LONGEST = 4
 """Values of a list that are shown."""
-_ENCODINGS = {Encoding.NONE: "as it is", Encoding.STANDARD: "standard", Encoding.LOG_STANDARD: "log, then standard"}
 
 
 def render(spark: SparkSession) -> str:
@@ -33,7 +34,9 @@ def render(spark: SparkSession) -> str:
     groups = declared(SCHEMA).groups
     sections = [line for group in groups for line in _section(group, _example(group, inputs))]
     count = sum(len(group.features) for group in groups)
-    return "\n".join([*_HEAD.format(count=count, groups=len(groups), command=COMMAND).splitlines(), *sections, ""])
+    return "\n".join(
+        [*_HEAD.format(count=count, groups=len(groups), command=COMMAND).splitlines(), *sections, *_on_demand(), ""]
+    )
 
 
 _HEAD = """\
@@ -83,9 +86,27 @@ def _type(column: Column) -> str:
 
 
 def _encoding(column: Column) -> str:
-    if column.encoding is Encoding.VOCABULARY:
-        return f"vocabulary *{column.vocabulary}*"
-    return _ENCODINGS.get(column.encoding, column.encoding.value)
+    """Return how the graph reads a column, in the order in which it is done."""
+    if column.encoding is Encoding.NONE:
+        return "as it is"
+    name = column.encoding.value.replace("_", " ")
+    vocabulary = f" *{column.vocabulary}*" if column.vocabulary else ""
+    first = "" if column.curve is Curve.LINEAR else f"{column.curve.value}, then "
+    return f"{first}{name}{vocabulary}"
+
+
+def _on_demand() -> Iterator[str]:
+    """Say what is computed with the request."""
+    yield from (
+        "",
+        "## With the request",
+        "",
+        "Computed in the models' graphs from their raw inputs; nothing is stored.",
+    )
+    yield from ("", "| feature | meaning | computed from |", "|---|---|---|")
+    for feature in on_demand(SCHEMA):
+        inputs = ", ".join(f"`{name}`" for name in feature.inputs)
+        yield f"| `{feature.name}` | {_cell(feature.meaning)} | {inputs} |"
 
 
 def _shown(value: object) -> str:
