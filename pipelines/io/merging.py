@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def upserted(rows: pa.Table, onto: pa.Table, dataset: Dataset) -> pa.Table:
     """Return `onto` with `rows` in place of, or beside, the rows of the same keys; in no particular order."""
     schema = arrow_schema(dataset)
-    rows = rows.select(dataset.column_names).cast(schema)
+    rows, onto = (table.select(dataset.column_names).cast(schema) for table in (rows, onto))
     if not onto.num_rows or not rows.num_rows:
         return rows if rows.num_rows else onto
     key = list(dataset.key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from feature_repo.contracts.datasets import EVENTS, QUARANTINE, items_dataset, users_dataset
@@ -156,6 +157,7 @@ _EVENT = st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from
 _ROWS = st.dictionaries(_EVENT, st.integers(0, 5), max_size=12)
 
 
+@settings_of_hypothesis(deadline=None)
 @given(_ROWS, _ROWS)
 def test_merging_is_what_a_dictionary_does(old: dict[Any, int], new: dict[Any, int]) -> None:
     merged = upserted(_table(new), _table(old), EVENTS)
