@@ -1,4 +1,4 @@
-"""What every on-demand feature is, drawn as tables: raw inputs on the left, what the encoder makes of them on the right.
+"""What every on-demand feature is, drawn as tables: raw inputs on the left, what is made of them on the right.
 
 Times are UTC; `-` is nothing. Elapsed time is the logarithm of the seconds as a share of a day's, a decayed count log2
 of one more than it. Most requests are made on 1998-04-23, day 10,339 since 1970.
