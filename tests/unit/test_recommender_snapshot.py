@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.publishing import CorruptRecordError
 from serving.recommender.errors import RecommenderError, SnapshotError
+from serving.recommender.ranking import ranking_inputs
 from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
-from serving.recommender.settings import load_settings
+from serving.recommender.settings import Settings, load_settings
 from serving.recommender.snapshot import load_snapshot
 from tests.movielens import ITEM_PROFILE, RANKING, RANKING_FEATURES, USER_ACTIVITY
-from tests.recommender_world import ITEM_COUNT, World, catalogue_table, corrupt, vectors_table
+from tests.recommender_world import CUTOFF, ITEM_COUNT, World, catalogue_table, corrupt, vectors_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,6 +155,21 @@ def test_a_release_of_the_same_views_ranks(world: World) -> None:
     assert (found.model, found.version) == ("tiny.ranking", 7)
     names = {column.name for column in found.user_columns} | set(found.item_inputs)
     assert names == {column.name for column in RANKING.input_columns}
+
+
+def test_the_request_s_time_is_sent_beside_the_user(world: World) -> None:
+    found = plan(world)
+    assert isinstance(found, RankingPlan)
+    sent = ranking_inputs(found, {REQUEST_TIME.name: 893_289_600}, np.arange(3))[REQUEST_TIME.name]
+    assert (sent.tolist(), sent.dtype) == ([893_289_600], np.int64)
+    assert ranking_inputs(found, {}, np.arange(3))[REQUEST_TIME.name].tolist() == [0]
+
+
+def test_the_clock_is_the_wall_s_the_snapshot_s_or_a_fixed_moment() -> None:
+    replayed = datetime(1998, 4, 1, 12, tzinfo=UTC)
+    assert Settings(recommender_clock="snapshot").now(CUTOFF) == datetime(1998, 4, 23, tzinfo=UTC)
+    assert Settings(recommender_clock=replayed).now(CUTOFF) == replayed
+    assert abs(Settings().now(CUTOFF) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(

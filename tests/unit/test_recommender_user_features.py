@@ -18,13 +18,14 @@ from feature_repo.feast_redis import (
     timestamp_field,
 )
 from serving.recommender.user_features import UserFeatures, decode_user, user_input
-from tests.movielens import FEATURES, USER_ACTIVITY
+from tests.movielens import USER_ACTIVITY, USER_HISTORY, USER_PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOW = datetime(1998, 4, 23, tzinfo=UTC)
 STAMP = b"\x08\xd1\xf2\xf5\xa9\x03"  # 1998-04-22T05:00:01Z
+GROUPS = (USER_ACTIVITY, USER_PROFILE, USER_HISTORY)
 COLUMNS = {column.name: column for column in USER_ACTIVITY.features}
 
 
@@ -85,11 +86,11 @@ def test_timestamps() -> None:
 
 
 def decode(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
-    return decode_user(FEATURES.users, reply, now)
+    return decode_user(GROUPS, reply, now)
 
 
 def test_a_user_that_no_view_knows_is_unknown() -> None:
-    user = decode([None] * sum(1 + len(group.features) for group in FEATURES.users), NOW)
+    user = decode([None] * sum(1 + len(group.features) for group in GROUPS), NOW)
     assert not user.known
     assert user.seen == ()
     assert user.missing == ("user_activity", "user_profile", "user_history")
@@ -103,7 +104,7 @@ def reply(*, activity: bool = True, history: bool = True) -> list[bytes | None]:
         stored |= {"user_activity": STAMP, "user_last_items": strings("7", "", "9"), "user_last_values": values}
     if history:
         stored |= {"user_history": STAMP, "user_seen_items": strings("1", "7")}
-    fields = (name for group in FEATURES.users for name in (group.name, *(f.name for f in group.features)))
+    fields = (name for group in GROUPS for name in (group.name, *(f.name for f in group.features)))
     return [stored.get(name) for name in fields]
 
 
@@ -131,12 +132,12 @@ def test_a_group_without_the_user_is_named() -> None:
 
 @pytest.mark.parametrize(("ttl_days", "missing"), [(0, ()), (1, ()), (400, ())])
 def test_features_within_their_lifetime_count(ttl_days: int, missing: tuple[str, ...]) -> None:
-    groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *FEATURES.users[1:])
+    groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *GROUPS[1:])
     assert decode_user(groups, reply(), NOW).missing == missing
 
 
 def test_features_older_than_their_lifetime_count_as_missing_but_what_was_seen_stays_seen() -> None:
-    groups = (replace(USER_ACTIVITY, ttl_days=1), *FEATURES.users[1:])
+    groups = (replace(USER_ACTIVITY, ttl_days=1), *GROUPS[1:])
     user = decode_user(groups, reply(history=False), datetime(1998, 4, 24, tzinfo=UTC))
     assert user.missing == ("user_activity", "user_history")
     assert user.liked(0.5) == ()
