@@ -154,9 +154,9 @@ DEEPWALK = Embedding(
 )
 NODE2VEC = Embedding(
     "node2vec",
-    "DeepWalk with walks that go back often and stay near where they came from",
+    "DeepWalk with walks that seldom go back and like to go outward",
     _WALKED,
-    replace(_WALKS, p=0.25, q=4.0),
+    replace(_WALKS, p=4.0, q=0.5),
 )
 
 EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC)}
