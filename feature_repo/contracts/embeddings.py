@@ -154,9 +154,9 @@ DEEPWALK = Embedding(
 )
 NODE2VEC = Embedding(
     "node2vec",
-    "DeepWalk with walks that go back often and stay near where they came from",
+    "DeepWalk with walks that seldom go back and like to go outward",
     _WALKED,
-    replace(_WALKS, p=0.25, q=4.0),
+    replace(_WALKS, p=4.0, q=0.5),
 )
 
 EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC)}
@@ -184,11 +184,25 @@ def _changed(kind: Embedding, parameter: str, value: str) -> Embedding:
         holder = getattr(kind, part)
         old = getattr(holder, parameter, None)
         if old is not None:
-            changed: Any = replace(holder, **{parameter: type(old)(json.loads(value))})
+            changed: Any = replace(holder, **{parameter: _value(kind, parameter, type(old), value)})
             return replace(kind, **{part: changed})
     known = sorted([*asdict(kind.skip_gram), *([] if kind.walks is None else asdict(kind.walks))])
     msg = f"parameter {parameter!r} of {kind.name}: expected one of {', '.join(known)}"
     raise ValueError(msg)
+
+
+def _value(kind: Embedding, parameter: str, wanted: type, text: str) -> Scalar:
+    what = {bool: "true or false", int: "a whole number", float: "a number"}[wanted]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        msg = f"parameter {parameter!r} of {kind.name}: expected {what}, received {text!r}"
+        raise ValueError(msg)
+    return wanted(value)  # type: ignore[no-any-return]  # it is of the type that the declaration has
 
 
 def embeddings_named(names: Iterable[str]) -> tuple[Embedding, ...]:

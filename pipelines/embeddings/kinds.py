@@ -51,13 +51,13 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
         JobError: No item was liked often enough.
     """
     often = liked_often(liked, kind.skip_gram.least_likes).cache()
-    covered = often.count()
-    if not covered:
+    if often.isEmpty():
         msg = f"{kind.name}: expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
         raise JobError(msg)
     items = fit_items(kind, often, folder)
     file = folder / "items.parquet"
     pq.write_table(items, file)
+    covered = often.join(often.sparkSession.read.parquet(str(file)), on="item_id", how="left_semi").count()
     user_vectors(lasts, file).write.parquet(str(folder / "users"))
     often.unpersist()
     return Fit(kind, items, pq.read_table(folder / "users"), covered)

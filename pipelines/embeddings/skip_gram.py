@@ -13,6 +13,7 @@ import numpy as np
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE
+from pipelines.errors import JobError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +27,22 @@ if TYPE_CHECKING:
 def write_sequences(sequences: DataFrame, folder: Path) -> Path:
     """Have Spark write sequences as lines of numbers, and return the one file.
 
+    An item that stands in no sequence beside another is left out: its vector would stay as it was drawn at the start.
+
     Args:
         sequences: `nodes`, in one partition whose order is part of what is learned.
         folder: Where to; it is not there yet.
+
+    Raises:
+        JobError: No sequence has two items.
     """
     line = F.array_join(F.col("nodes").cast("array<string>"), " ")
-    sequences.select(line.alias("line")).write.text(str(folder))
-    (file,) = folder.glob("part-*.txt")
+    sequences.where(F.size("nodes") > 1).select(line.alias("line")).write.text(str(folder))
+    files = [file for file in folder.glob("part-*.txt") if file.stat().st_size]
+    if not files:
+        msg = "embeddings: expected users who liked two items one after the other, found none; ingest more events"
+        raise JobError(msg)
+    (file,) = files
     return file
 
 

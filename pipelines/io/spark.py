@@ -23,6 +23,7 @@ from pyspark.sql.types import (
 )
 
 from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.places import REPOSITORY
 from pipelines.errors import JobError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
             "spark.driver.memory": settings.spark_driver_memory,
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
             "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
+            "spark.executorEnv.PYTHONPATH": str(REPOSITORY),  # tasks in Python import what the driver's job imports
         }
         if local:
             os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": scratch}

@@ -21,7 +21,7 @@ from pipelines.feast_store.store import open_store, repo_config
 from pipelines.io.arrow import arrow_type
 from pipelines.jobs import registry
 from pipelines.settings import Settings
-from tests.movielens import FEATURE_GROUPS, RANKING_FEATURES
+from tests.movielens import FEATURE_GROUPS, FEATURES, RANKING_FEATURES
 
 if TYPE_CHECKING:
     from feature_repo.contracts.features import FeatureGroup
@@ -89,7 +89,8 @@ def test_the_command_line_sees_what_the_jobs_build(tmp_path: Path, monkeypatch: 
     after = open_store(settings, place)
     declared = {group.view_name for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)}
     assert {view.name for view in after.list_feature_views()} == {*declared, old.name}
-    assert [service.name for service in after.list_feature_services()] == [service_name(RANKING_FEATURES)]
+    services = {service_name(service) for service in (RANKING_FEATURES, FEATURES.retrieval)}
+    assert {service.name for service in after.list_feature_services()} == services
     for name in ("KESTREL_FEAST_PROJECT", "KESTREL_FEAST_REGISTRY", "KESTREL_FEAST_OFFLINE", "KESTREL_FEAST_REDIS"):
         monkeypatch.setenv(name, environment[name])
     read = load_repo_config(FEATURE_REPO, FEATURE_REPO / "feature_store.yaml")

@@ -245,7 +245,9 @@ def test_every_kind_brings_a_taste_together(name: str, frame: Callable[[Rows], D
         assert near == [place % 2] * 5, item
 
 
-def test_items_liked_too_seldom_have_no_vector(frame: Callable[[Rows], DataFrame], tmp_path: Path) -> None:
+def test_items_liked_too_seldom_or_always_alone_have_no_vector(
+    frame: Callable[[Rows], DataFrame], tmp_path: Path
+) -> None:
     from feature_repo.contracts.embeddings import ITEM2VEC
     from pipelines.embeddings.kinds import fit
     from pipelines.embeddings.likes import liked_events
@@ -255,10 +257,14 @@ def test_items_liked_too_seldom_have_no_vector(frame: Callable[[Rows], DataFrame
     events = two_tastes(6, 8)
     counts = Counter(row["item_id"] for row in events)
     often = sorted(item for item, count in counts.items() if count >= ITEM2VEC.skip_gram.least_likes)
-    liked = liked_events(frame(events), MOVIELENS.positive)
-    lasts = last_liked(frame(events), MOVIELENS, LAST_ITEMS)
+    alone = [{**events[0], "user_id": f"hermit {number}", "item_id": "alone"} for number in range(5)]
+    liked = liked_events(frame([*events, *alone]), MOVIELENS.positive)
+    lasts = last_liked(frame([*events, *alone]), MOVIELENS, LAST_ITEMS)
     found = fit(ITEM2VEC, liked, lasts, tmp_path / "some")
     assert found.items.column("item_id").to_pylist() == often
     assert found.covered == sum(counts[item] for item in often)
+    assert not any(user.startswith("hermit") for user in found.users.column("user_id").to_pylist())
+    with pytest.raises(JobError, match="liked two items one after the other"):
+        fit(ITEM2VEC, liked_events(frame(alone), MOVIELENS.positive), lasts, tmp_path / "alone")
     with pytest.raises(JobError, match="liked 3 times or more, found none"):
         fit(ITEM2VEC, liked.limit(0), lasts, tmp_path / "none")
