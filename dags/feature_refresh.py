@@ -1,7 +1,7 @@
 """Features up to a cutoff, offline and online.
 
 `ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
-`check` judges what then lies in the lake, writes a report (the task's button *Report*) and the daily statistics, and
+`check` judges what then lies in the lake, writes a report (the link *Report* in the task's details) and the daily statistics, and
 ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), Feast
 takes them to Redis (`materialize`), and `publish` switches the online side over and sends the asset **features**,
 which starts *model_training*.
