@@ -3,8 +3,8 @@
 `ingest` checks the source and lands canonical events, items and users; bad rows go to the quarantine with a reason.
 `check` judges what then lies in the lake, writes a report (the link *Report* in the task's details) and the daily
 statistics, and ends the run if nothing may be computed from such data. Spark computes the features (`features`,
-`embeddings`), Feast takes them to Redis (`materialize`), and `publish` switches the online side over and sends the asset
-**features**, which starts *model_training*.
+`embeddings`), Feast takes them to Redis (`materialize`), and `publish` switches the online side over and sends the
+asset **features**, which starts *model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
