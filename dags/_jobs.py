@@ -137,7 +137,7 @@ class JobOperator(BaseOperator):
 
 
 class ReportLink(BaseOperatorLink):
-    """The button "Report" of a task whose job wrote one, be it a success or not. dags/plugins serves the page."""
+    """The link "Report" of a task whose job wrote one, be it a success or not. dags/plugins serves the page."""
 
     name = "Report"
 
