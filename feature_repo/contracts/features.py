@@ -314,7 +314,7 @@ def _user_activity(schema: Schema) -> FeatureGroup:
 
 
 def _user_state(schema: Schema) -> FeatureGroup:
-    """Return what `user_activity` is made of, in whole numbers, so that the stream can count on from it."""
+    """Return what `user_activity` and `user_session` are made of, in whole numbers: the stream counts on from it."""
     numeric = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))
     terms = tuple(attribute.name for attribute in schema.item_attributes if attribute.is_term)
     return FeatureGroup(
@@ -325,6 +325,11 @@ def _user_state(schema: Schema) -> FeatureGroup:
             Column("state_last_time", Dtype.INT64, "Microseconds since 1970 of the last event, counted or not"),
             Column("state_last_items", Dtype.STRING, "The items of the last counted events, latest first", length=-1),
             Column("state_last_values", Dtype.FLOAT32, "Their values, in the same order", length=-1),
+            Column("state_first_counted_time", Dtype.INT64, "Microseconds of the first counted event; -1: none"),
+            Column("state_last_counted_time", Dtype.INT64, "Microseconds of the last counted event; -1: none"),
+            Column("state_session_time", Dtype.INT64, "Microseconds of its session's first counted event; -1: none"),
+            Column("state_session_count", Dtype.INT64, "How many sessions the user has had"),
+            Column("state_session_event_count", Dtype.INT64, "How many counted events the last session has"),
             *(
                 Column(f"state_{name}_{part}", Dtype.INT64, f"{meaning} of the {name}, over the counted events")
                 for name in numeric
@@ -344,7 +349,7 @@ def _user_state(schema: Schema) -> FeatureGroup:
             ),
         ),
         meaning="What the user's features are made of as of the cutoff: the stream counts on from here",
-        parameters=_user_activity(schema).parameters,
+        parameters=MappingProxyType({**_user_activity(schema).parameters, "session_gap_s": SESSION_GAP_S}),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.features import LAST_ITEMS, SESSION_GAP_S
 from feature_repo.contracts.schemas import Kind
 from pipelines.features.activity import is_liked
 from pipelines.features.profiles import last_moment
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from feature_repo.contracts.schemas import Schema
+
+
+_SECOND_US = 1_000_000
 
 
 def user_state(
@@ -45,6 +48,7 @@ def user_state(
         .agg(
             F.unix_micros(F.max("event_time")).alias("state_last_time"),
             F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),
+            _presence(F.sort_array(F.collect_list(F.when(counted, F.unix_micros("event_time"))))),
             *(sums for name, step in numeric.items() for sums in _sums(name, F.when(counted, whole_steps(name, step)))),
             *(_liked_terms(name, names, liked) for name, names in terms.items()),
         )
@@ -54,6 +58,11 @@ def user_state(
             "state_last_time",
             F.col("last.item_id").alias("state_last_items"),
             F.col("last.value").alias("state_last_values"),
+            F.col("presence.first").alias("state_first_counted_time"),
+            F.col("presence.last").alias("state_last_counted_time"),
+            F.col("presence.session").alias("state_session_time"),
+            F.col("presence.sessions").alias("state_session_count"),
+            F.col("presence.events").alias("state_session_event_count"),
             *(f"state_{name}_{part}" for name in numeric for part in ("count", "sum", "squares")),
             *(
                 column
@@ -65,6 +74,27 @@ def user_state(
             ),
         )
     )
+
+
+def _presence(times: Column) -> Column:
+    """Return `presence`: first and last of the sorted times, and the last session's start, number and events."""
+    never, none, one = (F.lit(number).cast("long") for number in (-1, 0, 1))
+    start = F.struct(
+        never.alias("first"), never.alias("last"), never.alias("session"), none.alias("sessions"), none.alias("events")
+    )
+
+    def plus(known: Column, time: Column) -> Column:
+        is_first = known["first"] == never
+        begins = is_first | (time - known["last"] > F.lit(SESSION_GAP_S * _SECOND_US))
+        return F.struct(
+            F.when(is_first, time).otherwise(known["first"]).alias("first"),
+            time.alias("last"),
+            F.when(begins, time).otherwise(known["session"]).alias("session"),
+            (known["sessions"] + F.when(begins, one).otherwise(none)).alias("sessions"),
+            F.when(begins, one).otherwise(known["events"] + one).alias("events"),
+        )
+
+    return F.aggregate(times, start, plus).alias("presence")
 
 
 def _sums(name: str, steps: Column) -> tuple[Column, Column, Column]:

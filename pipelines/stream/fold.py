@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from feature_repo.contracts.features import LAST_ITEMS, MISSING, TOP_TERMS
+from feature_repo.contracts.features import LAST_ITEMS, MISSING, SESSION_GAP_S, TOP_TERMS
 from feature_repo.contracts.schemas import Kind, Schema
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ Padded = TypeVar("Padded", str, float)
 
 NEVER = -1
 """The time of the last event of a user who has none."""
+_SECOND_US = 1_000_000
 VALUE = "value"
 """The name under which the events' own values are summed, beside the numeric attributes of their items."""
 
@@ -58,6 +59,27 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """When the user was here, by the counted events; times in microseconds since 1970."""
+
+    first: int = NEVER
+    last: int = NEVER
+    session: int = NEVER
+    """The first event of the last session."""
+    sessions: int = 0
+    session_events: int = 0
+    """Of the last session."""
+
+    def plus(self, time: int) -> Presence:
+        """Return what is known after one more event, at or after the last one."""
+        if self.first == NEVER:
+            return Presence(time, time, time, 1, 1)
+        if time - self.last > SESSION_GAP_S * _SECOND_US:
+            return Presence(self.first, time, time, self.sessions + 1, 1)
+        return replace(self, last=time, session_events=self.session_events + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
     """Everything that a user's features are made of."""
 
@@ -65,6 +87,7 @@ class UserState:
     """Microseconds since 1970 of the last event, counted or not: whatever lies at or before it is in the state."""
     last: tuple[tuple[str, float], ...] = ()
     """(item, value) of the last counted events, latest first."""
+    presence: Presence = Presence()
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """VALUE, or a numeric attribute of items → its sums over the counted events."""
     likes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -81,9 +104,11 @@ def advance(state: UserState, events: Iterable[Event], facts: Callable[[str], It
     latest = tuple((event.item_id, event.value) for event in counted[:LAST_ITEMS])
     sums = dict(state.sums)
     likes = {attribute: Counter(counts) for attribute, counts in state.likes.items()}
-    for event in counted:
+    presence = state.presence
+    for event in reversed(counted):
+        presence = presence.plus(event.event_time)
         _count(event, facts(event.item_id), schema, sums, likes)
-    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], sums, likes)
+    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], presence, sums, likes)
 
 
 def _count(
@@ -121,6 +146,20 @@ def features(state: UserState, schema: Schema) -> dict[str, Stored]:
         elif attribute.is_term:
             row[f"user_top_{attribute.name}"] = _padded(_top(state.likes.get(attribute.name, {})), TOP_TERMS, "")
     return row
+
+
+def session_features(state: UserState) -> dict[str, Stored]:
+    """Return the features of the group `user_session`; none for a user without a counted event."""
+    here = state.presence
+    if here.first == NEVER:
+        return {}
+    return {
+        "user_first_event_time": here.first // _SECOND_US,
+        "user_last_event_time": here.last // _SECOND_US,
+        "user_session_count": here.sessions,
+        "user_session_event_count": here.session_events,
+        "user_session_seconds": (here.last - here.session) // _SECOND_US,
+    }
 
 
 def whole_steps(value: float, step: float) -> int:

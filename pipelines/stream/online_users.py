@@ -17,7 +17,7 @@ from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.events import stream_name
 from feature_repo.feast_redis import entity_key
 from pipelines.errors import TransientError
-from pipelines.stream.fold import UserState, advance, features
+from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.placed_events import EVENT_PREFIX, Placed, decode_placed
 from pipelines.stream.state_row import state_of
 from pipelines.stream.view_layout import ViewLayout
@@ -56,8 +56,14 @@ class OnlineUsers:
         self._recent = recent_users_key(namespace)
         self._project = project
         self._knowledge = knowledge
-        self._activity, self._history, self._state = (
-            ViewLayout(group) for group in (declaration.user_activity, declaration.user_history, declaration.user_state)
+        self._activity, self._session, self._history, self._state = (
+            ViewLayout(group)
+            for group in (
+                declaration.user_activity,
+                declaration.user_session,
+                declaration.user_history,
+                declaration.user_state,
+            )
         )
         profile = declaration.user_profile
         self._profile = None if profile is None else ViewLayout(profile)
@@ -135,6 +141,7 @@ class OnlineUsers:
             counted = [event.event_time for event in since.values() if event.event_type in types]
             if counted:
                 fields |= self._activity.encode(features(now, schema), max(counted))
+                fields |= self._session.encode(session_features(now), max(counted))
             fields |= self._history_fields(stored, {each.event.item_id for each in latest.values()})
             fields |= self._profile_fields(stored)
         last = max((event.event_time for event in since.values()), default=None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_repo.contracts.schemas import Kind
-from pipelines.stream.fold import Sums, UserState
+from pipelines.stream.fold import Presence, Sums, UserState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from feature_repo.feast_redis import Stored
 
 _PARTS = ("count", "sum", "squares")
+_PRESENCE = (
+    "state_first_counted_time",
+    "state_last_counted_time",
+    "state_session_time",
+    "state_session_count",
+    "state_session_event_count",
+)
+"""The columns of a `Presence`, in the order of its fields."""
 
 
 def state_of(row: Mapping[str, Stored | None], schema: Schema) -> UserState:
@@ -29,7 +38,8 @@ def state_of(row: Mapping[str, Stored | None], schema: Schema) -> UserState:
         if attribute.is_term
     }
     last = tuple(zip(values["state_last_items"], values["state_last_values"], strict=True))
-    return UserState(values["state_last_time"], last, sums, likes)
+    presence = Presence(*(values[name] for name in _PRESENCE))
+    return UserState(values["state_last_time"], last, presence, sums, likes)
 
 
 def row_of(state: UserState, schema: Schema) -> dict[str, Stored]:
@@ -38,6 +48,7 @@ def row_of(state: UserState, schema: Schema) -> dict[str, Stored]:
         "state_last_time": state.last_time,
         "state_last_items": [item for item, _ in state.last],
         "state_last_values": [value for _, value in state.last],
+        **dict(zip(_PRESENCE, astuple(state.presence), strict=True)),
     }
     names = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))
     for name in names:

@@ -24,7 +24,7 @@ from feature_repo.feast_redis import encode_timestamp, encode_value, entity_key,
 from pipelines.io.lake import stored_dataset
 from pipelines.settings import Settings
 from pipelines.stream.batch import open_users
-from pipelines.stream.fold import UserState, advance, features
+from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
 from pipelines.stream.online_users import OnlineUsers, recent_users_key
@@ -230,6 +230,7 @@ def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequen
     seen = {"user_seen_items": sorted({event.item_id for event in known})}
     groups = (
         (FEATURES.user_activity, features(state, MOVIELENS)),
+        (FEATURES.user_session, session_features(state)),
         (FEATURES.user_history, seen),
         (FEATURES.user_state, row_of(state, MOVIELENS)),
     )

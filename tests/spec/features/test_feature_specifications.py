@@ -354,6 +354,24 @@ SPECIFICATIONS = (
     ),
     Specification(
         USER_STATE,
+        """
+        | user_id | time   | state_first_counted_time | state_last_counted_time | state_session_time |
+        | ann     | cutoff | 883612800000000          | 883699200000000         | 883699200000000    |
+        | bob     | cutoff | 883612810000000          | 883612810000000         | 883612810000000    |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_session_count | state_session_event_count |
+        | ann     | cutoff | 3                   | 1                         |
+        | bob     | cutoff | 1                   | 1                         |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
         # Values in steps of half a star, years in years.
         """
         | user_id | time   | state_value_sum | state_value_squares | state_release_year_count | state_release_year_sum |

@@ -22,7 +22,7 @@ from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.schemas import MOVIELENS, Attribute, EventType, Kind, Positive, Schema, ValueRange
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, conform
-from pipelines.stream.fold import UserState, advance, features
+from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import Knowledge, item_facts
 from pipelines.stream.state_row import row_of, state_of
 from tests.spec.features import test_feature_specifications as drawn
@@ -76,11 +76,15 @@ def folded(known: Iterable[Event], about: Knowledge, start: UserState | None = N
 
 @pytest.mark.parametrize(
     "spec",
-    [spec for spec in drawn.SPECIFICATIONS if spec.group.name in {"user_activity", "user_history", "user_state"}],
+    [
+        spec
+        for spec in drawn.SPECIFICATIONS
+        if spec.group.name in {"user_activity", "user_session", "user_history", "user_state"}
+    ],
     ids=lambda spec: f"{spec.group.name}:{list(drawn.parse_table(spec.rows)[0])[2]}",
 )
 def test_the_drawn_specifications_hold_for_the_fold(spec: drawn.Specification) -> None:
-    event_rows, item_rows, _ = drawn._inputs()
+    event_rows, item_rows, _ = drawn._inputs(spec.events)
     about = knowledge(MOVIELENS, item_rows)
     log = [as_event(row) for row in event_rows]
     columns = {column.name: column for column in (spec.group.entity, *spec.group.features)}
@@ -88,7 +92,7 @@ def test_the_drawn_specifications_hold_for_the_fold(spec: drawn.Specification) -
         until = microseconds(drawn._time(wanted["time"]))
         known = [event for event in log if event.user_id == wanted["user_id"] and event.event_time <= until]
         state = folded(known, about)
-        row = {**features(state, MOVIELENS), **row_of(state, MOVIELENS)}
+        row = {**features(state, MOVIELENS), **session_features(state), **row_of(state, MOVIELENS)}
         row["user_seen_items"] = sorted({event.item_id for event in known})
         for name, cell in wanted.items():
             if name not in {"user_id", "time"}:
@@ -156,16 +160,20 @@ def test_a_replay_through_the_stream_gives_what_the_batch_gives(spark: SparkSess
     }
     assert declaration.user_state.freshness is Freshness.LATEST
     compared = 0
-    for row in batch(spark, declaration.user_activity, log, items, CUTOFF):
-        until = microseconds(row["event_time"])
-        known = [event for event in of_user[row["user_id"]] if event.event_time <= until]
-        expected = {name: value for name, value in row.items() if name not in {"user_id", "event_time"}}
-        assert features(folded(known, about), SHOP) == expected, "from the events alone"
-        state = states.get(row["user_id"], UserState())
-        if until > state.last_time:
-            since = [event for event in known if event.event_time > state.last_time]
-            assert features(folded(since, about, state), SHOP) == expected, "from the batch's state on"
-            compared += 1
+    for group, read in (
+        (declaration.user_activity, lambda state: features(state, SHOP)),
+        (declaration.user_session, session_features),
+    ):
+        for row in batch(spark, group, log, items, CUTOFF):
+            until = microseconds(row["event_time"])
+            known = [event for event in of_user[row["user_id"]] if event.event_time <= until]
+            expected = {name: value for name, value in row.items() if name not in {"user_id", "event_time"}}
+            assert read(folded(known, about)) == expected, "from the events alone"
+            state = states.get(row["user_id"], UserState())
+            if until > state.last_time:
+                since = [event for event in known if event.event_time > state.last_time]
+                assert read(folded(since, about, state)) == expected, "from the batch's state on"
+                compared += 1
     for user, state in states.items():
         known = [event for event in of_user[user] if event.event_time < microseconds(cut)]
         assert row_of(state, SHOP) == row_of(folded(known, about), SHOP)
