@@ -181,7 +181,7 @@ def test_the_openapi_page_needs_no_internet(client: httpx.Client) -> None:
 
 def test_the_openapi_description_names_every_answer_and_error(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/recommend/{user}", "/similar/{item}", "/health", "/ready"}
+    assert set(paths) == {"/recommend/{user}", "/similar/{item}", "/events", "/health", "/ready"}
     recommend = paths["/recommend/{user}"]["get"]
     assert set(recommend["responses"]) == {"200", "422", "503"}
     for status, schema in (("200", "Recommendation"), ("422", "Problem"), ("503", "Problem")):

@@ -142,7 +142,7 @@ def batch(spark: SparkSession, group: FeatureGroup, events: Rows, items: Rows, c
     return rows
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), cut_s=st.sampled_from([0, 3, 90_001, 250_000]))
 def test_a_replay_through_the_stream_gives_what_the_batch_gives(spark: SparkSession, seed: int, cut_s: int) -> None:
     log, items = random_shop(seed)
