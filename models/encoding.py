@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from feature_repo.contracts.columns import SCALE_ENCODINGS, TERM_ENCODINGS, Encoding, vocabularies
+from feature_repo.contracts.on_demand import Computation
 from feature_repo.contracts.signatures import Scope, Signature
 from models.encoded_columns import EncodedColumns, Vocabulary
+from models.errors import UnknownFeatureError
 from models.inputs import Columns, keras_inputs, to_tensors
 from models.layers.hashed_index import HashedIndex
 from models.layers.indicator import Indicator
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from feature_repo.contracts.columns import Column
-    from feature_repo.contracts.on_demand import Computation
     from models.transforms import Transforms
 
 USER_SMOOTHED_MEAN, ITEM_SMOOTHED_MEAN = "user_smoothed_mean", "item_smoothed_mean"
@@ -54,9 +55,24 @@ class Encoded:
     on_demand: dict[str, Computation]
     """Those of the encoded columns that exist at request time alone → how each is computed."""
 
-    def reading(self, computations: Collection[Computation]) -> Encoded:
-        """Return the same without the on-demand features of other computations: a model reads what helps it."""
-        others = {name for name, computation in self.on_demand.items() if computation not in computations}
+    def reading(self, chosen: Collection[str]) -> Encoded:
+        """Return the same without the on-demand features that are not chosen: a model reads what helps it.
+
+        Args:
+            chosen: Names of on-demand features, and computations, which stand for all features computed so.
+
+        Raises:
+            UnknownFeatureError: One is neither.
+        """
+        if unknown := sorted(set(chosen) - set(Computation) - self.on_demand.keys()):
+            msg = (
+                f"on-demand features {unknown}: expected computations {sorted(Computation)} or names among "
+                f"{sorted(self.on_demand)}; mend the model's `on_demand`"
+            )
+            raise UnknownFeatureError(msg)
+        others = {
+            name for name, computation in self.on_demand.items() if name not in chosen and computation not in chosen
+        }
         categorical = {name: vocabulary for name, vocabulary in self.categorical.items() if name not in others}
         return replace(
             self,

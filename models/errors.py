@@ -5,6 +5,7 @@ JobError
 ├── ExportError             an exported model does not keep the contract's signature
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
 ├── UnknownModelError       no ranking model has this name
+├── UnknownFeatureError     a model is to read an on-demand feature that there is not
 └── TrackingUnavailableError (transient)  the MLflow server does not answer
 """
 
@@ -27,6 +28,10 @@ class CandidateError(JobError):
 
 class UnknownModelError(JobError):
     """No ranking model has this name."""
+
+
+class UnknownFeatureError(JobError):
+    """A model is to read an on-demand feature that there is not."""
 
 
 class TrackingUnavailableError(TransientError):

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import keras
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_repo.contracts.on_demand import Computation
-
 if TYPE_CHECKING:
     from models.encoding import Encoded
 
@@ -35,8 +33,9 @@ class RankingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: FitConfig = FitConfig()
-    on_demand: tuple[Computation, ...] = ()
-    """Which of the features that exist at request time alone the model reads (`contracts.on_demand`)."""
+    on_demand: tuple[str, ...] = ()
+    """Which of the features that exist at request time alone the model reads: names, or computations, which stand for
+    all features computed so (`contracts.on_demand`)."""
 
 
 Config = TypeVar("Config", bound=RankingConfig)

@@ -14,7 +14,7 @@ from keras import ops
 from pydantic import Field
 
 from feature_repo.contracts.datasets import ITEM_ID
-from feature_repo.contracts.on_demand import Computation
+from feature_repo.contracts.on_demand import USER_RECENCY, Computation
 from models.encoding import LAST_VALUES
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
@@ -33,7 +33,7 @@ class DeepFMConfig(RankingConfig):
     """DeepFM; how these values were found stands in decision 0030."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
-    on_demand: tuple[Computation, ...] = (Computation.TERM_MATCH,)
+    on_demand: tuple[str, ...] = (Computation.TERM_MATCH.value, USER_RECENCY.name)
     """Which of the features that exist at request time alone are read; what the others gave stands in decision 0090."""
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""

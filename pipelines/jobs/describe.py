@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _SECONDS_AT_LEAST = 60
-_SECONDS_PER_MILLION = 90
+_SECONDS_PER_MILLION = 140
 _BYTES_AT_LEAST = 5_000_000
-_BYTES_PER_EVENT = 250
+_BYTES_PER_EVENT = 600
 """Measured on 2 cores with MovieLens 100K and a million synthetic events: docs/decisions/0012-estimates.md."""
 
 

@@ -10,6 +10,7 @@ import pytest
 from feature_repo.contracts.on_demand import Computation
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, Scope
 from models.dataset import TEST, VALID
+from models.errors import UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
 from models.export import check_signatures, export, signature_differences, weights_sha256
@@ -56,6 +57,10 @@ def test_every_on_demand_feature_can_be_read(fitted, dataset):
     assert everything.scorer.count_params() > fitted[1].scorer.count_params()
     fewer = fitted[1].encoded.reading((Computation.ELAPSED,))
     assert {"user_recency", "item_recency"} <= set(fewer.numeric)
+    named = set(fitted[1].encoded.reading(("user_recency",)).numeric)
+    assert named & {"user_recency", "item_recency"} == {"user_recency"}
+    with pytest.raises(UnknownFeatureError, match=r"\['user_recncy'\]: expected computations"):
+        fitted[1].encoded.reading(("user_recncy",))
     assert not {"request_hour", "request_season"} & (fewer.categorical.keys() | fewer.vocabularies.keys())
 
 
