@@ -184,7 +184,7 @@ def test_reasons_name_what_the_user_liked(stack: Stack) -> None:
     assert {item["reason"] for item in near} <= liked
     for item in items:
         if item["recalled_by"] == ["popular"]:
-            shared = [genre for genre in activity["user_top_genres"] if genre in item["genres"]]
+            shared = [genre for genre in activity["user_top_genres"] if genre in item["attributes"]["genres"]]
             assert item["reason"] == (f"popular, and you often like {shared[0]}" if shared else "popular with everyone")
 
 
