@@ -18,7 +18,7 @@ from tests.movielens import ITEM_ACTIVITY, ITEM_PROFILE
 
 FIRST = datetime(1998, 4, 1, tzinfo=UTC)
 OLD_IN_A_WEEK = replace(ITEM_ACTIVITY, ttl_days=7)
-COUNT, MEAN, _ = (column.name for column in ITEM_ACTIVITY.features)
+COUNT, MEAN = "item_event_count", "item_value_mean"
 GENRES = ITEM_PROFILE.features[1]
 CANDIDATES = np.array([2, 0, 3])
 

@@ -21,6 +21,8 @@ from tests.recommender_world import CUTOFF, ITEM_COUNT, World, catalogue_table, 
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOW = datetime(1998, 4, 23, tzinfo=UTC)
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
@@ -160,9 +162,9 @@ def test_a_release_of_the_same_views_ranks(world: World) -> None:
 def test_the_request_s_time_is_sent_beside_the_user(world: World) -> None:
     found = plan(world)
     assert isinstance(found, RankingPlan)
-    sent = ranking_inputs(found, {REQUEST_TIME.name: 893_289_600}, np.arange(3))[REQUEST_TIME.name]
+    sent = ranking_inputs(found, {REQUEST_TIME.name: 893_289_600}, np.arange(3), NOW)[REQUEST_TIME.name]
     assert (sent.tolist(), sent.dtype) == ([893_289_600], np.int64)
-    assert ranking_inputs(found, {}, np.arange(3))[REQUEST_TIME.name].tolist() == [0]
+    assert ranking_inputs(found, {}, np.arange(3), NOW)[REQUEST_TIME.name].tolist() == [0]
 
 
 def test_the_clock_is_the_wall_s_the_snapshot_s_or_a_fixed_moment() -> None:
