@@ -108,7 +108,7 @@ with DAG(
         options={**INTERVAL, "start": "{{ params.start or '' }}"},
         doc_md="Every feature group of the contracts, by Spark: the state after each event.",
     )
-    embeddings = JobOperator(
+    embeddings = ReportingJobOperator(
         task_id="embeddings",
         module="pipelines",
         command="embeddings",

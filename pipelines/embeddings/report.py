@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import cutoff_name
-from feature_repo.contracts.publishing import replacing
 from pipelines.embeddings.neighbours import vector_cosines
 from pipelines.embeddings.projection import projection_svg
+from pipelines.reports.page import publish, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +21,9 @@ if TYPE_CHECKING:
     from pipelines.embeddings.likes import LikeSummary
     from pipelines.embeddings.neighbours import Neighbours
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = "embeddings.html.jinja"
+KIND = "embeddings"
+"""The folder of these reports, below the namespace's."""
 BASELINE = "ItemCF"
 SHOWN_TITLES = 15
 SHOWN_NEIGHBOURS = 8
@@ -48,8 +46,8 @@ def write_report(  # noqa: PLR0917 - what the page shows, and of when
     fits: Sequence[Fit],
     baseline: Neighbours,
     items: Mapping[str, Description],
-) -> Path:
-    """Write the page of a cutoff, by rename, and return where it lies. The same content is the same bytes.
+) -> str:
+    """Write the page of a cutoff; return its path below the namespace's reports. The same content is the same report.
 
     Args:
         place: The namespace.
@@ -74,11 +72,7 @@ def write_report(  # noqa: PLR0917 - what the page shows, and of when
         "titles": [_title(item, users, near, items) for item, users in liked.most[:SHOWN_TITLES]],
     }
     plots = [projection_svg(one.kind.name, one.items, [item for item, _ in liked.most], items) for one in fits]
-    path = place.embeddings / "reports" / f"{cutoff_name(cutoff)}.html"
-    html = _environment().get_template("report.html.jinja").render(report=report, plots=plots)
-    with replacing(path) as part:
-        part.write_text(html, encoding="utf-8")
-    return path
+    return publish(place, KIND, cutoff, render(_TEMPLATE, report, plots), report)
 
 
 def describe(catalogue: pa.Table, name: str, terms: str | None) -> dict[str, Description]:
@@ -87,16 +81,6 @@ def describe(catalogue: pa.Table, name: str, terms: str | None) -> dict[str, Des
     lists = [()] * len(names) if terms is None else map(tuple, catalogue.column(terms).to_pylist())
     ids = catalogue.column("item_id").to_pylist()
     return {item: Description(*about) for item, *about in zip(ids, names, lists, strict=True)}
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _kind(one: Fit, liked: LikeSummary, shared: float) -> dict[str, Any]:

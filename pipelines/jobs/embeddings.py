@@ -69,7 +69,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
         report = write_report(place, cutoff, summary, fits, baseline, descriptions)
     return {
         "embeddings": {name: asdict(record) for name, record in records.items()},
-        "report": report.relative_to(place.root).as_posix(),
+        "report": report,
     }
 
 

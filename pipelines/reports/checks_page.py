@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import pyarrow.compute as pc
 from feature_repo.contracts.checks import EVENTS_PER_ITEM, EVENTS_PER_USER, Severity
 from feature_repo.contracts.datasets import EVENTS, ITEM_ID, ITEMS, USER_ID, USERS
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import cutoff_name
 from feature_repo.contracts.statistics import DAILY_ACTIVITY, DAILY_TOP_ITEMS
 from pipelines.checks.outcomes import Outcome, Status
 from pipelines.io.lake import partition_day
@@ -37,7 +35,6 @@ _DAYS_SHOWN = 14
 _ITEMS_SHOWN = 3
 _EXAMPLES_SHOWN = 3
 _TERMS_SHOWN = 12
-_NAME_LENGTH = 8
 _ORDER = {"error": 0, "warning": 1, "accepted": 2, "not judged": 3, "passed": 4}
 
 
@@ -67,10 +64,7 @@ def publish_page(evidence: Evidence, comparison: Comparison | None) -> str:
     """Write the report; return its path below the namespace's reports. The same content is the same report."""
     report = _report(evidence, comparison)
     html = render(_TEMPLATE, report, _plots(evidence, comparison))
-    digest = hashlib.sha256(html.encode()).hexdigest()[:_NAME_LENGTH]
-    name = f"{cutoff_name(evidence.windows.interval.end)}-{digest}"
-    publish(evidence.namespace.reports / KIND, name, html, report)
-    return f"{KIND}/{name}"
+    return publish(evidence.namespace, KIND, evidence.windows.interval.end, html, report)
 
 
 def _report(evidence: Evidence, comparison: Comparison | None) -> dict[str, Any]:

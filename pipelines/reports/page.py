@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from feature_repo.contracts.places import REPORT
+from feature_repo.contracts.places import REPORT, cutoff_name
 from feature_repo.contracts.publishing import publishing_directory, write_json
 from pipelines.jobs.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from feature_repo.contracts.places import Namespace
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_NAME_LENGTH = 8
 RECORD = "report.json"
 """What the page shows, for machines; the page is made from it."""
 
 
-def render(template: str, report: Mapping[str, object], plots: Mapping[str, object]) -> str:
+def render(template: str, report: Mapping[str, object], plots: Mapping[str, object] | Sequence[str]) -> str:
     """Return the HTML of `report`; `plots` hold SVG text, which alone is not escaped."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -31,9 +36,16 @@ def render(template: str, report: Mapping[str, object], plots: Mapping[str, obje
     return environment.get_template(template).render(report=report, plots=plots)
 
 
-def publish(folder: Path, name: str, html: str, report: Mapping[str, object]) -> None:
-    """Write a page and its record under a name that says their content; nothing happens if it is there."""
+def publish(place: Namespace, kind: str, cutoff: datetime, html: str, report: Mapping[str, object]) -> str:
+    """Write a page and its record under a name that says their content; nothing happens if it is there.
+
+    Returns:
+        The page's path below the namespace's reports, `<kind>/<name>`, as Airflow's link wants it.
+    """
+    name = f"{cutoff_name(cutoff)}-{hashlib.sha256(html.encode()).hexdigest()[:_NAME_LENGTH]}"
+    folder = place.reports / kind
     remove_leftovers(folder)
     with publishing_directory(folder / name) as part:
         (part / REPORT).write_text(html, encoding="utf-8")
         write_json(part / RECORD, report)
+    return f"{kind}/{name}"
