@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDINGS
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.places import REPORT, Namespace
 from pipelines.features.tables import feature_table
 from tests.synthetic import write_movielens_100k
 
@@ -93,7 +93,7 @@ def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path, monkey
         results.append(job(tmp_path / name, "embeddings", "--cutoff", CUTOFF))
         place = Namespace(tmp_path / name, NAMESPACE)
         tables = {group.name: feature_table(place, group).snapshot().read() for group in EMBEDDING_GROUPS}
-        contents.append((tables, (place.root / results[-1]["report"]).read_text()))
+        contents.append((tables, (place.reports / results[-1]["report"] / REPORT).read_text()))
         assert not (place.root / ".embeddings").exists()
     assert results[0] == results[1]
     assert contents[0] == contents[1]
