@@ -108,7 +108,8 @@ class Stack:
 
     def online_contents(self) -> dict[bytes, dict[bytes, bytes]]:
         with self.redis() as client:
-            return {key: client.hgetall(key) for key in client.scan_iter(count=1000)}
+            hashes = [key for key in client.scan_iter(count=1000) if client.type(key) == b"hash"]
+            return {key: client.hgetall(key) for key in hashes}
 
     def checksums(self) -> dict[str, str]:
         """Canonical checksum of every partition of every table of the lake and of the features."""

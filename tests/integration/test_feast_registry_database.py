@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
@@ -43,7 +44,7 @@ def test_namespaces_share_a_database_and_nothing_else(url: str, tmp_path: Path) 
     assert not registry_path(first).exists()
     store = open_store(settings, first)
     assert {view.name for view in store.list_feature_views()} == {
-        group.view_name for group in declared(MOVIELENS).groups
+        group.view_name for group in (*declared(MOVIELENS).groups, *EMBEDDING_GROUPS)
     }
     with pytest.raises(RegistryError, match="run 'python -m pipelines registry'"):
         check_registered(open_store(settings, second), second)

@@ -20,12 +20,13 @@ from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.places import Namespace
+from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
 from pipelines.feast_store import store as store_module
 from pipelines.feast_store.online import stored_entities
 from pipelines.feast_store.online_cutoff import online_lock
 from pipelines.feast_store.online_writes import feature_field, time_field, write_rows
-from pipelines.feast_store.store import open_store, repo_config
+from pipelines.feast_store.store import repo_config
 from pipelines.feast_store.value_bytes import time_bytes, value_bytes
 from pipelines.feast_store.verification import OnlineRow, compare
 from pipelines.features.tables import feature_table
@@ -256,6 +257,6 @@ def test_the_arrow_writer_and_feast_s_own_write_the_same_bytes(
     config.batch_engine_config = "local"
     feast_own = store_module.FeatureStore(config=config)
     assert type(feast_own._get_provider().batch_engine) is LocalComputeEngine
-    names = [view.name for view in open_store(settings, place).list_feature_views()]
+    names = [group.view_name for group, _ in online_tables(settings, place)]
     feast_own.materialize(world.EPOCH, world.CUTOFF, names)
     assert {key: client.hgetall(key) for key in client.scan_iter()} == ours

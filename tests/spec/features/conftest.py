@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,37 @@ Rows = list[dict[str, Any]]
 Compute = Callable[..., pa.Table]
 
 
-@pytest.fixture(scope="package")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from pipelines.io.spark import spark_session
+class SharedSession:
+    """One session for all tests; a new one where a job that ran in this process has ended it."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = ExitStack()
+        self._session: SparkSession | None = None
+
+    def live(self) -> SparkSession:
+        from pipelines.io.spark import spark_session
+
+        if self._session is None or self._session.sparkContext._jsc is None:
+            self.close()
+            self._session = self._stack.enter_context(spark_session(self._settings, "specifications"))
+        return self._session
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def shared_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedSession]:
     state: Path = tmp_path_factory.mktemp("state")
-    settings = Settings(state=state, spark_master="local[2]", spark_driver_memory="1g")
-    with spark_session(settings, "specifications") as session:
-        yield session
+    shared = SharedSession(Settings(state=state, spark_master="local[2]", spark_driver_memory="1g"))
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def spark(shared_session: SharedSession) -> SparkSession:
+    return shared_session.live()
 
 
 @pytest.fixture
