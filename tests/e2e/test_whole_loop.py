@@ -29,7 +29,11 @@ def test_the_three_runs_finish_although_the_demo_was_killed_right_after_its_trig
 
 def test_the_report_of_the_checks_opens_from_its_task_for_who_is_logged_in(first, stack):
     run = first.chain.runs["feature_refresh"]
-    url = stack.airflow().links(run, "check")["Report"]
+    airflow = stack.airflow()
+    try:
+        url = airflow.links(run, "check")["Report"]
+    finally:
+        airflow.close()
     assert url.startswith(f"{stack.settings.airflow_uri.rstrip('/')}/reports/{NAMESPACE}/checks/")
     assert httpx.get(url).status_code == HTTPStatus.UNAUTHORIZED
     login = {"username": stack.settings.airflow_user, "password": stack.settings.airflow_password}
