@@ -25,7 +25,7 @@ from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.schemas import MOVIELENS
 from infra.bench.data_joins import check_equal, write_join_inputs
 from infra.bench.data_online import weigh
-from infra.bench.data_world import BenchLog, write_bench_log, write_lake
+from infra.bench.data_world import BenchLog, write_bench_log, write_lake, write_vectors
 from infra.bench.errors import BenchError
 from infra.bench.process import Taken, run_measured
 from infra.bench.stack import private_stack
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 WORK = "infra.bench.data_work"
-ENGINES, WAYS = ("duckdb", "polars", "spark"), ("bare", "duckdb", "spark")
+ENGINES, WAYS = ("duckdb", "duckdb-packed", "polars", "spark"), ("bare", "duckdb", "spark")
 NAMESPACE = "bench"
 _TARGET_SPARK, _TARGET_GROWTH, _TARGET_BYTES = 4.0, 2.5, 6e9
 _TARGET_JOINS = {"duckdb": 2.0, "spark": 10.0}
@@ -167,6 +167,7 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
         "cpu",
         "peak",
         "/ DuckDB",
+        "by cpu",
         "growth",
         "target",
     ):
@@ -174,6 +175,7 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
     smallest, largest = runs[sizes[0]], runs[sizes[-1]]
     for engine in ENGINES:
         ratio = largest[engine].seconds / largest["duckdb"].seconds
+        by_cpu = largest[engine].cpu / largest["duckdb"].cpu
         growth = largest[engine].seconds / smallest[engine].seconds
         peak = max(of[engine].peak_bytes for of in runs.values())
         verdicts = (
@@ -187,7 +189,7 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
         )
         seconds = [f"{runs[size][engine].seconds:.1f}" for size in sizes]
         start, cpu = f"{largest[engine].start:.1f}", f"{largest[engine].cpu:.1f}"
-        figures = (*seconds, start, cpu, _gigabytes(peak), f"{ratio:.2f}", f"{growth:.2f}")
+        figures = (*seconds, start, cpu, _gigabytes(peak), f"{ratio:.2f}", f"{by_cpu:.2f}", f"{growth:.2f}")
         table.add_row(engine, *figures, "\n".join(verdicts))
     return table
 
@@ -220,7 +222,7 @@ def _catalogue(console: Console, log: BenchLog, work: Path, environment: Mapping
     """Compute every feature group of a log by its job, and take the features to Redis."""
     name, size = f"{NAMESPACE}-{log.scale.events}", f"{log.scale.events:,}"
     console.log(f"Filling the lake with {size} events ...")
-    write_lake(log, work / "state", name)
+    write_vectors(write_lake(log, work / "state", name), log.scale.end)
     common = ["--namespace", name, "--cutoff", log.cutoff]
     console.log("The whole catalogue: python -m pipelines features ...")
     taken = run_measured(["pipelines", "features", *common], environment)

@@ -1,9 +1,10 @@
-"""One feature set, written three times as each engine likes it best, with exact results that can be compared.
+"""One feature set, written as each engine likes it best, with exact results that can be compared.
 
 Per user and per item, as of a cutoff: count, mean and standard deviation of the values over all time and over the last
 30 days; per user also the last 50 items (ties by item id) and the five genres liked most (ties by name). Every engine
 uses the same arithmetic, so that the results are equal to the last bit: sums of half stars as integers, one division.
 Likes per genre are counted three to a long, 21 bits each; the order of a user's events is one long of second and item.
+DuckDB has it twice: so, and in the SQL that one would write who does not count in bits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    import duckdb
     from pyspark.sql import Column, DataFrame, SparkSession
 
 LAST_ITEMS, TOP_GENRES, RECENT_DAYS, LIKED_HALF_STARS = 50, 5, 30, 8
@@ -43,30 +45,67 @@ def write_item_codes(items: Path, codes: Path) -> list[str]:
     return genres
 
 
-def duckdb_features(events: Path, codes: Path, genres: list[str], cutoff: datetime, out: Path) -> None:
-    """Write `users.parquet` and `items.parquet` to `out` with DuckDB."""
-    import duckdb  # noqa: PLC0415 - each engine is loaded in a process of its own
+_STATISTICS = """
+    count(*) AS n, sum(half)::BIGINT AS s, sum(half * half)::BIGINT AS ss,
+    count(*) FILTER (recent) AS rn, coalesce(sum(half) FILTER (recent), 0)::BIGINT AS rs,
+    coalesce(sum(half * half) FILTER (recent), 0)::BIGINT AS rss
+"""
+_FIGURES = ", ".join(
+    f"{n}::BIGINT AS count{name}, CASE WHEN {n} > 0 THEN {s}::DOUBLE / ({n} * 2) END AS mean{name}, "
+    f"CASE WHEN {n} > 0 THEN sqrt(({n} * {ss} - {s} * {s})::DOUBLE) / ({n} * 2) END AS std{name}"
+    for name, n, s, ss in (("", "n", "s", "ss"), ("_recent", "rn", "rs", "rss"))
+)
+_ORDER = f"(second << {_RANK_BITS}) + ({(1 << _RANK_BITS) - 1} - rank)"
+"""SQL of DuckDB's: what is summed, what follows from the sums, and the order of a user's events."""
 
-    longs = range(-(-len(genres) // _PACKED))
-    counters = ", ".join(f"sum(CASE WHEN half >= {LIKED_HALF_STARS} THEN g{n} ELSE 0 END) AS g{n}" for n in longs)
-    rows = f"""
+
+def _known(events: Path, codes: Path, cutoff: datetime) -> str:
+    return f"""
         SELECT user_id, item_id, (value * 2)::INTEGER AS half, (epoch_us(event_time) // 1000000) AS second,
             event_time >= TIMESTAMPTZ '{cutoff.isoformat()}' - INTERVAL {RECENT_DAYS} DAY AS recent,
             codes.* EXCLUDE item_id
         FROM read_parquet('{events}') JOIN read_parquet('{codes}') AS codes USING (item_id)
         WHERE event_time < TIMESTAMPTZ '{cutoff.isoformat()}'
     """  # noqa: S608 - the benchmark's own paths
-    statistics = """
-        count(*) AS n, sum(half)::BIGINT AS s, sum(half * half)::BIGINT AS ss,
-        count(*) FILTER (recent) AS rn, coalesce(sum(half) FILTER (recent), 0)::BIGINT AS rs,
-        coalesce(sum(half * half) FILTER (recent), 0)::BIGINT AS rss
-    """
-    figures = ", ".join(
-        f"{n}::BIGINT AS count{name}, CASE WHEN {n} > 0 THEN {s}::DOUBLE / ({n} * 2) END AS mean{name}, "
-        f"CASE WHEN {n} > 0 THEN sqrt(({n} * {ss} - {s} * {s})::DOUBLE) / ({n} * 2) END AS std{name}"
-        for name, n, s, ss in (("", "n", "s", "ss"), ("_recent", "rn", "rs", "rss"))
+
+
+def _copy_items(connection: duckdb.DuckDBPyConnection, known: str, out: Path) -> None:
+    connection.execute(
+        f"COPY (SELECT item_id, {_FIGURES} FROM (SELECT item_id, {_STATISTICS} FROM ({known}) GROUP BY item_id)) "  # noqa: S608 - as above
+        f"TO '{out / 'items.parquet'}' (FORMAT parquet)"
     )
-    order = f"(second << {_RANK_BITS}) + ({(1 << _RANK_BITS) - 1} - rank)"
+
+
+def plain_duckdb_features(events: Path, codes: Path, cutoff: datetime, out: Path) -> None:
+    """Write `users.parquet` and `items.parquet` to `out` with DuckDB, as one writes it in SQL: nothing is packed."""
+    import duckdb  # noqa: PLC0415 - each engine is loaded in a process of its own
+
+    known = _known(events, codes, cutoff)
+    liked = (
+        f"SELECT user_id, genre, count(*) AS likes FROM (SELECT user_id, unnest(genres) AS genre FROM ({known}) "  # noqa: S608 - the benchmark's own paths
+        f"JOIN read_parquet('{codes.with_name('items.parquet')}') USING (item_id) WHERE half >= {LIKED_HALF_STARS}) "
+        "GROUP BY user_id, genre"
+    )
+    best = f"list(genre ORDER BY likes DESC, genre)[1:{TOP_GENRES}]"
+    top = f"SELECT user_id, {best} AS top_genres FROM ({liked}) GROUP BY user_id"  # noqa: S608 - as above
+    last = f"list(item_id ORDER BY second DESC, rank)[1:{LAST_ITEMS}]"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(
+            f"COPY (SELECT user_id, {_FIGURES}, last_items, coalesce(top_genres, []) AS top_genres FROM "  # noqa: S608 - as above
+            f"(SELECT user_id, {_STATISTICS}, {last} AS last_items FROM ({known}) GROUP BY user_id) "
+            f"LEFT JOIN ({top}) USING (user_id)) TO '{out / 'users.parquet'}' (FORMAT parquet)"
+        )
+        _copy_items(connection, known, out)
+
+
+def duckdb_features(events: Path, codes: Path, genres: list[str], cutoff: datetime, out: Path) -> None:
+    """Write the same with DuckDB and the packed counters that Spark and Polars count with."""
+    import duckdb  # noqa: PLC0415 - each engine is loaded in a process of its own
+
+    longs = range(-(-len(genres) // _PACKED))
+    counters = ", ".join(f"sum(CASE WHEN half >= {LIKED_HALF_STARS} THEN g{n} ELSE 0 END) AS g{n}" for n in longs)
+    rows = _known(events, codes, cutoff)
     low = (1 << _CODE_BITS) - 1
     packed = ", ".join(
         f"((((g{n // _PACKED}::BIGINT >> {_BITS * (n % _PACKED)}) & {(1 << _BITS) - 1}) << {_CODE_BITS}) + {low - n})"
@@ -78,14 +117,11 @@ def duckdb_features(events: Path, codes: Path, genres: list[str], cutoff: dateti
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(
-            f"COPY (SELECT user_id, {figures}, last_items, {top} AS top_genres FROM (SELECT user_id, {statistics}, "  # noqa: S608 - as above
-            f"arg_max(item_id, {order}, {LAST_ITEMS}) AS last_items, {counters} FROM ({rows}) GROUP BY user_id)) "
+            f"COPY (SELECT user_id, {_FIGURES}, last_items, {top} AS top_genres FROM (SELECT user_id, {_STATISTICS}, "  # noqa: S608 - as above
+            f"arg_max(item_id, {_ORDER}, {LAST_ITEMS}) AS last_items, {counters} FROM ({rows}) GROUP BY user_id)) "
             f"TO '{out / 'users.parquet'}' (FORMAT parquet)"
         )
-        connection.execute(
-            f"COPY (SELECT item_id, {figures} FROM (SELECT item_id, {statistics} FROM ({rows}) GROUP BY item_id)) "  # noqa: S608 - as above
-            f"TO '{out / 'items.parquet'}' (FORMAT parquet)"
-        )
+        _copy_items(connection, rows, out)
 
 
 def polars_features(events: Path, codes: Path, genres: list[str], cutoff: datetime, out: Path) -> None:
@@ -176,12 +212,17 @@ def spark_features(  # noqa: PLR0917 - as the others, and the session
     order = F.shiftleft(second, _RANK_BITS) + (F.lit((1 << _RANK_BITS) - 1) - F.col("rank"))
     users = (
         rows.join(F.broadcast(spark.read.parquet(str(codes))), on="item_id", how="inner")
+        .select("user_id", "item_id", "half", "recent", order.alias("order"), *longs)
         .groupBy("user_id")
         .agg(
             *statistics,
-            F.max_by("item_id", order, LAST_ITEMS).alias("last_items"),  # type: ignore[call-arg, unused-ignore]
+            F.max_by("item_id", "order", LAST_ITEMS).alias("last_items"),  # type: ignore[call-arg, unused-ignore]
+            # An aggregate of nothing: with a collection among them Spark aggregates in a hash table of objects. For
+            # `max_by` of many alone it sorts every row by the user first, which takes as long as all the rest.
+            F.collect_list(F.lit(None).cast("long")).alias("nothing"),
             *(F.sum(F.when(half >= LIKED_HALF_STARS, F.col(name)).otherwise(nothing)).alias(name) for name in longs),
         )
+        .where(F.size("nothing") == F.lit(0))  # what nobody reads, Spark leaves out
         .select("user_id", *_spark_figures(), "last_items", _spark_top_genres(genres).alias("top_genres"))
     )
     _write_one(users, out / "users.parquet")

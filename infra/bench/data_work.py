@@ -17,7 +17,7 @@ import psutil
 import typer
 
 from feature_repo.contracts.places import Namespace
-from infra.bench.data_features import duckdb_features, polars_features, spark_features
+from infra.bench.data_features import duckdb_features, plain_duckdb_features, polars_features, spark_features
 from infra.bench.data_joins import bare_asof, duckdb_engine, spark_engine
 from infra.bench.data_online import materialise_view
 from pipelines.settings import Settings, load_settings
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-_FALLBACK = "spark.sql.objectHashAggregate.sortBased.fallbackThreshold"
+_FEATURE_OPTIONS = {
+    "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "1000000",
+    "spark.sql.ansi.enabled": "false",  # sums that cannot overflow need not be asked
+}
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Engine = Annotated[str, typer.Argument(help="duckdb, polars or spark.")]
+Engine = Annotated[str, typer.Argument(help="duckdb, duckdb-packed, polars or spark.")]
 Folder = Annotated[Path, typer.Argument(help="The log's folder.")]
 Cutoff = Annotated[datetime, typer.Option(help="As of when.")]
 
@@ -44,11 +47,14 @@ def features(engine: Engine, folder: Folder, out: Path, cutoff: Cutoff) -> None:
     genres = json.loads((folder / "genres.json").read_text(encoding="utf-8"))
     if engine == "spark":
         began = time.perf_counter()
-        with _spark({_FALLBACK: "1000000"}) as (spark, _):
+        with _spark(_FEATURE_OPTIONS) as (spark, _):
             start = time.perf_counter() - began
             _say(_timed(lambda: spark_features(spark, events, codes, genres, cutoff, out)), start=start)
         return
-    compute = {"duckdb": duckdb_features, "polars": polars_features}[engine]
+    if engine == "duckdb":
+        _say(_timed(lambda: plain_duckdb_features(events, codes, cutoff, out)))
+        return
+    compute = {"duckdb-packed": duckdb_features, "polars": polars_features}[engine]
     _say(_timed(lambda: compute(events, codes, genres, cutoff, out)))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from infra.bench.data_features import duckdb_features, polars_features
+from infra.bench.data_features import duckdb_features, plain_duckdb_features, polars_features
 from infra.bench.data_joins import bare_asof, check_equal, duckdb_engine, write_join_inputs
 from infra.bench.data_world import BenchLog, write_bench_log
 from infra.bench.errors import BenchError
@@ -40,9 +40,11 @@ def test_duckdb_and_polars_agree_to_the_bit_and_with_plain_python(log: BenchLog,
     for name, compute in (("duckdb", duckdb_features), ("polars", polars_features)):
         (tmp_path / name).mkdir()
         compute(log.events, log.folder / "codes.parquet", genres, CUTOFF, tmp_path / name)
+    (tmp_path / "plain").mkdir()
+    plain_duckdb_features(log.events, log.folder / "codes.parquet", CUTOFF, tmp_path / "plain")
     for table in ("users", "items"):
-        duckdb, polars = (by_id(tmp_path / name / f"{table}.parquet") for name in ("duckdb", "polars"))
-        assert duckdb == polars
+        duckdb, *others = (by_id(tmp_path / name / f"{table}.parquet") for name in ("duckdb", "polars", "plain"))
+        assert others == [duckdb, duckdb]
     users = by_id(tmp_path / "duckdb" / "users.parquet")
     events = [row for row in pq.read_table(log.events).to_pylist() if row["event_time"] < CUTOFF]
     item_genres = {row["item_id"]: row["genres"] for row in pq.read_table(log.folder / "items.parquet").to_pylist()}
