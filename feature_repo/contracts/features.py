@@ -181,9 +181,21 @@ class Declared:
         return FeatureService("ranking", (*self.user_ranking, *self.item_ranking))
 
     @property
+    def ranking_windows(self) -> FeatureService:
+        """The same and the windows: what a training set for ranking has for whoever asks for it."""
+        known = self.ranking.groups
+        windows = (group for group in (self.user_windows, self.item_windows) if group not in known)
+        return FeatureService("ranking_windows", (*known, *windows))
+
+    @property
     def retrieval(self) -> FeatureService:
         """What retrieval models read: the user's side and the item's, each for a tower of its own."""
-        return FeatureService("retrieval", self.ranking.groups)
+        return FeatureService("retrieval", (*self.ranking_windows.groups, self.user_sequence))
+
+    @property
+    def services(self) -> tuple[FeatureService, ...]:
+        """Every service. What is known as of a label's time is in one of them; what is LATEST can be in none."""
+        return (self.ranking, self.ranking_windows, self.retrieval)
 
     @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
@@ -198,14 +210,7 @@ class Declared:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """Every group."""
-        return (
-            *self.ranking.groups,
-            self.user_windows,
-            self.item_windows,
-            self.user_sequence,
-            self.user_history,
-            self.user_state,
-        )
+        return (*self.retrieval.groups, self.user_history, self.user_state)
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:

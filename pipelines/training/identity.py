@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.signatures import ranking
+from feature_repo.contracts.signatures import model_inputs
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
 from pipelines.training.labels import labelled_positive
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.features import FeatureService
     from feature_repo.contracts.manifests import TrainingKind
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
@@ -34,7 +35,9 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> dict[str, object]:
+def settings_inputs(
+    settings: Settings, schema: Schema, kind: TrainingKind, service: FeatureService
+) -> dict[str, object]:
     """Return the settings that determine a training set's content, and how its transforms are fitted."""
     return {
         "revision": REVISION,
@@ -46,7 +49,7 @@ def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> d
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
-        "encodings": {column.name: column.encoding_definition for column in ranking(schema).input_columns},
+        "encodings": {each.column.name: each.column.encoding_definition for each in model_inputs(service)},
     }
 
 
