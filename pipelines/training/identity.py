@@ -6,20 +6,19 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
 from feature_repo.contracts.signatures import model_inputs
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
-from pipelines.training.labels import labelled_positive
+from pipelines.training.labels import DRAWING, SAMPLING, labelled_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from feature_repo.contracts.features import FeatureService
-    from feature_repo.contracts.manifests import TrainingKind
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
@@ -42,8 +41,8 @@ def settings_inputs(
     return {
         "revision": REVISION,
         "kind": kind.value,
-        "negatives": settings.negatives if schema.is_implicit else 0,
-        "samples_per_user": settings.samples_per_user,
+        "negatives": [settings.negatives, DRAWING] if schema.is_implicit and kind is TrainingKind.RANKING else 0,
+        "samples_per_user": [settings.samples_per_user, SAMPLING] if settings.samples_per_user else 0,
         "weight_half_life_days": settings.weight_half_life_days,
         "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.errors import DatasetChangedError, JobError
+from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.features.tables import feature_table
 from pipelines.io.lake import stored_dataset
@@ -36,6 +38,7 @@ from tests import feast_world as world
 from tests.movielens import FEATURES, ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY, USER_SESSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 EVENTS = world.make_events()
@@ -217,6 +220,20 @@ def test_a_table_rewritten_meanwhile_ends_in_a_retry_and_publishes_nothing(
     assert not list(place.training_sets.glob("*"))
 
 
+def test_rows_lost_on_the_way_from_the_join_end_the_job_and_publish_nothing(
+    settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def retrieve_all_but_one(*arguments: Any) -> Iterator[Iterator[pa.RecordBatch]]:
+        with retrieve(*arguments) as batches:
+            yield (batch.slice(1) if number == 0 else batch for number, batch in enumerate(batches))
+
+    monkeypatch.setattr(training_set, "retrieve", retrieve_all_but_one)
+    with pytest.raises(RowCountError, match=r"expected rows .* out of the join, received"):
+        build(settings, place)
+    assert not list(place.training_sets.glob("*"))
+
+
 def test_a_killed_build_leaves_nothing_that_counts(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     arguments = ["--namespace", place.name, "--cutoff", "1998-04-11"]
     environment = {**os.environ, "KESTREL_STATE": str(settings.state)}
@@ -387,6 +404,9 @@ def test_implicit_feedback_gets_rows_of_both_classes(settings: Settings, place: 
     assert positives < len(rows) - positives <= settings.negatives * positives
     values = [row["value"] for row in rows_of(directory, TRAINING_FILES[0]) if not row["is_drawn"]]
     assert record.prior_mean == pytest.approx(sum(values) / len(values))
+    capped = rows_of(build(settings.model_copy(update={"samples_per_user": 2}), place), TRAINING_FILES[0])
+    assert max(Counter(row["user_id"] for row in capped if not row["is_drawn"]).values()) == 2
+    assert any(row["is_drawn"] for row in capped)
     for row in [row for row in rows if row["is_drawn"]][::29]:
         item = with_missing(latest(place, row["event_time"], "item_id", row["item_id"]))
         assert row["item_event_count"] == item["item_event_count"] > 0
