@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def services(namespace: Namespace) -> tuple[Declaration, ...]:
     """Return the declared services of a namespace."""
-    features = declared(read_schema(namespace))
-    return (features.ranking, features.retrieval)
+    return declared(read_schema(namespace)).services
 
 
 def service_name(service: Declaration) -> str:

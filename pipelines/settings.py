@@ -62,9 +62,11 @@ class Settings(BaseSettings):
     negatives: Annotated[int, Field(ge=1, le=100)] = 4
     """Rows with an item drawn by popularity for each positive event, where feedback is implicit."""
     samples_per_user: Annotated[int, Field(ge=0)] = 0
-    """The largest number of train rows of one user; 0 takes all."""
+    """The largest number of labelled events of one user in train, drawn rows aside; 0 takes all."""
     weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
     """A train row this long before the end of train counts half; 0 weighs all rows alike."""
+    ranking_windows: bool = False
+    """Whether training sets for ranking hold the figures of windows, too. Models that are served read none of them."""
     train_fraction: Share = 0.8
     """Share of the events, by time, that is in train."""
     valid_fraction: Share = 0.1

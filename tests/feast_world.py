@@ -21,6 +21,9 @@ from feature_repo.contracts.features import (
     LAST_ITEMS,
     SEQUENCE_ITEMS,
     SESSION_GAP_S,
+    TREND_BASE_DAYS,
+    TREND_DAYS,
+    TREND_PSEUDO_COUNT,
     WINDOW_DAYS,
     FeatureGroup,
 )
@@ -174,10 +177,19 @@ def per_day(events: Sequence[Row], owner: str, cutoff: datetime) -> list[Row]:
 def _windows(events: Sequence[Row], owner: str, end: datetime) -> Row:
     figures: Row = {}
     for days in WINDOW_DAYS:
-        values = [row["value"] for row in events if end - timedelta(days=days) <= row["event_time"] < end]
+        values = _of_last(events, days, end)
         figures[f"{owner}_event_count_{days}d"] = len(values)
         figures[f"{owner}_value_mean_{days}d"] = float(np.mean(values)) if values else -1.0
+    if owner == "item":
+        lately = len(_of_last(events, TREND_DAYS, end))
+        before = len(_of_last(events, TREND_DAYS + TREND_BASE_DAYS, end)) - lately
+        usual = (before + TREND_PSEUDO_COUNT * TREND_BASE_DAYS / TREND_DAYS) / TREND_BASE_DAYS
+        figures["item_trend"] = float(np.log2((lately + TREND_PSEUDO_COUNT) / TREND_DAYS / usual))
     return figures
+
+
+def _of_last(events: Sequence[Row], days: int, end: datetime) -> list[float]:
+    return [row["value"] for row in events if end - timedelta(days=days) <= row["event_time"] < end]
 
 
 def _seconds(row: Row) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.columns import Column, Dtype, Scalar
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID, Dataset
-from feature_repo.contracts.features import FeatureGroup, Freshness
+from feature_repo.contracts.features import LAST_ITEMS, FeatureGroup, Freshness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,8 @@ USER_EMBEDDINGS = Dataset(
     partitioned_by_event_date=False,
     meaning="The users' vectors made from such a snapshot, each from the items that the user liked last",
 )
+
+_OWNER = "data plane: embeddings"
 
 RECENCY_DECAY = 0.9
 """The weight of a liked item in its user's vector, in proportion to that of the one liked after it."""
@@ -117,6 +119,8 @@ class Embedding:
             features=_vector_and_fit(f"item_{self.name}", f"The item's {self.name} vector, of unit length"),
             meaning=f"{self.meaning}. For recall, never raw in ranking",
             parameters=self.parameters,
+            window="all time up to the fit",
+            owner=_OWNER,
         )
 
     @property
@@ -130,6 +134,9 @@ class Embedding:
             features=_vector_and_fit(f"user_{self.name}", meaning),
             meaning="Users in the space of the item vectors of the same fit. For recall, never raw in ranking",
             parameters={**self.parameters, "decay": RECENCY_DECAY},
+            window=f"what was liked among the last {LAST_ITEMS} events",
+            source=f"events, item_{self.name}",
+            owner=_OWNER,
         )
 
 

@@ -60,8 +60,10 @@ class FeatureGroup:
     """What its values look back on, for people; a column may say otherwise of itself."""
     source: str = "events"
     """The tables that it is computed from."""
-    owner: str = "data plane"
-    """Who answers for it."""
+    owner: str = "data plane: features"
+    """Who answers for it: the plane, and what of it writes the values."""
+    streamed: bool = False
+    """Whether the stream job writes it online, too, between two refreshes."""
     lookback_days: int = 0
     """A row follows from the events of so many days before its own, and of its own; 0 is all of history."""
 
@@ -143,6 +145,8 @@ class FeatureService:
 
 LAST_ITEMS = 10
 _LAST_EVENTS = f"the last {LAST_ITEMS} events"
+_LAST_SESSION = "the last session"
+_BATCH_AND_STREAM = "data plane: features, stream"
 TOP_TERMS = 5
 ITEM_TERMS = 3
 SEQUENCE_ITEMS = 50
@@ -181,9 +185,21 @@ class Declared:
         return FeatureService("ranking", (*self.user_ranking, *self.item_ranking))
 
     @property
+    def ranking_windows(self) -> FeatureService:
+        """The same and the windows: what a training set for ranking has for whoever asks for it."""
+        known = self.ranking.groups
+        windows = (group for group in (self.user_windows, self.item_windows) if group not in known)
+        return FeatureService("ranking_windows", (*known, *windows))
+
+    @property
     def retrieval(self) -> FeatureService:
         """What retrieval models read: the user's side and the item's, each for a tower of its own."""
-        return FeatureService("retrieval", self.ranking.groups)
+        return FeatureService("retrieval", (*self.ranking_windows.groups, self.user_sequence))
+
+    @property
+    def services(self) -> tuple[FeatureService, ...]:
+        """Every service. What is known as of a label's time is in one of them; what is LATEST can be in none."""
+        return (self.ranking, self.ranking_windows, self.retrieval)
 
     @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
@@ -198,14 +214,7 @@ class Declared:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """Every group."""
-        return (
-            *self.ranking.groups,
-            self.user_windows,
-            self.item_windows,
-            self.user_sequence,
-            self.user_history,
-            self.user_state,
-        )
+        return (*self.retrieval.groups, self.user_history, self.user_state)
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
@@ -231,12 +240,12 @@ def declared(schema: Schema) -> Declared:
     )
 
 
-def _mean(name: str, meaning: str) -> Column:
-    return Column(name, Dtype.FLOAT32, meaning, missing=MISSING, encoding=Encoding.STANDARD)
+def _mean(name: str, meaning: str, window: str = "") -> Column:
+    return Column(name, Dtype.FLOAT32, meaning, missing=MISSING, encoding=Encoding.STANDARD, window=window)
 
 
-def _count(name: str, meaning: str) -> Column:
-    return Column(name, Dtype.INT64, meaning, missing=0, encoding=Encoding.STANDARD, curve=Curve.LOG)
+def _count(name: str, meaning: str, window: str = "") -> Column:
+    return Column(name, Dtype.INT64, meaning, missing=0, encoding=Encoding.STANDARD, curve=Curve.LOG, window=window)
 
 
 def _moment(name: str, meaning: str) -> Column:
@@ -310,6 +319,8 @@ def _user_activity(schema: Schema) -> FeatureGroup:
             }
         ),
         source="events, items",
+        owner=_BATCH_AND_STREAM,
+        streamed=True,
     )
 
 
@@ -323,13 +334,31 @@ def _user_state(schema: Schema) -> FeatureGroup:
         freshness=Freshness.LATEST,
         features=(
             Column("state_last_time", Dtype.INT64, "Microseconds since 1970 of the last event, counted or not"),
-            Column("state_last_items", Dtype.STRING, "The items of the last counted events, latest first", length=-1),
-            Column("state_last_values", Dtype.FLOAT32, "Their values, in the same order", length=-1),
+            Column(
+                "state_last_items",
+                Dtype.STRING,
+                "The items of the last counted events, latest first",
+                length=-1,
+                window=_LAST_EVENTS,
+            ),
+            Column(
+                "state_last_values", Dtype.FLOAT32, "Their values, in the same order", length=-1, window=_LAST_EVENTS
+            ),
             Column("state_first_counted_time", Dtype.INT64, "Microseconds of the first counted event; -1: none"),
             Column("state_last_counted_time", Dtype.INT64, "Microseconds of the last counted event; -1: none"),
-            Column("state_session_time", Dtype.INT64, "Microseconds of its session's first counted event; -1: none"),
+            Column(
+                "state_session_time",
+                Dtype.INT64,
+                "Microseconds of its session's first counted event; -1: none",
+                window=_LAST_SESSION,
+            ),
             Column("state_session_count", Dtype.INT64, "How many sessions the user has had"),
-            Column("state_session_event_count", Dtype.INT64, "How many counted events the last session has"),
+            Column(
+                "state_session_event_count",
+                Dtype.INT64,
+                "How many counted events the last session has",
+                window=_LAST_SESSION,
+            ),
             *(
                 Column(f"state_{name}_{part}", Dtype.INT64, f"{meaning} of the {name}, over the counted events")
                 for name in numeric
@@ -350,6 +379,7 @@ def _user_state(schema: Schema) -> FeatureGroup:
         ),
         meaning="What the user's features are made of as of the cutoff: the stream counts on from here",
         parameters=MappingProxyType({**_user_activity(schema).parameters, "session_gap_s": SESSION_GAP_S}),
+        source="events, items",
     )
 
 
@@ -370,6 +400,7 @@ def _item_activity(schema: Schema) -> FeatureGroup:
                 f"When the count of its events, each halved every {HALF_LIFE_DAYS} days, will have fallen to one, in "
                 "days since 1970: what is decayed on demand needs no new row",
                 missing=MISSING,
+                window=f"all time, halved every {HALF_LIFE_DAYS} days",
             ),
         ),
         meaning="What users have done with the item so far",
@@ -386,7 +417,7 @@ def _user_session(schema: Schema) -> FeatureGroup:
             _moment("user_first_event_time", "When the user's first event was, in seconds since 1970"),
             _moment("user_last_event_time", "When the last event was, in seconds since 1970"),
             _count("user_session_count", "How many sessions the user has had, the last one included"),
-            _count("user_session_event_count", "How many events the last session has"),
+            _count("user_session_event_count", "How many events the last session has", _LAST_SESSION),
             Column(
                 "user_session_seconds",
                 Dtype.INT64,
@@ -394,10 +425,13 @@ def _user_session(schema: Schema) -> FeatureGroup:
                 missing=-1,
                 encoding=Encoding.STANDARD,
                 curve=Curve.LOG,
+                window=_LAST_SESSION,
             ),
         ),
         meaning="When the user was here, and for how long: an event after a longer pause begins a session",
         parameters=MappingProxyType({**_counting(schema), "session_gap_s": SESSION_GAP_S}),
+        owner=_BATCH_AND_STREAM,
+        streamed=True,
     )
 
 
@@ -411,20 +445,22 @@ def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
             "two: 1 is twice as many, -1 half as many",
             missing=0.0,
             encoding=Encoding.STANDARD,
+            window=f"the last {TREND_DAYS} days, and the {TREND_BASE_DAYS} before",
         ),
     )
+    lasts = {days: f"the last {days} days" for days in WINDOW_DAYS}
     return FeatureGroup(
         name=f"{owner}_windows",
         entity=entity,
         freshness=Freshness.DAILY,
         features=(
             *(
-                _count(f"{owner}_event_count_{days}d", f"How many events the last {days} days have")
-                for days in WINDOW_DAYS
+                _count(f"{owner}_event_count_{days}d", f"How many events {last} have", last)
+                for days, last in lasts.items()
             ),
             *(
-                _mean(f"{owner}_value_mean_{days}d", f"Mean of their values in the last {days} days")
-                for days in WINDOW_DAYS
+                _mean(f"{owner}_value_mean_{days}d", f"Mean of their values in {last}", last)
+                for days, last in lasts.items()
             ),
             *(trend if owner == "item" else ()),
         ),
@@ -464,6 +500,7 @@ def _user_sequence(schema: Schema) -> FeatureGroup:
         ),
         meaning="The user's last events, for sequence models",
         parameters=MappingProxyType({**_counting(schema), "sequence_items": SEQUENCE_ITEMS}),
+        window=f"the last {SEQUENCE_ITEMS} events",
     )
 
 
@@ -500,7 +537,15 @@ def _profile(name: str, entity: Column, features: tuple[Column, ...], meaning: s
     parameters = MappingProxyType({"terms": ITEM_TERMS})
     source = ITEMS if entity is ITEM_ID else USERS
     return FeatureGroup(
-        name, entity, Freshness.STATIC, features, meaning, parameters, window="none: it does not change", source=source
+        name,
+        entity,
+        Freshness.STATIC,
+        features,
+        meaning,
+        parameters,
+        window="none: it does not change",
+        source=source,
+        owner="data plane: features; the source, for what it says",
     )
 
 
@@ -512,4 +557,6 @@ _USER_HISTORY = FeatureGroup(
         Column("user_seen_items", Dtype.STRING, "Every item the user has an event with, sorted", length=-1, missing=""),
     ),
     meaning="The user's whole history, for the filter of what was seen",
+    owner=_BATCH_AND_STREAM,
+    streamed=True,
 )

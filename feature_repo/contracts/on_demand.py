@@ -62,16 +62,29 @@ class OnDemandFeature:
     inputs: tuple[str, ...]
     """The raw columns that it is computed from, in the order that the computation has."""
     meaning: str
+    window: str = "all time"
+    """What it looks back on, for people."""
+    owner: str = "model plane: the model's graph"
+    """Who answers for it."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of the value, before the graph encodes it."""
+        return Dtype.INT64 if self.computation in CALENDAR else Dtype.FLOAT32
 
 
-REQUEST_HOUR = OnDemandFeature("request_hour", Computation.HOUR, (REQUEST_TIME.name,), "Hour of the request's day")
-REQUEST_WEEKDAY = OnDemandFeature("request_weekday", Computation.WEEKDAY, (REQUEST_TIME.name,), "Day of its week")
-REQUEST_SEASON = OnDemandFeature("request_season", Computation.SEASON, (REQUEST_TIME.name,), "Season of its year")
+_NOW = "none: the moment of the request"
+REQUEST_HOUR = OnDemandFeature(
+    "request_hour", Computation.HOUR, (REQUEST_TIME.name,), "Hour of the request's day", _NOW
+)
+REQUEST_WEEKDAY = OnDemandFeature("request_weekday", Computation.WEEKDAY, (REQUEST_TIME.name,), "Day of its week", _NOW)
+REQUEST_SEASON = OnDemandFeature("request_season", Computation.SEASON, (REQUEST_TIME.name,), "Season of its year", _NOW)
 USER_RECENCY = OnDemandFeature(
     "user_recency",
     Computation.ELAPSED,
     (REQUEST_TIME.name, "user_last_event_time"),
     "Seconds since the user's last event",
+    "the last event",
 )
 USER_TENURE = OnDemandFeature(
     "user_tenure",
@@ -84,6 +97,7 @@ ITEM_RECENCY = OnDemandFeature(
     Computation.ELAPSED,
     (REQUEST_TIME.name, "item_last_event_time"),
     "Seconds since the item's last event",
+    "the last event",
 )
 ITEM_TENURE = OnDemandFeature(
     "item_tenure",
@@ -96,6 +110,7 @@ ITEM_DECAYED_COUNT = OnDemandFeature(
     Computation.DECAYED_COUNT,
     (REQUEST_TIME.name, "item_popular_until"),
     f"How many events the item has, each halved every {HALF_LIFE_DAYS} days",
+    f"all time, halved every {HALF_LIFE_DAYS} days",
 )
 MEAN_PRODUCT = OnDemandFeature(
     "mean_product",

@@ -66,13 +66,17 @@ RANKING_MODEL = "ranking"
 SCORE = Column("score", Dtype.FLOAT32, "Probability that the user would like the item")
 
 
-@cache
-def ranking(schema: Schema) -> Signature:
-    """Return what the ranking models of a data set take and return."""
+def model_inputs(service: FeatureService) -> tuple[ModelInput, ...]:
+    """Return all that a model of a feature service can take: the item's id, the request's time, and the features."""
     scopes = {USER_ID.name: Scope.USER, ITEM_ID.name: Scope.ITEM}
-    service = declared(schema).ranking
     features = tuple(
         ModelInput(column, scopes[group.entity.name]) for group in service.groups for column in group.features
     )
-    own = (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER))
-    return Signature(RANKING_MODEL, service, (*own, *features), SCORE, on_demand(schema))
+    return (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER), *features)
+
+
+@cache
+def ranking(schema: Schema) -> Signature:
+    """Return what the ranking models of a data set take and return."""
+    service = declared(schema).ranking
+    return Signature(RANKING_MODEL, service, model_inputs(service), SCORE, on_demand(schema))

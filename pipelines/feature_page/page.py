@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
-
 from feature_repo.contracts.columns import Column, Curve, Encoding
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.on_demand import on_demand
-from pipelines.feature_page.example_log import CUTOFF, ENTITIES, SCHEMA, example_inputs
-from pipelines.features.groups import compute
+from pipelines.feature_page.example_log import SCHEMA, example_inputs
+from pipelines.feature_page.examples import request_examples, stored_examples
+from pipelines.feature_page.request import ENCODINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,65 +18,82 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 COMMAND = "python -m pipelines feature-page"
+COLUMNS = ("feature", "type", "meaning", "source", "window", "fresh", "owner", "encoding", "example")
+"""What is told of every feature."""
 _FRESHNESS = {
-    Freshness.PER_EVENT: "after each event, one row for each second",
-    Freshness.DAILY: "one row for each day on which a figure changes, complete at its end",
-    Freshness.STATIC: "with each refresh, valid for all time",
-    Freshness.LATEST: "with each refresh, as of its cutoff; online only",
+    Freshness.PER_EVENT: "event",
+    Freshness.DAILY: "day",
+    Freshness.STATIC: "refresh",
+    Freshness.LATEST: "refresh",
 }
 _LONGEST = 4
 """Values of a list that are shown."""
+_SHOWN_LETTERS = 24
+"""Letters of a text that are shown."""
 
 
 def render(spark: SparkSession) -> str:
     """Return the page. Examples are computed by the transforms that compute the features."""
     inputs = example_inputs(spark)
-    groups = declared(SCHEMA).groups
-    sections = [line for group in groups for line in _section(group, _example(group, inputs))]
-    count = sum(len(group.features) for group in groups)
-    return "\n".join(
-        [*_HEAD.format(count=count, groups=len(groups), command=COMMAND).splitlines(), *sections, *_on_demand(), ""]
-    )
+    groups = (*declared(SCHEMA).groups, *EMBEDDING_GROUPS)
+    stored = stored_examples(inputs)
+    sections = [line for group in groups for line in _section(group, stored)]
+    requests = list(_on_demand(request_examples(inputs, stored)))
+    count = sum(len(group.features) for group in groups) + len(on_demand(SCHEMA))
+    head = _HEAD.format(count=count, groups=len(groups), command=COMMAND).splitlines()
+    return "\n".join([*head, *sections, *requests, ""])
 
 
 _HEAD = """\
 # Features
 
 <!-- Written by `{command}`; a test compares it with the contracts. -->
-All {count} features in {groups} groups, as `feature_repo/contracts/features.py` declares them for the schema of
-MovieLens; another data set has those that its own attributes give rise to. Examples are of the user *ann* and the item
-*heat* in the small log of `pipelines/feature_page/example_log.py`, computed by the same transforms. *Encoding* is what
-the model's graph does to the value, with parameters fitted on train rows."""
+All {count} features: those of {groups} groups, as `features.py` and `embeddings.py` of `feature_repo/contracts` declare
+them for the schema of MovieLens, and those of the request (`on_demand.py`). Another data set has those that its own
+attributes give rise to.
+
+- **source**: the tables, or the raw inputs, that it is computed from.
+- **window**: what the value looks back on.
+- **fresh**: when there is a new value. *event*: a row for each second with an event; *day*: one for each day on which a
+  figure changes, complete at its end; *refresh*: with each refresh; *request*: with each request. Online, what is of an
+  event or a day comes with a refresh; where *stream* is said, a moment after the event.
+- **owner**: the plane that answers for it, and what of it writes the values.
+- **encoding**: what the model's graph does to the value, with parameters fitted on the train rows of the training sets
+  that hold it.
+- **example**: of the user *ann* and the item *heat* in the small log of `pipelines/feature_page/example_log.py`, at a
+  request on the midnight after it, computed by the same transforms. Vectors are fitted on that log without the least
+  numbers of likes and edges; the checksums of their snapshots are made up."""
 
 
-def _example(group: FeatureGroup, inputs: object) -> Mapping[str, object]:
-    """Return the latest row of the example's user or item; LookupError where the log leaves it without one."""
-    key = group.entity.name
-    rows = compute(group, inputs).where(F.col(key) == ENTITIES[key]).orderBy(F.desc("event_time")).limit(1).collect()  # type: ignore[arg-type] # Spark ships no types
-    if not rows:
-        msg = f"feature group {group.name}: expected a row of {key} {ENTITIES[key]!r} before {CUTOFF}, received none"
-        raise LookupError(msg)
-    example: Mapping[str, object] = rows[0].asDict()
-    return example
-
-
-def _section(group: FeatureGroup, example: Mapping[str, object]) -> Iterator[str]:
+def _section(group: FeatureGroup, examples: Mapping[str, object]) -> Iterator[str]:
     lifetime = f"{group.ttl_days} days" if group.ttl_days else "no end"
     parameters = ", ".join(f"{name} {value}" for name, value in group.parameters.items())
+    services = [service.name for service in declared(SCHEMA).services if group in service.groups]
     yield from ("", f"## {group.name}", "", f"{group.meaning}.", "")
-    yield f"Of: `{group.entity.name}` · from: {group.source} · fresh: {_FRESHNESS[group.freshness]} ·"
-    yield f"lifetime: {lifetime} · owner: {group.owner}" + (f" · parameters: {parameters}" if parameters else "")
-    yield from ("", "| feature | type | meaning | window | encoding | example |", "|---|---|---|---|---|---|")
+    yield f"Of: `{group.entity.name}` · in training sets of: {', '.join(services) or 'none, online only'} ·"
+    yield f"lifetime: {lifetime}" + (f" · parameters: {parameters}" if parameters else "")
+    yield from _table_head()
     for column in group.features:
-        cells = (
-            f"`{column.name}`",
+        yield _row(
+            column.name,
             _type(column),
             column.meaning,
+            group.source,
             column.window or group.window,
-            _encoding(column),
-            f"`{_shown(example[column.name])}`",
+            _FRESHNESS[group.freshness] + (", stream" if group.streamed else ""),
+            group.owner,
+            _encoding(column) if services else "none: no model reads it",
+            _shown(examples[column.name]),
         )
-        yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _table_head() -> Iterator[str]:
+    yield from ("", f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS))
+
+
+def _row(name: str, *cells: str) -> str:
+    """Return a line of the table: the name and the example, which is the last cell, are code."""
+    return f"| {' | '.join(_cell(cell) for cell in (f'`{name}`', *cells[:-1], f'`{cells[-1]}`'))} |"
 
 
 def _type(column: Column) -> str:
@@ -95,28 +112,35 @@ def _encoding(column: Column) -> str:
     return f"{first}{name}{vocabulary}"
 
 
-def _on_demand() -> Iterator[str]:
+def _on_demand(examples: Mapping[str, object]) -> Iterator[str]:
     """Say what is computed with the request."""
-    yield from (
-        "",
-        "## With the request",
-        "",
-        "Computed in the models' graphs from their raw inputs; nothing is stored.",
-    )
-    yield from ("", "| feature | meaning | computed from |", "|---|---|---|")
+    yield from ("", "## With the request", "")
+    yield "Computed in the models' graphs from their raw inputs; nothing is stored. Each model says which it reads."
+    yield from _table_head()
     for feature in on_demand(SCHEMA):
-        inputs = ", ".join(f"`{name}`" for name in feature.inputs)
-        yield f"| `{feature.name}` | {_cell(feature.meaning)} | {inputs} |"
+        yield _row(
+            feature.name,
+            feature.dtype.value,
+            feature.meaning,
+            ", ".join(feature.inputs),
+            feature.window,
+            "request",
+            feature.owner,
+            ENCODINGS[feature.computation],
+            _shown(examples[feature.name]),
+        )
 
 
 def _shown(value: object) -> str:
-    """Return a value as people read it: six digits, long lists cut."""
+    """Return a value as people read it: six digits, long lists and texts cut."""
     if isinstance(value, list):
         more = ", …" if len(value) > _LONGEST else ""
         return "[" + ", ".join(map(_shown, value[:_LONGEST])) + more + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN_LETTERS else value[:_SHOWN_LETTERS] + "…")
+    return str(value)
 
 
 def _cell(text: str) -> str:

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, LABEL, VALUE
 from feature_repo.contracts.embeddings import embeddings_named
-from feature_repo.contracts.features import FeatureService, declared
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, publishing_directory
 from feature_repo.contracts.schemas import read_schema
-from feature_repo.contracts.signatures import ranking
+from feature_repo.contracts.signatures import model_inputs
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.registry import check_registered, registered_service
@@ -73,7 +73,7 @@ def run(
         CorruptTrainingSetError: It exists, but is not what its manifest says.
     """
     schema = read_schema(place)
-    service = _service(schema, kind)
+    service = _service(settings, schema, kind)
     with ExitStack() as stack, exclusive(place.locks / "training-set.lock", f"training sets of {place.name}"):
         remove_leftovers(place.training_sets)
         events = stack.enter_context(stored_dataset(place, EVENTS).reading(before=cutoff))
@@ -83,7 +83,7 @@ def run(
         }
         sources = {EVENTS.name: events.checksum, **{view: table.checksum for view, table in tables.items()}}
         lineage = _lineage(settings, place, schema, service, cutoff, sources)
-        name = training_set_id({**settings_inputs(settings, schema, kind), **lineage})
+        name = training_set_id({**settings_inputs(settings, schema, kind, service), **lineage})
         directory = place.training_sets / name
         if not directory.exists():
             store = open_store(settings, place)
@@ -92,16 +92,19 @@ def run(
                 offline_engine(settings, f"training set of {place.name}"),
                 publishing_directory(directory) as part,
             ):
-                _build(settings, store, schema, events, part, {"kind": kind, "training_set_id": name, **lineage})
+                lineage |= {"kind": kind, "training_set_id": name}
+                _build(settings, store, schema, service, events, part, lineage)
                 stack.close()  # a table that changed meanwhile ends the job here, before anything is published
     record = verified(directory)
     _LOG.info("training set %s: %s", name, record.rows)
     return {"training_set": name, "rows": record.rows}
 
 
-def _service(schema: Schema, kind: TrainingKind) -> FeatureService:
+def _service(settings: Settings, schema: Schema, kind: TrainingKind) -> FeatureService:
     features = declared(schema)
-    return {TrainingKind.RANKING: features.ranking, TrainingKind.RETRIEVAL: features.retrieval}[kind]
+    if kind is TrainingKind.RETRIEVAL:
+        return features.retrieval
+    return features.ranking_windows if settings.ranking_windows else features.ranking
 
 
 def _lineage(  # noqa: PLR0917 - all that a training set follows from
@@ -133,6 +136,7 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     settings: Settings,
     store: FeatureStore,
     schema: Schema,
+    service: FeatureService,
     events: Snapshot,
     part: Path,
     lineage: Mapping[str, object],
@@ -140,16 +144,14 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     """Write every file of the training set and its record into `part`."""
     labels, kind = part / ".labels.parquet", TrainingKind(str(lineage["kind"]))
     splits = _write_labels(settings, schema, kind, events, labels)
-    service = _service(schema, kind)
     lengths = dict(zip(TRAINING_FILES[:3], splits.rows.values(), strict=True))
     checksums = _write_rows(store, service, as_of_the_moment(labels), lengths, part)
     refreshed = as_of_the_last_refresh(labels, settings.refresh_hours, splits.valid_end_us)
     checksums |= _write_rows(store, service, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part)
     labels.unlink()
     train = part / TRAINING_FILES[0]
-    (part / TRANSFORMS_FILE).write_text(
-        _canonical(fit_transforms(train, ranking(schema).input_columns)), encoding="utf-8"
-    )
+    transforms = fit_transforms(train, [each.column for each in model_inputs(service)])
+    (part / TRANSFORMS_FILE).write_text(_canonical(transforms), encoding="utf-8")
     checksums[TRANSFORMS_FILE] = file_sha256(part / TRANSFORMS_FILE)
     record = TrainingSet(
         **lineage,  # type: ignore[arg-type]  # the lineage has the record's fields, by name

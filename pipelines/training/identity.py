@@ -6,19 +6,19 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.signatures import ranking
+from feature_repo.contracts.signatures import model_inputs
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
-from pipelines.training.labels import labelled_positive
+from pipelines.training.labels import DRAWING, SAMPLING, labelled_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from feature_repo.contracts.manifests import TrainingKind
+    from feature_repo.contracts.features import FeatureService
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
@@ -34,19 +34,21 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
 
 
-def settings_inputs(settings: Settings, schema: Schema, kind: TrainingKind) -> dict[str, object]:
+def settings_inputs(
+    settings: Settings, schema: Schema, kind: TrainingKind, service: FeatureService
+) -> dict[str, object]:
     """Return the settings that determine a training set's content, and how its transforms are fitted."""
     return {
         "revision": REVISION,
         "kind": kind.value,
-        "negatives": settings.negatives if schema.is_implicit else 0,
-        "samples_per_user": settings.samples_per_user,
+        "negatives": [settings.negatives, DRAWING] if schema.is_implicit and kind is TrainingKind.RANKING else 0,
+        "samples_per_user": [settings.samples_per_user, SAMPLING] if settings.samples_per_user else 0,
         "weight_half_life_days": settings.weight_half_life_days,
         "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
-        "encodings": {column.name: column.encoding_definition for column in ranking(schema).input_columns},
+        "encodings": {each.column.name: each.column.encoding_definition for each in model_inputs(service)},
     }
 
 

@@ -3,10 +3,11 @@
 Explicit feedback labels itself: every counted event before the cutoff is a row, and a positive one has the label 1.
 
 Implicit feedback shows only what users like: each positive event is a row with the label 1, followed by rows with the
-label 0 for items drawn in its place. An item is drawn by drawing one of the events strictly before the row's time, so
-that its chance is its popularity *at that time*; items that the user had an event with by then are passed over. What is
-popular and yet not taken was more likely seen and left, so that it says more than a random item. (Negative sampling as
-in Mikolov et al., "Distributed Representations of Words and Phrases", 2013, with the plain frequency, not its power.)
+label 0 for items drawn in its place. An item is drawn by drawing one of the counted events strictly before the row's
+time, so that its chance is its popularity *at that time*; items that the user had an event with by then, of whatever
+type, are passed over: who looked at an item, or sent it back, has met it. What is popular and yet not taken was more
+likely seen and left, so that it says more than a random item. (Negative sampling as in Mikolov et al., "Distributed
+Representations of Words and Phrases", 2013, with the plain frequency, not its power.)
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _DRAWS_PER_NEGATIVE = 3
 """So many items are drawn for each that is wanted: some the user has had already, some come twice."""
-_SEED = "negatives-1"
+DRAWING, SAMPLING = "negatives-2", "samples-2"
+"""Seeds, of which rows are drawn and which are left out. Raised by whoever changes how: both are in the set's id."""
+_CHANCE = "chance"
+"""A column of label rows that no training set has: a number of the event's own, by which its rows are left out."""
 _EVENT = f"{USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {VALUE.name}"
 _KEY = ", '|', ".join((USER_ID.name, ITEM_ID.name, EVENT_TYPE.name, microseconds(EVENT_TIME.name)))
-"""What names an event, so that what is drawn for it does not depend on which other events there are."""
+"""What names an event, so that what is chosen by it does not depend on which other events there are."""
+_EVENT_CHANCE = f"md5_number_lower(concat('{SAMPLING}', '|', {_KEY})) AS {_CHANCE}"
 _REQUEST = f"{microseconds(EVENT_TIME.name)} // {_SECOND_US} AS {REQUEST_TIME.name}"
 """A label stands for a request that was made in its second, however old the features are."""
 
@@ -63,7 +68,7 @@ def explicit_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
     """Return the query for a label row of every counted event in `files`."""
     return (
         f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
-        f"SELECT position AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, 0::BIGINT AS {DRAWN.name} "
+        f"SELECT position AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {_EVENT_CHANCE} "
         f"FROM counted ORDER BY {EXAMPLE_ID.name}"
     )
 
@@ -73,7 +78,7 @@ def positive_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
     return (
         f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
         f"SELECT row_number() OVER (ORDER BY position) - 1 AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, "
-        f"0::BIGINT AS {DRAWN.name} FROM counted WHERE {LABEL.name} = 1 ORDER BY {EXAMPLE_ID.name}"
+        f"0::BIGINT AS {DRAWN.name}, {_EVENT_CHANCE} FROM counted WHERE {LABEL.name} = 1 ORDER BY {EXAMPLE_ID.name}"
     )
 
 
@@ -82,14 +87,14 @@ def implicit_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
 
     The first events have fewer: nothing, or nothing new to the user, happened before them.
     """
-    pick = f"md5_number_lower(concat('{_SEED}', '|', {_KEY}, '|', draw)) % earlier"
+    pick = f"md5_number_lower(concat('{DRAWING}', '|', {_KEY}, '|', draw)) % earlier"
     return f"""
 WITH {_counted(files, counted_types, positive)}, positives AS (
-    SELECT * FROM counted WHERE {LABEL.name} = 1
+    SELECT *, {_EVENT_CHANCE} FROM counted WHERE {LABEL.name} = 1
 ), met AS (
-    SELECT {USER_ID.name}, {ITEM_ID.name}, min({EVENT_TIME.name}) AS first_time FROM counted GROUP BY ALL
+    SELECT {USER_ID.name}, {ITEM_ID.name}, min({EVENT_TIME.name}) AS first_time FROM logged GROUP BY ALL
 ), picked AS (
-    SELECT position, draw, {USER_ID.name}, {EVENT_TIME.name}, ({pick})::BIGINT AS place
+    SELECT position, draw, {USER_ID.name}, {EVENT_TIME.name}, {_CHANCE}, ({pick})::BIGINT AS place
     FROM positives, range({_DRAWS_PER_NEGATIVE * negatives}) draws(draw) WHERE earlier > 0
 ), named AS (
     SELECT picked.* EXCLUDE (place), counted.{ITEM_ID.name} FROM picked JOIN counted ON counted.position = picked.place
@@ -97,13 +102,15 @@ WITH {_counted(files, counted_types, positive)}, positives AS (
     SELECT * FROM named ANTI JOIN met ON met.{USER_ID.name} = named.{USER_ID.name}
         AND met.{ITEM_ID.name} = named.{ITEM_ID.name} AND met.first_time <= named.{EVENT_TIME.name}
 ), chosen AS (
-    SELECT position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, min(draw) AS draw FROM fresh
-    GROUP BY position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}
+    SELECT position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {_CHANCE}, min(draw) AS draw FROM fresh
+    GROUP BY position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {_CHANCE}
     QUALIFY row_number() OVER (PARTITION BY position ORDER BY min(draw)) <= {negatives}
 ), labelled AS (
-    SELECT position, -1 AS draw, {_EVENT}, 1::BIGINT AS {LABEL.name}, 0::BIGINT AS {DRAWN.name} FROM positives
+    SELECT position, -1 AS draw, {_EVENT}, 1::BIGINT AS {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {_CHANCE}
+    FROM positives
     UNION ALL
-    SELECT position, draw, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, 0::FLOAT, 0::BIGINT, 1::BIGINT FROM chosen
+    SELECT position, draw, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, 0::FLOAT, 0::BIGINT, 1::BIGINT, {_CHANCE}
+    FROM chosen
 )
 SELECT row_number() OVER (ORDER BY position, draw) - 1 AS {EXAMPLE_ID.name}, * EXCLUDE (position, draw)
 FROM labelled ORDER BY {EXAMPLE_ID.name}
@@ -116,18 +123,20 @@ def sampled_train(labels: Path, train_end_us: int, samples_per_user: int, half_l
     Args:
         labels: What one of the queries above gave, as a file.
         train_end_us: Rows from here on are valid or test: all of them are kept, with weight 1.
-        samples_per_user: How many train rows a user may have at most; which of them is a matter of chance, by a hash
-            of the row. 0 keeps all. (Covington et al., "Deep Neural Networks for YouTube Recommendations", 2016.)
+        samples_per_user: How many labelled events of a user train may have at most; what was drawn in an event's place
+            comes and goes with it. Which of them is a matter of chance, by a hash of the event's own key: another event
+            takes the place of one, and changes no other user's. 0 keeps all. (Covington et al., "Deep Neural Networks
+            for YouTube Recommendations", 2016.)
         half_life_days: A train row this long before `train_end_us` counts half. 0 weighs all alike.
     """
     time = microseconds(EVENT_TIME.name)
     is_train = f"{time} < {train_end_us}"
     age = f"({train_end_us} - {time}) / {_DAY_US}"
     weight = f"CASE WHEN {is_train} THEN pow(0.5, {age} / {half_life_days!r}) ELSE 1 END" if half_life_days else "1"
-    order = f"md5_number_lower(concat({EXAMPLE_ID.name}, '|', {USER_ID.name}, '|', {ITEM_ID.name}))"
-    place = f"row_number() OVER (PARTITION BY {USER_ID.name}, {is_train} ORDER BY {order})"
+    place = f"dense_rank() OVER (PARTITION BY {USER_ID.name}, {is_train} ORDER BY {_CHANCE})"
     kept = f"QUALIFY NOT ({is_train}) OR {place} <= {samples_per_user}" if samples_per_user else ""
-    rows = f"SELECT *, ({weight})::FLOAT AS {WEIGHT.name} FROM read_parquet({literal(str(labels))}) {kept}"  # noqa: S608 - quoted
+    columns = f"* EXCLUDE ({_CHANCE}), ({weight})::FLOAT AS {WEIGHT.name}"
+    rows = f"SELECT {columns} FROM read_parquet({literal(str(labels))}) {kept}"  # noqa: S608 - quoted
     number = f"row_number() OVER (ORDER BY {EXAMPLE_ID.name}) - 1"
     return f"SELECT * REPLACE ({number} AS {EXAMPLE_ID.name}) FROM ({rows}) ORDER BY {EXAMPLE_ID.name}"  # noqa: S608 - as above
 
@@ -150,14 +159,16 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
 
 
 def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
-    """Return a common table of the counted events: place in their order, how many are strictly earlier, and label."""
+    """Return common tables: `logged`, every event; `counted`, with place, how many are strictly earlier, and label."""
     counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
     order = ", ".join(identifier(name) for name in EVENTS.sort)
     paths = ", ".join(literal(str(file)) for file in files)
     kind, value = identifier(EVENT_TYPE.name), identifier(VALUE.name)
-    return f"""counted AS (
+    return f"""logged AS NOT MATERIALIZED (
+    SELECT * FROM read_parquet([{paths}], hive_partitioning = false)
+), counted AS (
     SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS position,
         rank() OVER (ORDER BY {EVENT_TIME.name}) - 1 AS earlier,
         ({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name}
-    FROM read_parquet([{paths}], hive_partitioning = false) WHERE {kind} IN ({counted})
+    FROM logged WHERE {kind} IN ({counted})
 )"""  # noqa: S608 - names are quoted

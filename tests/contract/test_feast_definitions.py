@@ -89,7 +89,7 @@ def test_the_command_line_sees_what_the_jobs_build(tmp_path: Path, monkeypatch: 
     after = open_store(settings, place)
     declared = {group.view_name for group in (*FEATURE_GROUPS, *EMBEDDING_GROUPS)}
     assert {view.name for view in after.list_feature_views()} == {*declared, old.name}
-    services = {service_name(service) for service in (RANKING_FEATURES, FEATURES.retrieval)}
+    services = {service_name(service) for service in FEATURES.services}
     assert {service.name for service in after.list_feature_services()} == services
     for name in ("KESTREL_FEAST_PROJECT", "KESTREL_FEAST_REGISTRY", "KESTREL_FEAST_OFFLINE", "KESTREL_FEAST_REDIS"):
         monkeypatch.setenv(name, environment[name])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,6 +27,7 @@ from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from pipelines.errors import DatasetChangedError, JobError
+from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.features.tables import feature_table
 from pipelines.io.lake import stored_dataset
@@ -31,9 +35,10 @@ from pipelines.jobs import registry, training_set
 from pipelines.settings import Settings
 from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
 from tests import feast_world as world
-from tests.movielens import ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY, USER_SESSION
+from tests.movielens import FEATURES, ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY, USER_SESSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 EVENTS = world.make_events()
@@ -215,6 +220,20 @@ def test_a_table_rewritten_meanwhile_ends_in_a_retry_and_publishes_nothing(
     assert not list(place.training_sets.glob("*"))
 
 
+def test_rows_lost_on_the_way_from_the_join_end_the_job_and_publish_nothing(
+    settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def retrieve_all_but_one(*arguments: Any) -> Iterator[Iterator[pa.RecordBatch]]:
+        with retrieve(*arguments) as batches:
+            yield (batch.slice(1) if number == 0 else batch for number, batch in enumerate(batches))
+
+    monkeypatch.setattr(training_set, "retrieve", retrieve_all_but_one)
+    with pytest.raises(RowCountError, match=r"expected rows .* out of the join, received"):
+        build(settings, place)
+    assert not list(place.training_sets.glob("*"))
+
+
 def test_a_killed_build_leaves_nothing_that_counts(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     arguments = ["--namespace", place.name, "--cutoff", "1998-04-11"]
     environment = {**os.environ, "KESTREL_STATE": str(settings.state)}
@@ -250,20 +269,130 @@ def test_missing_embeddings_say_which_job_to_run(settings: Settings, place: Name
         build(settings, place)
 
 
-def test_retrieval_rows_are_positive_and_know_nothing_of_themselves(settings: Settings, place: Namespace) -> None:
-    result = training_set.run(settings, place, world.CUTOFF, TrainingKind.RETRIEVAL)
+LONG_CUTOFF = datetime(1998, 5, 21, tzinfo=UTC)
+
+
+def long_log() -> list[dict[str, Any]]:
+    """Draw ratings of few users over fifty days, at midnights and beside them, often several in one second."""
+    dice = random.Random(5)
+    events = {}
+    while len(events) < 600:
+        second = dice.choice([0, 1, 86_399, dice.randrange(86_400)])
+        time = datetime(1998, 4, 1 + dice.randrange(30), tzinfo=UTC) + timedelta(
+            days=dice.randrange(20), seconds=second
+        )
+        key = f"u{dice.randrange(7)}", f"i{dice.randrange(25)}", time
+        events[key] = world.event(*key, float(dice.randint(1, 5)))
+    return list(events.values())
+
+
+def oracle(events: list[dict[str, Any]], row: dict[str, Any], moment: datetime) -> dict[str, Any]:
+    """Return features of a row's user and item as of a moment, from the events alone: no table, no join."""
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    own = [event for event in events if event["event_time"] < moment and event["user_id"] == row["user_id"]]
+    of_item = [event for event in events if event["event_time"] < moment and event["item_id"] == row["item_id"]]
+    last = sorted(own, key=lambda event: (-seconds(event), event["item_id"]))
+    figures: dict[str, Any] = {
+        "user_event_count": len(own),
+        "user_last_items": padded([event["item_id"] for event in last], 10, ""),
+        "user_last_values": padded([event["value"] for event in last], 10, -1.0),
+        "user_last_event_time": max(map(seconds, own), default=0),
+        "user_sequence_items": padded([event["item_id"] for event in last], 50, ""),
+        "user_sequence_times": padded([seconds(event) for event in last], 50, 0),
+        "user_sequence_types": padded([event["event_type"] for event in last], 50, ""),
+        "item_event_count": len(of_item),
+        "item_value_mean": mean_of([event["value"] for event in of_item]),
+        "item_last_event_time": max(map(seconds, of_item), default=0),
+    }
+    for owner, known in (("user", own), ("item", of_item)):
+        for days in (7, 30, 90):
+            values = of_last(known, days, midnight)
+            figures[f"{owner}_event_count_{days}d"] = len(values)
+            figures[f"{owner}_value_mean_{days}d"] = mean_of(values)
+    lately, usually = len(of_last(of_item, 7, midnight)), len(of_last(of_item, 37, midnight))
+    trend = math.log2((lately + 5) / 7 / ((usually - lately + 5 * 30 / 7) / 30))
+    is_there = any(event["event_time"] < midnight for event in of_item)
+    return figures | {"item_trend": pytest.approx(trend if is_there else 0.0, abs=1e-6)}
+
+
+def of_last(events: list[dict[str, Any]], days: int, midnight: datetime) -> list[float]:
+    return [event["value"] for event in events if midnight - timedelta(days=days) <= event["event_time"] < midnight]
+
+
+def mean_of(values: list[float]) -> Any:
+    return pytest.approx(sum(values) / len(values), rel=1e-6) if values else -1.0
+
+
+def seconds(event: dict[str, Any]) -> int:
+    return int(event["event_time"].timestamp())
+
+
+def padded(values: list[Any], length: int, missing: object) -> list[Any]:
+    return [*values[:length], *[missing] * (length - len(values))]
+
+
+def test_every_retrieval_row_has_what_was_known_strictly_before_it(settings: Settings) -> None:
+    events = long_log()
+    place = world.write_world(settings.state, events, cutoff=LONG_CUTOFF)
+    registry.run(settings, place)
+    result = training_set.run(settings, place, LONG_CUTOFF, TrainingKind.RETRIEVAL)
     directory = place.training_sets / str(result["training_set"])
     record, rows = TrainingSet.read(directory / MANIFEST), rows_of(directory, *TRAINING_FILES[:3])
     assert record.kind is TrainingKind.RETRIEVAL
     assert record.feature_service == "retrieval"
+    assert {"user_windows", "item_windows", "user_sequence"} <= record.views.keys()
     liked = sorted(
-        (event for event in EVENTS if event["value"] >= 4),
+        (event for event in events if event["value"] >= 4),
         key=lambda row: tuple(row[name] for name in EVENTS_DATASET.sort),
     )
     assert [(row["user_id"], row["item_id"]) for row in rows] == [(row["user_id"], row["item_id"]) for row in liked]
-    for row in rows[::17]:
-        user = with_missing(latest(place, row["event_time"], "user_id", row["user_id"]))
-        assert row["user_last_items"] == user["user_last_items"]
+    for row in rows:
+        expected = oracle(events, row, row["event_time"])
+        assert {name: row[name] for name in expected} == expected, row["example_id"]
+        assert max(row["user_sequence_times"]) < row["request_time"]
+    assert any(row["user_sequence_times"][-1] for row in rows), "a sequence that is full"
+    for owner in ("user", "item"):
+        counts = [[row[f"{owner}_event_count_{days}d"] for days in (7, 30, 90)] for row in rows]
+        assert any(week < month < quarter for week, month, quarter in counts), "windows that differ"
+    for row in rows_of(directory, TRAINING_FILES[3]):
+        midnight = row["event_time"].replace(hour=0, minute=0, second=0, microsecond=0)
+        expected = oracle(events, row, midnight)
+        assert {name: row[name] for name in expected} == expected, row["example_id"]
+
+
+def test_what_a_training_set_for_retrieval_holds_is_fitted_on_its_train_rows(
+    settings: Settings, place: Namespace
+) -> None:
+    result = training_set.run(settings, place, world.CUTOFF, TrainingKind.RETRIEVAL)
+    directory = place.training_sets / str(result["training_set"])
+    fitted = json.loads((directory / "transforms.json").read_text())
+    train = rows_of(directory, TRAINING_FILES[0])
+    encoded = {column.name for column in FEATURES.retrieval.columns if column.encoding_definition["encoding"] != "none"}
+    assert fitted["columns"].keys() == encoded | {"item_id"}
+    assert fitted["vocabularies"]["event_type"] == ["rating"]
+    trends = [row["item_trend"] for row in train if row["item_trend"]]
+    assert fitted["columns"]["item_trend"]["mean"] == pytest.approx(sum(trends) / len(trends))
+
+
+def test_a_training_set_for_ranking_holds_windows_for_whoever_asks(settings: Settings, place: Namespace) -> None:
+    from models.dataset import read_dataset
+
+    plain = build(settings, place)
+    directory = build(settings.model_copy(update={"ranking_windows": True}), place)
+    assert directory != plain
+    record, without = (TrainingSet.read(each / MANIFEST) for each in (directory, plain))
+    assert (record.feature_service, without.feature_service) == ("ranking_windows", "ranking")
+    assert record.views.items() > without.views.items()
+    rows, plain_rows = (rows_of(each, *TRAINING_FILES[:3]) for each in (directory, plain))
+    for row, narrow in zip(rows, plain_rows, strict=True):
+        assert row.items() >= narrow.items()
+        expected = {name: value for name, value in oracle(EVENTS, row, row["event_time"]).items() if name in row}
+        assert {name: row[name] for name in expected} == expected, row["example_id"]
+    assert {"user_event_count_7d", "item_trend"} <= expected.keys() - plain_rows[0].keys()
+    transforms, plain_transforms = (json.loads((each / "transforms.json").read_text()) for each in (directory, plain))
+    assert transforms["columns"].items() >= plain_transforms["columns"].items()
+    assert transforms["vocabularies"] == plain_transforms["vocabularies"]
+    assert read_dataset(directory).splits.keys() == record.rows.keys(), "ranking models read it, too"
 
 
 def test_implicit_feedback_gets_rows_of_both_classes(settings: Settings, place: Namespace) -> None:
@@ -275,6 +404,9 @@ def test_implicit_feedback_gets_rows_of_both_classes(settings: Settings, place: 
     assert positives < len(rows) - positives <= settings.negatives * positives
     values = [row["value"] for row in rows_of(directory, TRAINING_FILES[0]) if not row["is_drawn"]]
     assert record.prior_mean == pytest.approx(sum(values) / len(values))
+    capped = rows_of(build(settings.model_copy(update={"samples_per_user": 2}), place), TRAINING_FILES[0])
+    assert max(Counter(row["user_id"] for row in capped if not row["is_drawn"]).values()) == 2
+    assert any(row["is_drawn"] for row in capped)
     for row in [row for row in rows if row["is_drawn"]][::29]:
         item = with_missing(latest(place, row["event_time"], "item_id", row["item_id"]))
         assert row["item_event_count"] == item["item_event_count"] > 0

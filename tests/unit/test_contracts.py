@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
 from feature_repo.contracts.datasets import EVENTS, Dataset
-from feature_repo.contracts.features import FeatureService
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
+from feature_repo.contracts.features import FeatureService, Freshness, declared
 from feature_repo.contracts.intervals import (
     PartitionKey,
     check_namespace,
@@ -19,7 +20,7 @@ from feature_repo.contracts.intervals import (
     parse_cutoff,
 )
 from feature_repo.contracts.on_demand import on_demand
-from feature_repo.contracts.schemas import EventType, Positive, Schema, ValueRange
+from feature_repo.contracts.schemas import MOVIELENS, EventType, Positive, Schema, ValueRange
 from feature_repo.contracts.signatures import Scope
 from tests.movielens import RANKING, RANKING_FEATURES, USER_ACTIVITY
 
@@ -66,6 +67,24 @@ def test_a_service_refuses_two_features_of_one_name():
         FeatureService("twice", (USER_ACTIVITY, replace(USER_ACTIVITY, name="again")))
 
 
+CLICKS = Schema((EventType("click"),), ValueRange(1, 1), Positive(("click",), 1), is_implicit=True)
+
+
+@pytest.mark.parametrize("schema", [MOVIELENS, CLICKS], ids=["movielens", "clicks"])
+def test_every_feature_that_is_known_as_of_a_label_reaches_a_training_set(schema):
+    features = declared(schema)
+    served = {group.name for service in features.services for group in service.groups}
+    assert served == {group.name for group in features.groups if group.freshness is not Freshness.LATEST}
+    assert all(group.freshness is Freshness.LATEST for group in EMBEDDING_GROUPS)
+
+
+def test_a_wider_service_reads_the_same_views_and_ranking_reads_no_window():
+    features = declared(MOVIELENS)
+    assert features.ranking.views.items() < features.ranking_windows.views.items() < features.retrieval.views.items()
+    assert not any(group.freshness is Freshness.DAILY for group in RANKING_FEATURES.groups)
+    assert len({service.hash for service in features.services}) == len(features.services)
+
+
 def test_a_changed_feature_renames_its_view_and_changes_no_other_features_hash():
     count = next(column for column in USER_ACTIVITY.features if column.name == "user_event_count")
     features = tuple(replace(column, revision=2) if column is count else column for column in USER_ACTIVITY.features)
@@ -95,8 +114,7 @@ def test_on_demand_features_follow_from_the_schema_and_are_made_of_inputs():
     assert len(set(names)) == len(names)
     inputs = {column.name for column in RANKING.input_columns}
     assert all(set(feature.inputs) <= inputs and feature.meaning for feature in RANKING.on_demand)
-    bare = Schema((EventType("click"),), ValueRange(1, 1), Positive(("click",), 1), is_implicit=True)
-    assert not [feature.name for feature in on_demand(bare) if feature.name.endswith("_match")]
+    assert not [feature.name for feature in on_demand(CLICKS) if feature.name.endswith("_match")]
 
 
 def test_every_model_input_has_a_value_for_missing():

@@ -92,8 +92,8 @@ def test_drawn_items_were_there_before_and_are_new_to_the_user(
         assert not any(
             (each["user_id"], each["item_id"]) == (row["user_id"], row["item_id"])
             and each["event_time"] <= row["event_time"]
-            for each in counted
-        )
+            for each in rows
+        ), "the user has met it: looked at it, or sent it back, perhaps"
 
 
 @settings(max_examples=40, deadline=None)
@@ -132,14 +132,18 @@ def test_explicit_rows_are_the_counted_events(folder: Path) -> None:
     assert [(row["example_id"], row["label"], row["is_drawn"]) for row in labelled] == [(0, 0, 0), (1, 1, 0)]
 
 
-def sampled(folder: Path, samples: int, half_life: float) -> list[Row]:
-    log = [(user, item, "purchase", item) for user in range(3) for item in range(12) if user or item % 4 == 0]
+def sample(folder: Path, query: str, samples: int, half_life: float = 0.0, train_seconds: int = 8) -> list[Row]:
     labels = folder / "labels.parquet"
-    query = explicit_labels([write(folder / "sampled.parquet", events(log))], COUNTED, BOUGHT)
     with duckdb_session("500MB") as connection:
         pq.write_table(connection.sql(query).to_arrow_table(), labels)
-    end = int(BASE.timestamp() + 8) * 1_000_000
+    end = int(BASE.timestamp() + train_seconds) * 1_000_000
     return read(sampled_train(labels, end, samples, half_life))
+
+
+def sampled(folder: Path, samples: int, half_life: float) -> list[Row]:
+    log = [(user, item, "purchase", item) for user in range(3) for item in range(12) if user or item % 4 == 0]
+    query = explicit_labels([write(folder / "sampled.parquet", events(log))], COUNTED, BOUGHT)
+    return sample(folder, query, samples, half_life)
 
 
 def test_busy_users_have_no_more_train_rows_than_allowed_and_all_test_rows(folder: Path) -> None:
@@ -153,6 +157,59 @@ def test_busy_users_have_no_more_train_rows_than_allowed_and_all_test_rows(folde
     assert test == {"u0": 1, "u1": 4, "u2": 4}
     assert {row["sample_weight"] for row in rows} == {1.0}
     assert rows == sampled(folder, 3, 0.0)
+
+
+def groups_of(rows: list[Row]) -> dict[tuple[Any, ...], list[str]]:
+    """Return positive event → the items that were drawn in its place, which are the rows that follow it."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    key: tuple[Any, ...] = ()
+    for row in rows:
+        if row["is_drawn"]:
+            assert key[::2] == (row["user_id"], row["event_time"]), "a drawn row without its event"
+            groups[key].append(row["item_id"])
+        else:
+            key = (row["user_id"], row["item_id"], row["event_time"])
+            groups[key] = []
+    return groups
+
+
+def test_what_was_drawn_for_an_event_stays_or_goes_with_it(folder: Path) -> None:
+    dice = np.random.default_rng(2)
+    log = {(int(dice.integers(4)), int(dice.integers(40)), "purchase", int(dice.integers(30))) for _ in range(120)}
+    query = implicit_labels([write(folder / "together.parquet", events(sorted(log)))], COUNTED, BOUGHT, 3)
+    every = groups_of(read(query))
+    kept = groups_of(sample(folder, query, 5, train_seconds=25))
+    assert kept.items() <= every.items(), "each event has all that was drawn for it"
+    end = BASE + timedelta(seconds=25)
+    assert {key: drawn for key, drawn in every.items() if key[2] >= end}.items() <= kept.items()
+    assert Counter(user for user, _, time in kept if time < end) == {f"u{user}": 5 for user in range(4)}
+    assert sum(len(drawn) for key, drawn in kept.items() if key[2] < end) > 30
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    log=logs,
+    late=st.tuples(st.integers(0, 4), st.integers(0, 6), st.just("purchase"), st.integers(0, 12)),
+    negatives=st.integers(0, 2),
+)
+def test_a_late_event_changes_no_one_else_s_sample_and_takes_the_place_of_one_at_most(
+    folder: Path, log: list[tuple[int, int, str, int]], late: tuple[int, int, str, int], negatives: int
+) -> None:
+    def kept(rows: list[tuple[int, int, str, int]]) -> set[tuple[Any, ...]]:
+        file = [write(folder / "late.parquet", events(rows))]
+        query = (
+            implicit_labels(file, COUNTED, BOUGHT, negatives) if negatives else explicit_labels(file, COUNTED, BOUGHT)
+        )
+        happened = (row for row in sample(folder, query, 3, train_seconds=13) if not row["is_drawn"])
+        return {(row["user_id"], row["item_id"], row["event_time"], row["label"]) for row in happened}
+
+    (planted,) = events([late])
+    before, after = kept(log), kept([*log, late] if late not in log else log)
+    new = after - before
+    assert new <= {(planted["user_id"], planted["item_id"], planted["event_time"], 1)}
+    gone = before - after
+    assert len(gone) <= 1
+    assert all(user == planted["user_id"] for user, *_ in gone)
 
 
 def test_old_train_rows_weigh_less(folder: Path) -> None:

@@ -12,9 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.feast_store.errors import EntityRowsError, FeatureTableMissingError, RepeatedFeatureRowError
+from pipelines.feast_store import offline
+from pipelines.feast_store.errors import (
+    EntityRowsError,
+    FeatureTableMissingError,
+    RepeatedFeatureRowError,
+    RowCountError,
+)
 from pipelines.feast_store.offline import StrictDuckDBOfflineStoreConfig, StrictLatestJob, StrictRetrievalJob
-from pipelines.feast_store.point_in_time import AsOfJoin
+from pipelines.feast_store.point_in_time import AsOfJoin, point_in_time_sql
 from pipelines.feast_store.tables import FeatureTable
 
 ZERO = datetime(1998, 4, 22, tzinfo=UTC)
@@ -88,6 +94,20 @@ def test_no_row_is_lost_where_three_quarters_share_user_and_second(tmp_path: Pat
     table = write_features(tmp_path, [("a", float(second), second) for second in range(50)])
     joined = join(table, label_frame(labels)).to_arrow()
     assert joined["user_id_x"].to_pylist() == [None if second == 0 else second - 1 for _, second in labels]
+
+
+@pytest.mark.parametrize(("fault", "received"), [("LIMIT 2", 2), ("CROSS JOIN range(2)", 6)])
+def test_a_join_that_loses_or_multiplies_rows_ends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, received: int
+) -> None:
+    def faulty_sql(*arguments: Any) -> str:
+        return f"SELECT * FROM ({point_in_time_sql(*arguments)}) {fault}"  # noqa: S608 - the test's own constants
+
+    table, labels = write_features(tmp_path, [("a", 5, 1)]), label_frame([("a", 5), ("a", 6), ("b", 6)])
+    assert join(table, labels).to_arrow().num_rows == 3
+    monkeypatch.setattr(offline, "point_in_time_sql", faulty_sql)
+    with pytest.raises(RowCountError, match=f"expected as many rows out as in, 3, received {received}"):
+        join(table, labels).to_arrow()
 
 
 def test_future_events_change_nothing(tmp_path: Path) -> None:

@@ -11,20 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
-from feature_repo.contracts.manifests import TRANSFORMS_VERSION
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.manifests import TRANSFORMS_VERSION, TrainingKind
+from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
 from pipelines.feast_store.retrieval import fill_missing
 from pipelines.feast_store.store import connection_string
 from pipelines.io.online_client import redacted
-from pipelines.training import files
+from pipelines.settings import Settings
+from pipelines.training import files, identity
 from pipelines.training.errors import TrainingDataError
 from pipelines.training.files import RowGroupWriter, cut, stored_sha256
+from pipelines.training.identity import settings_inputs
 from pipelines.training.splits import moment, split_by_time
 from pipelines.training.transforms import fit_numbers, fit_transforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from feature_repo.contracts.schemas import Schema
 
 SECOND = 1_000_000
 
@@ -89,6 +95,19 @@ def test_cut_keeps_every_row_in_order(batches: list[int], lengths: list[int]) ->
     for number, length in enumerate(lengths):
         assert pieces.get(number, []) == rows[sum(lengths[:number]) :][:length]
     assert pieces.get(len(lengths), []) == rows[sum(lengths) :]
+
+
+def test_how_rows_are_drawn_and_left_out_is_in_the_id_of_sets_that_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def inputs(schema: Schema, samples: int, kind: TrainingKind = TrainingKind.RANKING) -> dict[str, object]:
+        return settings_inputs(Settings(samples_per_user=samples), schema, kind, declared(schema).ranking)
+
+    implicit, retrieval = replace(MOVIELENS, is_implicit=True), TrainingKind.RETRIEVAL
+    cases = [(MOVIELENS, 0), (MOVIELENS, 3), (implicit, 0), (implicit, 3), (implicit, 0, retrieval)]
+    before = [inputs(*case) for case in cases]  # type: ignore[arg-type]  # of what each case holds
+    monkeypatch.setattr(identity, "DRAWING", "another")
+    monkeypatch.setattr(identity, "SAMPLING", "another")
+    after = [inputs(*case) for case in cases]  # type: ignore[arg-type]  # as above
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False, False, True]
 
 
 def test_a_file_s_checksum_depends_on_its_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ of one more than it. Most requests are made on 1998-04-23, day 10,339 since 1970
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.on_demand import CALENDAR
+from feature_repo.contracts.on_demand import CALENDAR, Computation
+from pipelines.feature_page.request import value_at_request
 from tests.ascii_tables import parse_table
 from tests.blank_values import blank
 from tests.movielens import RANKING
@@ -129,6 +131,19 @@ def test_specification(feature: Any, encoder: Any) -> None:
             assert value.tolist() == [0, 0], row
         else:
             assert value.tolist() == [pytest.approx(float(row["value"]), abs=6e-4), *[1.0] * (len(value) - 1)], row
+
+
+@pytest.mark.parametrize("feature", RANKING.on_demand, ids=lambda feature: feature.name)
+def test_the_page_of_features_shows_what_the_graph_computes(feature: Any) -> None:
+    """The page's example is worked out by hand in another plane; of the first row both make the same."""
+    row, *_ = parse_table(SPECIFICATIONS[feature.name])
+    inputs = {name: _value(cell, COLUMNS[name]) for name, cell in row.items() if name != "value"}
+    value = value_at_request(feature, inputs, prior_mean=3.0)
+    encoded = {
+        Computation.ELAPSED: math.log1p(value) / math.log1p(86_400) if value >= 0 else math.nan,
+        Computation.DECAYED_COUNT: math.log2(1 + value) if value >= 0 else math.nan,
+    }
+    assert encoded.get(feature.computation, value) == pytest.approx(float(row["value"]), abs=6e-4)
 
 
 def _dtype(column: Column) -> Any:
