@@ -70,7 +70,7 @@ def open_lake(state: Path, name: str = "streamed-set") -> Namespace:
 
 
 def users_of(client: redis.Redis, place: Namespace) -> OnlineUsers:
-    return open_users(client, place, read_knowledge(place))
+    return open_users(client, place, read_knowledge(place, None))
 
 
 def apply_here(client: redis.Redis, place: Namespace) -> int:
@@ -83,7 +83,7 @@ def apply_here(client: redis.Redis, place: Namespace) -> int:
 
 def expected(place: Namespace, log: Sequence[Event]) -> dict[str, Any]:
     """What the whole log gives for each user: features of the last value of each event, and what was seen."""
-    about = read_knowledge(place)
+    about = read_knowledge(place, None)
     latest = {event.key: event for event in log}
     result = {}
     for user in USERS:
@@ -224,7 +224,7 @@ def test_what_is_no_event_is_put_aside_and_holds_up_nothing(client: redis.Redis,
 
 def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
     """Write what a materialisation writes of a user: activity, history and state, of the events the batch knows."""
-    about = read_knowledge(place)
+    about = read_knowledge(place, None)
     state = advance(UserState(), known, about.facts, MOVIELENS)
     fields: dict[bytes, bytes] = {}
     seen = {"user_seen_items": sorted({event.item_id for event in known})}
