@@ -141,13 +141,18 @@ class Schema:
     """Whether users only show what they like: then what a model is to tell apart from it is drawn from other items."""
 
     def __post_init__(self) -> None:
-        """Refuse names that occur twice, and positives of types that are not declared or not counted."""
+        """Refuse names that occur twice, attributes of two origins, and positives of types that are not counted."""
         if not self.event_types:
             msg = "schema: expected at least one event type, received none"
             raise SchemaError(msg)
         _check_distinct("event types", (event_type.name for event_type in self.event_types))
         _check_distinct("item attributes", (attribute.name for attribute in self.item_attributes))
         _check_distinct("user attributes", (attribute.name for attribute in self.user_attributes))
+        for owner, attributes in (("item", self.item_attributes), ("user", self.user_attributes)):
+            if len({attribute.reduction is None for attribute in attributes}) > 1:
+                derived = [attribute.name for attribute in attributes if attribute.reduction]
+                msg = f"schema: expected {owner} attributes that are all derived, or none, received {derived} alone"
+                raise SchemaError(msg)
         counted = self.counted_types
         other = sorted(set(self.positive.event_types) - set(counted))
         if other or not self.positive.event_types:

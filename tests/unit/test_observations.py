@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from feature_repo.contracts.schemas import (
     Positive,
     Reduction,
     Schema,
+    SchemaError,
     ValueRange,
 )
 from pipelines.io.arrow import arrow_schema
@@ -176,4 +178,6 @@ def test_a_schema_says_which_attributes_are_derived_and_reads_what_it_wrote() ->
     assert SHOP.items_are_derived
     assert SHOP.users_are_derived
     assert not MOVIELENS.items_are_derived
+    with pytest.raises(SchemaError, match=r"item attributes that are all derived, or none, received \['price'\] alone"):
+        replace(SHOP, item_attributes=(PRICE, Attribute("weight", Kind.NUMERIC)))
     assert all("reduction" not in each for each in MOVIELENS.to_json()["item_attributes"]), "hashed as before"
