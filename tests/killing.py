@@ -33,7 +33,7 @@ def apply_all(state: str, url: str, namespace: str) -> None:
     place = Namespace(Path(state), namespace)
     with closing(connect(Settings(state=Path(state), redis_url=url))) as client:
         source = RedisSource(client, namespace, ONLINE, consumer_name(), claim_after_ms=0)
-        users = open_users(client, place, read_knowledge(place))
+        users = open_users(client, place, read_knowledge(place, None))
         while apply_next(source, users, wait_s=0):
             pass
 

@@ -103,6 +103,43 @@ def users_dataset(schema: Schema) -> Dataset:
     )
 
 
+def item_versions_dataset(schema: Schema) -> Dataset:
+    """Return the table of what event rows had said of each item, day by day."""
+    return _versions(items_dataset(schema))
+
+
+def user_versions_dataset(schema: Schema) -> Dataset:
+    """Return the table of what event rows had said of each user, day by day."""
+    return _versions(users_dataset(schema))
+
+
+def known_items_dataset(schema: Schema) -> Dataset:
+    """Return the table that says what was known of items at a time: versions where attributes are derived."""
+    return item_versions_dataset(schema) if schema.items_are_derived else items_dataset(schema)
+
+
+def known_users_dataset(schema: Schema) -> Dataset:
+    """Return the table that says what was known of users at a time: versions where attributes are derived."""
+    return user_versions_dataset(schema) if schema.users_are_derived else users_dataset(schema)
+
+
+def _versions(dataset: Dataset) -> Dataset:
+    """Return the dated form of items or users: a row as of the end of each day on which anything of it changed.
+
+    Stamped with the day's last microsecond, so that whoever takes the latest row strictly before a moment knows what
+    was said on the days that were over by then, and nothing else.
+    """
+    key, *columns = dataset.columns
+    return Dataset(
+        name=f"{dataset.name.removesuffix('s')}_versions",
+        columns=(key, EVENT_TIME, *columns),
+        key=(key.name, EVENT_TIME.name),
+        sort=(EVENT_TIME.name, key.name),
+        partitioned_by_event_date=True,
+        meaning=f"What event rows had said of {dataset.name} by the end of each day on which that changed",
+    )
+
+
 def observations_dataset(columns: tuple[Column, ...]) -> Dataset:
     """Return the table of what event rows say of items and users, where a source has no files of them.
 

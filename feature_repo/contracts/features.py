@@ -36,8 +36,8 @@ class Freshness(StrEnum):
     """One row for each (key, second) that has an event, partitioned by event date."""
     DAILY = "daily"
     """One row for each (key, day) on which a figure changes, because an event enters a window of whole days or leaves
-    it; stamped with the day's last microsecond, when it is complete, partitioned by date. So the latest row before any
-    moment is exact as of that moment's midnight."""
+    it, or because the day's events say something else of the key; stamped with the day's last microsecond, when it is
+    complete, partitioned by date. So the latest row before any moment is exact as of that moment's midnight."""
     STATIC = "static"
     """One row per key, valid for all time (stamped 1970-01-01)."""
     LATEST = "latest"
@@ -316,6 +316,7 @@ def _user_activity(schema: Schema) -> FeatureGroup:
                 "liked_types": ",".join(schema.positive.event_types),
                 "liked_value": schema.positive.min_value,
                 **{f"step_{attribute.name}": attribute.step for attribute in numeric},
+                **_reductions(schema.item_attributes),
             }
         ),
         source="events, items",
@@ -506,12 +507,12 @@ def _user_sequence(schema: Schema) -> FeatureGroup:
 
 def _user_profile(schema: Schema) -> FeatureGroup | None:
     features = tuple(_profile_feature("user", attribute) for attribute in _featured(schema.user_attributes))
-    return _profile("user_profile", USER_ID, features, "What the source says of the user")
+    return _profile("user_profile", USER_ID, features, schema.user_attributes)
 
 
 def _item_profile(schema: Schema) -> FeatureGroup | None:
     features = tuple(_profile_feature("item", attribute) for attribute in _featured(schema.item_attributes))
-    return _profile("item_profile", ITEM_ID, features, "What the source says of the item")
+    return _profile("item_profile", ITEM_ID, features, schema.item_attributes)
 
 
 def _featured(attributes: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
@@ -531,22 +532,30 @@ def _profile_feature(owner: str, attribute: Attribute) -> Column:
             return _mean(name, attribute.meaning)
 
 
-def _profile(name: str, entity: Column, features: tuple[Column, ...], meaning: str) -> FeatureGroup | None:
+def _profile(
+    name: str, entity: Column, features: tuple[Column, ...], attributes: tuple[Attribute, ...]
+) -> FeatureGroup | None:
+    """Return what is said of users or items: by the source for all time, or by event rows as of each midnight."""
     if not features:
         return None
-    parameters = MappingProxyType({"terms": ITEM_TERMS})
-    source = ITEMS if entity is ITEM_ID else USERS
+    owner = name.removesuffix("_profile")
+    reductions = _reductions(_featured(attributes))
     return FeatureGroup(
         name,
         entity,
-        Freshness.STATIC,
+        Freshness.DAILY if reductions else Freshness.STATIC,
         features,
-        meaning,
-        parameters,
-        window="none: it does not change",
-        source=source,
-        owner="data plane: features; the source, for what it says",
+        f"What event rows say of the {owner}, as of midnight" if reductions else f"What the source says of the {owner}",
+        MappingProxyType({"terms": ITEM_TERMS, **reductions}),
+        window="all days before" if reductions else "none: it does not change",
+        source="events" if reductions else ITEMS if entity is ITEM_ID else USERS,
+        owner="data plane: features" if reductions else "data plane: features; the source, for what it says",
     )
+
+
+def _reductions(attributes: tuple[Attribute, ...]) -> dict[str, Scalar]:
+    """Return how derived attributes follow from event rows; nothing for those that the source states."""
+    return {f"reduce_{each.name}": each.reduction.value for each in attributes if each.reduction}
 
 
 _USER_HISTORY = FeatureGroup(

@@ -45,6 +45,17 @@ class Kind(StrEnum):
     """Free text, shown to people; no feature is made of it."""
 
 
+class Reduction(StrEnum):
+    """How one value of an item or a user is made of what its event rows said by the end of a day."""
+
+    LATEST = "latest"
+    """That of the latest event; ties by the value."""
+    MOST_COMMON = "most_common"
+    """That of most rows; ties by the value."""
+    MEDIAN = "median"
+    """Of numbers: the middle one, the lower of two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """Something that a source says of an item or a user."""
@@ -54,6 +65,9 @@ class Attribute:
     meaning: str = ""
     step: float = 1.0
     """Of a numeric one: values are rounded to whole steps, so that sums of them are exact."""
+    reduction: Reduction | None = None
+    """Of a derived one: how its value follows from the event rows so far, so that it changes with time. None where the
+    source states it, for all time."""
 
     def __post_init__(self) -> None:
         """Refuse a name that is none, or is taken."""
@@ -127,13 +141,18 @@ class Schema:
     """Whether users only show what they like: then what a model is to tell apart from it is drawn from other items."""
 
     def __post_init__(self) -> None:
-        """Refuse names that occur twice, and positives of types that are not declared or not counted."""
+        """Refuse names that occur twice, attributes of two origins, and positives of types that are not counted."""
         if not self.event_types:
             msg = "schema: expected at least one event type, received none"
             raise SchemaError(msg)
         _check_distinct("event types", (event_type.name for event_type in self.event_types))
         _check_distinct("item attributes", (attribute.name for attribute in self.item_attributes))
         _check_distinct("user attributes", (attribute.name for attribute in self.user_attributes))
+        for owner, attributes in (("item", self.item_attributes), ("user", self.user_attributes)):
+            if len({attribute.reduction is None for attribute in attributes}) > 1:
+                derived = [attribute.name for attribute in attributes if attribute.reduction]
+                msg = f"schema: expected {owner} attributes that are all derived, or none, received {derived} alone"
+                raise SchemaError(msg)
         counted = self.counted_types
         other = sorted(set(self.positive.event_types) - set(counted))
         if other or not self.positive.event_types:
@@ -148,6 +167,16 @@ class Schema:
             raise SchemaError(msg)
 
     @property
+    def items_are_derived(self) -> bool:
+        """Whether the attributes of items are read off event rows, and so have a value as of a time only."""
+        return any(attribute.reduction for attribute in self.item_attributes)
+
+    @property
+    def users_are_derived(self) -> bool:
+        """Whether the attributes of users are read off event rows."""
+        return any(attribute.reduction for attribute in self.user_attributes)
+
+    @property
     def counted_types(self) -> tuple[str, ...]:
         """The names of the event types that features count."""
         return tuple(event_type.name for event_type in self.event_types if event_type.counted)
@@ -157,8 +186,8 @@ class Schema:
         record: dict[str, Any] = dataclasses.asdict(self)
         record["event_types"] = list(record["event_types"])
         record["positive"]["event_types"] = list(record["positive"]["event_types"])
-        record["item_attributes"] = list(record["item_attributes"])
-        record["user_attributes"] = list(record["user_attributes"])
+        record["item_attributes"] = [_without_nothing(each) for each in record["item_attributes"]]
+        record["user_attributes"] = [_without_nothing(each) for each in record["user_attributes"]]
         return record
 
     @classmethod
@@ -173,7 +202,7 @@ class Schema:
                 user_attributes=tuple(_attribute(each) for each in record["user_attributes"]),
                 is_implicit=record["is_implicit"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             msg = f"schema: expected the fields that this version writes, received {sorted(record)} ({error!r})"
             raise SchemaError(msg) from error
 
@@ -207,7 +236,15 @@ def _attribute(record: Mapping[str, Any]) -> Attribute:
     if record.get("kind") not in kinds:
         msg = f"attribute {record.get('name')!r}: expected a kind of {sorted(kinds)}, received {record.get('kind')!r}"
         raise SchemaError(msg)
-    return Attribute(**{**record, "kind": Kind(record["kind"])})
+    reduction = record.get("reduction")
+    return Attribute(
+        **{**record, "kind": Kind(record["kind"]), "reduction": None if reduction is None else Reduction(reduction)}
+    )
+
+
+def _without_nothing(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attribute's record without the reduction that it does not have: records are compared and hashed."""
+    return {name: value for name, value in record.items() if name != "reduction" or value is not None}
 
 
 def _check_step(step: float, what: str) -> None:

@@ -28,12 +28,11 @@ _DAY_US = 86_400_000_000
 _LOWEST_POWER = 1000.0
 
 
-def user_activity(events: DataFrame, items: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]]) -> DataFrame:
+def user_activity(events: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]]) -> DataFrame:
     """Return the features of the group `user_activity`, one row per (user, second).
 
     Args:
-        events: those that are counted, as in the events dataset.
-        items: the items dataset.
+        events: those that are counted, with what was known of their items.
         schema: of the data set.
         terms: for each attribute of items that has terms, those that are counted, sorted by name.
     """
@@ -42,23 +41,19 @@ def user_activity(events: DataFrame, items: DataFrame, schema: Schema, terms: Ma
     last = order.rowsBetween(1 - LAST_ITEMS, Window.currentRow)
     numeric = [attribute for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC]
     liked = is_liked(schema.positive)
-    states = (
-        events.join(F.broadcast(items.drop("title")), on="item_id", how="left")
-        .select(
-            "user_id",
-            "event_time",
-            *sums_so_far("value", whole_steps("value", schema.value.step), so_far),
-            *(
-                column
-                for attribute in numeric
-                for column in sums_so_far(attribute.name, whole_steps(attribute.name, attribute.step), so_far)
-            ),
-            F.reverse(F.collect_list(F.struct("item_id", "value")).over(last)).alias("last"),
-            *(column for name, names in terms.items() for column in _liked_term_counts(name, names, liked, so_far)),
-            ends_second(order),
-        )
-        .where(F.col("ends_second"))
-    )
+    states = events.select(
+        "user_id",
+        "event_time",
+        *sums_so_far("value", whole_steps("value", schema.value.step), so_far),
+        *(
+            column
+            for attribute in numeric
+            for column in sums_so_far(attribute.name, whole_steps(attribute.name, attribute.step), so_far)
+        ),
+        F.reverse(F.collect_list(F.struct("item_id", "value")).over(last)).alias("last"),
+        *(column for name, names in terms.items() for column in _liked_term_counts(name, names, liked, so_far)),
+        ends_second(order),
+    ).where(F.col("ends_second"))
     return states.select(
         "user_id",
         "event_time",

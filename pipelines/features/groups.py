@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
+from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
-from pipelines.features.profiles import profile, user_history
+from pipelines.features.profiles import dated_profile, profile, user_history
 from pipelines.features.sessions import user_sequence, user_session
 from pipelines.features.state import user_state
 from pipelines.features.tables import feature_dataset
 from pipelines.features.terms import MOST_TERMS
+from pipelines.features.versions import first_terms, with_items
 from pipelines.features.windows import item_windows, user_windows
 
 if TYPE_CHECKING:
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What features are computed from: the schema, the lake's tables, and the cutoff that they lie before."""
+    """What features are computed from: the schema, the lake's tables, and the cutoff that they lie before.
+
+    `items` and `users` are their versions where their attributes are derived.
+    """
 
     schema: Schema
     events: DataFrame
@@ -57,21 +62,31 @@ class Inputs:
         """The events before the cutoff that features count."""
         return self.known.where(F.col("event_type").isin(*self.schema.counted_types))
 
+    def profile(self, group: FeatureGroup, rows: DataFrame) -> DataFrame:
+        """Return a profile group's rows from those of its items or users."""
+        if EVENT_TIME.name not in rows.columns:
+            return profile(rows, group)
+        return dated_profile(rows.where(F.col(EVENT_TIME.name) < F.lit(self.cutoff)), self.known, group)
+
     @property
     def items_with_terms(self) -> DataFrame:
-        """The items dataset; an attribute that has terms is a list, of one where it is categorical."""
+        """What is known of items before the cutoff; an attribute that has terms is a list, of one if categorical."""
         lists = {
             attribute.name: F.array(F.col(attribute.name))
             for attribute in self.schema.item_attributes
             if attribute.kind is Kind.CATEGORICAL
         }
-        return self.items.withColumns(lists)
+        is_dated = EVENT_TIME.name in self.items.columns
+        items = self.items.where(F.col(EVENT_TIME.name) < F.lit(self.cutoff)) if is_dated else self.items
+        return items.withColumns(lists)
 
     @property
     def terms(self) -> dict[str, list[str]]:
         """For each attribute of items that has terms: those that are counted, sorted by name."""
         return {
-            attribute.name: self._most_common(attribute.name)
+            attribute.name: first_terms(self.items_with_terms, attribute.name)
+            if attribute.reduction
+            else self._most_common(attribute.name)
             for attribute in self.schema.item_attributes
             if attribute.is_term
         }
@@ -92,18 +107,18 @@ class Inputs:
 
 TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "user_activity": lambda _, inputs: user_activity(
-        inputs.counted, inputs.items_with_terms, inputs.schema, inputs.terms
+        with_items(inputs.counted, inputs.items_with_terms), inputs.schema, inputs.terms
     ),
     "user_session": lambda _, inputs: user_session(inputs.counted),
     "user_windows": lambda group, inputs: user_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
-    "user_profile": lambda group, inputs: profile(inputs.users, group),
+    "user_profile": lambda group, inputs: inputs.profile(group, inputs.users),
     "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
     "item_windows": lambda group, inputs: item_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
-    "item_profile": lambda group, inputs: profile(inputs.items, group),
+    "item_profile": lambda group, inputs: inputs.profile(group, inputs.items),
     "user_sequence": lambda _, inputs: user_sequence(inputs.counted),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
     "user_state": lambda _, inputs: user_state(
-        inputs.known, inputs.items_with_terms, inputs.schema, inputs.terms, inputs.cutoff
+        with_items(inputs.known, inputs.items_with_terms), inputs.schema, inputs.terms, inputs.cutoff
     ),
 }
 

@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 _SECOND_US = 1_000_000
 
 
-def user_state(
-    events: DataFrame, items: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]], cutoff: datetime
-) -> DataFrame:
+def user_state(events: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]], cutoff: datetime) -> DataFrame:
     """Return the features of the group `user_state`, one row per user with an event.
 
     Args:
-        events: every event before the cutoff, counted or not.
-        items: the items dataset, terms as lists.
+        events: every event before the cutoff, counted or not, with what was known of their items, terms as lists.
         schema: of the data set.
         terms: for each attribute of items that has terms, those that are counted, sorted by name.
         cutoff: the exclusive end of the interval, which stamps the rows as in `user_history`.
@@ -43,8 +40,7 @@ def user_state(
     }
     latest_first = F.struct(-F.unix_micros("event_time"), "item_id", "event_type", "value")
     return (
-        events.join(F.broadcast(items.drop("title")), on="item_id", how="left")
-        .groupBy("user_id")
+        events.groupBy("user_id")
         .agg(
             F.unix_micros(F.max("event_time")).alias("state_last_time"),
             F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),

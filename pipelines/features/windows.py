@@ -31,14 +31,16 @@ _TREND_SPAN = TREND_DAYS + TREND_BASE_DAYS
 def user_windows(events: DataFrame, schema: Schema, cutoff: datetime) -> DataFrame:
     """Return the features of the group `user_windows`, one row per (user, day) on which a figure changes."""
     sums = _window_sums(events, "user_id", schema, WINDOW_DAYS, cutoff)
-    return sums.select("user_id", _end_of_day(), *_figures("user", schema))
+    return sums.select("user_id", end_of_day(F.col("day")).alias("event_time"), *_figures("user", schema))
 
 
 def item_windows(events: DataFrame, schema: Schema, cutoff: datetime) -> DataFrame:
     """Return the features of the group `item_windows`, one row per (item, day) on which a figure changes."""
     windows = sorted({*WINDOW_DAYS, TREND_DAYS, _TREND_SPAN})
     sums = _window_sums(events, "item_id", schema, windows, cutoff)
-    return sums.select("item_id", _end_of_day(), *_figures("item", schema), _trend().alias("item_trend"))
+    return sums.select(
+        "item_id", end_of_day(F.col("day")).alias("event_time"), *_figures("item", schema), _trend().alias("item_trend")
+    )
 
 
 def _window_sums(events: DataFrame, key: str, schema: Schema, windows: Sequence[int], cutoff: datetime) -> DataFrame:
@@ -103,5 +105,6 @@ def _trend() -> Column:
     return F.log2(lately / once).cast("float")
 
 
-def _end_of_day() -> Column:
-    return F.timestamp_micros((F.col("day").cast("long") + F.lit(1)) * F.lit(_DAY_US) - F.lit(1)).alias("event_time")
+def end_of_day(day: Column) -> Column:
+    """Return the last microsecond of a day, counted from 1970: the stamp of what is known when the day is over."""
+    return F.timestamp_micros((day.cast("long") + F.lit(1)) * F.lit(_DAY_US) - F.lit(1))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, items_dataset, users_dataset
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, known_items_dataset, known_users_dataset
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.schemas import read_schema
@@ -68,7 +68,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
     with _scratch(place) as scratch, ExitStack() as stack:
         snapshots = [
             stack.enter_context(stored_dataset(place, dataset).reading(before=cutoff))
-            for dataset in (EVENTS, items_dataset(schema), users_dataset(schema))
+            for dataset in (EVENTS, known_items_dataset(schema), known_users_dataset(schema))
         ]
         if not snapshots[0].rows:
             end = format_cutoff(cutoff)

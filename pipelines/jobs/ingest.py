@@ -16,8 +16,12 @@ from feature_repo.contracts.datasets import (
     EVENTS,
     ITEM_ID,
     QUARANTINE,
+    item_versions_dataset,
     items_dataset,
+    known_items_dataset,
+    known_users_dataset,
     observations_dataset,
+    user_versions_dataset,
     users_dataset,
 )
 from feature_repo.contracts.intervals import format_cutoff
@@ -41,7 +45,7 @@ from pipelines.io.lake import (
 from pipelines.io.merging import upserted, with_unknown_users
 from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
-from pipelines.sources.observations import reduce_observations
+from pipelines.sources.observations import read_off
 from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
@@ -137,8 +141,8 @@ class _Lake:
         until = self.cutoff or self._end(span[1])
         self._write(QUARANTINE, quarantine)
         files = self._write_observations(events, until)
-        item_rows = self._entities(items_dataset(schema), items, files)
-        user_rows = self._entities(users_dataset(schema), users, files)
+        item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), items, files)
+        user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), users, files)
         user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users()})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
@@ -198,13 +202,25 @@ class _Lake:
             return arrow_schema(dataset).empty_table()
         return stored_dataset(self.place, dataset).snapshot().read()
 
-    def _entities(self, dataset: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
-        """Return the rows of items or users: read off, or the source's own, in a part over those of the lake."""
+    def _entities(self, dataset: Dataset, versions: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
+        """Return the rows of items or users: read off, or the source's own, in a part over those of the lake.
+
+        Attributes that are read off are written as versions, too, of all days that the lake has: a late row changes
+        later ones. Of a title alone, a label for people, the newest is enough.
+        """
         stored = self._stored(dataset) if self._is_part else arrow_schema(dataset).empty_table()
-        if self._derives(dataset.key[0]):
-            rows = reduce_observations(files, dataset, self.source.derived, self.scratch)
-            return upserted(rows, stored, dataset)
+        if self._derives(dataset.key[0]) and files:
+            with read_off(files, versions, self.source.derived, self.scratch) as found:
+                if versions in {known_items_dataset(self.source.schema), known_users_dataset(self.source.schema)}:
+                    self._write_versions(versions, found.in_order_of_time())
+                return upserted(found.newest(dataset), stored, dataset)
         return upserted(given.accepted, stored, dataset) if given else stored
+
+    def _write_versions(self, dataset: Dataset, batches: Iterator[pa.RecordBatch]) -> None:
+        with stored_dataset(self.place, dataset).rewriting() as writer:
+            for day, rows in by_day(batches, EVENT_TIME.name):
+                writer.add(partition_name(day), rows)
+        self.changed += len(writer.changed)
 
     def _write(self, dataset: Dataset, rows: pa.Table) -> None:
         with stored_dataset(self.place, dataset).rewriting() as writer:

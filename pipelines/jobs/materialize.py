@@ -56,7 +56,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             ]
             store = open_store(settings, place)
             check_registered(store, place)
-            stack.enter_context(materializing(client, place))
+            stack.enter_context(materializing(client, place, cutoff))
             present = [(group, _write(store, group, table, cutoff, writer)) for group, writer, table in tables]
             _forget(store, client, present)
         rows = {group.view_name: len(entities) for group, entities in present}

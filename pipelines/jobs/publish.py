@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, Dataset, items_dataset
+from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, Dataset, items_dataset, known_items_dataset
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
@@ -29,6 +29,7 @@ from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
 from pipelines.io.sql_text import literal
+from pipelines.io.versions import known_sql
 from pipelines.jobs.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
     from feature_repo.contracts.places import Namespace
+    from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
     with online_lock(place):
         refuse_superseded(place, cutoff)
         with ExitStack() as stack:
-            items = stack.enter_context(stored_dataset(place, items_dataset(features.schema)).reading())
+            known = stored_dataset(place, known_items_dataset(features.schema))
+            items = stack.enter_context(known.reading(before=cutoff))
             online = online_tables(settings, place)
             tables = {group.view_name: stack.enter_context(table.reading(before=cutoff)) for group, table in online}
             done = _materialized(place, cutoff, {view: table.checksum for view, table in tables.items()})
@@ -80,7 +83,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             store = open_store(settings, place)
             check_registered(store, place)
             files = {view: table.files for view, table in tables.items()}
-            catalogue = read_catalogue(store, features, items.files, cutoff, files)
+            catalogue = read_catalogue(store, features, items, cutoff, files)
             views = {group.name: group.view_name for group, _ in online}
             kinds = embeddings_named(settings.embedding_names)
             embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
@@ -104,14 +107,14 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
 
 
 def read_catalogue(
-    store: FeatureStore, declaration: Declared, items: list[Path], cutoff: datetime, tables: Mapping[str, list[Path]]
+    store: FeatureStore, declaration: Declared, items: Snapshot, cutoff: datetime, tables: Mapping[str, list[Path]]
 ) -> pa.Table:
     """Return every item with its latest features before `cutoff`, in the order of the ids; no features: `missing`.
 
     Args:
         store: The namespace's feature store.
         declaration: The namespace's feature groups.
-        items: The files of the items.
+        items: The items, or their versions before `cutoff`, of which the last count.
         cutoff: As of when.
         tables: Feature view → its files before the cutoff, for the event times of what grows old.
     """
@@ -124,7 +127,7 @@ def read_catalogue(
     ]
     rows = (
         f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, {end} AS event_timestamp "  # noqa: S608 - quoted
-        f"FROM {_parquet(items)} {' '.join(times)}"
+        f"FROM ({known_sql(items, items_dataset(declaration.schema))}) {' '.join(times)}"
     )
     features = tuple(
         f"{group.view_name}:{column.name}" for group in declaration.item_ranking for column in group.features

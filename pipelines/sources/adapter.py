@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_repo.contracts.columns import Column
-    from feature_repo.contracts.schemas import Attribute, Schema
+    from feature_repo.contracts.schemas import Attribute, Reduction, Schema
 
 TYPED_EVENTS = (
     "line",
@@ -55,17 +55,6 @@ class Duplicates(StrEnum):
     LAST = "last"
     SUM = "sum"
     """One event with the sum of the values, as of the lines of one invoice."""
-
-
-class Reduction(StrEnum):
-    """How one value of an item or a user is made of what its event rows say."""
-
-    LATEST = "latest"
-    """That of the latest event; ties by the value."""
-    MOST_COMMON = "most_common"
-    """That of most rows; ties by the value."""
-    MEDIAN = "median"
-    """Of numbers: the middle one, the lower of two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column
 from feature_repo.contracts.datasets import TITLE, attribute_column, items_dataset, users_dataset
-from feature_repo.contracts.schemas import Kind
+from feature_repo.contracts.schemas import Kind, Reduction
 from pipelines.checks.entities import check_entities
 from pipelines.errors import SourceError
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Derived, EventFields, Reduction
+from pipelines.sources.adapter import Derived, EventFields
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from feature_repo.contracts.schemas import Attribute, Schema
+    from feature_repo.contracts.schemas import Schema
     from pipelines.sources.adapter import CheckedTable, Duplicates
     from pipelines.sources.archive import SourceFile
     from pipelines.sources.cells import Cells, Rows
@@ -218,11 +218,11 @@ def _derived_items(mapping: Mapping) -> Iterator[Derived]:
 def _derived(owner: str, entities: Entities) -> Iterator[Derived]:
     if entities.files:
         return
-    for each in entities.attributes:
-        stored = attribute_column(each.attribute)
+    for each, attribute in zip(entities.attributes, entities.declared, strict=True):
+        assert attribute.reduction is not None  # noqa: S101 - there are no files
+        stored = attribute_column(attribute)
         column = Column(f"{owner}_{stored.name}", stored.dtype, stored.meaning, stored.length, stored.nullable)
-        reduction = each.reduce or Reduction.LATEST
-        yield Derived(owner, column, each.attribute, reduction, each.source_column, each.separator)
+        yield Derived(owner, column, attribute, attribute.reduction, each.source_column, each.separator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,8 @@ class MappedEvents:
             "skip": skip,
         }
         for each in self.derived:
-            columns |= _attribute(cells[each.source_column], each.attribute, each.column.name, each.separator)
+            kind = each.attribute.kind if each.attribute else Kind.TEXT
+            columns |= _attribute(cells[each.source_column], kind, each.column.name, each.separator)
         return _typed(columns, cells)
 
 
@@ -299,7 +300,7 @@ class MappedEntities:
             title = text_of(cells[entities.title.column]) if entities.title else "NULL"
             columns["title"] = f"coalesce({title}, {columns['id']})"
         for each in entities.attributes:
-            columns |= _attribute(cells[each.source_column], each.attribute, each.name, each.separator)
+            columns |= _attribute(cells[each.source_column], each.kind, each.name, each.separator)
         return _typed(columns, cells)
 
 
@@ -308,9 +309,9 @@ def _typed(columns: dict[str, str], cells: Cells) -> str:
     return f"SELECT {', '.join(FAULT)}, {typed} FROM ({cells.query})"  # noqa: S608 - quoted
 
 
-def _attribute(cell: Cell, attribute: Attribute | None, name: str, separator: str | None) -> dict[str, str]:
-    """Return the columns of an attribute (None: of a title): what it is, and its text as it was read."""
-    match attribute.kind if attribute else Kind.TEXT:
+def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict[str, str]:
+    """Return the columns of an attribute or a title: what it is, and its text as it was read."""
+    match kind:
         case Kind.NUMERIC:
             sql = number_of(cell)
         case Kind.MULTI_VALUED:

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Schema, ValueRange
-from pipelines.sources.adapter import Duplicates, Reduction
+from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Reduction, Schema, ValueRange
+from pipelines.sources.adapter import Duplicates
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
@@ -232,10 +232,10 @@ class AttributeOf(Part):
         """The column that it is in."""
         return self.column or self.name
 
-    @property
-    def attribute(self) -> Attribute:
-        """As the schema has it."""
-        return Attribute(self.name, self.kind, self.meaning, self.step)
+    def attribute(self, *, is_derived: bool) -> Attribute:
+        """Return it as the schema has it; where it is read off event rows, the latest counts unless it says more."""
+        reduction = (self.reduce or Reduction.LATEST) if is_derived else None
+        return Attribute(self.name, self.kind, self.meaning, self.step, reduction)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -280,6 +280,11 @@ class Entities(Files):
             msg = f"expected reduce only where attributes are read off the event rows, received it for {wrong}"
             raise ValueError(msg)
         return self
+
+    @property
+    def declared(self) -> tuple[Attribute, ...]:
+        """The attributes as the schema has them."""
+        return tuple(each.attribute(is_derived=not self.files) for each in self.attributes)
 
 
 class Items(Entities):
@@ -326,7 +331,7 @@ class Mapping(Part):
             event_types=tuple(EventType(name, each.meaning, each.counted) for name, each in self.event_types.items()),
             value=allowed,
             positive=Positive(self.positive.event_types, allowed.minimum if least is None else least),
-            item_attributes=tuple(each.attribute for each in self.items.attributes),
-            user_attributes=tuple(each.attribute for each in self.users.attributes),
+            item_attributes=self.items.declared,
+            user_attributes=self.users.declared,
             is_implicit=self.feedback == "implicit",
         )

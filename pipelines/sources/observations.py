@@ -1,20 +1,26 @@
-"""Items and users read off what event rows say of them, over everything that the lake holds.
+"""What event rows say of items and users, day by day, over everything that the lake holds.
 
-So the whole of a source, and the same source in parts, in whatever order, give the same items and users.
+A version is what had been said of an item or a user by the end of a day: a row for each day on which any of it changed,
+and for the first. So whoever asks as of a time is told nothing that was said later, and the whole of a source, and the
+same source in parts, in whatever order, give the same versions.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import duckdb
 
+from feature_repo.contracts.datasets import EVENT_TIME
+from feature_repo.contracts.schemas import Reduction
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Reduction
+from pipelines.io.versions import newest_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -23,73 +29,114 @@ if TYPE_CHECKING:
     from pipelines.sources.adapter import Derived
 
 _MEMORY = "1GB"
+_BATCH_ROWS = 1 << 16
+_END_OF_DAY = "epoch_us(CAST(event_time AS DATE)::TIMESTAMP) + 86_399_999_999"
+"""The last microsecond of an observation's day: when all that the day's rows say is known."""
 
 
-def reduce_observations(files: Sequence[Path], dataset: Dataset, derived: Sequence[Derived], scratch: Path) -> pa.Table:
-    """Return the rows of `dataset` (items or users) that follow from observations.
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The versions of items or users, in a database."""
+
+    database: duckdb.DuckDBPyConnection
+    dataset: Dataset
+
+    def in_order_of_time(self) -> Iterator[pa.RecordBatch]:
+        """Yield all of them as rows of the dataset, in order of time."""
+        schema = arrow_schema(self.dataset)
+        query = f"SELECT * FROM versions ORDER BY {EVENT_TIME.name}"  # noqa: S608 - a contract's column
+        for batch in self.database.sql(query).to_arrow_reader(_BATCH_ROWS):
+            yield batch.cast(schema)
+
+    def newest(self, dataset: Dataset) -> pa.Table:
+        """Return the last version of each, as rows of the undated dataset."""
+        return self.database.sql(newest_sql("versions", dataset)).to_arrow_table().cast(arrow_schema(dataset))
+
+
+@contextmanager
+def read_off(files: Sequence[Path], dataset: Dataset, derived: Sequence[Derived], scratch: Path) -> Iterator[Versions]:
+    """Give the versions of items or users that follow from observations.
 
     Args:
-        files: partitions of the observations dataset.
-        dataset: items or users.
+        files: partitions of the observations dataset, at least one.
+        dataset: the versions of items or of users.
         derived: the attributes of both.
         scratch: a folder for what does not fit in memory.
     """
-    (key,) = dataset.key
-    schema = arrow_schema(dataset)
-    if not files:
-        return schema.empty_table()
-    owner = key.removesuffix("_id")
-    mine = {each.target: each for each in derived if each.owner == owner}
+    key = dataset.key[0]
+    mine = {each.target: each for each in derived if each.owner == key.removesuffix("_id")}
     listed = ", ".join(literal(str(file)) for file in files)
-    read = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"  # noqa: S608 - quoted
     with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}) as database:
-        database.execute(f"CREATE VIEW observations AS {read}")
-        database.execute(f"CREATE TABLE found AS SELECT DISTINCT {key} FROM observations")  # noqa: S608 - a contract's column
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute(
+            f"CREATE VIEW observations AS SELECT *, {_END_OF_DAY} AS stamp "  # noqa: S608 - quoted
+            f"FROM read_parquet([{listed}], hive_partitioning = false)"
+        )
         for each in mine.values():
-            database.execute(f"CREATE TABLE {identifier(each.target)} AS {_reduced(key, each)}")
-        joins = " ".join(f"LEFT JOIN {identifier(name)} USING ({key})" for name in mine)
-        columns = ", ".join(_column(name, key, mine, schema) for name in dataset.column_names)
-        rows = database.sql(f"SELECT {columns} FROM found {joins}").to_arrow_table()  # noqa: S608 - quoted
-    return rows.cast(schema)
+            database.execute(f"CREATE TABLE {identifier(each.target)} AS {_changes(key, each)}")
+        database.execute(f"CREATE TABLE versions AS {_versions(dataset, mine)}")
+        yield Versions(database, dataset)
 
 
-def _column(name: str, key: str, mine: dict[str, Derived], schema: pa.Schema) -> str:
-    """Return one column of the result: its reduction, else what stands for nothing."""
+def _versions(dataset: Dataset, mine: dict[str, Derived]) -> str:
+    """Return a query of the dataset's rows: each attribute as of the days on which any of them changes."""
+    key = dataset.key[0]
+    first = f"SELECT {key}, min(stamp) AS stamp FROM observations GROUP BY {key}"  # noqa: S608 - a contract's column
+    changes = (f"SELECT {key}, stamp FROM {identifier(name)}" for name in mine)  # noqa: S608 - quoted
+    joins = " ".join(f"LEFT JOIN {identifier(name)} USING ({key}, stamp)" for name in mine)
+    schema = arrow_schema(dataset)
+    columns = ", ".join(
+        _column(field.name, key, is_derived=field.name in mine, nullable=field.nullable) for field in schema
+    )
+    return (
+        f"SELECT {columns} FROM ({' UNION '.join([first, *changes])}) {joins} "  # noqa: S608 - quoted
+        f"WINDOW so_far AS (PARTITION BY {key} ORDER BY stamp)"
+    )
+
+
+def _column(name: str, key: str, *, is_derived: bool, nullable: bool) -> str:
+    """Return one column of the versions: what was said last, else what stands for nothing."""
     if name == key:
         return key
-    value = f"{identifier(name)}.chosen" if name in mine else "NULL"
+    if name == EVENT_TIME.name:
+        return f"make_timestamptz(stamp) AS {name}"
+    value = f"last_value({identifier(name)}.chosen IGNORE NULLS) OVER so_far" if is_derived else "NULL"
     if name == "title":
         return f"coalesce({value}, {key}) AS title"
+    return f"{value} AS {identifier(name)}" if nullable else f"coalesce({value}, []) AS {identifier(name)}"
+
+
+def _changes(key: str, derived: Derived) -> str:
+    """Return a query of `key`, `stamp` and `chosen`: a row for each day by whose end the reduction is another."""
     return (
-        f"coalesce({value}, []) AS {identifier(name)}"
-        if not schema.field(name).nullable
-        else f"{value} AS {identifier(name)}"
+        f"SELECT {key}, stamp, chosen FROM (SELECT *, lag(chosen) OVER (PARTITION BY {key} ORDER BY stamp) AS before "  # noqa: S608 - quoted
+        f"FROM ({_reduced(key, derived)})) WHERE chosen IS DISTINCT FROM before"
     )
 
 
 def _reduced(key: str, derived: Derived) -> str:
-    """Return a query of `key` and `chosen`, one row for each key that has any value.
+    """Return a query of `key`, `stamp` and `chosen`: the reduction of all values by the end of each day that has any.
 
-    Equal values are counted first: what is left fits in memory, and ties are broken by the value.
+    Each is one pass over sorted rows; ties are broken by the value.
     """
     column = identifier(derived.column.name)
     is_empty = f"len({column}) = 0" if derived.column.length else "false"
-    counted = (
-        f"SELECT {key}, {column} AS chosen, count(*) AS number, max(event_time) AS latest FROM observations "  # noqa: S608 - quoted
-        f"WHERE {column} IS NOT NULL AND NOT {is_empty} GROUP BY ALL"
-    )
+    values = f"FROM observations WHERE {column} IS NOT NULL AND NOT {is_empty}"
+    so_far = f"OVER (PARTITION BY {key} ORDER BY stamp)"
     match derived.reduction:
         case Reduction.LATEST:
-            order = "latest DESC, chosen"
+            latest = f"min(struct_pack(age := -epoch_us(event_time), chosen := {column})).chosen"
+            return f"SELECT {key}, stamp, {latest} AS chosen {values} GROUP BY ALL"
         case Reduction.MOST_COMMON:
-            order = "number DESC, chosen"
-        case Reduction.MEDIAN:
+            # A value's number grows only on days that have it, so the most common of all is the best that any day's
+            # own values have come to.
+            daily = f"SELECT {key}, stamp, {column} AS chosen, count(*) AS times {values} GROUP BY ALL"
+            number = f"sum(times) OVER (PARTITION BY {key}, chosen ORDER BY stamp)"
+            best = "min(struct_pack(number := -number, chosen := chosen))"
             return (
-                f"SELECT {key}, min(chosen) AS chosen FROM (SELECT *, sum(number) OVER so_far AS below, "  # noqa: S608 - quoted
-                f"sum(number) OVER (PARTITION BY {key}) AS total FROM ({counted}) "
-                f"WINDOW so_far AS (PARTITION BY {key} ORDER BY chosen)) WHERE 2 * below >= total GROUP BY {key}"
+                f"SELECT DISTINCT {key}, stamp, ({best} {so_far}).chosen AS chosen "  # noqa: S608 - quoted
+                f"FROM (SELECT {key}, stamp, chosen, {number} AS number FROM ({daily}))"
             )
-    return (
-        f"SELECT {key}, chosen FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS place "  # noqa: S608 - quoted
-        f"FROM ({counted})) WHERE place = 1"
-    )
+        case Reduction.MEDIAN:
+            # Of an even number the discrete quantile is the lower of the two; rows of one day are peers.
+            return f"SELECT DISTINCT {key}, stamp, quantile_disc({column}, 0.5) {so_far} AS chosen {values}"

@@ -13,6 +13,7 @@ from pipelines.stream.online_users import OnlineUsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     import redis
 
@@ -28,7 +29,7 @@ def materializing_key(namespace: str) -> str:
 
 
 @contextmanager
-def materializing(client: redis.Redis, place: Namespace) -> Iterator[None]:
+def materializing(client: redis.Redis, place: Namespace, cutoff: datetime) -> Iterator[None]:
     """Tell the stream job that the batch writes over users' features, and fold them again when it has.
 
     While the key is there, the stream job folds everybody with recent events again and again: nobody's features lack
@@ -36,7 +37,7 @@ def materializing(client: redis.Redis, place: Namespace) -> Iterator[None]:
     """
     client.set(materializing_key(place.name), "at work", ex=_LONGEST_S)
     yield
-    open_users(client, place, read_knowledge(place)).fold_again()
+    open_users(client, place, read_knowledge(place, cutoff)).fold_again()
     client.delete(materializing_key(place.name))
 
 

@@ -15,6 +15,7 @@ import redis
 from feature_repo.contracts.events import heartbeat_key
 from feature_repo.contracts.places import DATASET_MANIFEST
 from pipelines.errors import DatasetLockedError, JobError, TransientError
+from pipelines.feast_store.online_cutoff import materialized_path, online_cutoff
 from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import decode, drain, landing_lock
@@ -108,12 +109,16 @@ class Worker:
         seen = _marks(self.place)
         if seen != self._knows or self._users is None:
             try:
-                knowledge = read_knowledge(self.place)
+                knowledge = read_knowledge(self.place, online_cutoff(self.place))
             except JobError as error:
                 # Nothing was ingested yet, or the items are being written: events wait, or meet what was known before.
                 self._say_once(str(error))
                 return self._users
+            before = self._users
             self._users, self._knows = open_users(self.client, self.place, knowledge), seen
+            if before is not None:
+                # What was folded while the new batch was being written knew its items as of the one before.
+                self._users.fold_again()
         return self._users
 
     def _keep_house(self) -> None:
@@ -169,9 +174,10 @@ def land(settings: Settings, client: redis.Redis, place: Namespace, wait_s: floa
 
 
 def _marks(place: Namespace) -> tuple[object, ...]:
-    """Return what changes when the schema or the items of the lake do: both are replaced by a rename."""
+    """Return what changes when the schema, the items or the refresh do: all are replaced by a rename."""
     marks: list[tuple[int, int] | None] = []
-    for path in (place.schema, place.dataset("items") / DATASET_MANIFEST):
+    tables = (place.dataset(name) / DATASET_MANIFEST for name in ("items", "item_versions"))
+    for path in (place.schema, *tables, materialized_path(place)):
         try:
             status = path.stat()
             marks.append((status.st_mtime_ns, status.st_ino))

@@ -191,7 +191,7 @@ def test_what_users_did_since_stays_on_top_of_what_the_batch_writes(settings: Se
     materialize.run(settings, place, world.CUTOFF)
     everything = features(world.CUTOFF + 3 * day)
     with redis.Redis.from_url(settings.redis_url) as client:
-        users = open_users(client, place, read_knowledge(place))
+        users = open_users(client, place, read_knowledge(place, None))
         placed = [Placed(world.sent_event(row), Position(1, number)) for number, row in enumerate(since)]
         users.apply(placed)
         assert served() == everything

@@ -10,18 +10,24 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 import redis
 
-from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.datasets import EVENTS, known_items_dataset
 from feature_repo.contracts.events import Event, heartbeat_key, stream_name
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import feast_project
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
+from feature_repo.contracts.schemas import Reduction, read_schema, write_schema
 from feature_repo.feast_redis import encode_timestamp, encode_value, entity_key, feature_field, timestamp_field
-from pipelines.io.lake import stored_dataset
+from pipelines.feast_store.online_cutoff import Materialized, write_materialized
+from pipelines.io.arrow import arrow_schema
+from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.settings import Settings
 from pipelines.stream.batch import open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
@@ -34,10 +40,20 @@ from pipelines.stream.worker import Worker, apply_next, land
 from tests.killing import Mortals, Step, mortals
 from tests.recommender_world import wait_until
 from tests.redis_server import DurableRedis, durable_redis
-from tests.stream_world import FEATURES, MOVIELENS, online_row, online_users, random_events, send, sent, write_items
+from tests.stream_world import (
+    BASE,
+    FEATURES,
+    MOVIELENS,
+    online_row,
+    online_users,
+    random_events,
+    send,
+    sent,
+    write_items,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 USERS = tuple(f"u{number}" for number in range(5))
@@ -70,7 +86,7 @@ def open_lake(state: Path, name: str = "streamed-set") -> Namespace:
 
 
 def users_of(client: redis.Redis, place: Namespace) -> OnlineUsers:
-    return open_users(client, place, read_knowledge(place))
+    return open_users(client, place, read_knowledge(place, None))
 
 
 def apply_here(client: redis.Redis, place: Namespace) -> int:
@@ -83,7 +99,7 @@ def apply_here(client: redis.Redis, place: Namespace) -> int:
 
 def expected(place: Namespace, log: Sequence[Event]) -> dict[str, Any]:
     """What the whole log gives for each user: features of the last value of each event, and what was seen."""
-    about = read_knowledge(place)
+    about = read_knowledge(place, None)
     latest = {event.key: event for event in log}
     result = {}
     for user in USERS:
@@ -224,7 +240,7 @@ def test_what_is_no_event_is_put_aside_and_holds_up_nothing(client: redis.Redis,
 
 def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
     """Write what a materialisation writes of a user: activity, history and state, of the events the batch knows."""
-    about = read_knowledge(place)
+    about = read_knowledge(place, None)
     state = advance(UserState(), known, about.facts, MOVIELENS)
     fields: dict[bytes, bytes] = {}
     seen = {"user_seen_items": sorted({event.item_id for event in known})}
@@ -385,6 +401,47 @@ def test_the_job_waits_for_the_first_ingestion(server: DurableRedis, client: red
         worker.stop.set()
         thread.join()
     assert not client.exists(heartbeat_key(place.name))
+
+
+def test_items_are_known_as_of_the_last_refresh_and_users_folded_again_with_the_next(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Where event rows say what items are: what they say later is nothing that a batch of the same cutoff knows."""
+    place = write_years(tmp_path, {0: 1980.0, 1: 1990.0, 2: 2000.0})
+    activity = declared(read_schema(place)).user_activity
+    write_materialized(place, Materialized(BASE + timedelta(days=1), {}, {}))
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+
+    def year() -> float | None:
+        row = online_row(client, place.name, "u1", activity)
+        return None if row is None else row["user_release_year_mean"]
+
+    thread.start()
+    try:
+        send(client, place.name, [sent("u1", "i1", 4.0, 86_400)])
+        wait_until(lambda: year() is not None, "the user's features")
+        assert year() == 1980.0
+        write_materialized(place, Materialized(BASE + timedelta(days=2), {}, {}))
+        wait_until(lambda: year() == 1990.0, "the same features of what is known now")
+    finally:
+        worker.stop.set()
+        thread.join()
+
+
+def write_years(state: Path, years: Mapping[int, float]) -> Namespace:
+    """Write a lake in which the rows of each day say another year of the item i1."""
+    derived = tuple(dataclasses.replace(each, reduction=Reduction.LATEST) for each in MOVIELENS.item_attributes)
+    schema = dataclasses.replace(MOVIELENS, item_attributes=derived)
+    place = write_items(state)
+    write_schema(place, schema)
+    dataset = known_items_dataset(schema)
+    with stored_dataset(place, dataset).rewriting() as writer:
+        for day, year in years.items():
+            end = BASE + timedelta(days=day + 1) - timedelta(microseconds=1)
+            row = {"item_id": "i1", "event_time": end, "title": "Film", "release_year": year, "genres": []}
+            writer.add(partition_name(end.date()), pa.Table.from_pylist([row], arrow_schema(dataset)))
+    return place
 
 
 def test_a_landing_that_cannot_go_on_ends_the_job(

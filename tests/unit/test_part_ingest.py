@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from feature_repo.contracts.datasets import EVENTS, QUARANTINE, items_dataset, users_dataset
+from feature_repo.contracts.datasets import (
+    EVENTS,
+    QUARANTINE,
+    items_dataset,
+    known_items_dataset,
+    known_users_dataset,
+    users_dataset,
+)
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import SourceError
@@ -52,7 +59,8 @@ def run(
 def lake(settings: Settings, name: str) -> dict[str, str]:
     place = Namespace(settings.state, name)
     schema = read_schema(place)
-    datasets = (EVENTS, items_dataset(schema), users_dataset(schema))
+    known = (known_items_dataset(schema), known_users_dataset(schema))
+    datasets = (EVENTS, items_dataset(schema), users_dataset(schema), *known)
     return {dataset.name: stored_dataset(place, dataset).snapshot().checksum for dataset in datasets}
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from feature_repo.contracts.features import FeatureGroup, Freshness
 from tests.movielens import (
     FEATURE_GROUPS,
     ITEM_ACTIVITY,
@@ -25,6 +24,8 @@ from tests.movielens import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from feature_repo.contracts.features import FeatureGroup
 
 pytestmark = pytest.mark.spark
 
@@ -191,7 +192,7 @@ def assert_same_rows(table: Any, expected: Rows, key: str) -> None:
         assert row == wanted
 
 
-@pytest.mark.parametrize("group", [group for group in FEATURE_GROUPS if group.freshness is not Freshness.STATIC])
+@pytest.mark.parametrize("group", FEATURE_GROUPS)
 def test_future_events_change_no_earlier_row(group: FeatureGroup, compute_group: Callable[..., Any]) -> None:
     events, items = random_log(5)
     border = BASE + timedelta(seconds=90_000)
