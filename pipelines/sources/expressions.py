@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
 
 _FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
 _MICROSECONDS = {"s": 1_000_000, "ms": 1000, "us": 1}
-_CLOCK_WITH_ZONE = r"\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
-"""A text that says itself how far it is from UTC."""
+_DATE, _CLOCK = r"\d{4}-\d{1,2}-\d{1,2}", r"\d{1,2}:\d{1,2}(:\d{1,2}([.,]\d+)?)?"
+_MOMENT = rf"{_DATE}([T ]{_CLOCK})?"
+_DISTANCE = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
+_MOMENT_WITH_ZONE = rf"{_DATE}[T ]{_CLOCK} ?(Z|z|UTC|GMT|{_DISTANCE})"
+"""ISO 8601, the whole text: DuckDB's casts pass over words that follow, such as PM or a zone's name."""
+_MOMENTS = frozenset({"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"})
 _WHOLE_TEXT = r"^([+-]?\d+)\.0*$"
 
 
@@ -82,8 +87,8 @@ def micros_of(cell: Cell, how: TimeOf) -> str:
         return f"CAST(TRY_CAST({cell.sql} AS HUGEINT) // 1000 AS BIGINT)"
     if how.unit:
         return f"TRY_CAST(round({number_of(cell)} * {_MICROSECONDS[how.unit]}) AS BIGINT)"
-    if cell.kind == "TIMESTAMP WITH TIME ZONE":
-        return f"epoch_us({cell.sql})"
+    if cell.kind in _MOMENTS:
+        return f"epoch_us(CAST({cell.sql} AS TIMESTAMPTZ))"
     if cell.kind.startswith(("TIMESTAMP", "DATE")):
         return f"epoch_us(timezone({zone}, CAST({cell.sql} AS TIMESTAMP)))"
     if not cell.is_text:
@@ -94,11 +99,20 @@ def micros_of(cell: Cell, how: TimeOf) -> str:
         raise SourceError(msg)
     if how.format:
         read = f"try_strptime({cell.sql}, {literal(how.format)})"
-        return f"epoch_us({read})" if "%z" in how.format else f"epoch_us(timezone({zone}, {read}))"
+        says_zone = re.search("%z", how.format.replace("%%", ""), re.IGNORECASE)
+        return f"epoch_us({read})" if says_zone else f"epoch_us(timezone({zone}, {read}))"
+    return _iso_micros(cell, zone)
+
+
+def _iso_micros(cell: Cell, zone: str) -> str:
+    """Return SQL for an ISO 8601 text as microseconds since 1970; a text without a zone is in `zone`, a literal."""
+    decimal = f"replace({cell.sql}, ',', '.')"
+    with_zone = f"regexp_replace(regexp_replace({decimal}, ' ?(z|UTC|GMT)$', 'Z'), ' ([Z+-])', '\\1')"
     return (
-        f"CASE WHEN regexp_matches({cell.sql}, {literal(_CLOCK_WITH_ZONE)}) "
-        f"THEN epoch_us(TRY_CAST({cell.sql} AS TIMESTAMPTZ)) "
-        f"ELSE epoch_us(timezone({zone}, TRY_CAST({cell.sql} AS TIMESTAMP))) END"
+        f"CASE WHEN regexp_full_match({cell.sql}, {literal(_MOMENT)}) "
+        f"THEN epoch_us(timezone({zone}, TRY_CAST({decimal} AS TIMESTAMP))) "
+        f"WHEN regexp_full_match({cell.sql}, {literal(_MOMENT_WITH_ZONE)}) "
+        f"THEN epoch_us(TRY_CAST({with_zone} AS TIMESTAMPTZ)) END"
     )
 
 
