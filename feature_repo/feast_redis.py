@@ -13,8 +13,9 @@ import. Source: feast 0.67, infra/online_stores/redis.py and infra/key_encoding_
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mmh3
 from google.protobuf import descriptor_pool, message_factory
@@ -24,6 +25,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.jobs import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_repo.contracts.features import FeatureGroup
 
 _VALUE_TYPE_STRING = 2
 """feast.types.ValueType.STRING, which marks names and string values in an entity key."""
@@ -183,3 +189,36 @@ def decode_timestamp(stored: bytes | None) -> datetime | None:
     except (DecodeError, ValueError) as error:
         msg = f"Redis: expected a serialised protobuf Timestamp, received {stored[:40]!r} ({error}); materialise again"
         raise StoredValueError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """What a hash holds of one feature group."""
+
+    group: FeatureGroup
+    as_of: datetime
+    """The row's event time."""
+    values: Mapping[str, Stored | None]
+    """Feature → value, however old; a null is None."""
+
+    def is_too_old(self, now: datetime) -> bool:
+        """Return whether it reads as missing at `now`: Feast leaves that to whoever reads."""
+        return self.group.is_too_old(self.as_of, now)
+
+
+def decode_row(group: FeatureGroup, stamp: bytes | None, stored: Sequence[bytes | None]) -> StoredRow | None:
+    """Return a group's row; None where the entity has none.
+
+    Args:
+        group: The feature group.
+        stamp: The field `timestamp_field`.
+        stored: The fields `feature_field` of the group's features, in their declared order.
+
+    Raises:
+        StoredValueError: A value, or the time, cannot be decoded.
+    """
+    as_of = decode_timestamp(stamp)
+    if as_of is None:
+        return None
+    values = {column.name: decode_value(value) for column, value in zip(group.features, stored, strict=True)}
+    return StoredRow(group, as_of, values)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from feature_repo.contracts.embeddings import embeddings_named
@@ -89,6 +90,19 @@ class Settings(BaseSettings):
     """Names of checks whose failure stops nothing, parted by commas; it is still shown."""
     embeddings: Annotated[str, AfterValidator(_names)] = "item2vec"
     """Kinds of item embeddings to fit, their names with commas between. Training sets and releases name the first."""
+
+    recommender_clock: AwareDatetime | Literal["wall", "snapshot"] = "wall"
+    """The platform's clock, by which features grow old: wall time, a moment, or the cutoff that is online."""
+
+    def now(self, cutoff: datetime) -> datetime:
+        """Return the platform's time; `cutoff` is what the online side reaches up to."""
+        match self.recommender_clock:
+            case "wall":
+                return datetime.now(UTC)
+            case "snapshot":
+                return cutoff
+            case moment:
+                return moment
 
     @property
     def accepted_checks(self) -> frozenset[str]:

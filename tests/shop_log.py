@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.sources.mapping_file import read_mapping
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from feature_repo.contracts.schemas import Schema
 
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,6 +74,15 @@ Rows = list[dict[str, Any]]
 def derived_mapping() -> str:
     """Return the mapping whose items and users are read off the event rows."""
     return MAPPING.partition("items:\n")[0] + DERIVED
+
+
+@cache
+def shop_schema() -> Schema:
+    """Return the schema that follows from MAPPING."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shop.yaml"
+        path.write_text(MAPPING, encoding="utf-8")
+        return read_mapping(path)[1]
 
 
 def shop(events: int = 300, users: int = 20, items: int = 15, days: int = 6, seed: int = 3) -> tuple[Rows, Rows]:

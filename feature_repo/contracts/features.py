@@ -10,6 +10,7 @@ label takes the latest row *strictly before* the label's time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from feature_repo.contracts.schemas import Attribute, Schema
 
@@ -55,7 +57,7 @@ class FeatureGroup:
     meaning: str
     parameters: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
     ttl_days: int = 0
-    """How long a row counts as known after its event time, on the platform's clock; 0 is for ever."""
+    """How long a row counts as known after its event time, on the platform's clock; 0 is for ever (decision 0092)."""
     window: str = "all time"
     """What its values look back on, for people; a column may say otherwise of itself."""
     source: str = "events"
@@ -76,6 +78,10 @@ class FeatureGroup:
             )
             raise ValueError(msg)
 
+    def is_too_old(self, as_of: datetime, now: datetime) -> bool:
+        """Return whether a row of the event time `as_of` is older at `now` than it may be."""
+        return self.ttl_days > 0 and now - as_of > timedelta(days=self.ttl_days)
+
     @property
     def by_date(self) -> bool:
         """Whether the group's table is partitioned by date."""
@@ -89,12 +95,14 @@ class FeatureGroup:
 
     @property
     def definition(self) -> dict[str, object]:
-        """Whatever, if changed, changes the values of the group."""
+        """Whatever, if changed, changes the values that readers of the group get."""
+        lifetime = {"ttl_days": self.ttl_days} if self.ttl_days else {}
         return {
             "entity": self.entity.name,
             "freshness": self.freshness.value,
             "features": [column.definition for column in self.features],
             "parameters": dict(self.parameters),
+            **lifetime,
         }
 
     @property
@@ -450,6 +458,7 @@ def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
         ),
     )
     lasts = {days: f"the last {days} days" for days in WINDOW_DAYS}
+    longest = max(*WINDOW_DAYS, TREND_DAYS + TREND_BASE_DAYS)
     return FeatureGroup(
         name=f"{owner}_windows",
         entity=entity,
@@ -477,7 +486,9 @@ def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
                 ),
             }
         ),
-        lookback_days=max(*WINDOW_DAYS, TREND_DAYS + TREND_BASE_DAYS),
+        # So long after its midnight, everything that a row counted has left every window.
+        ttl_days=longest,
+        lookback_days=longest,
     )
 
 

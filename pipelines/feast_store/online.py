@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
@@ -35,6 +35,22 @@ def stored_entities(client: redis.Redis, project: str, join_key: str) -> dict[st
         if entity is not None:
             found[entity] = key
     return found
+
+
+def drawn_entities(client: redis.Redis, project: str, join_key: str, most: int) -> set[str]:
+    """Return entities of a join key that have a hash: all where Redis has at most `most` keys, else `most` drawn keys'.
+
+    Either way Redis is asked for no more than `most` keys.
+    """
+    if cast("int", client.dbsize()) <= most:
+        return set(stored_entities(client, project, join_key))
+    prefix = serialize_entity_key_prefix([join_key])
+    with client.pipeline(transaction=False) as pipeline:
+        for _ in range(most):
+            pipeline.randomkey()
+        keys = [key for key in pipeline.execute() if key is not None and key.startswith(prefix)]
+    found = {_entity_of(key[len(prefix) :], project.encode()) for key in keys}
+    return {entity for entity in found if entity is not None}
 
 
 def _entity_of(tail: bytes, project: bytes) -> str | None:

@@ -9,7 +9,7 @@ from feature_repo.contracts.events import stream_name
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import feast_project
 from pipelines.stream.items import Knowledge, read_knowledge
-from pipelines.stream.online_users import OnlineUsers
+from pipelines.stream.online_users import OnlineUsers, late_users_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,7 @@ def materializing(client: redis.Redis, place: Namespace, cutoff: datetime) -> It
     what they did a moment ago for longer than that takes.
     """
     client.set(materializing_key(place.name), "at work", ex=_LONGEST_S)
+    client.delete(late_users_key(place.name))
     yield
     open_users(client, place, read_knowledge(place, cutoff)).fold_again()
     client.delete(materializing_key(place.name))

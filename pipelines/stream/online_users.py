@@ -38,6 +38,14 @@ def recent_users_key(namespace: str) -> str:
     return f"{stream_name(namespace)}:recent"
 
 
+def late_users_key(namespace: str) -> str:
+    """Return the key of the set of users whose history has items of events too late for the batch's state.
+
+    A materialisation empties it: from then on their rows are the batch's again.
+    """
+    return f"{stream_name(namespace)}:late"
+
+
 class OnlineUsers:
     """The hashes of a namespace's users.
 
@@ -53,7 +61,7 @@ class OnlineUsers:
         self, client: redis.Redis, namespace: str, project: str, declaration: Declared, knowledge: Knowledge
     ) -> None:
         self._client = client
-        self._recent = recent_users_key(namespace)
+        self._recent, self._late = recent_users_key(namespace), late_users_key(namespace)
         self._project = project
         self._knowledge = knowledge
         self._activity, self._session, self._history, self._state = (
@@ -88,6 +96,27 @@ class OnlineUsers:
         users = [user.decode() for user in cast("list[bytes]", self._client.zrange(self._recent, 0, -1))]
         return self._change_all({user: [] for user in users})
 
+    def folded(self, users: Iterable[str]) -> set[str]:
+        """Return those of `users` who have events since the batch, and whose rows are what state and events give."""
+        names = list(users)
+        found: set[str] = set()
+        for start in range(0, len(names), _USERS_AT_A_TIME):
+            part = names[start : start + _USERS_AT_A_TIME]
+            hashes = self._read(entity_key(self._project, USER_ID.name, user) for user in part)
+            for user, stored in zip(part, hashes, strict=True):
+                change = self._changed(user, stored, ())
+                if change.last is not None and not change.fields:
+                    found.add(user)
+        return found
+
+    def late(self, users: Iterable[str]) -> set[str]:
+        """Return those of `users` whose history has items of events that came too late for the batch's state."""
+        names = list(users)
+        if not names:
+            return set()
+        marks = cast("list[int]", self._client.smismember(self._late, cast("list[Any]", names)))
+        return {user for user, mark in zip(names, marks, strict=True) if mark}
+
     def _change_all(self, by_user: Mapping[str, list[Placed]]) -> int:
         users = list(by_user)
         parts = (users[start : start + _USERS_AT_A_TIME] for start in range(0, len(users), _USERS_AT_A_TIME))
@@ -114,7 +143,7 @@ class OnlineUsers:
             }
             transaction.multi()
             for user, change in changes.items():
-                change.queue(transaction, keys[user], self._recent, user)
+                change.queue(transaction, keys[user], user, self._recent, self._late)
             transaction.execute()
         return sum(bool(change.fields or change.dropped) for change in changes.values())
 
@@ -149,6 +178,7 @@ class OnlineUsers:
             {field: value for field, value in fields.items() if stored.get(field) != value},
             [field for field in known if field not in since],
             None if last is None else last // 1_000_000,
+            is_late=bool(latest.keys() - since.keys()),
         )
 
     def _history_fields(self, stored: Mapping[bytes, bytes], seen: set[str]) -> dict[bytes, bytes]:
@@ -183,8 +213,10 @@ class _Change:
     dropped: list[bytes]
     last: int | None
     """Seconds since 1970 of the last event that the batch does not have; None if it has all."""
+    is_late: bool
+    """Whether an event of the history is too late for the batch's state, which perhaps has it."""
 
-    def queue(self, transaction: Any, key: bytes, recent: str, user: str) -> None:  # noqa: ANN401 - redis-py's pipeline
+    def queue(self, transaction: Any, key: bytes, user: str, recent: str, late: str) -> None:  # noqa: ANN401 - redis-py's pipeline; where to
         if self.fields:
             transaction.hset(key, mapping=self.fields)
         if self.dropped:
@@ -193,3 +225,5 @@ class _Change:
             transaction.zrem(recent, user)
         else:
             transaction.zadd(recent, {user: self.last})
+        if self.is_late:
+            transaction.sadd(late, user)

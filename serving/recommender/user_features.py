@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,8 +18,7 @@ from feature_repo.contracts.datasets import USER_ID
 from feature_repo.feast_redis import (
     Stored,
     StoredValueError,
-    decode_timestamp,
-    decode_value,
+    decode_row,
     entity_key,
     feature_field,
     timestamp_field,
@@ -29,6 +27,7 @@ from serving.recommender.errors import UserFeaturesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -159,18 +158,17 @@ def decode_user(groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], n
     for group in groups:
         stamp, *stored = reply[start : start + 1 + len(group.features)]
         start += 1 + len(group.features)
-        as_of = decode_timestamp(stamp)
-        if as_of is None:
+        row = decode_row(group, stamp, stored)
+        if row is None:
             missing.append(group.name)
             continue
         known = True
-        decoded = {column.name: decode_value(value) for column, value in zip(group.features, stored, strict=True)}
         for name in (_SEEN_ITEMS, _LAST_ITEMS):
-            seen.update(dict.fromkeys(_texts(name, decoded.get(name))))
-        if _too_old(group, as_of, now):
+            seen.update(dict.fromkeys(_texts(name, row.values.get(name))))
+        if row.is_too_old(now):
             missing.append(group.name)
         else:
-            values |= decoded
+            values |= row.values
     return UserFeatures(values, tuple(item for item in seen if item), known, tuple(missing))
 
 
@@ -181,10 +179,6 @@ def _texts(name: str, value: Stored | None) -> list[str]:
         msg = f"Redis: feature {name}: expected a list of strings, received {str(value)[:80]}; materialise again"
         raise StoredValueError(msg)
     return [str(item) for item in value]
-
-
-def _too_old(group: FeatureGroup, as_of: datetime, now: datetime) -> bool:
-    return group.ttl_days > 0 and now - as_of > timedelta(days=group.ttl_days)
 
 
 def user_input(column: Column, value: Stored | None) -> NDArray[Any]:

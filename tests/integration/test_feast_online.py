@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from feature_repo import views
 from feature_repo.contracts.embeddings import ITEM2VEC
 from feature_repo.contracts.events import Position
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
+from pipelines.embeddings import tables
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
@@ -309,9 +311,12 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
 def test_a_catalogue_says_how_old_each_item_s_features_are_where_they_grow_old(
     settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    materialize.run(settings, place, world.CUTOFF)
     growing_old = replace(ITEM_ACTIVITY, ttl_days=7)
-    monkeypatch.setattr(publish, "declared", lambda schema: replace(declared(schema), item_activity=growing_old))
+    for module in (publish, tables, views):
+        monkeypatch.setattr(module, "declared", lambda schema: replace(declared(schema), item_activity=growing_old))
+    world.write_features(place, growing_old, world.read(feature_table(place, ITEM_ACTIVITY)))
+    registry.run(settings, place)
+    materialize.run(settings, place, world.CUTOFF)
     publish.run(settings, place, world.CUTOFF)
     catalogue = pq.read_table(place.root / OnlineSnapshot.read(place.online_current).catalogue)
     received = dict(

@@ -1,7 +1,7 @@
 """Declarations that make no sense fail where they are made; hashes move with what they stand for."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -98,6 +98,21 @@ def test_a_changed_parameter_changes_the_view_and_a_changed_meaning_does_not():
     assert replace(USER_ACTIVITY, parameters={"last_items": 11}).view_name != USER_ACTIVITY.view_name
     reworded = tuple(replace(column, meaning="other words") for column in USER_ACTIVITY.features)
     assert replace(USER_ACTIVITY, features=reworded).view_name == USER_ACTIVITY.view_name
+
+
+def test_a_lifetime_is_a_part_of_the_view_s_name_and_of_its_features_hashes():
+    """A champion must not read as missing what it was trained on as known."""
+    aging = replace(USER_ACTIVITY, ttl_days=400)
+    assert len({USER_ACTIVITY.view_name, aging.view_name, replace(aging, ttl_days=30).view_name}) == 3
+    assert aging.feature_hash("user_event_count") != USER_ACTIVITY.feature_hash("user_event_count")
+
+
+def test_a_row_is_too_old_when_its_lifetime_is_over():
+    time = datetime(2024, 3, 1, tzinfo=UTC)
+    aging = replace(USER_ACTIVITY, ttl_days=2)
+    assert not aging.is_too_old(time, time + timedelta(days=2))
+    assert aging.is_too_old(time, time + timedelta(days=2, microseconds=1))
+    assert not USER_ACTIVITY.is_too_old(time, datetime.max.replace(tzinfo=UTC))
 
 
 def test_ranking_signature_takes_each_feature_of_its_service_once_and_says_whom_it_describes():

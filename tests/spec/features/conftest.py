@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.datasets import EVENTS, items_dataset, users_dataset
+from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import conform
 from pipelines.settings import Settings
-from tests.movielens import ITEMS, USERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from feature_repo.contracts.features import FeatureGroup
+    from feature_repo.contracts.schemas import Schema
 
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 CUTOFF = BASE + timedelta(days=2)
@@ -79,16 +81,51 @@ def compute_group(spark: SparkSession) -> Compute:
         *,
         cutoff: datetime = CUTOFF,
         start: datetime | None = None,
+        schema: Schema = MOVIELENS,
     ) -> pa.Table:
         event_rows, item_rows, user_rows = (
             spark.createDataFrame(
                 [tuple(_typed(row[column.name], column) for column in dataset.columns) for row in rows],
                 spark_schema(dataset),
             )
-            for dataset, rows in ((EVENTS, events), (ITEMS, items), (USERS, users or []))
+            for dataset, rows in (
+                (EVENTS, events),
+                (items_dataset(schema), items),
+                (users_dataset(schema), users or []),
+            )
         )
-        table = compute(group, Inputs(MOVIELENS, event_rows, item_rows, user_rows, cutoff, start)).toArrow()
+        table = compute(group, Inputs(schema, event_rows, item_rows, user_rows, cutoff, start)).toArrow()
         return conform(table, feature_dataset(group))
+
+    return run
+
+
+@pytest.fixture
+def compute_vectors(spark: SparkSession, tmp_path: Path) -> Compute:
+    """Take drawn item vectors through snapshot, user vectors and feature table; return what is stored.
+
+    The snapshot's checksum reads as "snapshot".
+    """
+    from feature_repo.contracts.embeddings import EMBEDDINGS
+    from feature_repo.contracts.features import LAST_ITEMS
+    from pipelines.embeddings.snapshots import write_item_embeddings
+    from pipelines.embeddings.tables import embedding_table, write_embedding_table
+    from pipelines.embeddings.user_vectors import last_liked, user_vectors
+    from pipelines.io.spark import spark_schema
+
+    def run(group: FeatureGroup, vectors: pa.Table, events: Rows, cutoff: datetime) -> pa.Table:
+        (kind,) = (kind for kind in EMBEDDINGS.values() if group in (kind.item_group, kind.user_group))
+        place = Namespace(tmp_path, "drawn")
+        snapshot = write_item_embeddings(place, kind, cutoff, vectors)
+        if group == kind.user_group:
+            known = [tuple(row[name] for name in EVENTS.column_names) for row in events if row["event_time"] < cutoff]
+            lasts = last_liked(spark.createDataFrame(known, spark_schema(EVENTS)), MOVIELENS, LAST_ITEMS)
+            vectors = user_vectors(lasts, place.root / snapshot.item_embeddings).toArrow()
+        write_embedding_table(place, group, cutoff, vectors, snapshot.sha256)
+        stored = embedding_table(place, group).snapshot().read()
+        name = group.features[1].name
+        named = pc.replace_substring(stored.column(name), snapshot.sha256, "snapshot")
+        return stored.set_column(stored.column_names.index(name), name, named)
 
     return run
 

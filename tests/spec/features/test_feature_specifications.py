@@ -1,21 +1,28 @@
 """What every feature is, drawn as tables: events and items above, the rows that the real Spark transforms give below.
 
+The same tables hold for what is read online (test_online_read) and for what the stream makes (test_stream_and_batch).
+
 Times are seconds after the base, or whole days (`6d`); a row holds what was known after all events of its second, or
 of its day (`day 6`). Lists are parted by commas and padded as the contract declares; `-` is nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDINGS, ITEM_EMBEDDINGS, VECTOR
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import MOVIELENS, Attribute, Kind, Schema
+from pipelines.io.arrow import arrow_schema
+from pipelines.sources.mapping_file import read_mapping, shipped
 from tests.ascii_tables import parse_table
 from tests.movielens import (
-    FEATURE_GROUPS,
     ITEM_ACTIVITY,
     ITEM_PROFILE,
     ITEM_WINDOWS,
@@ -27,9 +34,10 @@ from tests.movielens import (
     USER_STATE,
     USER_WINDOWS,
 )
+from tests.shop_log import shop_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from feature_repo.contracts.features import FeatureGroup
 
@@ -38,7 +46,7 @@ pytestmark = pytest.mark.spark
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 
 ITEMS = """
-| item | year | genres                     |
+| item | release_year | genres             |
 | up   | 2009 | Animation,Drama            |
 | heat | 1995 | Action,Crime,Thriller,Noir |
 | jaws | 1975 | Action,Thriller            |
@@ -87,6 +95,53 @@ VISITS = """
 """
 
 
+VECTORS = """
+| item | vector  |
+| up   | 1       |
+| heat | 0,1     |
+| jaws | 0.6,0.8 |
+"""
+
+SHOP_ITEMS = """
+| item | price | category | tags    |
+| mug  | 2.5   | home     | a,b     |
+| bear | 10    | toys     | b,c,d,e |
+| fork | -     | -        | -       |
+"""
+
+# To look at something is counted and no like, to give it back is neither; but what was given back was seen.
+SHOP_EVENTS = """
+| user | item | type     | value | time |
+| ann  | mug  | view     | 1     | 0    |
+| ann  | mug  | purchase | 2     | 10   |
+| ann  | bear | purchase | 1     | 20   |
+| ann  | fork | purchase | 3     | 30   |
+| ann  | bear | return   | 1     | 40   |
+| bob  | bear | view     | 1     | 10   |
+| bob  | mug  | return   | 1     | 1d   |
+"""
+
+SHOP_USERS = """
+| user | country |
+| ann  | FR      |
+| bob  | -       |
+"""
+
+
+def _stated(attributes: Iterable[Attribute]) -> tuple[Attribute, ...]:
+    """Return attributes as a source states them, for all time, however they come about."""
+    return tuple(Attribute(each.name, each.kind, each.meaning, each.step) for each in attributes)
+
+
+RETAIL = read_mapping(shipped()["online-retail"])[1]
+SHOP = replace(
+    shop_schema(),
+    item_attributes=_stated(shop_schema().item_attributes),
+    user_attributes=_stated(shop_schema().user_attributes),
+)
+SHOP_FEATURES = declared(SHOP)
+
+
 @dataclass(frozen=True)
 class Specification:
     """A group's rows for the events, items and users above."""
@@ -95,6 +150,31 @@ class Specification:
     rows: str
     events: str = EVENTS
     cutoff: str = "2d"
+    schema: Schema = MOVIELENS
+
+    @property
+    def title(self) -> str:
+        """What tells it from others."""
+        return f"{self.group.name}:{list(parse_table(self.rows)[0])[2]}"
+
+    @property
+    def end(self) -> datetime:
+        """The cutoff."""
+        return _time(self.cutoff)
+
+    @property
+    def expected(self) -> list[dict[str, Any]]:
+        """The rows drawn, with the group's own names and types, and `time`."""
+        columns = {column.name: column for column in (self.group.entity, *self.group.features)}
+        return [
+            {name: _time(cell) if name == "time" else _value(cell, columns[name]) for name, cell in row.items()}
+            for row in parse_table(self.rows)
+        ]
+
+
+def of_shop(group: FeatureGroup | None, rows: str) -> Specification:
+    assert group is not None
+    return Specification(group, rows, SHOP_EVENTS, schema=SHOP)
 
 
 SPECIFICATIONS = (
@@ -399,69 +479,201 @@ SPECIFICATIONS = (
         | cem     | cutoff | -                   |
         """,
     ),
+    of_shop(
+        SHOP_FEATURES.user_activity,
+        # Of the counted events' items, where known, as often as there are events; terms of what was bought.
+        """
+        | user_id | time | user_price_mean | user_price_std | user_top_category | user_top_tags |
+        | ann     | 0    | 2.5             | 0              | -                 | -             |
+        | ann     | 10   | 2.5             | 0              | home              | a,b           |
+        | ann     | 20   | 5               | 3.5355339      | home,toys         | b,a,c,d,e     |
+        | ann     | 30   | 5               | 3.5355339      | home,toys         | b,a,c,d,e     |
+        | bob     | 10   | 10              | 0              | -                 | -             |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_history,
+        """
+        | user_id | time   | user_seen_items |
+        | ann     | cutoff | bear,fork,mug   |
+        | bob     | cutoff | bear,mug        |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_state,
+        # Prices in pence; the last time is that of an event that is not counted.
+        """
+        | user_id | time   | state_price_count | state_price_sum | state_price_squares | state_last_time |
+        | ann     | cutoff | 3                 | 1500            | 1125000             | 883612840000000 |
+        | bob     | cutoff | 1                 | 1000            | 1000000             | 883699200000000 |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_state,
+        """
+        | user_id | time   | state_category_terms | state_category_counts | state_tags_terms | state_tags_counts |
+        | ann     | cutoff | home,toys            | 1,1                   | a,b,c,d,e        | 1,2,1,1,1         |
+        | bob     | cutoff | -                    | -                     | -                | -                 |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_profile,
+        """
+        | user_id | time | user_country |
+        | ann     | 1970 | FR           |
+        | bob     | 1970 | -            |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.item_profile,
+        """
+        | item_id | time | item_price | item_category | item_tags |
+        | mug     | 1970 | 2.5        | home          | a,b       |
+        | bear    | 1970 | 10         | toys          | b,c,d     |
+        | fork    | 1970 | -1         | -             | -         |
+        """,
+    ),
+    *(
+        Specification(
+            kind.item_group,
+            # The snapshot's vectors, whatever they were fitted on.
+            f"""
+            | item_id | time   | {kind.item_group.name} | {kind.item_group.name}_fit |
+            | up      | cutoff | 1                      | snapshot                   |
+            | heat    | cutoff | 0,1                    | snapshot                   |
+            | jaws    | cutoff | 0.6,0.8                | snapshot                   |
+            """,
+        )
+        for kind in EMBEDDINGS.values()
+    ),
+    *(
+        Specification(
+            kind.user_group,
+            # Ann liked heat last, up before: (0.9, 1) of unit length. What bob liked has no vector.
+            f"""
+            | user_id | time   | {kind.user_group.name} | {kind.user_group.name}_fit |
+            | ann     | cutoff | 0.6689647,0.7432941    | snapshot                   |
+            """,
+        )
+        for kind in EMBEDDINGS.values()
+    ),
 )
+
+
+Feature = tuple[str, str, Dtype, int]
+"""Group, name, type and length: features of two schemas that agree in these are the same one."""
+
+
+def unspecified(specifications: Iterable[Specification]) -> set[Feature]:
+    """Return the features of all schemas at hand, and of the embeddings, that no specification draws."""
+
+    def feature(group: FeatureGroup, column: Column) -> Feature:
+        return group.name, column.name, column.dtype, column.length
+
+    groups = [group for schema in (MOVIELENS, shop_schema(), RETAIL) for group in declared(schema).groups]
+    all_features = {feature(group, column) for group in (*groups, *EMBEDDING_GROUPS) for column in group.features}
+    return all_features - {
+        feature(spec.group, column)
+        for spec in specifications
+        for column in spec.group.features
+        if column.name in parse_table(spec.rows)[0]
+    }
 
 
 def test_every_feature_has_a_specification() -> None:
-    specified = {(spec.group.name, name) for spec in SPECIFICATIONS for name in parse_table(spec.rows)[0]}
-    declared = {(group.name, column.name) for group in FEATURE_GROUPS for column in group.features}
-    assert declared - specified == set()
+    assert unspecified(SPECIFICATIONS) == set()
 
 
-@pytest.mark.parametrize(
-    "spec", SPECIFICATIONS, ids=lambda spec: f"{spec.group.name}:{list(parse_table(spec.rows)[0])[2]}"
-)
-def test_specification(spec: Specification, compute_group: Callable[..., Any]) -> None:
-    table = compute_group(spec.group, *_inputs(spec.events), cutoff=_time(spec.cutoff))
-    columns = {column.name: column for column in (spec.group.entity, *spec.group.features)}
-    expected = [
-        {name: _time(cell) if name == "time" else _value(cell, columns[name]) for name, cell in row.items()}
-        for row in parse_table(spec.rows)
-    ]
-    names = list(expected[0])
+@pytest.mark.parametrize("name", sorted({spec.group.name for spec in SPECIFICATIONS}))
+def test_a_group_s_specifications_are_missed_when_they_are_gone(name: str) -> None:
+    rest = [spec for spec in SPECIFICATIONS if spec.group.name != name]
+    assert {group for group, *_ in unspecified(rest)} == {name}
+
+
+def test_features_that_only_other_schemas_give_rise_to_are_missed_when_they_are_gone() -> None:
+    gone = unspecified(spec for spec in SPECIFICATIONS if spec.schema is MOVIELENS)
+    assert {name for _, name, *_ in gone} == {
+        "user_price_mean",
+        "user_price_std",
+        "user_top_category",
+        "user_top_tags",
+        "user_country",
+        "item_price",
+        "item_category",
+        "item_tags",
+        *(f"state_price_{part}" for part in ("count", "sum", "squares")),
+        *(f"state_{name}_{part}" for name in ("category", "tags") for part in ("terms", "counts")),
+    }
+
+
+@pytest.mark.parametrize("spec", SPECIFICATIONS, ids=lambda spec: spec.title)
+def test_specification(
+    spec: Specification, compute_group: Callable[..., Any], compute_vectors: Callable[..., Any]
+) -> None:
+    events, items, users = inputs(spec)
+    if spec.group in EMBEDDING_GROUPS:
+        table = compute_vectors(spec.group, item_vectors(), events, spec.end)
+    else:
+        table = compute_group(spec.group, events, items, users, cutoff=spec.end, schema=spec.schema)
+    names = list(spec.expected[0])
     received = [
         {name: row["event_time"] if name == "time" else row[name] for name in names} for row in table.to_pylist()
     ]
     key = spec.group.entity.name
-    in_order = sorted(expected, key=lambda row: (row[key], row["time"]))
+    in_order = sorted(spec.expected, key=lambda row: (row[key], row["time"]))
     assert len(received) == len(in_order)
     for row, wanted in zip(sorted(received, key=lambda row: (row[key], row["time"])), in_order, strict=True):
-        assert row == {
-            name: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
-            for name, value in wanted.items()
-        }
+        assert row == {name: about(value) for name, value in wanted.items()}
 
 
-def _inputs(drawn: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def about(value: Any) -> Any:
+    """Return what equals a value as float32 stores it."""
+    numbers = value if isinstance(value, list) else [value]
+    return pytest.approx(value, abs=1e-5) if any(isinstance(number, float) for number in numbers) else value
+
+
+def inputs(spec: Specification) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the events, items and users that a specification is of."""
+    items, users = (ITEMS, USERS) if spec.schema is MOVIELENS else (SHOP_ITEMS, SHOP_USERS)
     events = [
         {
             "user_id": row["user"],
             "item_id": row["item"],
-            "event_type": "rating",
+            "event_type": row.get("type", "rating"),
             "value": float(row["value"]),
             "event_time": _time(row["time"]),
         }
-        for row in parse_table(drawn)
+        for row in parse_table(spec.events)
     ]
-    items = [
-        {
-            "item_id": row["item"],
-            "title": row["item"],
-            "release_year": None if row["year"] == "-" else int(row["year"]),
-            "genres": _parts(row["genres"]),
-        }
-        for row in parse_table(ITEMS)
+    return (
+        events,
+        [
+            {"item_id": row["item"], "title": row["item"], **_said(row, spec.schema.item_attributes)}
+            for row in parse_table(items)
+        ],
+        [{"user_id": row["user"], **_said(row, spec.schema.user_attributes)} for row in parse_table(users)],
+    )
+
+
+def item_vectors() -> pa.Table:
+    """Return the drawn vectors as a snapshot has them."""
+    rows = [
+        {"item_id": row["item"], VECTOR.name: _value(row["vector"], replace(VECTOR, missing=0.0))}
+        for row in parse_table(VECTORS)
     ]
-    users = [
-        {
-            "user_id": row["user"],
-            "age": None if row["age"] == "-" else int(row["age"]),
-            "gender": None if row["gender"] == "-" else row["gender"],
-            "occupation": None if row["occupation"] == "-" else row["occupation"],
-        }
-        for row in parse_table(USERS)
-    ]
-    return events, items, users
+    return pa.Table.from_pylist(rows, arrow_schema(ITEM_EMBEDDINGS))
+
+
+def _said(row: dict[str, str], attributes: Iterable[Attribute]) -> dict[str, Any]:
+    return {each.name: _attribute_value(row.get(each.name, "-"), each.kind) for each in attributes}
+
+
+def _attribute_value(cell: str, kind: Kind) -> object:
+    if kind is Kind.MULTI_VALUED:
+        return _parts(cell)
+    if cell == "-":
+        return None
+    return cell if kind is not Kind.NUMERIC else float(cell) if "." in cell else int(cell)
 
 
 def _parts(cell: str) -> list[str]:

@@ -83,6 +83,38 @@ def test_the_latest_row_before_any_midnight_is_exact(group: FeatureGroup, comput
 
 
 @pytest.mark.parametrize("group", [USER_WINDOWS, ITEM_WINDOWS], ids=lambda group: group.name)
+def test_what_is_older_than_its_lifetime_says_nothing_else_than_missing(
+    group: FeatureGroup, compute_group: Callable[..., Any]
+) -> None:
+    """So a lifetime hides nothing that is true, and a row that counts something never outlives what it counts."""
+    days = [(1, 0), (1, 4), (1, 170), (2, 3), (2, 92), (2, 93), (2, 94), (3, 120)]
+    events = [
+        {**long_log(13)[0], group.entity.name: f"e{entity}", "event_time": BASE + timedelta(days=day, seconds=day)}
+        for entity, day in days
+    ]
+    cutoff = BASE + timedelta(days=400)
+    rows = sorted(compute_group(group, events, [], cutoff=cutoff).to_pylist(), key=lambda row: row["event_time"])
+    assert group.ttl_days == 90
+    blank = {column.name: column.blank for column in group.features}
+    hidden = 0
+    for number in range(401):
+        midnight = BASE + timedelta(days=number)
+        for entity in ("e1", "e2", "e3"):
+            known = [row for row in rows if row[group.entity.name] == entity and row["event_time"] < midnight]
+            if known and group.is_too_old(known[-1]["event_time"], midnight):
+                assert {name: known[-1][name] for name in blank} == blank
+                hidden += 1
+    assert hidden > 100
+    counting = [row for row in rows if row[group.features[2].name]]
+    for row in counting:
+        last = row["event_time"] + timedelta(days=group.ttl_days)
+        assert any(
+            later[group.entity.name] == row[group.entity.name] and row["event_time"] < later["event_time"] <= last
+            for later in rows
+        ), "the row that follows comes within the lifetime"
+
+
+@pytest.mark.parametrize("group", [USER_WINDOWS, ITEM_WINDOWS], ids=lambda group: group.name)
 def test_a_late_start_reads_no_more_than_the_longest_window_and_gives_the_same_rows(
     group: FeatureGroup, compute_group: Callable[..., Any]
 ) -> None:
