@@ -1,6 +1,14 @@
 """What holds for all tests."""
 
+import json
+import os
+
 import pytest
+
+LITTLE_DATA = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
+"""Tests' Spark works on little data for a short time: Java's thorough compiler costs more than it gives there."""
+
+os.environ.setdefault("KESTREL_SPARK_OPTIONS", json.dumps(LITTLE_DATA))
 
 
 @pytest.hookimpl(trylast=True)

@@ -66,7 +66,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=900,
+            timeout=1800,
         )
 
     def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -166,7 +166,8 @@ def stack() -> Iterator[Stack]:
         re.sub("#KESTREL_SPARK_DRIVER_MEMORY=.*", "KESTREL_SPARK_DRIVER_MEMORY=1g", text)
     )
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("KESTREL_", "AIRFLOW"))}
-    environment = ours | {"KESTREL_STATE": str(state), "KESTREL_ARG_NAMESPACE": NAMESPACE}
+    spark = {"KESTREL_SPARK_OPTIONS": os.environ["KESTREL_SPARK_OPTIONS"]}
+    environment = ours | spark | {"KESTREL_STATE": str(state), "KESTREL_ARG_NAMESPACE": NAMESPACE}
     environment["KESTREL_ARG_DATA"] = str(source)
     stack = Stack(state, source, environment, read_settings(state, {"KESTREL_STATE": str(state)}))
     try:

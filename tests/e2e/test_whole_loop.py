@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 
 def states(stage, dag):
