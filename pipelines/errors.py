@@ -3,6 +3,7 @@
 JobError                        terminal
 ├── SourceError                 a source file or folder is not what its layout says
 │   └── QuarantineLimitError    too many of its rows were refused
+├── TooFewLikesError            nothing to fit an embedding on
 ├── ChecksFailedError           what lies in the lake breaks a rule that nothing may be computed without
 ├── CorruptDatasetError         files of a stored table do not match its manifest
 └── TransientError              worth another try
@@ -29,6 +30,7 @@ __all__ = [
     "RejectedError",
     "SourceError",
     "SupersededError",
+    "TooFewLikesError",
     "TransientError",
 ]
 
@@ -39,6 +41,10 @@ class SourceError(JobError):
 
 class QuarantineLimitError(SourceError):
     """More rows of a source file were refused than the settings allow."""
+
+
+class TooFewLikesError(JobError):
+    """Too little was liked to fit a kind of embedding on."""
 
 
 class ChecksFailedError(JobError):

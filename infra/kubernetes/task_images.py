@@ -18,6 +18,9 @@ PLANES: Mapping[str, str] = {
     "serving.rollout": "rollout",
 }
 """The package of a job → its plane's extra, which is its image's name too."""
+DATA_PLANE = "data"
+SPARK_ACCOUNT = "kestrel-spark"
+"""The service account of base/spark.yaml."""
 
 
 def plane_image(repository: str, tag: str, plane: str) -> str:
@@ -43,9 +46,13 @@ def task_policy(task: Any) -> None:  # noqa: ANN401 - an operator; importing Air
         conf.get_mandatory_value(section, "worker_container_tag"),
         plane,
     )
+    container = models.V1Container(name="base", image=image)
+    spec = models.V1PodSpec(containers=[container])
+    if plane == DATA_PLANE:
+        # Such a pod may be Spark's driver, whose executors are pods: they call it by its address, no name resolves.
+        address = models.V1EnvVarSource(field_ref=models.V1ObjectFieldSelector(field_path="status.podIP"))
+        container.env = [models.V1EnvVar(name="SPARK_LOCAL_HOSTNAME", value_from=address)]
+        spec.service_account_name, spec.automount_service_account_token = SPARK_ACCOUNT, True
     task.executor_config = {
-        "pod_override": models.V1Pod(
-            metadata=models.V1ObjectMeta(labels={"kestrel/plane": plane}),
-            spec=models.V1PodSpec(containers=[models.V1Container(name="base", image=image)]),
-        )
+        "pod_override": models.V1Pod(metadata=models.V1ObjectMeta(labels={"kestrel/plane": plane}), spec=spec)
     }

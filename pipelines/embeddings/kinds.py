@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from pipelines.embeddings.skip_gram import fit_skip_gram, write_sequences
 from pipelines.embeddings.user_vectors import user_vectors
 from pipelines.embeddings.vectors import unit_length, vector_array
 from pipelines.embeddings.walk_sequences import walk_sequences
-from pipelines.errors import JobError
+from pipelines.errors import TooFewLikesError
 from pipelines.io.arrow import arrow_schema
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from feature_repo.contracts.embeddings import Embedding
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +43,22 @@ class Fit:
 
 
 def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fit:
-    """Fit a kind's item vectors, and make the users' from them.
+    """Fit a kind's item vectors, and make the users' from them; no vectors at all where too little was liked.
+
+    A young log is no error: the other sources of recall answer until there are vectors.
 
     Args:
         kind: Which, with its parameters.
         liked: user_id, item_id, event_time of what was liked before the cutoff.
         lasts: user_id, items: what each user liked among the last events.
         folder: For what Spark writes on the way, which every executor must be able to read.
-
-    Raises:
-        JobError: No item was liked often enough.
     """
     often = liked_often(liked, kind.skip_gram.least_likes).cache()
-    if often.isEmpty():
-        msg = f"{kind.name}: expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
-        raise JobError(msg)
-    items = fit_items(kind, often, folder)
+    try:
+        items = fit_items(kind, often, folder)
+    except TooFewLikesError as reason:
+        _LOG.warning("%s: no vectors: %s", kind.name, reason)
+        items = arrow_schema(ITEM_EMBEDDINGS).empty_table()
     file = folder / "items.parquet"
     pq.write_table(items, file)
     covered = often.join(often.sparkSession.read.parquet(str(file)), on="item_id", how="left_semi").count()
@@ -64,7 +68,14 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
 
 
 def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
-    """Return the rows of ITEM_EMBEDDINGS from likes of items that were liked often enough; see `fit`."""
+    """Return the rows of ITEM_EMBEDDINGS from likes of items that were liked often enough; see `fit`.
+
+    Raises:
+        TooFewLikesError: There is no such like, or no two that stand beside each other.
+    """
+    if often.isEmpty():
+        msg = f"expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
+        raise TooFewLikesError(msg)
     numbered_items(often).write.parquet(str(folder / "nodes"))
     items = often.sparkSession.read.parquet(str(folder / "nodes"))
     ids = pq.read_table(folder / "nodes").sort_by("node").column("item_id")

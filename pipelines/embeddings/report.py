@@ -88,7 +88,7 @@ def _kind(one: Fit, liked: LikeSummary, shared: float) -> dict[str, Any]:
         "name": one.kind.name,
         "vectors": one.items.num_rows,
         "users": one.users.num_rows,
-        "covered": one.covered / liked.likes,
+        "covered": one.covered / liked.likes if liked.likes else 0.0,
         "shared": shared,
         "parameters": {name: value for name, value in one.kind.parameters.items() if name != "revision"},
     }

@@ -13,7 +13,7 @@ import numpy as np
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE
-from pipelines.errors import JobError
+from pipelines.errors import TooFewLikesError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,14 +34,14 @@ def write_sequences(sequences: DataFrame, folder: Path) -> Path:
         folder: Where to; it is not there yet.
 
     Raises:
-        JobError: No sequence has two items.
+        TooFewLikesError: No sequence has two items.
     """
     line = F.array_join(F.col("nodes").cast("array<string>"), " ")
     sequences.where(F.size("nodes") > 1).select(line.alias("line")).write.text(str(folder))
     files = [file for file in folder.glob("part-*.txt") if file.stat().st_size]
     if not files:
-        msg = "embeddings: expected users who liked two items one after the other, found none; ingest more events"
-        raise JobError(msg)
+        msg = "expected users who liked two items one after the other, found none"
+        raise TooFewLikesError(msg)
     (file,) = files
     return file
 

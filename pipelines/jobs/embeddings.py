@@ -42,7 +42,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
     """Write snapshots, feature tables and report; the same events give the same files.
 
     Raises:
-        JobError: nothing was ingested, or too little was liked before the cutoff.
+        JobError: nothing was ingested.
         TransientError: another job is writing the lake or the embeddings.
     """
     kinds = embeddings_named(settings.embedding_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from google.protobuf import text_format
 
-from infra.docker import prepare
+from infra.docker import entrypoint, prepare
 from infra.kubernetes.task_images import PLANES, plane_image, task_policy
 from infra.local import installation
 from serving.protocol.messages import ModelServerConfig
@@ -433,10 +434,56 @@ def test_each_job_runs_in_its_planes_image(monkeypatch):
     pod = task.executor_config["pod_override"]
     assert pod.spec.containers[0].image == "registry.example/kestrel/rollout:0.1.0"
     assert pod.metadata.labels == {"kestrel/plane": "rollout"}
+    assert pod.spec.service_account_name is None
     other = SimpleNamespace(executor_config={})
     task_policy(other)
     assert other.executor_config == {}
     assert plane_image("orchestrator", "1", "data") == "data:1"
+
+
+def test_a_job_of_the_data_plane_may_be_the_driver_of_executors_in_pods(monkeypatch, documents):
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "kestrel/orchestrator")
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG", "0.1.0")
+    task = SimpleNamespace(module="pipelines", executor_config={})
+    task_policy(task)
+    spec = task.executor_config["pod_override"].spec
+    account = spec.service_account_name
+    (binding,) = manifests.of_kind(documents, "RoleBinding").values()
+    assert account in manifests.of_kind(documents, "ServiceAccount")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account}]
+    (rule,) = manifests.of_kind(documents, "Role")[binding["roleRef"]["name"]]["rules"]
+    assert rule["resources"] == ["pods", "configmaps"]
+    assert spec.containers[0].env[0].value_from.field_ref.field_path == "status.podIP"
+
+
+EXECUTOR_ENVIRONMENT = {
+    "JAVA_HOME": "/java",
+    "SPARK_JAVA_OPT_0": "-Dspark.one=1 2",
+    "SPARK_JAVA_OPT_10": "-Dlast",
+    "SPARK_JAVA_OPT_2": "-XX:+UseParallelGC",
+    "SPARK_EXECUTOR_MEMORY": "1024m",
+    "SPARK_EXECUTOR_CORES": "2",
+    "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@10.0.0.9:7078",
+    "SPARK_EXECUTOR_ID": "3",
+    "SPARK_APPLICATION_ID": "spark-1",
+    "SPARK_EXECUTOR_POD_IP": "10.0.0.11",
+    "SPARK_EXECUTOR_POD_NAME": "features-exec-3",
+    "SPARK_RESOURCE_PROFILE_ID": "0",
+}
+
+
+def test_spark_s_word_starts_an_executor_and_every_other_command_runs_as_it_is():
+    assert entrypoint.command(["python", "-m", "pipelines", "executor"], {})[-1] == "executor"
+    java, *options = entrypoint.command(["executor"], EXECUTOR_ENVIRONMENT)
+    assert java == "/java/bin/java"
+    assert options[:5] == ["-Dspark.one=1 2", "-XX:+UseParallelGC", "-Dlast", "-Xms1024m", "-Xmx1024m"]
+    named = dict(itertools.pairwise(options))
+    assert named["--driver-url"] == EXECUTOR_ENVIRONMENT["SPARK_DRIVER_URL"]
+    assert (named["--podName"], named["--hostname"]) == ("features-exec-3", "10.0.0.11")
+    jars = [jar.name for jar in Path(named["-cp"].removesuffix("*")).glob("spark-kubernetes_*.jar")]
+    assert jars
+    with pytest.raises(KeyError, match="SPARK_DRIVER_URL"):
+        entrypoint.command(["executor"], {"JAVA_HOME": "/java", "SPARK_EXECUTOR_MEMORY": "1g"})
 
 
 def test_every_job_of_the_dags_has_a_plane():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,11 @@ import pytest
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, Walks
 from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.io.arrow import arrow_schema
+from pipelines.settings import Settings
+from tests import lake_world
 from tests.movielens import FEATURES, LIKED_VALUE, USER_ACTIVITY
 
 if TYPE_CHECKING:
@@ -252,7 +256,6 @@ def test_items_liked_too_seldom_or_always_alone_have_no_vector(
     from pipelines.embeddings.kinds import fit
     from pipelines.embeddings.likes import liked_events
     from pipelines.embeddings.user_vectors import last_liked
-    from pipelines.errors import JobError
 
     events = two_tastes(6, 8)
     counts = Counter(row["item_id"] for row in events)
@@ -264,7 +267,31 @@ def test_items_liked_too_seldom_or_always_alone_have_no_vector(
     assert found.items.column("item_id").to_pylist() == often
     assert found.covered == sum(counts[item] for item in often)
     assert not any(user.startswith("hermit") for user in found.users.column("user_id").to_pylist())
-    with pytest.raises(JobError, match="liked two items one after the other"):
-        fit(ITEM2VEC, liked_events(frame(alone), MOVIELENS.positive), lasts, tmp_path / "alone")
-    with pytest.raises(JobError, match="liked 3 times or more, found none"):
-        fit(ITEM2VEC, liked.limit(0), lasts, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("item2vec", 5.0, "liked two items one after the other"),
+        ("node2vec", 1.0, "liked 3 times or more, found none"),
+    ],
+)
+def test_a_log_too_young_for_vectors_gives_none_and_a_report(  # noqa: PLR0917 - cases and fixtures
+    kind: str,
+    value: float,
+    reason: str,
+    shared_session: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipelines.jobs import embeddings
+
+    place = Namespace(tmp_path, "young")
+    alone = [{**random_log(1, 1)[0], "user_id": f"hermit {number}", "value": value} for number in range(5)]
+    lake_world.write_lake(place, alone, [lake_world.item("i00")], [])
+    monkeypatch.setattr(embeddings, "spark_session", lambda *_: nullcontext(shared_session.live()))
+    result = embeddings.run(Settings(state=tmp_path, embeddings=kind), place, BASE + timedelta(days=1))
+    assert result["embeddings"][kind]["items"] == 0
+    assert reason in caplog.text
+    assert [file.suffix for file in (place.reports / result["report"]).glob("*.html")] == [".html"]
