@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-LITTLE_DATA = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
+QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+LITTLE_DATA = {"spark.driver.extraJavaOptions": QUICK, "spark.executor.extraJavaOptions": QUICK}
 """Tests' Spark works on little data for a short time: Java's thorough compiler costs more than it gives there."""
 
 os.environ.setdefault("KESTREL_SPARK_OPTIONS", json.dumps(LITTLE_DATA))
