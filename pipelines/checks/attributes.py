@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.schemas import Kind
 from pipelines.checks.judging import ID_MEANING, Check, is_no_id, named
 from pipelines.io.sql_text import identifier
+from pipelines.sources.adapter import text_column
 
 if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Attribute
@@ -16,8 +17,8 @@ _MOST_STEPS = 1 << 24
 
 
 def attribute_checks(attribute: Attribute, name: str, source_column: str) -> list[Check]:
-    """Return the checks of the typed column `name`, whose text as it was read is `<name>_text`."""
-    value, text = identifier(name), identifier(f"{name}_text")
+    """Return the checks of the typed column `name`, read from a text."""
+    value, text = identifier(name), identifier(text_column(name))
     match attribute.kind:
         case Kind.NUMERIC:
             largest = _MOST_STEPS * attribute.step

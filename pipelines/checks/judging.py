@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-REFUSAL_COLUMNS = ("reason", "fault_column", "expected", "received")
+REFUSAL_COLUMNS = ("_reason", "_fault_column", "_expected", "_received")
 
 ID_MAX = 128
 """Characters of an id or a term: more is a mistake of the mapping, and every copy of it costs memory online."""
@@ -36,7 +36,7 @@ class Check:
     received: str
 
 
-FAULT = Check("(fault)", "fault IS NOT NULL", "fault_column", "fault_expected", "fault_received")
+FAULT = Check("(_fault)", "_fault IS NOT NULL", "_fault_column", "_fault_expected", "_fault_received")
 """A row that could not be read at all."""
 
 
@@ -58,7 +58,7 @@ def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: st
     cases = " ".join(f"WHEN {check.refuses} THEN {number}" for number, check in enumerate(checks))
     reasons = (check.reason if check.reason.startswith("(") else literal(check.reason) for check in checks)
     told = ", ".join(
-        f"CASE verdict {' '.join(f'WHEN {number} THEN {part}' for number, part in enumerate(parts))} END AS {name}"
+        f"CASE _verdict {' '.join(f'WHEN {number} THEN {part}' for number, part in enumerate(parts))} END AS {name}"
         for name, parts in zip(
             REFUSAL_COLUMNS,
             (
@@ -72,14 +72,15 @@ def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: st
     )
     return (
         f"SELECT {', '.join(kept)}, {told} FROM (SELECT *, "  # noqa: S608 - built from constants and quoted names
-        f"CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS verdict FROM ({typed}))"
+        f"CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS _verdict FROM ({typed}))"
     )
 
 
 def refused_rows(database: duckdb.DuckDBPyConnection, table: str, file: str) -> pa.Table:
     """Return the refused rows of a judged table as rows of the quarantine dataset; `file` is SQL for a file's name."""
     rows = database.sql(
-        f"SELECT {file} AS file, line, coalesce(fault_column, '') AS \"column\", reason, expected, "  # noqa: S608 - as above
-        f"coalesce(received, '') AS received FROM {table} WHERE reason IS NOT NULL"
+        f"SELECT {file} AS file, _line AS line, coalesce(_fault_column, '') AS \"column\", "  # noqa: S608 - as above
+        f"_reason AS reason, _expected AS expected, coalesce(_received, '') AS received "
+        f"FROM {table} WHERE _reason IS NOT NULL"
     ).to_arrow_table()
     return rows.select(QUARANTINE.column_names).cast(arrow_schema(QUARANTINE))

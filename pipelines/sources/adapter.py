@@ -21,29 +21,36 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Attribute, Reduction, Schema
 
 TYPED_EVENTS = (
-    "line",
-    "fault",
-    "fault_column",
-    "fault_expected",
-    "fault_received",
+    "_line",
+    "_fault",
+    "_fault_column",
+    "_fault_expected",
+    "_fault_received",
     "user_id",
     "item_id",
     "event_type",
     "value",
     "micros",
-    "user_text",
-    "item_text",
-    "type_text",
-    "value_text",
-    "time_text",
-    "skip",
+    "_user_text",
+    "_item_text",
+    "_type_text",
+    "_value_text",
+    "_time_text",
+    "_skip",
 )
 """The columns of an event part's query, before those of the attributes that are derived.
 
-`fault` is the reason why the row could not be read at all, null where it could. `value` is a DOUBLE and `micros` the
-microseconds since 1970, null where they are none. The texts are what the row had. `skip` is the number of the rule by
-which the row is left out, null where none applies. For each derived attribute: its column, and `<column>_text`.
+`_fault` is the reason why the row could not be read at all, null where it could. `value` is a DOUBLE and `micros` the
+microseconds since 1970, null where they are none. The texts are what the row had. `_skip` is the number of the rule by
+which the row is left out, null where none applies. For each derived attribute: its column, and that of its text.
+
+Whatever is no attribute, and could have the name of one, begins with an underscore: no attribute's name does.
 """
+
+
+def text_column(name: str) -> str:
+    """Return the column of the text that an attribute, or a title, was read from."""
+    return f"_text_{name}"
 
 
 class Duplicates(StrEnum):

@@ -64,9 +64,9 @@ class JsonRows:
         paths = ", ".join(literal(pointer(column)) for column in self.columns)
         names = [f"found[{number + 1}] AS r{number}" for number in range(len(self.columns))]
         rows = (
-            "SELECT line, fault, '' AS fault_column, "  # noqa: S608 - quoted
+            "SELECT line AS _line, fault AS _fault, '' AS _fault_column, "  # noqa: S608 - quoted
             "CASE fault WHEN 'bad_json' THEN 'a JSON object' ELSE 'UTF-8 text' "
-            f"END AS fault_expected, text AS fault_received, {', '.join(names)} FROM (SELECT line, text, CASE "
+            f"END AS _fault_expected, text AS _fault_received, {', '.join(names)} FROM (SELECT line, text, CASE "
             f"WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes' WHEN NOT is_object THEN 'bad_json' "
             f"END AS fault, CASE WHEN is_object THEN json_extract_string(text, [{paths}]) END AS found "
             f"FROM ({_OBJECTS}))"

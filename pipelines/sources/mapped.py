@@ -13,7 +13,7 @@ from feature_repo.contracts.schemas import Kind, Reduction
 from pipelines.checks.entities import check_entities
 from pipelines.errors import SourceError
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Derived, EventFields
+from pipelines.sources.adapter import Derived, EventFields, text_column
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
@@ -248,19 +248,19 @@ class MappedEvents:
         skips = " ".join(
             f"WHEN {holds(cells[skip.when.column], skip.when)} THEN {number}" for number, skip in enumerate(events.skip)
         )
-        skip = f"CASE WHEN fault IS NOT NULL THEN NULL {skips} END" if skips else "CAST(NULL AS INTEGER)"
+        skip = f"CASE WHEN _fault IS NOT NULL THEN NULL {skips} END" if skips else "CAST(NULL AS INTEGER)"
         columns = {
             "user_id": id_of(user, events.user),
             "item_id": id_of(item, events.item),
             "event_type": kind,
             "value": value_of(value, events.value),
             "micros": micros_of(time, events.time),
-            "user_text": user.shown,
-            "item_text": item.shown,
-            "type_text": kind_text,
-            "value_text": value.shown if value else "''",
-            "time_text": time.shown,
-            "skip": skip,
+            "_user_text": user.shown,
+            "_item_text": item.shown,
+            "_type_text": kind_text,
+            "_value_text": value.shown if value else "''",
+            "_time_text": time.shown,
+            "_skip": skip,
         }
         for each in self.derived:
             kind = each.attribute.kind if each.attribute else Kind.TEXT
@@ -295,10 +295,10 @@ class MappedEntities:
         entities = self.entities
         assert entities.id is not None  # noqa: S101 - the mapping gives files and id together
         identity = cells[entities.id.column]
-        columns = {"id": id_of(identity, entities.id), "id_text": identity.shown}
+        columns = {"_id": id_of(identity, entities.id), "_id_text": identity.shown}
         if isinstance(entities, Items):
             title = text_of(cells[entities.title.column]) if entities.title else "NULL"
-            columns["title"] = f"coalesce({title}, {columns['id']})"
+            columns["title"] = f"coalesce({title}, {columns['_id']})"
         for each in entities.attributes:
             columns |= _attribute(cells[each.source_column], each.kind, each.name, each.separator)
         return _typed(columns, cells)
@@ -318,7 +318,7 @@ def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict
             sql = terms_of(cell, separator)
         case _:
             sql = text_of(cell)
-    return {name: sql, f"{name}_text": cell.shown}
+    return {name: sql, text_column(name): cell.shown}
 
 
 def _type(events: Events, cells: Cells) -> tuple[str, str]:

@@ -13,7 +13,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Reduction, Schema, ValueRange
+from feature_repo.contracts.schemas import (
+    Attribute,
+    EventType,
+    Kind,
+    Positive,
+    Reduction,
+    Schema,
+    SchemaError,
+    ValueRange,
+)
 from pipelines.sources.adapter import Duplicates
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -245,6 +254,10 @@ class AttributeOf(Part):
         if self.reduce is Reduction.MEDIAN and self.kind is not Kind.NUMERIC:
             msg = f"expected median for a numeric attribute only, this one is {self.kind}; take most_common"
             raise ValueError(msg)
+        try:
+            self.attribute(is_derived=False)
+        except SchemaError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

@@ -15,7 +15,7 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.lake import stored_dataset
-from pipelines.jobs import describe, ingest
+from pipelines.jobs import check, describe, ingest
 from pipelines.settings import Settings
 from pipelines.sources.mode import Mode
 from tests.shop_log import CLOCK, MAPPING, derived_mapping, shop, write_csv, write_shop
@@ -427,6 +427,37 @@ def test_a_limit_is_that_of_each_file(place: Namespace, tmp_path: Path) -> None:
     log(tmp_path / "s", *(line.replace("2024", "2023") for line in GOOD[:1]), "u,a,x,view,1", name="events-2.csv")
     with pytest.raises(QuarantineLimitError, match=r"events-2\.csv: 1 of 2 rows"):
         run(strict, place, tmp_path / "s", PLAIN.replace("events.csv", "'events-*.csv'"))
+
+
+INTERNAL = (
+    *("line", "part", "fault", "fault_column", "reason", "verdict", "expected", "received", "skip", "number", "place"),
+    *("rowid", "nth", "micros", "stamp", "chosen", "before", "versions", "observations", "checked", "term", "said"),
+    *("c0", "c1", "key", "text", "price", "price_text", "day", "bin", "events", "items", "users", "windowed", "rows"),
+)
+"""What the queries call, or called, what is no attribute."""
+
+
+@pytest.mark.parametrize(("kind", "is_derived"), [("numeric", True), ("categorical", False)])
+def test_attributes_may_be_called_as_the_queries_call_their_own(
+    settings: Settings, place: Namespace, tmp_path: Path, kind: str, *, is_derived: bool
+) -> None:
+    days = [f"u{n % 3},i{n % 2},2024-03-{1 + n % 28:02}T10:{n // 28:02}:00,view,1" for n in range(600)]
+    cells = ",".join(str(number) for number in range(len(INTERNAL)))
+    listed = "".join(f"    - {{name: {name}, kind: {kind}, column: x_{name}}}\n" for name in INTERNAL)
+    names = ",".join(f"x_{name}" for name in INTERNAL)
+    mapping = PLAIN
+    for owner in ("item", "user"):
+        log(tmp_path / "s", *(f"{owner[0]}{n},{cells}" for n in range(3)), header=f"id,{names}", name=f"{owner}s.csv")
+        mapping += f"{owner}s:\n" + ("" if is_derived else f"  files: {owner}s.csv\n  id: id\n")
+        mapping += f"  attributes:\n{listed}"
+    run(settings, place, log(tmp_path / "s", *(f"{day},{cells}" for day in days), header=f"{HEADER},{names}"), mapping)
+    schema = read_schema(place)
+    expected = {name: float(n) if kind == "numeric" else str(n) for n, name in enumerate(INTERNAL)}
+    for dataset in (items_dataset(schema), users_dataset(schema)):
+        rows = stored(place, dataset)
+        assert {row[dataset.key[0]][1:] for row in rows} >= {"0", "1"}
+        assert all({name: row[name] for name in INTERNAL} == expected for row in rows)
+    assert check.run(settings, place, datetime(2024, 3, 29, tzinfo=UTC), None)["errors"] == 0
 
 
 def test_describe_agrees_with_the_ingestion(settings: Settings, place: Namespace, tmp_path: Path) -> None:
