@@ -137,6 +137,10 @@ class Source(Protocol):
         """What the data set has."""
 
     @property
+    def meaning(self) -> Mapping[str, object]:
+        """What decides, beside the schema, how rows are read, as JSON: parts of one data set have the same."""
+
+    @property
     def fields(self) -> EventFields:
         """What the source calls the fields of an event."""
 

@@ -61,6 +61,11 @@ class MappedSource:
         return self.mapping.name
 
     @property
+    def meaning(self) -> dict[str, object]:
+        """What the mapping says, but for its name, and names and formats of files."""
+        return self.mapping.meaning
+
+    @property
     def fields(self) -> EventFields:
         """The columns as the mapping names them."""
         events = self.mapping.events

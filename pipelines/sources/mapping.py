@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping as AnyMapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -335,6 +335,12 @@ class Mapping(Part):
     events: Events
     items: Items = Items()
     users: Entities = Entities()
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What rows become, as JSON: all of it but its name, and the names and formats of files."""
+        files = {"files", "format"}
+        return self.model_dump(mode="json", exclude={"name": True, "events": files, "items": files, "users": files})
 
     def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own is deprecated
         """Return what the data set has; SchemaError where it makes no sense."""

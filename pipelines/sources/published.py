@@ -14,7 +14,7 @@ from pipelines.sources.batches import registered
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -48,6 +48,11 @@ class PublishedSource:
     def schema(self) -> Schema:
         """What the layout's data sets have."""
         return self.layout.schema
+
+    @property
+    def meaning(self) -> Mapping[str, object]:
+        """The layout, which says all."""
+        return {"layout": self.layout.name}
 
     @property
     def fields(self) -> EventFields:
