@@ -25,11 +25,11 @@ from feature_repo.contracts.datasets import (
     users_dataset,
 )
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import DATASET_MANIFEST
+from feature_repo.contracts.places import DATASET_MANIFEST, REPORT
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import implausible_attributes
 from pipelines.checks.refusals import check_limit
-from pipelines.errors import SourceError
+from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import (
@@ -42,6 +42,7 @@ from pipelines.io.lake import (
     stored_dataset,
 )
 from pipelines.io.merging import upserted, with_unknown_users
+from pipelines.reports.refusals_page import TABLE, publish_refusals
 from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
 from pipelines.sources.observations import read_off
@@ -80,7 +81,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     Raises:
         SourceError: the source as a whole cannot be read, holds no event before the cutoff, or is a part of another
             data set than the lake holds, or one that is read in another way.
-        QuarantineLimitError: too many rows of a file were refused; nothing is written.
+        QuarantineLimitError: too many rows of a file were refused; the lake stays as it was. The result names the
+            report, which has all of them.
         DatasetLockedError: another ingestion of the namespace is at work.
     """
     source = open_source(path, mapping, is_part=mode is Mode.PART)
@@ -88,7 +90,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     if mode is Mode.PART:
         check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
-    with _scratch(place) as scratch, _streamed(place) as streamed:
+    told = _with_report(place, source, cutoff or _midnight(now))
+    with _scratch(place) as scratch, _streamed(place) as streamed, told:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users = source.items(), source.users()
         for table in (items, users):
@@ -242,6 +245,20 @@ class _Lake:
                     writer.add(name, self.streamed.rows(name))
         self.changed += len(writer.changed)
         return writer
+
+
+@contextmanager
+def _with_report(place: Namespace, source: Source, moment: datetime) -> Iterator[None]:
+    """Show whoever gets to hear of too many refusals all of them."""
+    try:
+        yield
+    except QuarantineLimitError as error:
+        report = publish_refusals(place, source.name, moment, error)
+        folder = place.reports / report
+        msg = f"{error} The first of each reason: {folder / REPORT}; all refused rows: {folder / TABLE}"
+        told = QuarantineLimitError(msg, error.rows, error.refused, error.limit)
+        told.result = {"report": report, "quarantined": error.refused.num_rows}
+        raise told from error
 
 
 @contextmanager

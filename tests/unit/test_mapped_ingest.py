@@ -421,6 +421,39 @@ def test_too_many_refusals_stop_the_ingestion(place: Namespace, tmp_path: Path) 
     assert not place.dataset("events").exists()
 
 
+def test_too_many_refusals_leave_a_report_and_the_lake_as_it_was(place: Namespace, tmp_path: Path) -> None:
+    strict = Settings(state=place.state, quarantine_limit=0.2)
+    run(strict, place, log(tmp_path / "s", *GOOD))
+    before = {path: path.stat().st_mtime_ns for path in place.root.rglob("*.*") if path.suffix != ".lock"}
+    bad = [f"u,<b>{n},never,view,1" for n in range(9)]
+    results = []
+    for _ in range(2):
+        with pytest.raises(QuarantineLimitError, match=r"all refused rows: .*refused\.parquet") as caught:
+            run(strict, place, log(tmp_path / "t", *GOOD, *bad))
+        results.append(caught.value.result)
+    assert results[0] == results[1], "the same refusals are the same report"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    folder = place.reports / str(results[0]["report"])
+    assert f"{folder / 'report.html'}" in str(caught.value)
+    rows = pq.read_table(folder / "refused.parquet").to_pylist()
+    assert [(row["line"], row["column"], row["received"]) for row in rows] == [(n, "at", "never") for n in range(5, 14)]
+    page = (folder / "report.html").read_text()
+    for words in ("Nothing was ingested", "20.00 %", "bad_time", "events.csv", "<code>never</code>"):
+        assert words in page
+
+
+def test_too_many_refused_items_are_told_before_their_events(place: Namespace, tmp_path: Path) -> None:
+    strict = Settings(state=place.state, quarantine_limit=0.2)
+    events, items = shop()
+    bad = [{**item, "price": "<script>"} for item in items]
+    with pytest.raises(QuarantineLimitError, match=r"items\.csv: .*bad_number") as caught:
+        run(strict, place, write_shop(tmp_path / "s", events, bad), MAPPING)
+    assert caught.value.result
+    page = (place.reports / str(caught.value.result["report"]) / "report.html").read_text()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+
+
 def test_a_limit_is_that_of_each_file(place: Namespace, tmp_path: Path) -> None:
     strict = Settings(state=place.state, quarantine_limit=0.4)
     log(tmp_path / "s", *GOOD, name="events-1.csv")
