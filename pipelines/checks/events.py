@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
-from pipelines.checks.judging import FAULT, ID_MEANING, is_no_id, judged, named, refused_rows
+from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.adapter import Duplicates
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import QUARANTINE
+from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from pipelines.checks.refusals import RECEIVED_LENGTH
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.sql_text import literal
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 REFUSAL_COLUMNS = ("_reason", "_fault_column", "_expected", "_received")
 
-ID_MAX = 128
-"""Characters of an id or a term: more is a mistake of the mapping, and every copy of it costs memory online."""
-ID_MEANING = f"up to {ID_MAX} characters, none of them a control character"
+TERM_MAX = ID_MAX
+"""Characters of a term: more is a mistake of the mapping, and every copy of it costs memory online."""
+TERM_MEANING = f"a term of up to {TERM_MAX} characters, none of them a control character"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,13 @@ def named(reason: str, refuses: str, column: str, expected: str, received: str) 
 
 
 def is_no_id(text: str) -> str:
-    """Return SQL that tells whether an id or a term is too long or holds a control character."""
-    return f"(length({text}) > {ID_MAX} OR regexp_matches({text}, '[\\x00-\\x1f\\x7f]'))"
+    """Return SQL that tells whether a text may not be an id, as `contracts.events.is_id` has it."""
+    return f"(length({text}) > {ID_MAX} OR NOT regexp_full_match({text}, {literal(ID_PATTERN)}))"
+
+
+def is_no_term(text: str) -> str:
+    """Return SQL that tells whether a term is too long or holds a control character."""
+    return f"(length({text}) > {TERM_MAX} OR regexp_matches({text}, '[\\x00-\\x1f\\x7f]'))"
 
 
 def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: str = "NULL") -> str:

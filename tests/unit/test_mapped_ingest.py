@@ -168,6 +168,8 @@ items:
         ("u1, ,2024-03-01T10:00:02,view,1", "sku", "missing_item", ""),
         (f"{'x' * 129},a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "x" * 129),
         ("u\x01,a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "u\x01"),
+        ("u\x85v,a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "u\x85v"),
+        ("u1,/products/1,2024-03-01T10:00:02,view,1", "sku", "bad_id", "/products/1"),
         ("u1,a,yesterday,view,1", "at", "bad_time", "yesterday"),
         ("u1,a,2024-02-30,view,1", "at", "bad_time", "2024-02-30"),
         ("u1,a,2026-02-01,view,1", "at", "future_time", "2026-02-01"),
