@@ -54,7 +54,10 @@ def text_column(name: str) -> str:
 
 
 class Duplicates(StrEnum):
-    """What becomes of rows that describe one event: equal user, item, type and time."""
+    """What becomes of rows of one ingestion that describe one event: equal user, item, type and time.
+
+    Of an event that the lake has already, whatever a later part makes of its rows is a correction (decision 0086).
+    """
 
     REFUSE = "refuse"
     """The first counts, the others go to the quarantine."""

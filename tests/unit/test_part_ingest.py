@@ -148,6 +148,23 @@ def test_a_part_of_another_data_set_is_refused(settings: Settings, tmp_path: Pat
     assert files(settings, "n") == before
 
 
+@pytest.mark.parametrize(("how", "whole"), [("first", 2.0), ("last", 3.0), ("sum", 5.0)])
+def test_an_event_that_is_split_over_parts_is_as_the_last_part_has_it(
+    settings: Settings, tmp_path: Path, how: str, whole: float
+) -> None:
+    events, items = shop()
+    mapping = derived_mapping().replace("  skip:\n", f"  duplicates: {how}\n  skip:\n")
+    rows = [{**events[0], "customer": "c", "pieces": pieces} for pieces in (2, 3)]
+    run(settings, "whole", write_shop(tmp_path / "whole", rows, items), Mode.WHOLE, mapping)
+    for number, row in enumerate(rows):
+        run(settings, "parts", write_shop(tmp_path / f"{number}", [row], items), Mode.PART, mapping)
+    values = {
+        name: stored_dataset(Namespace(settings.state, name), EVENTS).snapshot().read().column("value").to_pylist()
+        for name in ("whole", "parts")
+    }
+    assert values == {"whole": [whole], "parts": [3.0]}
+
+
 DESCRIBED = derived_mapping()
 
 
