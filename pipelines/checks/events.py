@@ -11,7 +11,8 @@ from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Duplicates
+from pipelines.sources.adapter import REPEATED, Duplicates
+from pipelines.sources.expressions import BARE_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,11 +88,13 @@ class CheckedEvents:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many rows each rule left out, and how many went into another row."""
+        """How many rows were left out for each reason, and how many went into another row."""
         rows = self._database.execute("SELECT _skip, count(*) FROM checked WHERE _skip IS NOT NULL GROUP BY _skip")
         counts = dict(rows.fetchall())
-        named_counts = {rule: counts.get(number, 0) for number, rule in enumerate(self._source.skips)}
-        return named_counts | ({"repeated": counts[_MERGED]} if _MERGED in counts else {})
+        by_reason = dict.fromkeys(self._source.skips, 0)
+        for number, reason in enumerate(self._source.skips):
+            by_reason[reason] += counts.get(number, 0)
+        return by_reason | ({REPEATED: counts[_MERGED]} if _MERGED in counts else {})
 
     def span(self) -> tuple[datetime, datetime] | None:
         """Return the times of the first and the last event that passed; None if none did."""
@@ -210,11 +213,13 @@ def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
 
 def _time_checks(fields: EventFields, now: int) -> list[Check]:
     in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
+    is_number = f"micros IS NULL AND regexp_full_match(_time_text, {literal(BARE_NUMBER)})"
+    number = named("bad_time", is_number, fields.time, fields.number_format, "_time_text")
     bad = named("bad_time", in_bounds, fields.time, fields.time_format, "_time_text")
     later = named(
         "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "_time_text"
     )
-    return [bad, later]
+    return [*([number] if fields.number_format else []), bad, later]
 
 
 def _derived_checks(derived: Sequence[Derived]) -> list[Check]:

@@ -53,6 +53,10 @@ def text_column(name: str) -> str:
     return f"_text_{name}"
 
 
+REPEATED = "repeated"
+"""The reason by which rows are counted that went into another one, beside those of the rules of a source."""
+
+
 class Duplicates(StrEnum):
     """What becomes of rows of one ingestion that describe one event: equal user, item, type and time.
 
@@ -78,6 +82,8 @@ class EventFields:
     time: str
     time_format: str
     """What a time looks like, in words."""
+    number_format: str = ""
+    """What is wanted where a time is a bare number, though none is expected."""
 
 
 @dataclass(frozen=True, slots=True)

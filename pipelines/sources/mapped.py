@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from feature_repo.contracts.columns import Column
 from feature_repo.contracts.datasets import TITLE, attribute_column, items_dataset, users_dataset
 from feature_repo.contracts.schemas import Kind, Reduction
@@ -23,8 +25,6 @@ from pipelines.sources.parquet_rows import ParquetRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import duckdb
 
     from feature_repo.contracts.schemas import Schema
     from pipelines.sources.adapter import CheckedTable, Duplicates
@@ -43,6 +43,7 @@ _KINDS = {
     ".parquet": FileKind.PARQUET,
 }
 _NAMES_SHOWN = 12
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class MappedSource:
         unit = f"a number of {time.unit} since 1970" if time.unit else f"a time as {time.format or 'ISO 8601'}"
         cases = next((case.when.column for case in events.type.cases), "")
         kind, value = events.type.column or cases, events.value.column or ""
-        return EventFields(events.user.column, events.item.column, kind, value, time.column, unit)
+        number = "" if time.unit else f"{unit}; of numbers since 1970, events.time.unit: s, ms, us or ns"
+        return EventFields(events.user.column, events.item.column, kind, value, time.column, unit, number)
 
     @property
     def duplicates(self) -> Duplicates:
@@ -161,7 +163,9 @@ def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: b
 
 
 def _fits(file: SourceFile, pattern: str) -> bool:
-    return any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
+    """Tell whether a file is one that a pattern names; hidden ones, such as .DS_Store, have to be named as such."""
+    is_hidden = PurePosixPath(file.name).name.startswith(".") and not PurePosixPath(pattern).name.startswith(".")
+    return not is_hidden and any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
 
 
 def _rows(file: SourceFile, part: Files, columns: tuple[str, ...]) -> Rows:
@@ -242,7 +246,7 @@ class MappedEvents:
     @contextmanager
     def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Give the file's rows as typed columns."""
-        with self.rows.cells(database) as cells:
+        with _naming(self.file), self.rows.cells(database) as cells:
             yield self._query(cells)
 
     def _query(self, cells: Cells) -> str:
@@ -293,7 +297,7 @@ class MappedEntities:
     @contextmanager
     def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Give the file's rows as typed columns."""
-        with self.rows.cells(database) as cells:
+        with _naming(self.file), self.rows.cells(database) as cells:
             yield self._query(cells)
 
     def _query(self, cells: Cells) -> str:
@@ -307,6 +311,25 @@ class MappedEntities:
         for each in entities.attributes:
             columns |= _attribute(cells[each.source_column], each.kind, each.name, each.separator)
         return _typed(columns, cells)
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Have every fault of a file's cells name the file; a row that can be told apart is refused and raises nothing."""
+    try:
+        yield
+    except SourceError as error:
+        if str(error).startswith(file):
+            raise
+        msg = f"{file}: {error}"
+        raise SourceError(msg) from error
+    except (duckdb.DataError, duckdb.NotSupportedError, duckdb.ProgrammingError) as error:
+        said = " ".join(str(error).split())[:_SHOWN]
+        msg = (
+            f"{file}: expected cells that can be read as the mapping says, received others ({said}); name another "
+            "column or kind, or write the column as text"
+        )
+        raise SourceError(msg) from error
 
 
 def _typed(columns: dict[str, str], cells: Cells) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -173,6 +174,8 @@ items:
         ("u1,a,yesterday,view,1", "at", "bad_time", "yesterday"),
         ("u1,a,2024-02-30,view,1", "at", "bad_time", "2024-02-30"),
         ("u1,a,2026-02-01,view,1", "at", "future_time", "2026-02-01"),
+        ("u1,a,20241301T100002Z,view,1", "at", "bad_time", "20241301T100002Z"),
+        ("u1,a,1709287200,view,1", "at", "bad_time", "1709287200"),
         ("u1,a,1969-12-31T23:59:59Z,view,1", "at", "bad_time", "1969-12-31T23:59:59Z"),
         ("u1,a,2024-03-01T10:00:02,steal,1", "action", "unknown_event_type", "steal"),
         ("u1,a,2024-03-01T10:00:02,view,many", "pieces", "bad_number", "many"),
@@ -270,6 +273,14 @@ def test_types_by_cases_constants_and_conditions(settings: Settings, place: Name
     assert {row["value"] for row in stored(place, EVENTS)} == {1.0}
 
 
+def test_rules_of_one_reason_are_counted_together(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    rules = "".join(
+        f"    - {{reason: staff, when: {{column: customer, equals: {name}}}}}\n" for name in ("boss", "root")
+    )
+    rows = ("boss,a,2024-03-01,view,1", "root,a,2024-03-01,view,1", "root,b,2024-03-01,view,1", *GOOD)
+    assert run(settings, place, log(tmp_path / "s", *rows), f"{PLAIN}  skip:\n{rules}")["skipped"] == {"staff": 3}
+
+
 def test_numbers_that_were_meant_as_ids(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     folder = log(tmp_path / "s", "17850.0,a,2024-03-01,view,1")
     run(settings, place, folder, PLAIN.replace("user: customer", "user: {column: customer, whole_number: true}"))
@@ -324,6 +335,80 @@ def test_nested_json_and_lists(settings: Settings, place: Namespace, tmp_path: P
     ]
     items = stored(place, items_dataset(read_schema(place)))
     assert [(row["item_id"], row["tags"]) for row in items] == [("a", ["x", "0"]), ("b", ["solo"]), ("c", [])]
+
+
+def test_a_number_in_place_of_a_time_is_told_of_its_unit(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    run(settings, place, log(tmp_path / "s", *GOOD, "u1,a,1709287200,view,1"))
+    (row,) = stored(place, QUARANTINE)
+    assert row["expected"] == "a time as ISO 8601; of numbers since 1970, events.time.unit: s, ms, us or ns"
+
+
+def test_a_list_or_an_object_of_json_is_no_id(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    rest = '"sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1'
+    lines = [f'{{"customer": {user}, {rest}}}' for user in ('{"id": 1}', "[1, 2]", '"u"', "7")]
+    log(tmp_path / "s", *lines[1:], header=lines[0], name="events.jsonl")
+    run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.jsonl"))
+    assert refusals(place) == [
+        (1, "customer", "missing_user", '{"id":1}'),
+        (2, "customer", "missing_user", "[1,2]"),
+    ]
+    assert {row["user_id"] for row in stored(place, EVENTS)} == {"u", "7"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("customer", {"id": 1}, ["'customer' holds STRUCT", "expected ids"]),
+        ("sku", ["a"], ["'sku' holds VARCHAR[]", "expected ids"]),
+        ("pieces", True, ["'pieces' holds BOOLEAN", "expected numbers"]),
+        ("pieces", datetime(2024, 3, 1), ["'pieces' holds TIMESTAMP", "expected numbers"]),  # noqa: DTZ001 - a file's
+        ("at", 17, ["'at' holds BIGINT", "add unit"]),
+        ("at", {"day": 1}, ["'at' holds STRUCT", "expected times"]),
+        ("action", {"name": "view"}, []),
+    ],
+)
+def test_a_parquet_column_of_another_type_is_told(  # noqa: PLR0917 - fixtures and parameters
+    settings: Settings, place: Namespace, tmp_path: Path, column: str, cell: object, words: list[str]
+) -> None:
+    row = {"customer": "u", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1, column: cell}
+    (tmp_path / "s").mkdir()
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "s" / "events.parquet")
+    with pytest.raises(SourceError) as caught:
+        run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.parquet"))
+    for word in ("events.parquet", "expected", *words):
+        assert word in str(caught.value)
+
+
+def test_what_a_query_cannot_read_is_told_with_its_file(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    row = {"customer": "u", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": b"\xff"}
+    pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "s" / "events.parquet")
+    with pytest.raises(SourceError, match=r"events\.parquet: "):
+        run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.parquet"))
+
+
+def test_a_key_of_json_that_comes_late_is_found(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    line = '{{"customer": "u{0}", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1{1}}}'
+    lines = [line.format(number, ', "colour": "red"' if number == 1200 else "") for number in range(1201)]
+    log(tmp_path / "s", *lines[1:], header=lines[0], name="events.jsonl")
+    mapping = (
+        PLAIN.replace("events.csv", "events.jsonl") + "users:\n  attributes: [{name: colour, kind: categorical}]\n"
+    )
+    run(settings, place, tmp_path / "s", mapping)
+    colours = {row["user_id"]: row["colour"] for row in stored(place, users_dataset(read_schema(place)))}
+    assert (colours["u1200"], colours["u0"]) == ("red", None)
+    with pytest.raises(SourceError, match=r"expected a key 'size'.*first 1000 lines, and it in none"):
+        run(settings, place, tmp_path / "s", mapping.replace("name: colour", "name: size"))
+
+
+def test_a_glob_passes_over_hidden_files_and_reads_gz_in_capitals(
+    settings: Settings, place: Namespace, tmp_path: Path
+) -> None:
+    folder = log(tmp_path / "s", *GOOD, name="DAY.CSV")
+    (folder / "DAY.CSV.GZ").write_bytes(gzip.compress((folder / "DAY.CSV").read_bytes()))
+    (folder / "DAY.CSV").unlink()
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert run(settings, place, folder, PLAIN.replace("events.csv", "'*'"))["events"] == 3
 
 
 def test_bad_items_are_quarantined(settings: Settings, place: Namespace, tmp_path: Path) -> None:
@@ -383,6 +468,7 @@ def test_a_file_that_is_wrong_throughout_stops_the_ingestion(
     [
         ("events.jsonl", b"", ["JSON object", "empty file"]),
         ("events.jsonl", b"a,b\n1,2\n", ["events.jsonl", "JSON object", "'a,b'"]),
+        ("events.json", b'[{"sku": 1},\n{"sku": 2}\n]\n', ["line 1", "'[{\"sku\": 1},'", "jq -c '.[]' events.json"]),
         ("events.jsonl", b'{"sku": 1}\n', ["'customer'", "the keys sku"]),
         ("events.parquet", b"PAR1 and no more", ["events.parquet", "whole Parquet file"]),
         ("events.parquet", b"", ["events.parquet", "whole Parquet file"]),

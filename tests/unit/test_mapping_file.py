@@ -74,6 +74,19 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("time: at", 'time: {column: at, format: "%Q"}', ["line 12", "events.time.format", "strptime", "'%Q'"]),
         ("time: at", "time: {column: at, zone: Europe/Paname}", ["events.time.zone", "'Europe/Paname'"]),
         ("missing: true", 'matches: "(a"', ["events.skip.0.when.matches", "regular expression", "'(a'"]),
+        ("missing: true", "below: nan", ["events.skip.0.when.below", "finite number", "'nan'"]),
+        ("missing: true", "above: inf", ["events.skip.0.when.above", "finite number", "'inf'"]),
+        ("maximum: 100", "maximum: inf", ["events.value.maximum", "finite number", "'inf'"]),
+        ("event_types: purchase", "event_types: purchase, min_value: nan", ["positive.min_value", "finite number"]),
+        ("reason: no customer", "reason: repeated", ["events.skip.0.reason", "another reason than 'repeated'"]),
+        *(
+            ("  user: customer", f"  csv: {{encoding: {name}}}\n  user: customer", ["events.csv.encoding", f"'{name}'"])
+            for name in ("hex", "rot13", "idna", "klingon")
+        ),
+        *(
+            ("  user: customer", f"  csv: {{{form}}}\n  user: customer", ["line 10", "events.csv", "ASCII"])
+            for form in ("separator: \u00a7", "quote: \u201c", "separator: '\"'", 'quote: "\\n"')
+        ),
         ("  id: sku\n", "", ["items", "files and id together"]),
         ('"items*"', "[]", ["items", "files and id together"]),
         ('"events*"', "[]", ["events.files", "at least 1 item"]),
