@@ -27,7 +27,7 @@ from feature_repo.contracts.datasets import (
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.places import DATASET_MANIFEST, REPORT
 from pipelines.checks.events import CheckedEvents
-from pipelines.checks.plausibility import implausible_attributes
+from pipelines.checks.plausibility import check_unit, implausible_attributes
 from pipelines.checks.refusals import check_limit
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.arrow import arrow_schema
@@ -103,6 +103,7 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             refused = events.refused()
             check_limit(events.rows, refused, settings.quarantine_limit)
             span = _span(place, events, cutoff)
+            check_unit(source, span)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users) if table)])
             keep_meaning(place, source)
             return lake.write(events, items, users, quarantine, span)

@@ -84,6 +84,8 @@ class EventFields:
     """What a time looks like, in words."""
     number_format: str = ""
     """What is wanted where a time is a bare number, though none is expected."""
+    unit: str = ""
+    """Of times that are numbers, where a mapping says it: s, ms, us or ns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ class MappedSource:
         cases = next((case.when.column for case in events.type.cases), "")
         kind, value = events.type.column or cases, events.value.column or ""
         number = "" if time.unit else f"{unit}; of numbers since 1970, events.time.unit: s, ms, us or ns"
-        return EventFields(events.user.column, events.item.column, kind, value, time.column, unit, number)
+        return EventFields(
+            events.user.column, events.item.column, kind, value, time.column, unit, number, time.unit or ""
+        )
 
     @property
     def duplicates(self) -> Duplicates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,35 @@ def test_times_are_read_as_the_mapping_says(
 ) -> None:
     run(settings, place, log(tmp_path / "s", f"u,a,{text},view,1"), PLAIN.replace("time: at", f"time: {time}"))
     assert stored(place, EVENTS)[0]["event_time"] == datetime(2024, 3, 1, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "words"),
+    [
+        ("ms", 1_709_287_200, "1970-01-20 18:48:07 for column 'at' in ms; is it unit: s?"),
+        ("us", 1_709_287_200_000, "in us; is it unit: ms?"),
+        ("ns", 1_709_287_200, "in ns; is it unit: s?"),
+        ("s", 20_240, "in s; are these times?"),
+    ],
+)
+def test_a_unit_that_is_too_small_is_told(  # noqa: PLR0917 - fixtures and parameters
+    settings: Settings, place: Namespace, tmp_path: Path, unit: str, number: int, words: str
+) -> None:
+    rows = (f"u,a,{number - 5},view,1", f"u,a,{number},view,1")
+    mapping = PLAIN.replace("time: at", f"time: {{column: at, unit: {unit}}}")
+    with pytest.raises(SourceError, match=re.escape(words)):
+        run(settings, place, log(tmp_path / "s", *rows), mapping)
+    assert not place.dataset("events").exists()
+
+
+def test_numbers_that_features_read_otherwise_are_told(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    mapping = PLAIN + "items:\n  attributes: [{name: price, kind: numeric}, {name: cents, kind: numeric, step: 0.01}]\n"
+    rows = [f"u,i{n},2024-03-01T10:00:{n:02},view,1,{0.42 + n},{n * 1234.56 - 1}" for n in range(4)]
+    result = run(settings, place, log(tmp_path / "s", *rows, header=f"{HEADER},price,cents"), mapping)
+    steps, missing = result["warnings"]
+    assert "item attribute price: expected whole steps of 1, received 4 of 4 values between, such as 0.42" in steps
+    assert "item attribute cents: expected numbers other than -1" in missing
+    assert "in 1 of 4 values" in missing
 
 
 def test_fractions_of_a_second_are_kept(settings: Settings, place: Namespace, tmp_path: Path) -> None:
