@@ -80,7 +80,7 @@ with DAG(
         options={"namespace": "{{ params.namespace }}"},
         doc_md="What came by the stream → the lake, each event once, in the partition of its day.",
     )
-    ingest = JobOperator(
+    ingest = ReportingJobOperator(
         task_id="ingest",
         module="pipelines",
         command="ingest",
@@ -92,7 +92,7 @@ with DAG(
             "mapping": "{{ mapping_path(params.source_mapping) }}",
             "mode": "{{ params.mode }}",
         },
-        doc_md="Source → checked, canonical events, items and users; refused rows → quarantine.",
+        doc_md="Source → checked, canonical events, items and users; refused rows → quarantine; a report if too many.",
     )
     check = ReportingJobOperator(
         task_id="check",

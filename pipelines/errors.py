@@ -20,6 +20,8 @@ from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
+
 __all__ = [
     "ChecksFailedError",
     "CorruptDatasetError",
@@ -41,6 +43,14 @@ class SourceError(JobError):
 
 class QuarantineLimitError(SourceError):
     """More rows of a source file were refused than the settings allow."""
+
+    def __init__(self, message: str, rows: Mapping[str, int], refused: pa.Table, limit: float) -> None:
+        super().__init__(message)
+        self.rows = rows
+        """Of each file that was read, how many it has."""
+        self.refused = refused
+        """Rows of the quarantine dataset."""
+        self.limit = limit
 
 
 class TooFewLikesError(JobError):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIX = "/reports"
-WRITERS = {"checks": "feature_refresh", "embeddings": "feature_refresh"}
+WRITERS = dict.fromkeys(("checks", "embeddings", "refusals"), "feature_refresh")
 """Kind of report → the DAG whose task writes it."""
 HEADERS = {
     "Content-Security-Policy": (

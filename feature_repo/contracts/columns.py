@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -191,6 +192,14 @@ def definition_hash(definition: Mapping[str, object]) -> str:
     """Return eight hexadecimal digits that change when `definition` does."""
     canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def check_distinct(what: str, names: Iterable[str]) -> None:
+    """Refuse names that stand for two things; ValueError says which."""
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        msg = f"{what}: expected different names, received {', '.join(map(repr, repeated))} more than once"
+        raise ValueError(msg)
 
 
 def vocabularies(columns: Iterable[Column]) -> dict[str, list[Column]]:

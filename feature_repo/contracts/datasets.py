@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype, Encoding, definition_hash
+from feature_repo.contracts.columns import Column, Dtype, Encoding, check_distinct, definition_hash
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class Dataset:
     def __post_init__(self) -> None:
         """Refuse keys that are not columns, and columns declared twice."""
         names = [column.name for column in self.columns]
-        if len(set(names)) != len(names):
-            msg = f"dataset {self.name}: a column is declared twice in {names}"
-            raise ValueError(msg)
+        check_distinct(f"columns of the dataset {self.name}", names)
         for name in (*self.key, *self.sort):
             if name not in names:
                 msg = f"dataset {self.name}: key or sort column {name!r} is not among its columns {names}"

@@ -29,6 +29,7 @@ ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f/]+$"
 EVENTS_URL_PATTERN = r"^(kafka://[^\s/,]+:\d+(,[^\s/,]+:\d+)*/?)?$"
 """What the setting KESTREL_EVENTS_URL may be; empty is the online store's Redis."""
 ID_MEANING = f"an id of 1 to {ID_MAX} characters, without control characters or slashes"
+"""Of users and items, however they come: an id that a source may have and a request may not would be of no use."""
 
 EVENT_ID = Column("event_id", Dtype.STRING, "What the sender calls the event; by default made from its key")
 POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the stream: a Redis id's milliseconds")
@@ -147,6 +148,11 @@ def shown(received: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} and {len(text) - _SHOWN} more"
 
 
+def is_id(text: str) -> bool:
+    """Tell whether a text may be an id."""
+    return len(text) <= ID_MAX and _ID.fullmatch(text) is not None
+
+
 def key_id(user_id: str, item_id: str, event_type: str, event_time: int) -> str:
     """Return the id of an event that its sender gave none: 32 hexadecimal digits made from its key."""
     return hashlib.sha256("\0".join((user_id, item_id, event_type, str(event_time))).encode()).hexdigest()[:32]
@@ -191,7 +197,7 @@ def _check_names(raw: Mapping[str, object]) -> None:
 
 def _identity(raw: Mapping[str, object], name: str) -> str:
     value = raw[name]
-    if not isinstance(value, str) or len(value) > ID_MAX or not _ID.fullmatch(value):
+    if not isinstance(value, str) or not is_id(value):
         raise RefusedError(name, f"a string, {ID_MEANING}", value, f"Send {name} as the data set names it.")
     return value
 

@@ -16,8 +16,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding, Scalar, definition_hash
-from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, ITEMS, USER_ID, USERS
+from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding, Scalar, check_distinct, definition_hash
+from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, ITEM_ID, ITEMS, USER_ID, USERS, items_dataset
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -125,10 +125,7 @@ class FeatureService:
 
     def __post_init__(self) -> None:
         """Refuse two features of the same name: model inputs are found by name."""
-        names = [column.name for column in self.columns]
-        if len(set(names)) != len(names):
-            msg = f"feature service {self.name}: a feature name occurs twice in {names}"
-            raise ValueError(msg)
+        check_distinct(f"features of the service {self.name}", (column.name for column in self.columns))
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -186,6 +183,21 @@ class Declared:
     user_sequence: FeatureGroup
     user_history: FeatureGroup
     user_state: FeatureGroup
+
+    def __post_init__(self) -> None:
+        """Refuse attributes by which two things would have one name; ValueError says which.
+
+        Features lie beside their keys and the times of their groups, those of an item in the catalogue beside what is
+        said of it, and terms are looked up by the attribute's own name. An attribute is `item_<name>` wherever event
+        rows say it, also where no feature is made of it.
+        """
+        schema = self.schema
+        said = (("item", schema.item_attributes), ("user", schema.user_attributes))
+        texts = (f"{owner}_{each.name}" for owner, some in said for each in some if each.kind is Kind.TEXT)
+        features = (column.name for group in self.groups for column in group.features)
+        times = (group.time_column.name for group in self.groups)
+        own = (USER_ID.name, EVENT_TIME.name, EVENT_TYPE.name, ITEM_ID.vocabulary, *items_dataset(schema).column_names)
+        check_distinct("columns and vocabularies", (*own, *times, *features, *texts))
 
     @property
     def ranking(self) -> FeatureService:

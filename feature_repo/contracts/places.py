@@ -84,6 +84,11 @@ class Namespace:
         return self.root / "schema.json"
 
     @property
+    def reading(self) -> Path:
+        """What decided how the last ingestion read its source's rows: a part is read in the same way, or refused."""
+        return self.root / "reading.json"
+
+    @property
     def landing(self) -> Path:
         """Files of events that came by the stream and are not in the lake yet; each is there whole or not at all."""
         return self.root / "landing"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.columns import Column, Dtype, check_distinct
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.features import FeatureService, declared
 from feature_repo.contracts.on_demand import REQUEST_TIME, OnDemandFeature, on_demand
@@ -47,6 +47,13 @@ class Signature:
     output: Column
     on_demand: tuple[OnDemandFeature, ...] = ()
     """What the graph computes of the inputs at request time."""
+
+    def __post_init__(self) -> None:
+        """Refuse two things of one name: the graph finds inputs and what it computes of them by their names."""
+        inputs, computed = ((each.name for each in some) for some in (self.input_columns, self.on_demand))
+        check_distinct(
+            f"inputs, on-demand features and output of {self.model} models", (*inputs, *computed, self.output.name)
+        )
 
     @property
     def input_columns(self) -> tuple[Column, ...]:

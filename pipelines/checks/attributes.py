@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.schemas import Kind
-from pipelines.checks.judging import ID_MEANING, Check, is_no_id, named
+from pipelines.checks.judging import TERM_MEANING, Check, is_no_term, named
 from pipelines.io.sql_text import identifier
+from pipelines.sources.adapter import text_column
 
 if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Attribute
@@ -16,8 +17,8 @@ _MOST_STEPS = 1 << 24
 
 
 def attribute_checks(attribute: Attribute, name: str, source_column: str) -> list[Check]:
-    """Return the checks of the typed column `name`, whose text as it was read is `<name>_text`."""
-    value, text = identifier(name), identifier(f"{name}_text")
+    """Return the checks of the typed column `name`, read from a text."""
+    value, text = identifier(name), identifier(text_column(name))
     match attribute.kind:
         case Kind.NUMERIC:
             largest = _MOST_STEPS * attribute.step
@@ -28,9 +29,9 @@ def attribute_checks(attribute: Attribute, name: str, source_column: str) -> lis
                 named("out_of_range", f"abs({value}) > {largest}", source_column, expected, text),
             ]
         case Kind.CATEGORICAL:
-            return [named("bad_term", is_no_id(value), source_column, f"a term of {ID_MEANING}", text)]
+            return [named("bad_term", is_no_term(value), source_column, TERM_MEANING, text)]
         case Kind.MULTI_VALUED:
-            bad = f"len(list_filter({value}, lambda term: {is_no_id('term')})) > 0"
-            return [named("bad_term", bad, source_column, f"terms of {ID_MEANING}", text)]
+            bad = f"len(list_filter({value}, lambda term: {is_no_term('term')})) > 0"
+            return [named("bad_term", bad, source_column, f"each {TERM_MEANING}", text)]
         case Kind.TEXT:
             return []

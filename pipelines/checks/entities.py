@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
-from pipelines.checks.judging import FAULT, ID_MEANING, is_no_id, judged, named, refused_rows
+from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.adapter import CheckedTable
@@ -33,7 +34,7 @@ def check_entities(
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
         for number, part in enumerate(parts):
             with part.typed(database) as typed:
-                rows = judged(typed, checks, [f"{number} AS part", "line", f"id AS {key}", *others])
+                rows = judged(typed, checks, [f"{number} AS _part", "_line", f"_id AS {key}", *others])
                 into = f"INSERT INTO checked {rows}" if number else f"CREATE TABLE checked AS {rows}"
                 database.execute(into)
         database.execute(
@@ -42,9 +43,9 @@ def check_entities(
             )
         )
         cases = " ".join(f"WHEN {number} THEN {literal(part.file)}" for number, part in enumerate(parts))
-        refused = refused_rows(database, "checked", f"CASE part {cases} END")
-        counts = dict(database.execute("SELECT part, count(*) FROM checked GROUP BY part").fetchall())
-        passed = database.sql(f"SELECT {key}, {', '.join(others)} FROM checked WHERE reason IS NULL").to_arrow_table()  # noqa: S608 - a contract's columns
+        refused = refused_rows(database, "checked", f"CASE _part {cases} END")
+        counts = dict(database.execute("SELECT _part, count(*) FROM checked GROUP BY _part").fetchall())
+        passed = database.sql(f"SELECT {key}, {', '.join(others)} FROM checked WHERE _reason IS NULL").to_arrow_table()  # noqa: S608 - a contract's columns
     accepted = passed.select(dataset.column_names).cast(arrow_schema(dataset))
     return CheckedTable(accepted, refused, {part.file: counts.get(number, 0) for number, part in enumerate(parts)})
 
@@ -52,8 +53,8 @@ def check_entities(
 def _checks(attributes: Sequence[Attribute], names: Mapping[str, str]) -> list[Check]:
     return [
         FAULT,
-        named("missing_field", "coalesce(id, '') = ''", names["id"], "an id", "id_text"),
-        named("bad_id", is_no_id("id"), names["id"], ID_MEANING, "id_text"),
+        named("missing_field", "coalesce(_id, '') = ''", names["id"], "an id", "_id_text"),
+        named("bad_id", is_no_id("_id"), names["id"], ID_MEANING, "_id_text"),
         *(
             check
             for attribute in attributes
@@ -63,12 +64,12 @@ def _checks(attributes: Sequence[Attribute], names: Mapping[str, str]) -> list[C
 
 
 _REFUSE_REPEATED = """
-UPDATE checked SET reason = {duplicate}, fault_column = {column}, received = {key},
-    expected = 'one row for each id; the first is kept'
-WHERE rowid IN (
-    SELECT id FROM (
-        SELECT rowid AS id, row_number() OVER (PARTITION BY {key} ORDER BY part, line) AS nth
-        FROM checked WHERE reason IS NULL
-    ) WHERE nth > 1
+UPDATE checked SET _reason = {duplicate}, _fault_column = {column}, _received = {key},
+    _expected = 'one row for each id; the first is kept'
+WHERE (_part, _line) IN (
+    SELECT (_part, _line) FROM (
+        SELECT _part, _line, row_number() OVER (PARTITION BY {key} ORDER BY _part, _line) AS _nth
+        FROM checked WHERE _reason IS NULL
+    ) WHERE _nth > 1
 )
 """

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
-from pipelines.checks.judging import FAULT, ID_MEANING, is_no_id, judged, named, refused_rows
+from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Duplicates
+from pipelines.sources.adapter import REPEATED, Duplicates
+from pipelines.sources.expressions import BARE_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +32,7 @@ _STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
 _MERGED = -1
 """The `skip` of a row that went into another one."""
-_PASSED = "reason IS NULL AND skip IS NULL"
+_PASSED = "_reason IS NULL AND _skip IS NULL"
 _KEY = "user_id, item_id, event_type, micros"
 
 
@@ -61,8 +63,8 @@ class CheckedEvents:
         checks = event_checks(source, _micros(clock), knows_items=items is not None)
         derived = [identifier(derived.column.name) for derived in source.derived]
         kept = [
-            "line",
-            "skip",
+            "_line",
+            "_skip",
             "user_id",
             "item_id",
             "event_type",
@@ -73,7 +75,7 @@ class CheckedEvents:
         for number, part in enumerate(source.event_parts()):
             self._files.append(part.file)
             with part.typed(self._database) as typed:
-                rows = judged(typed, checks, [f"{number} AS part", *kept], skip="skip")
+                rows = judged(typed, checks, [f"{number} AS _part", *kept], skip="_skip")
                 into = f"INSERT INTO checked {rows}" if number else f"CREATE OR REPLACE TABLE checked AS {rows}"
                 self._database.execute(into)
         self._settle_duplicates()
@@ -81,16 +83,18 @@ class CheckedEvents:
     @property
     def rows(self) -> dict[str, int]:
         """Data rows of each file."""
-        counts = dict(self._database.execute("SELECT part, count(*) FROM checked GROUP BY part").fetchall())
+        counts = dict(self._database.execute("SELECT _part, count(*) FROM checked GROUP BY _part").fetchall())
         return {file: counts.get(number, 0) for number, file in enumerate(self._files)}
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many rows each rule left out, and how many went into another row."""
-        rows = self._database.execute("SELECT skip, count(*) FROM checked WHERE skip IS NOT NULL GROUP BY skip")
+        """How many rows were left out for each reason, and how many went into another row."""
+        rows = self._database.execute("SELECT _skip, count(*) FROM checked WHERE _skip IS NOT NULL GROUP BY _skip")
         counts = dict(rows.fetchall())
-        named_counts = {rule: counts.get(number, 0) for number, rule in enumerate(self._source.skips)}
-        return named_counts | ({"repeated": counts[_MERGED]} if _MERGED in counts else {})
+        by_reason = dict.fromkeys(self._source.skips, 0)
+        for number, reason in enumerate(self._source.skips):
+            by_reason[reason] += counts.get(number, 0)
+        return by_reason | ({REPEATED: counts[_MERGED]} if _MERGED in counts else {})
 
     def span(self) -> tuple[datetime, datetime] | None:
         """Return the times of the first and the last event that passed; None if none did."""
@@ -101,7 +105,7 @@ class CheckedEvents:
     def refused(self) -> pa.Table:
         """Return the refused rows as rows of the quarantine dataset."""
         cases = " ".join(f"WHEN {number} THEN {literal(file)}" for number, file in enumerate(self._files))
-        return refused_rows(self._database, "checked", f"CASE part {cases} END")
+        return refused_rows(self._database, "checked", f"CASE _part {cases} END")
 
     def users(self) -> list[str]:
         """Return the users of all events that passed."""
@@ -150,21 +154,21 @@ SELECT rowid AS id, row_number() OVER place AS nth, count(*) OVER events AS copi
 FROM checked WHERE {_PASSED} AND hash({_KEY}) IN (
     SELECT hash({_KEY}) AS code FROM checked WHERE {_PASSED} GROUP BY code HAVING count(*) > 1
 )
-WINDOW events AS (PARTITION BY {_KEY}), place AS (PARTITION BY {_KEY} ORDER BY part, line)
+WINDOW events AS (PARTITION BY {_KEY}), place AS (PARTITION BY {_KEY} ORDER BY _part, _line)
 """  # noqa: S608 - constants
 _EVENT = "concat_ws(' ', user_id, item_id, event_type, strftime(make_timestamp(micros), '%Y-%m-%dT%H:%M:%SZ'))"
 _REFUSE_REPEATED = f"""
-UPDATE checked SET reason = 'duplicate_event', fault_column = '', received = {_EVENT},
-    expected = 'one row for each user, item, type and time; the first is kept'
+UPDATE checked SET _reason = 'duplicate_event', _fault_column = '', _received = {_EVENT},
+    _expected = 'one row for each user, item, type and time; the first is kept'
 WHERE rowid IN (SELECT id FROM repeated WHERE nth > 1)
 """  # noqa: S608 - constants
 _REFUSE_SUM = """
-UPDATE checked SET reason = 'out_of_range', fault_column = {column}, expected = {expected},
-    received = concat('a sum of ', total)
+UPDATE checked SET _reason = 'out_of_range', _fault_column = {column}, _expected = {expected},
+    _received = concat('a sum of ', total)
 FROM repeated WHERE checked.rowid = repeated.id AND total > {maximum}
 """
 _SUM_REPEATED = "UPDATE checked SET value = total FROM repeated WHERE checked.rowid = repeated.id AND nth = 1"
-_SKIP_REPEATED = f"UPDATE checked SET skip = {_MERGED} WHERE rowid IN (SELECT id FROM repeated"  # noqa: S608 - constants
+_SKIP_REPEATED = f"UPDATE checked SET _skip = {_MERGED} WHERE rowid IN (SELECT id FROM repeated"  # noqa: S608 - constants
 
 
 def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:
@@ -174,23 +178,23 @@ def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:
     listed = ", ".join(map(literal, types))
     checks = [
         FAULT,
-        named("missing_user", "coalesce(user_id, '') = ''", fields.user, "an id", "user_text"),
-        named("bad_id", is_no_id("user_id"), fields.user, ID_MEANING, "user_text"),
-        named("missing_item", "coalesce(item_id, '') = ''", fields.item, "an id", "item_text"),
-        named("bad_id", is_no_id("item_id"), fields.item, ID_MEANING, "item_text"),
+        named("missing_user", "coalesce(user_id, '') = ''", fields.user, "an id", "_user_text"),
+        named("bad_id", is_no_id("user_id"), fields.user, ID_MEANING, "_user_text"),
+        named("missing_item", "coalesce(item_id, '') = ''", fields.item, "an id", "_item_text"),
+        named("bad_id", is_no_id("item_id"), fields.item, ID_MEANING, "_item_text"),
         named(
             "unknown_event_type",
             f"coalesce(event_type, '') NOT IN ({listed})",
             fields.event_type,
             f"one of the event types {', '.join(types)}",
-            "type_text",
+            "_type_text",
         ),
         *_value_checks(fields, value),
         *_time_checks(fields, now),
     ]
     if knows_items:
         unknown = "item_id NOT IN (SELECT item_id FROM items)"
-        checks.append(named("unknown_item", unknown, fields.item, "an item of the items file", "item_text"))
+        checks.append(named("unknown_item", unknown, fields.item, "an item of the items file", "_item_text"))
     return checks + _derived_checks(source.derived)
 
 
@@ -203,17 +207,19 @@ def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
         "not_a_whole_step": f"abs({steps} - round({steps})) > {_STEP_TOLERANCE}",
     }
     return [
-        named(reason, condition, fields.value, _range(value), "value_text") for reason, condition in conditions.items()
+        named(reason, condition, fields.value, _range(value), "_value_text") for reason, condition in conditions.items()
     ]
 
 
 def _time_checks(fields: EventFields, now: int) -> list[Check]:
     in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
-    bad = named("bad_time", in_bounds, fields.time, fields.time_format, "time_text")
+    is_number = f"micros IS NULL AND regexp_full_match(_time_text, {literal(BARE_NUMBER)})"
+    number = named("bad_time", is_number, fields.time, fields.number_format, "_time_text")
+    bad = named("bad_time", in_bounds, fields.time, fields.time_format, "_time_text")
     later = named(
-        "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "time_text"
+        "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "_time_text"
     )
-    return [bad, later]
+    return [*([number] if fields.number_format else []), bad, later]
 
 
 def _derived_checks(derived: Sequence[Derived]) -> list[Check]:
@@ -233,7 +239,7 @@ def _range(value: ValueRange) -> str:
 def scan_events(source: Source, clock: datetime) -> tuple[int, datetime | None]:
     """Count a source's rows and find its last time that is not after `clock`, without keeping or judging the rows."""
     rows, last = 0, None
-    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {_micros(clock)} AND skip IS NULL) FROM "  # noqa: S608 - a number
+    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {_micros(clock)} AND _skip IS NULL) FROM "  # noqa: S608 - a number
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
         for part in source.event_parts():
             with part.typed(database) as typed:

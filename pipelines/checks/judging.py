@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import QUARANTINE
+from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from pipelines.checks.refusals import RECEIVED_LENGTH
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.sql_text import literal
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-REFUSAL_COLUMNS = ("reason", "fault_column", "expected", "received")
+REFUSAL_COLUMNS = ("_reason", "_fault_column", "_expected", "_received")
 
-ID_MAX = 128
-"""Characters of an id or a term: more is a mistake of the mapping, and every copy of it costs memory online."""
-ID_MEANING = f"up to {ID_MAX} characters, none of them a control character"
+TERM_MAX = ID_MAX
+"""Characters of a term: more is a mistake of the mapping, and every copy of it costs memory online."""
+TERM_MEANING = f"a term of up to {TERM_MAX} characters, none of them a control character"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Check:
     received: str
 
 
-FAULT = Check("(fault)", "fault IS NOT NULL", "fault_column", "fault_expected", "fault_received")
+FAULT = Check("(_fault)", "_fault IS NOT NULL", "_fault_column", "_fault_expected", "_fault_received")
 """A row that could not be read at all."""
 
 
@@ -46,8 +47,13 @@ def named(reason: str, refuses: str, column: str, expected: str, received: str) 
 
 
 def is_no_id(text: str) -> str:
-    """Return SQL that tells whether an id or a term is too long or holds a control character."""
-    return f"(length({text}) > {ID_MAX} OR regexp_matches({text}, '[\\x00-\\x1f\\x7f]'))"
+    """Return SQL that tells whether a text may not be an id, as `contracts.events.is_id` has it."""
+    return f"(length({text}) > {ID_MAX} OR NOT regexp_full_match({text}, {literal(ID_PATTERN)}))"
+
+
+def is_no_term(text: str) -> str:
+    """Return SQL that tells whether a term is too long or holds a control character."""
+    return f"(length({text}) > {TERM_MAX} OR regexp_matches({text}, '[\\x00-\\x1f\\x7f]'))"
 
 
 def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: str = "NULL") -> str:
@@ -58,7 +64,7 @@ def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: st
     cases = " ".join(f"WHEN {check.refuses} THEN {number}" for number, check in enumerate(checks))
     reasons = (check.reason if check.reason.startswith("(") else literal(check.reason) for check in checks)
     told = ", ".join(
-        f"CASE verdict {' '.join(f'WHEN {number} THEN {part}' for number, part in enumerate(parts))} END AS {name}"
+        f"CASE _verdict {' '.join(f'WHEN {number} THEN {part}' for number, part in enumerate(parts))} END AS {name}"
         for name, parts in zip(
             REFUSAL_COLUMNS,
             (
@@ -72,14 +78,15 @@ def judged(typed: str, checks: Sequence[Check], kept: Sequence[str], *, skip: st
     )
     return (
         f"SELECT {', '.join(kept)}, {told} FROM (SELECT *, "  # noqa: S608 - built from constants and quoted names
-        f"CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS verdict FROM ({typed}))"
+        f"CASE WHEN {skip} IS NOT NULL THEN NULL {cases} END AS _verdict FROM ({typed}))"
     )
 
 
 def refused_rows(database: duckdb.DuckDBPyConnection, table: str, file: str) -> pa.Table:
     """Return the refused rows of a judged table as rows of the quarantine dataset; `file` is SQL for a file's name."""
     rows = database.sql(
-        f"SELECT {file} AS file, line, coalesce(fault_column, '') AS \"column\", reason, expected, "  # noqa: S608 - as above
-        f"coalesce(received, '') AS received FROM {table} WHERE reason IS NOT NULL"
+        f"SELECT {file} AS file, _line AS line, coalesce(_fault_column, '') AS \"column\", "  # noqa: S608 - as above
+        f"_reason AS reason, _expected AS expected, coalesce(_received, '') AS received "
+        f"FROM {table} WHERE _reason IS NOT NULL"
     ).to_arrow_table()
     return rows.select(QUARANTINE.column_names).cast(arrow_schema(QUARANTINE))

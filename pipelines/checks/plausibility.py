@@ -1,24 +1,42 @@
-"""Attributes that can be read, and are hardly meant as they were declared."""
+"""What can be read, and is hardly meant as it was declared."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow.compute as pc
 
+from feature_repo.contracts.features import MISSING
 from feature_repo.contracts.schemas import Kind
+from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from feature_repo.contracts.schemas import Attribute, Schema
+    from pipelines.sources.adapter import Source
 
 _ROWS_AT_LEAST = 20
-"""Of fewer rows nothing can be told."""
+"""Of fewer rows nothing can be told of terms."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_S = 365.2425 * 86_400
+_MOST_YEARS = 100
+_UNITS = ("s", "ms", "us", "ns")
+_STEP_TOLERANCE = 1e-3
+_FLOAT32_ERROR = 2.0**-22
+"""How far a FLOAT32 may be from the number that was meant, relative to it."""
 
 
 def implausible_attributes(schema: Schema, items: pa.Table, users: pa.Table) -> list[str]:
-    """Return a sentence for each multi-valued attribute with more terms than rows: free text, or another separator."""
+    """Return a sentence for each attribute whose values are hardly what was declared.
+
+    A multi-valued one with more terms than rows is free text, or has another separator. Features of a numeric one count
+    whole steps, and take MISSING for no value.
+    """
     return [
         warning
         for owner, rows, attributes in (
@@ -26,17 +44,68 @@ def implausible_attributes(schema: Schema, items: pa.Table, users: pa.Table) -> 
             ("user", users, schema.user_attributes),
         )
         for attribute in attributes
-        if (warning := _implausible(owner, rows, attribute))
+        for warning in _implausible(owner, rows, attribute)
     ]
 
 
-def _implausible(owner: str, rows: pa.Table, attribute: Attribute) -> str:
-    if attribute.kind is not Kind.MULTI_VALUED or rows.num_rows < _ROWS_AT_LEAST:
-        return ""
-    terms = pc.count_distinct(pc.list_flatten(rows.column(attribute.name))).as_py()
-    if terms <= rows.num_rows:
-        return ""
-    return (
-        f"{owner} attribute {attribute.name}: expected terms that several {owner}s share, received {terms:,} different "
-        f"ones in {rows.num_rows:,} rows; is it text, or is the separator another one?"
+def check_unit(source: Source, span: tuple[datetime, datetime]) -> None:
+    """Refuse a source that has nothing but the year 1970: its numbers were read in a unit that is too small.
+
+    Raises:
+        SourceError: it names the unit, and what the times would be in others.
+    """
+    fields, (first, last) = source.fields, span
+    if not fields.unit or last.year > _EPOCH.year:
+        return
+    others = " or ".join(_units_of(fields.unit, (last - _EPOCH).total_seconds() / _YEAR_S))
+    msg = (
+        f"events.time: expected times after {_EPOCH.year}, received {first:%Y-%m-%d %H:%M:%S} to "
+        f"{last:%Y-%m-%d %H:%M:%S} for column {fields.time!r} in {fields.unit}; "
+        f"{f'is it unit: {others}?' if others else 'are these times?'}"
     )
+    raise SourceError(msg)
+
+
+def _units_of(read: str, years: float) -> list[str]:
+    """Return the larger units by which what was read as so many years since 1970 would be a time of our days."""
+    place = _UNITS.index(read)
+    return [unit for number, unit in enumerate(_UNITS[:place]) if 1 < years * 1000 ** (place - number) < _MOST_YEARS]
+
+
+def _implausible(owner: str, rows: pa.Table, attribute: Attribute) -> Iterator[str]:
+    values = rows.column(attribute.name)
+    what = f"{owner} attribute {attribute.name}"
+    if attribute.kind is Kind.MULTI_VALUED:
+        yield from _too_many_terms(owner, what, values)
+    if attribute.kind is Kind.NUMERIC:
+        numbers = values.drop_null().to_numpy().astype(np.float64)
+        yield from _no_whole_steps(what, numbers, attribute.step)
+        yield from _as_if_missing(what, numbers)
+
+
+def _too_many_terms(owner: str, what: str, values: pa.ChunkedArray) -> Iterator[str]:
+    terms = pc.count_distinct(pc.list_flatten(values)).as_py()
+    if len(values) >= _ROWS_AT_LEAST and terms > len(values):
+        yield (
+            f"{what}: expected terms that several {owner}s share, received {terms:,} different ones in {len(values):,} "
+            "rows; is it text, or is the separator another one?"
+        )
+
+
+def _no_whole_steps(what: str, numbers: np.ndarray, step: float) -> Iterator[str]:
+    steps = numbers / step
+    distance = np.abs(steps - np.round(steps))
+    wrong = numbers[distance > np.maximum(_STEP_TOLERANCE, np.abs(steps) * _FLOAT32_ERROR)]
+    if len(wrong):
+        yield (
+            f"{what}: expected whole steps of {step:g}, received {len(wrong):,} of {len(numbers):,} values between, "
+            f"such as {wrong.min():.6g}, which features round; give it a smaller step"
+        )
+
+
+def _as_if_missing(what: str, numbers: np.ndarray) -> Iterator[str]:
+    if times := int((numbers == MISSING).sum()):
+        yield (
+            f"{what}: expected numbers other than {MISSING:g}, which stands for no value in features, received it in "
+            f"{times:,} of {len(numbers):,} values; leave these empty if nothing is meant, or count from another zero"
+        )

@@ -107,7 +107,7 @@ class RecentPast:
         expression = figure.expression
         if figure.scale is Scale.LISTS:
             expression = f"unnest(CASE WHEN coalesce(len({expression}), 0) = 0 THEN [NULL] ELSE {expression} END)"
-        cases = f"SELECT number, {expression} AS bin FROM windowed LEFT JOIN items USING (item_id) LEFT JOIN users USING (user_id)"  # noqa: E501,S608 - names come from the contracts
+        cases = f"SELECT windowed.number, {expression} AS bin FROM windowed LEFT JOIN items USING (item_id) LEFT JOIN users USING (user_id)"  # noqa: E501,S608 - names come from the contracts
         labels, binned = self._numbers(cases) if figure.scale is Scale.NUMBERS else self._terms(cases)
         rows = self._database.execute(
             f"SELECT number > 0, bin, count(*) FROM ({binned}) GROUP BY ALL"  # noqa: S608 - as above

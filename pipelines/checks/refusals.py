@@ -43,20 +43,19 @@ def check_limit(rows: Mapping[str, int], refused: pa.Table, limit: float) -> Non
     """
     if refused.num_rows:
         for file, number in rows.items():
-            _check_file(file, number, refused.filter(pc.equal(refused.column("file"), file)), limit)
+            of_file = refused.filter(pc.equal(refused.column("file"), file))
+            if of_file.num_rows > limit * number:
+                raise QuarantineLimitError(_too_many(file, number, of_file, limit), rows, refused, limit)
 
 
-def _check_file(file: str, rows: int, refused: pa.Table, limit: float) -> None:
-    if refused.num_rows <= limit * rows:
-        return
+def _too_many(file: str, rows: int, refused: pa.Table, limit: float) -> str:
     reasons = Counter(refused.column("reason").to_pylist())
-    msg = (
+    return (
         f"{file}: {refused.num_rows:,} of {rows:,} rows refused ({refused.num_rows / rows:.2%}), "
         f"the limit is {limit:.2%} (KESTREL_QUARANTINE_LIMIT). "
         + " ".join(_example(refused, reason, count) for reason, count in reasons.most_common(_REASONS_SHOWN))
         + " Mend the file, or raise the limit if these rows may be lost."
     )
-    raise QuarantineLimitError(msg)
 
 
 def _example(refused: pa.Table, reason: str, count: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from feature_repo.contracts.datasets import items_dataset, users_dataset
+from feature_repo.contracts.events import ID_MEANING, is_id
 from pipelines.checks.refusals import Refusal, refusal_table
 from pipelines.checks.whole_file import cut_line
 from pipelines.io.arrow import arrow_schema
@@ -65,6 +66,8 @@ def _check(
 def _new_identity(identity: str, known: Collection[str], column: str, duplicate: str) -> str:
     if not identity:
         raise RowError(column, "missing_field", "an id", identity)
+    if not is_id(identity):
+        raise RowError(column, "bad_id", ID_MEANING, identity)
     if identity in known:
         raise RowError(column, duplicate, "one line for each id; the first is kept", identity)
     return identity

@@ -25,12 +25,11 @@ from feature_repo.contracts.datasets import (
     users_dataset,
 )
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import DATASET_MANIFEST
-from feature_repo.contracts.schemas import read_schema, write_schema
+from feature_repo.contracts.places import DATASET_MANIFEST, REPORT
 from pipelines.checks.events import CheckedEvents
-from pipelines.checks.plausibility import implausible_attributes
+from pipelines.checks.plausibility import check_unit, implausible_attributes
 from pipelines.checks.refusals import check_limit
-from pipelines.errors import SourceError
+from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import (
@@ -43,9 +42,11 @@ from pipelines.io.lake import (
     stored_dataset,
 )
 from pipelines.io.merging import upserted, with_unknown_users
+from pipelines.reports.refusals_page import TABLE, publish_refusals
 from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
 from pipelines.sources.observations import read_off
+from pipelines.sources.same_data_set import check_same_data_set, keep_meaning
 from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from pipelines.sources.adapter import CheckedTable, Source
 
 _log = logging.getLogger(__name__)
-_SHOWN = 600
 
 
 def run(  # noqa: PLR0917 - what, where, up to when, as what
@@ -80,16 +80,18 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
 
     Raises:
         SourceError: the source as a whole cannot be read, holds no event before the cutoff, or is a part of another
-            data set than the lake holds.
-        QuarantineLimitError: too many rows of a file were refused; nothing is written.
+            data set than the lake holds, or one that is read in another way.
+        QuarantineLimitError: too many rows of a file were refused; the lake stays as it was. The result names the
+            report, which has all of them.
         DatasetLockedError: another ingestion of the namespace is at work.
     """
     source = open_source(path, mapping, is_part=mode is Mode.PART)
     source.check()
     if mode is Mode.PART:
-        _check_same_data_set(place, source)
+        check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
-    with _scratch(place) as scratch, _streamed(place) as streamed:
+    told = _with_report(place, source, cutoff or _midnight(now))
+    with _scratch(place) as scratch, _streamed(place) as streamed, told:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users = source.items(), source.users()
         for table in (items, users):
@@ -101,8 +103,9 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             refused = events.refused()
             check_limit(events.rows, refused, settings.quarantine_limit)
             span = _span(place, events, cutoff)
+            check_unit(source, span)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users) if table)])
-            write_schema(place, source.schema)
+            keep_meaning(place, source)
             return lake.write(events, items, users, quarantine, span)
 
 
@@ -246,26 +249,25 @@ class _Lake:
 
 
 @contextmanager
+def _with_report(place: Namespace, source: Source, moment: datetime) -> Iterator[None]:
+    """Show whoever gets to hear of too many refusals all of them."""
+    try:
+        yield
+    except QuarantineLimitError as error:
+        report = publish_refusals(place, source.name, moment, error)
+        folder = place.reports / report
+        msg = f"{error} The first of each reason: {folder / REPORT}; all refused rows: {folder / TABLE}"
+        told = QuarantineLimitError(msg, error.rows, error.refused, error.limit)
+        told.result = {"report": report, "quarantined": error.refused.num_rows}
+        raise told from error
+
+
+@contextmanager
 def _streamed(place: Namespace) -> Iterator[Streamed]:
     """Give what came by the stream, merged as far as it has landed."""
     merge_landed(place)
     with streamed_over(place) as streamed:
         yield streamed
-
-
-def _check_same_data_set(place: Namespace, source: Source) -> None:
-    """Refuse a part of another data set than the one that the lake holds."""
-    if not place.schema.exists():
-        return
-    held, received = read_schema(place).to_json(), source.schema.to_json()
-    other = [name for name in held if held[name] != received[name]]
-    if other:
-        differences = "; ".join(f"{name}: {held[name]} there, {received[name]} here" for name in other)
-        msg = (
-            f"namespace {place.name}: expected a part of the data set that was ingested, received one of another "
-            f"({source.name}): {differences[:_SHOWN]}. Take its mapping, another namespace, or ingest the whole anew"
-        )
-        raise SourceError(msg)
 
 
 def _span(place: Namespace, events: CheckedEvents, cutoff: datetime | None) -> tuple[datetime, datetime]:

@@ -16,6 +16,7 @@ from pipelines.checks.outcomes import Outcome, Status
 from pipelines.io.lake import partition_day
 from pipelines.reports import figures
 from pipelines.reports.page import publish, render
+from pipelines.reports.refusals_page import first_of_each_reason
 from pipelines.statistics.tables import statistics_table
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ KIND = "checks"
 _TEMPLATE = "checks.html.jinja"
 _DAYS_SHOWN = 14
 _ITEMS_SHOWN = 3
-_EXAMPLES_SHOWN = 3
 _TERMS_SHOWN = 12
 _ORDER = {"error": 0, "warning": 1, "accepted": 2, "not judged": 3, "passed": 4}
 
@@ -83,7 +83,7 @@ def _report(evidence: Evidence, comparison: Comparison | None) -> dict[str, Any]
             "days with events": len(evidence.tables[EVENTS.name].partitions),
             "refused rows": refused.num_rows,
         },
-        "refused": list(_refused(refused)),
+        "refused": list(first_of_each_reason(refused)),
         "days": _days(evidence) if comparison else [],
         "checks": sorted(map(_check, evidence.outcomes), key=lambda check: _ORDER[check["outcome"]]),
         "sources": {f"{name}, SHA-256": snapshot.checksum for name, snapshot in evidence.tables.items()},
@@ -127,16 +127,6 @@ def _check(outcome: Outcome) -> dict[str, Any]:
         "received": outcome.received,
         "examples": list(outcome.examples),
     }
-
-
-def _refused(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yield the first few refused rows of every reason, the most frequent reason first."""
-    counted = rows.group_by("reason").aggregate([([], "count_all")])
-    reasons = counted.sort_by([("count_all", "descending"), ("reason", "ascending")]).to_pylist()
-    for reason in reasons:
-        of_it = rows.filter(pc.equal(rows.column("reason"), reason["reason"]))
-        for number, row in enumerate(of_it.slice(0, _EXAMPLES_SHOWN).to_pylist()):
-            yield {**row, "rows": reason["count_all"], "first": number == 0}
 
 
 def _days(evidence: Evidence) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from feature_repo.contracts.places import REPORT, cutoff_name
@@ -15,6 +17,8 @@ from pipelines.jobs.leftovers import remove_leftovers
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    import pyarrow as pa
 
     from feature_repo.contracts.places import Namespace
 
@@ -36,8 +40,17 @@ def render(template: str, report: Mapping[str, object], plots: Mapping[str, obje
     return environment.get_template(template).render(report=report, plots=plots)
 
 
-def publish(place: Namespace, kind: str, cutoff: datetime, html: str, report: Mapping[str, object]) -> str:
-    """Write a page and its record under a name that says their content; nothing happens if it is there.
+def publish(  # noqa: PLR0917 - where, as what, what
+    place: Namespace,
+    kind: str,
+    cutoff: datetime,
+    html: str,
+    report: Mapping[str, object],
+    tables: Mapping[str, pa.Table] = MappingProxyType({}),
+) -> str:
+    """Write a page, its record and the tables that it speaks of under a name that says their content.
+
+    Nothing happens if it is there.
 
     Returns:
         The page's path below the namespace's reports, `<kind>/<name>`, as Airflow's link wants it.
@@ -48,4 +61,6 @@ def publish(place: Namespace, kind: str, cutoff: datetime, html: str, report: Ma
     with publishing_directory(folder / name) as part:
         (part / REPORT).write_text(html, encoding="utf-8")
         write_json(part / RECORD, report)
+        for table, rows in tables.items():
+            pq.write_table(rows, part / table)
     return f"{kind}/{name}"

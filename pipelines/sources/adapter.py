@@ -21,33 +21,47 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Attribute, Reduction, Schema
 
 TYPED_EVENTS = (
-    "line",
-    "fault",
-    "fault_column",
-    "fault_expected",
-    "fault_received",
+    "_line",
+    "_fault",
+    "_fault_column",
+    "_fault_expected",
+    "_fault_received",
     "user_id",
     "item_id",
     "event_type",
     "value",
     "micros",
-    "user_text",
-    "item_text",
-    "type_text",
-    "value_text",
-    "time_text",
-    "skip",
+    "_user_text",
+    "_item_text",
+    "_type_text",
+    "_value_text",
+    "_time_text",
+    "_skip",
 )
 """The columns of an event part's query, before those of the attributes that are derived.
 
-`fault` is the reason why the row could not be read at all, null where it could. `value` is a DOUBLE and `micros` the
-microseconds since 1970, null where they are none. The texts are what the row had. `skip` is the number of the rule by
-which the row is left out, null where none applies. For each derived attribute: its column, and `<column>_text`.
+`_fault` is the reason why the row could not be read at all, null where it could. `value` is a DOUBLE and `micros` the
+microseconds since 1970, null where they are none. The texts are what the row had. `_skip` is the number of the rule by
+which the row is left out, null where none applies. For each derived attribute: its column, and that of its text.
+
+Whatever is no attribute, and could have the name of one, begins with an underscore: no attribute's name does.
 """
 
 
+def text_column(name: str) -> str:
+    """Return the column of the text that an attribute, or a title, was read from."""
+    return f"_text_{name}"
+
+
+REPEATED = "repeated"
+"""The reason by which rows are counted that went into another one, beside those of the rules of a source."""
+
+
 class Duplicates(StrEnum):
-    """What becomes of rows that describe one event: equal user, item, type and time."""
+    """What becomes of rows of one ingestion that describe one event: equal user, item, type and time.
+
+    Of an event that the lake has already, whatever a later part makes of its rows is a correction (decision 0086).
+    """
 
     REFUSE = "refuse"
     """The first counts, the others go to the quarantine."""
@@ -68,6 +82,10 @@ class EventFields:
     time: str
     time_format: str
     """What a time looks like, in words."""
+    number_format: str = ""
+    """What is wanted where a time is a bare number, though none is expected."""
+    unit: str = ""
+    """Of times that are numbers, where a mapping says it: s, ms, us or ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +146,10 @@ class Source(Protocol):
     @property
     def schema(self) -> Schema:
         """What the data set has."""
+
+    @property
+    def meaning(self) -> Mapping[str, object]:
+        """What decides, beside the schema, how rows are read, as JSON: parts of one data set have the same."""
 
     @property
     def fields(self) -> EventFields:

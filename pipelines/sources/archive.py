@@ -31,18 +31,23 @@ class SourceFile:
     @property
     def plain_name(self) -> str:
         """Its name without `.gz`."""
-        return self.name.removesuffix(_GZ)
+        return self.name[: -len(_GZ)] if self.is_gz else self.name
+
+    @property
+    def is_gz(self) -> bool:
+        """Whether its name says that it is packed with gzip."""
+        return self.name.lower().endswith(_GZ)
 
     @property
     def is_packed(self) -> bool:
         """Whether its bytes are others than those on the disk."""
-        return self.zipped or self.name.endswith(_GZ)
+        return self.zipped or self.is_gz
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Give the file's bytes as a stream, unpacked; SourceError where a zip or gz turns out to be damaged."""
         with self._stored() as stored:
-            if not self.name.endswith(_GZ):
+            if not self.is_gz:
                 yield stored
                 return
             try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-FAULT = ("line", "fault", "fault_column", "fault_expected", "fault_received")
+FAULT = ("_line", "_fault", "_fault_column", "_fault_expected", "_fault_received")
 """What a query of cells has beside them."""
 
 
@@ -42,9 +42,9 @@ class Rows(Protocol):
 
 def text_cells(rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False) -> Cells:
     """Return cells of texts: `rows` has them as r0, r1 ... in the order of `columns`. They are trimmed; "" is null."""
-    texts = [f"{nothing(f'trim(r{number})', missing)} AS c{number}" for number in range(len(columns))]
+    texts = [f"{nothing(f'trim(r{number})', missing)} AS _c{number}" for number in range(len(columns))]
     query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
-    cells = {name: Cell(f"c{number}", "VARCHAR", name, is_json) for number, name in enumerate(columns)}
+    cells = {name: Cell(f"_c{number}", "VARCHAR", name, is_json) for number, name in enumerate(columns)}
     return Cells(query, cells)
 
 

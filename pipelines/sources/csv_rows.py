@@ -72,12 +72,12 @@ class CsvRows:
         names_there = self._header()
         width, header = len(names_there), ", ".join(map(literal, names_there))
         return (
-            f"SELECT line, CASE WHEN coalesce({undecodable}, false) THEN 'undecodable_bytes' "  # noqa: S608 - names made here
-            f"WHEN fields < {width} THEN 'missing_field' WHEN fields > {width} THEN 'too_many_fields' END AS fault, "
-            f"CASE WHEN fields < {width} THEN [{header}][fields + 1] ELSE '' END AS fault_column, "
+            f"SELECT line AS _line, CASE WHEN coalesce({undecodable}, false) THEN 'undecodable_bytes' "  # noqa: S608 - names made here
+            f"WHEN fields < {width} THEN 'missing_field' WHEN fields > {width} THEN 'too_many_fields' END AS _fault, "
+            f"CASE WHEN fields < {width} THEN [{header}][fields + 1] ELSE '' END AS _fault_column, "
             f"CASE WHEN fields IS NULL THEN {literal(f'{self.form.encoding.upper()} text')} "
-            f"ELSE '{width} fields' END AS fault_expected, "
-            f"coalesce(refused, concat_ws({literal(self.form.separator)}, {', '.join(names)})) AS fault_received, "
+            f"ELSE '{width} fields' END AS _fault_expected, "
+            f"coalesce(refused, concat_ws({literal(self.form.separator)}, {', '.join(names)})) AS _fault_received, "
             f"{', '.join(names)} FROM {_ROWS}"
         )
 

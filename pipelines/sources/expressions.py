@@ -19,6 +19,10 @@ _MOMENT = rf"{_DATE}([T ]{_CLOCK})?"
 _DISTANCE = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
 _MOMENT_WITH_ZONE = rf"{_DATE}[T ]{_CLOCK} ?(Z|z|UTC|GMT|{_DISTANCE})"
 """ISO 8601, the whole text: DuckDB's casts pass over words that follow, such as PM or a zone's name."""
+_COMPACT = r"^(\d{4})(\d\d)(\d\d)[T ](\d\d)(\d\d)(\d\d)"
+"""The same without marks between, as in 20240101T080244Z. A bare number is no date: it may count seconds."""
+BARE_NUMBER = r"[+-]?\d+([.,]\d+)?"
+_NESTED = ("STRUCT", "MAP", "UNION")
 _MOMENTS = frozenset({"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"})
 _WHOLE_TEXT = r"^([+-]?\d+)\.0*$"
 
@@ -58,15 +62,48 @@ def text_of(cell: Cell) -> str:
 
 
 def id_of(cell: Cell, how: Id) -> str:
-    """Return SQL for an id."""
+    """Return SQL for an id; null where it is a list or an object of JSON.
+
+    Raises:
+        SourceError: a Parquet column holds such.
+    """
+    if _is_nested(cell):
+        msg = f"column {cell.column!r} holds {cell.kind}; expected ids, which are texts or numbers; name another column"
+        raise SourceError(msg)
+    if cell.is_json:
+        return f"CASE WHEN coalesce({_json_type(cell)}, '') NOT IN ('ARRAY', 'OBJECT') THEN {_id_text(cell, how)} END"
+    return _id_text(cell, how)
+
+
+def _id_text(cell: Cell, how: Id) -> str:
     if how.whole_number and cell.is_text:
         return f"regexp_replace({cell.sql}, {literal(_WHOLE_TEXT)}, '\\1')"
     return text_of(cell)
 
 
 def number_of(cell: Cell) -> str:
-    """Return SQL for a cell as a DOUBLE, null where it is none."""
+    """Return SQL for a cell as a DOUBLE, null where it is none.
+
+    Raises:
+        SourceError: a Parquet column holds what is no number, though DuckDB makes one of it.
+    """
+    if cell.kind == "BOOLEAN" or _is_nested(cell) or cell.kind.startswith(("TIMESTAMP", "DATE", "TIME")):
+        msg = (
+            f"column {cell.column!r} holds {cell.kind}; expected numbers; write it as numbers, or take it for a "
+            "categorical attribute"
+        )
+        raise SourceError(msg)
     return f"TRY_CAST({cell.sql} AS DOUBLE)"
+
+
+def _is_nested(cell: Cell) -> bool:
+    """Tell whether a Parquet column holds lists or objects."""
+    return cell.kind.endswith("]") or cell.kind.startswith(_NESTED)
+
+
+def _json_type(cell: Cell) -> str:
+    """Return SQL for the type of a text that is JSON, null where it is none. Of AND, either side may come first."""
+    return f"CASE WHEN json_valid({cell.sql}) THEN json_type({cell.sql}) END"
 
 
 def value_of(cell: Cell | None, how: ValueOf) -> str:
@@ -106,12 +143,13 @@ def micros_of(cell: Cell, how: TimeOf) -> str:
 
 def _iso_micros(cell: Cell, zone: str) -> str:
     """Return SQL for an ISO 8601 text as microseconds since 1970; a text without a zone is in `zone`, a literal."""
-    decimal = f"replace({cell.sql}, ',', '.')"
+    marked = f"regexp_replace({cell.sql}, {literal(_COMPACT)}, '\\1-\\2-\\3T\\4:\\5:\\6')"
+    decimal = f"replace({marked}, ',', '.')"
     with_zone = f"regexp_replace(regexp_replace({decimal}, ' ?(z|UTC|GMT)$', 'Z'), ' ([Z+-])', '\\1')"
     return (
-        f"CASE WHEN regexp_full_match({cell.sql}, {literal(_MOMENT)}) "
+        f"CASE WHEN regexp_full_match({decimal}, {literal(_MOMENT)}) "
         f"THEN epoch_us(timezone({zone}, TRY_CAST({decimal} AS TIMESTAMP))) "
-        f"WHEN regexp_full_match({cell.sql}, {literal(_MOMENT_WITH_ZONE)}) "
+        f"WHEN regexp_full_match({decimal}, {literal(_MOMENT_WITH_ZONE)}) "
         f"THEN epoch_us(TRY_CAST({with_zone} AS TIMESTAMPTZ)) END"
     )
 
@@ -128,8 +166,9 @@ def terms_of(cell: Cell, separator: str | None) -> str:
     elif separator or cell.is_json:
         terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
         if cell.is_json:
-            is_list = f"json_valid({cell.sql}) AND json_type({cell.sql}) = 'ARRAY'"
-            terms = f"CASE WHEN {is_list} THEN from_json({cell.sql}, '[\"VARCHAR\"]') ELSE {terms} END"
+            terms = (
+                f"CASE WHEN {_json_type(cell)} = 'ARRAY' THEN from_json({cell.sql}, '[\"VARCHAR\"]') ELSE {terms} END"
+            )
     else:
         msg = (
             f"column {cell.column!r} holds text; expected what parts the terms of a multi_valued attribute; add "

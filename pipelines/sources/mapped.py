@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from feature_repo.contracts.columns import Column
 from feature_repo.contracts.datasets import TITLE, attribute_column, items_dataset, users_dataset
 from feature_repo.contracts.schemas import Kind, Reduction
 from pipelines.checks.entities import check_entities
 from pipelines.errors import SourceError
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Derived, EventFields
+from pipelines.sources.adapter import Derived, EventFields, text_column
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
@@ -23,8 +25,6 @@ from pipelines.sources.parquet_rows import ParquetRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import duckdb
 
     from feature_repo.contracts.schemas import Schema
     from pipelines.sources.adapter import CheckedTable, Duplicates
@@ -43,6 +43,7 @@ _KINDS = {
     ".parquet": FileKind.PARQUET,
 }
 _NAMES_SHOWN = 12
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class MappedSource:
         return self.mapping.name
 
     @property
+    def meaning(self) -> dict[str, object]:
+        """What the mapping says, but for its name, and names and formats of files."""
+        return self.mapping.meaning
+
+    @property
     def fields(self) -> EventFields:
         """The columns as the mapping names them."""
         events = self.mapping.events
@@ -68,7 +74,10 @@ class MappedSource:
         unit = f"a number of {time.unit} since 1970" if time.unit else f"a time as {time.format or 'ISO 8601'}"
         cases = next((case.when.column for case in events.type.cases), "")
         kind, value = events.type.column or cases, events.value.column or ""
-        return EventFields(events.user.column, events.item.column, kind, value, time.column, unit)
+        number = "" if time.unit else f"{unit}; of numbers since 1970, events.time.unit: s, ms, us or ns"
+        return EventFields(
+            events.user.column, events.item.column, kind, value, time.column, unit, number, time.unit or ""
+        )
 
     @property
     def duplicates(self) -> Duplicates:
@@ -156,7 +165,9 @@ def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: b
 
 
 def _fits(file: SourceFile, pattern: str) -> bool:
-    return any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
+    """Tell whether a file is one that a pattern names; hidden ones, such as .DS_Store, have to be named as such."""
+    is_hidden = PurePosixPath(file.name).name.startswith(".") and not PurePosixPath(pattern).name.startswith(".")
+    return not is_hidden and any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
 
 
 def _rows(file: SourceFile, part: Files, columns: tuple[str, ...]) -> Rows:
@@ -237,7 +248,7 @@ class MappedEvents:
     @contextmanager
     def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Give the file's rows as typed columns."""
-        with self.rows.cells(database) as cells:
+        with _naming(self.file), self.rows.cells(database) as cells:
             yield self._query(cells)
 
     def _query(self, cells: Cells) -> str:
@@ -248,19 +259,19 @@ class MappedEvents:
         skips = " ".join(
             f"WHEN {holds(cells[skip.when.column], skip.when)} THEN {number}" for number, skip in enumerate(events.skip)
         )
-        skip = f"CASE WHEN fault IS NOT NULL THEN NULL {skips} END" if skips else "CAST(NULL AS INTEGER)"
+        skip = f"CASE WHEN _fault IS NOT NULL THEN NULL {skips} END" if skips else "CAST(NULL AS INTEGER)"
         columns = {
             "user_id": id_of(user, events.user),
             "item_id": id_of(item, events.item),
             "event_type": kind,
             "value": value_of(value, events.value),
             "micros": micros_of(time, events.time),
-            "user_text": user.shown,
-            "item_text": item.shown,
-            "type_text": kind_text,
-            "value_text": value.shown if value else "''",
-            "time_text": time.shown,
-            "skip": skip,
+            "_user_text": user.shown,
+            "_item_text": item.shown,
+            "_type_text": kind_text,
+            "_value_text": value.shown if value else "''",
+            "_time_text": time.shown,
+            "_skip": skip,
         }
         for each in self.derived:
             kind = each.attribute.kind if each.attribute else Kind.TEXT
@@ -288,20 +299,39 @@ class MappedEntities:
     @contextmanager
     def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Give the file's rows as typed columns."""
-        with self.rows.cells(database) as cells:
+        with _naming(self.file), self.rows.cells(database) as cells:
             yield self._query(cells)
 
     def _query(self, cells: Cells) -> str:
         entities = self.entities
         assert entities.id is not None  # noqa: S101 - the mapping gives files and id together
         identity = cells[entities.id.column]
-        columns = {"id": id_of(identity, entities.id), "id_text": identity.shown}
+        columns = {"_id": id_of(identity, entities.id), "_id_text": identity.shown}
         if isinstance(entities, Items):
             title = text_of(cells[entities.title.column]) if entities.title else "NULL"
-            columns["title"] = f"coalesce({title}, {columns['id']})"
+            columns["title"] = f"coalesce({title}, {columns['_id']})"
         for each in entities.attributes:
             columns |= _attribute(cells[each.source_column], each.kind, each.name, each.separator)
         return _typed(columns, cells)
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Have every fault of a file's cells name the file; a row that can be told apart is refused and raises nothing."""
+    try:
+        yield
+    except SourceError as error:
+        if str(error).startswith(file):
+            raise
+        msg = f"{file}: {error}"
+        raise SourceError(msg) from error
+    except (duckdb.DataError, duckdb.NotSupportedError, duckdb.ProgrammingError) as error:
+        said = " ".join(str(error).split())[:_SHOWN]
+        msg = (
+            f"{file}: expected cells that can be read as the mapping says, received others ({said}); name another "
+            "column or kind, or write the column as text"
+        )
+        raise SourceError(msg) from error
 
 
 def _typed(columns: dict[str, str], cells: Cells) -> str:
@@ -318,7 +348,7 @@ def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict
             sql = terms_of(cell, separator)
         case _:
             sql = text_of(cell)
-    return {name: sql, f"{name}_text": cell.shown}
+    return {name: sql, text_column(name): cell.shown}
 
 
 def _type(events: Events, cells: Cells) -> tuple[str, str]:

@@ -6,18 +6,27 @@ docs/bring-your-own-events.md goes through it by example.
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping as AnyMapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Reduction, Schema, ValueRange
-from pipelines.sources.adapter import Duplicates
+from feature_repo.contracts.schemas import (
+    Attribute,
+    EventType,
+    Kind,
+    Positive,
+    Reduction,
+    Schema,
+    SchemaError,
+    ValueRange,
+)
+from pipelines.sources.adapter import REPEATED, Duplicates
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _listed(value: object) -> object:
@@ -66,11 +75,23 @@ class CsvForm(Part):
     @classmethod
     def _known(cls, value: str) -> str:
         try:
-            codecs.lookup(value)
-        except LookupError as error:
-            msg = f"expected an encoding such as utf-8 or latin-1, received {value!r}"
+            b"a".decode(value, errors="replace")
+        except (LookupError, UnicodeError) as error:
+            msg = f"expected an encoding of text such as utf-8 or latin-1, received {value!r}"
             raise ValueError(msg) from error
         return value
+
+    @model_validator(mode="after")
+    def _can_part(self) -> Self:
+        given = {"separator": self.separator, "quote": self.quote}
+        wrong = {name: text for name, text in given.items() if not text.isascii() or text in {"\n", "\r"}}
+        if wrong or self.separator == self.quote:
+            msg = (
+                "expected an ASCII character as separator, and another one or none as quote, neither of them a line "
+                f"end, received {wrong or given}; save the file with others"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class Files(Part):
@@ -101,8 +122,8 @@ class When(Part):
     equals: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
     matches: Text | None = None
     """A regular expression (RE2) that the whole text fits."""
-    below: float | None = None
-    above: float | None = None
+    below: Number | None = None
+    above: Number | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -118,6 +139,14 @@ class Skip(Part):
 
     reason: Name
     when: When
+
+    @field_validator("reason")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value == REPEATED:
+            msg = f"expected another reason than {REPEATED!r}, which counts rows that went into another one"
+            raise ValueError(msg)
+        return value
 
 
 class TypeCase(Part):
@@ -177,8 +206,8 @@ class ValueOf(Part):
     column: Text | None = None
     absolute: bool = False
     """Whether the sign is left out, as of returned quantities."""
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     meaning: str = ""
 
@@ -245,6 +274,10 @@ class AttributeOf(Part):
         if self.reduce is Reduction.MEDIAN and self.kind is not Kind.NUMERIC:
             msg = f"expected median for a numeric attribute only, this one is {self.kind}; take most_common"
             raise ValueError(msg)
+        try:
+            self.attribute(is_derived=False)
+        except SchemaError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
@@ -298,7 +331,7 @@ class PositiveIf(Part):
     """Which events say that the user likes the item."""
 
     event_types: Annotated[tuple[Name, ...], BeforeValidator(_listed)]
-    min_value: float | None = None
+    min_value: Number | None = None
     """By default any value."""
 
 
@@ -322,6 +355,12 @@ class Mapping(Part):
     events: Events
     items: Items = Items()
     users: Entities = Entities()
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What rows become, as JSON: all of it but its name, and the names and formats of files."""
+        files = {"files", "format"}
+        return self.model_dump(mode="json", exclude={"name": True, "events": files, "items": files, "users": files})
 
     def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own is deprecated
         """Return what the data set has; SchemaError where it makes no sense."""

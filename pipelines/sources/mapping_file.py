@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import duckdb
 from pydantic import BaseModel, ValidationError
 
 from feature_repo.contracts.schemas import SchemaError
+from feature_repo.contracts.signatures import ranking
 from pipelines.errors import SourceError
 from pipelines.sources.mapping import Mapping, When
 from pipelines.sources.yaml_file import YamlFile, read_yaml
@@ -64,6 +66,7 @@ def read_mapping(path: Path) -> tuple[Mapping, Schema]:
     except SchemaError as error:
         msg = f"{path.name}: {error}"
         raise SourceError(msg) from error
+    _check_names(file, mapping, schema)
     _check_types(file, mapping)
     _check_expressions(file, mapping)
     return mapping, schema
@@ -116,6 +119,31 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - what
         return annotation
     inner = (_model_in(each) for each in getattr(annotation, "__args__", ()))
     return next((each for each in inner if each), None)
+
+
+def _check_names(file: YamlFile, mapping: Mapping, schema: Schema) -> None:
+    """Refuse an attribute by whose name two columns, features or vocabularies would have one: all are built to see."""
+    for key, number, so_far in _attribute_by_attribute(schema):
+        try:
+            ranking(so_far)
+        except ValueError as error:
+            attribute = getattr(mapping, key).attributes[number]
+            loc = (key, "attributes", number, "name")
+            msg = (
+                f"{file.where(loc)}: {'.'.join(map(str, loc))}: expected a name by which nothing else is called, "
+                f"received {attribute.name!r} ({error}); rename it, and say which column it is in with 'column: "
+                f"{attribute.source_column}'"
+            )
+            raise SourceError(msg) from error
+
+
+def _attribute_by_attribute(schema: Schema) -> Iterator[tuple[str, int, Schema]]:
+    """Yield key of the mapping, number, and the schema up to that attribute: those of items come first."""
+    bare = replace(schema, item_attributes=(), user_attributes=())
+    for number in range(len(schema.item_attributes)):
+        yield "items", number, replace(bare, item_attributes=schema.item_attributes[: number + 1])
+    for number in range(len(schema.user_attributes)):
+        yield "users", number, replace(schema, user_attributes=schema.user_attributes[: number + 1])
 
 
 def _check_types(file: YamlFile, mapping: Mapping) -> None:

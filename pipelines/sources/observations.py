@@ -69,11 +69,11 @@ def read_off(files: Sequence[Path], dataset: Dataset, derived: Sequence[Derived]
     with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}) as database:
         database.execute("SET TimeZone = 'UTC'")
         database.execute(
-            f"CREATE VIEW observations AS SELECT *, {_END_OF_DAY} AS stamp "  # noqa: S608 - quoted
+            f"CREATE VIEW observations AS SELECT *, {_END_OF_DAY} AS _stamp "  # noqa: S608 - quoted
             f"FROM read_parquet([{listed}], hive_partitioning = false)"
         )
         for each in mine.values():
-            database.execute(f"CREATE TABLE {identifier(each.target)} AS {_changes(key, each)}")
+            database.execute(f"CREATE TABLE {identifier(_changes_of(each.target))} AS {_changes(key, each)}")
         database.execute(f"CREATE TABLE versions AS {_versions(dataset, mine)}")
         yield Versions(database, dataset)
 
@@ -81,16 +81,16 @@ def read_off(files: Sequence[Path], dataset: Dataset, derived: Sequence[Derived]
 def _versions(dataset: Dataset, mine: dict[str, Derived]) -> str:
     """Return a query of the dataset's rows: each attribute as of the days on which any of them changes."""
     key = dataset.key[0]
-    first = f"SELECT {key}, min(stamp) AS stamp FROM observations GROUP BY {key}"  # noqa: S608 - a contract's column
-    changes = (f"SELECT {key}, stamp FROM {identifier(name)}" for name in mine)  # noqa: S608 - quoted
-    joins = " ".join(f"LEFT JOIN {identifier(name)} USING ({key}, stamp)" for name in mine)
+    first = f"SELECT {key}, min(_stamp) AS _stamp FROM observations GROUP BY {key}"  # noqa: S608 - a contract's column
+    changes = (f"SELECT {key}, _stamp FROM {identifier(_changes_of(name))}" for name in mine)  # noqa: S608 - quoted
+    joins = " ".join(f"LEFT JOIN {identifier(_changes_of(name))} USING ({key}, _stamp)" for name in mine)
     schema = arrow_schema(dataset)
     columns = ", ".join(
         _column(field.name, key, is_derived=field.name in mine, nullable=field.nullable) for field in schema
     )
     return (
         f"SELECT {columns} FROM ({' UNION '.join([first, *changes])}) {joins} "  # noqa: S608 - quoted
-        f"WINDOW so_far AS (PARTITION BY {key} ORDER BY stamp)"
+        f"WINDOW so_far AS (PARTITION BY {key} ORDER BY _stamp)"
     )
 
 
@@ -99,44 +99,49 @@ def _column(name: str, key: str, *, is_derived: bool, nullable: bool) -> str:
     if name == key:
         return key
     if name == EVENT_TIME.name:
-        return f"make_timestamptz(stamp) AS {name}"
-    value = f"last_value({identifier(name)}.chosen IGNORE NULLS) OVER so_far" if is_derived else "NULL"
+        return f"make_timestamptz(_stamp) AS {name}"
+    value = f"last_value({identifier(_changes_of(name))}.chosen IGNORE NULLS) OVER so_far" if is_derived else "NULL"
     if name == "title":
         return f"coalesce({value}, {key}) AS title"
     return f"{value} AS {identifier(name)}" if nullable else f"coalesce({value}, []) AS {identifier(name)}"
 
 
+def _changes_of(attribute: str) -> str:
+    """Return the name of the table of an attribute's changes: no attribute's, which begins with a letter."""
+    return f"_{attribute}"
+
+
 def _changes(key: str, derived: Derived) -> str:
-    """Return a query of `key`, `stamp` and `chosen`: a row for each day by whose end the reduction is another."""
+    """Return a query of `key`, `_stamp` and `chosen`: a row for each day by whose end the reduction is another."""
     return (
-        f"SELECT {key}, stamp, chosen FROM (SELECT *, lag(chosen) OVER (PARTITION BY {key} ORDER BY stamp) AS before "  # noqa: S608 - quoted
+        f"SELECT {key}, _stamp, chosen FROM (SELECT *, lag(chosen) OVER (PARTITION BY {key} ORDER BY _stamp) AS before "  # noqa: S608 - quoted
         f"FROM ({_reduced(key, derived)})) WHERE chosen IS DISTINCT FROM before"
     )
 
 
 def _reduced(key: str, derived: Derived) -> str:
-    """Return a query of `key`, `stamp` and `chosen`: the reduction of all values by the end of each day that has any.
+    """Return a query of `key`, `_stamp` and `chosen`: the reduction of all values by the end of each day that has any.
 
     Each is one pass over sorted rows; ties are broken by the value.
     """
     column = identifier(derived.column.name)
     is_empty = f"len({column}) = 0" if derived.column.length else "false"
     values = f"FROM observations WHERE {column} IS NOT NULL AND NOT {is_empty}"
-    so_far = f"OVER (PARTITION BY {key} ORDER BY stamp)"
+    so_far = f"OVER (PARTITION BY {key} ORDER BY _stamp)"
     match derived.reduction:
         case Reduction.LATEST:
             latest = f"min(struct_pack(age := -epoch_us(event_time), chosen := {column})).chosen"
-            return f"SELECT {key}, stamp, {latest} AS chosen {values} GROUP BY ALL"
+            return f"SELECT {key}, _stamp, {latest} AS chosen {values} GROUP BY ALL"
         case Reduction.MOST_COMMON:
             # A value's number grows only on days that have it, so the most common of all is the best that any day's
             # own values have come to.
-            daily = f"SELECT {key}, stamp, {column} AS chosen, count(*) AS times {values} GROUP BY ALL"
-            number = f"sum(times) OVER (PARTITION BY {key}, chosen ORDER BY stamp)"
+            daily = f"SELECT {key}, _stamp, {column} AS chosen, count(*) AS times {values} GROUP BY ALL"
+            number = f"sum(times) OVER (PARTITION BY {key}, chosen ORDER BY _stamp)"
             best = "min(struct_pack(number := -number, chosen := chosen))"
             return (
-                f"SELECT DISTINCT {key}, stamp, ({best} {so_far}).chosen AS chosen "  # noqa: S608 - quoted
-                f"FROM (SELECT {key}, stamp, chosen, {number} AS number FROM ({daily}))"
+                f"SELECT DISTINCT {key}, _stamp, ({best} {so_far}).chosen AS chosen "  # noqa: S608 - quoted
+                f"FROM (SELECT {key}, _stamp, chosen, {number} AS number FROM ({daily}))"
             )
         case Reduction.MEDIAN:
             # Of an even number the discrete quantile is the lower of the two; rows of one day are peers.
-            return f"SELECT DISTINCT {key}, stamp, quantile_disc({column}, 0.5) {so_far} AS chosen {values}"
+            return f"SELECT DISTINCT {key}, _stamp, quantile_disc({column}, 0.5) {so_far} AS chosen {values}"

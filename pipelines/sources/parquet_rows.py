@@ -53,10 +53,10 @@ class ParquetRows:
         """Give the wanted columns; texts are trimmed, and empty ones null, as are numbers that are none."""
         with self._read() as read:
             kinds = _kinds(database, read)
-            cells = {name: Cell(f"c{number}", kinds[name], name) for number, name in enumerate(self.columns)}
+            cells = {name: Cell(f"_c{number}", kinds[name], name) for number, name in enumerate(self.columns)}
             wanted = [f"{self._clean(identifier(name), cell)} AS {cell.sql}" for name, cell in cells.items()]
             faults = [f"CAST(NULL AS VARCHAR) AS {name}" for name in FAULT[1:]]
-            query = f"SELECT file_row_number + 1 AS line, {', '.join((*faults, *wanted))} FROM {read}"  # noqa: S608 - quoted
+            query = f"SELECT file_row_number + 1 AS _line, {', '.join((*faults, *wanted))} FROM {read}"  # noqa: S608 - quoted
             yield Cells(query, cells)
 
     def _clean(self, name: str, cell: Cell) -> str:

@@ -14,7 +14,7 @@ from pipelines.sources.batches import registered
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -48,6 +48,11 @@ class PublishedSource:
     def schema(self) -> Schema:
         """What the layout's data sets have."""
         return self.layout.schema
+
+    @property
+    def meaning(self) -> Mapping[str, object]:
+        """The layout, which says all."""
+        return {"layout": self.layout.name}
 
     @property
     def fields(self) -> EventFields:
@@ -114,14 +119,14 @@ def _typed(form: FileFormat) -> str:
                 WHEN number_of_fields > {count} THEN 'too_many_fields'
             END AS fault FROM sorted_out
         )
-        SELECT line, fault,
-            CASE WHEN fault = 'missing_field' THEN [{names}][number_of_fields + 1] ELSE '' END AS fault_column,
+        SELECT line AS _line, fault AS _fault,
+            CASE WHEN fault = 'missing_field' THEN [{names}][number_of_fields + 1] ELSE '' END AS _fault_column,
             CASE WHEN fault = 'undecodable_bytes' THEN {literal(f"{form.encoding.upper()} text")}
-                ELSE '{count} fields' END AS fault_expected,
-            text AS fault_received,
+                ELSE '{count} fields' END AS _fault_expected,
+            text AS _fault_received,
             fields[1] AS user_id, fields[2] AS item_id, 'rating' AS event_type, TRY_CAST(fields[3] AS DOUBLE) AS value,
             CASE WHEN isfinite(seconds) AND seconds = floor(seconds) AND seconds BETWEEN 0 AND {_LAST_SECOND}
                 THEN CAST(seconds AS BIGINT) * 1000000 END AS micros,
-            fields[1] AS user_text, fields[2] AS item_text, '' AS type_text, fields[3] AS value_text,
-            fields[4] AS time_text, CAST(NULL AS INTEGER) AS skip
+            fields[1] AS _user_text, fields[2] AS _item_text, '' AS _type_text, fields[3] AS _value_text,
+            fields[4] AS _time_text, CAST(NULL AS INTEGER) AS _skip
         FROM read"""  # noqa: S608 - built from the layout's constants

@@ -75,7 +75,7 @@ def test_who_may_see_it_gets_a_page_that_can_do_nothing(report):
 def test_the_plugin_brings_nothing_but_this_application():
     (app,) = KestrelReports.fastapi_apps
     assert app["url_prefix"] == "/reports"
-    paths = {f"/{{namespace}}/{kind}/{{name}}" for kind in ("checks", "embeddings")}
+    paths = {f"/{{namespace}}/{kind}/{{name}}" for kind in ("checks", "embeddings", "refusals")}
     assert {route.path for route in app["app"].app.routes} == paths
 
 

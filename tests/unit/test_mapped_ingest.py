@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.lake import stored_dataset
-from pipelines.jobs import describe, ingest
+from pipelines.jobs import check, describe, ingest
 from pipelines.settings import Settings
 from pipelines.sources.mode import Mode
 from tests.shop_log import CLOCK, MAPPING, derived_mapping, shop, write_csv, write_shop
@@ -168,9 +170,13 @@ items:
         ("u1, ,2024-03-01T10:00:02,view,1", "sku", "missing_item", ""),
         (f"{'x' * 129},a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "x" * 129),
         ("u\x01,a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "u\x01"),
+        ("u\x85v,a,2024-03-01T10:00:02,view,1", "customer", "bad_id", "u\x85v"),
+        ("u1,/products/1,2024-03-01T10:00:02,view,1", "sku", "bad_id", "/products/1"),
         ("u1,a,yesterday,view,1", "at", "bad_time", "yesterday"),
         ("u1,a,2024-02-30,view,1", "at", "bad_time", "2024-02-30"),
         ("u1,a,2026-02-01,view,1", "at", "future_time", "2026-02-01"),
+        ("u1,a,20241301T100002Z,view,1", "at", "bad_time", "20241301T100002Z"),
+        ("u1,a,1709287200,view,1", "at", "bad_time", "1709287200"),
         ("u1,a,1969-12-31T23:59:59Z,view,1", "at", "bad_time", "1969-12-31T23:59:59Z"),
         ("u1,a,2024-03-01T10:00:02,steal,1", "action", "unknown_event_type", "steal"),
         ("u1,a,2024-03-01T10:00:02,view,many", "pieces", "bad_number", "many"),
@@ -246,6 +252,35 @@ def test_times_are_read_as_the_mapping_says(
     assert stored(place, EVENTS)[0]["event_time"] == datetime(2024, 3, 1, 10, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("unit", "number", "words"),
+    [
+        ("ms", 1_709_287_200, "1970-01-20 18:48:07 for column 'at' in ms; is it unit: s?"),
+        ("us", 1_709_287_200_000, "in us; is it unit: ms?"),
+        ("ns", 1_709_287_200, "in ns; is it unit: s?"),
+        ("s", 20_240, "in s; are these times?"),
+    ],
+)
+def test_a_unit_that_is_too_small_is_told(  # noqa: PLR0917 - fixtures and parameters
+    settings: Settings, place: Namespace, tmp_path: Path, unit: str, number: int, words: str
+) -> None:
+    rows = (f"u,a,{number - 5},view,1", f"u,a,{number},view,1")
+    mapping = PLAIN.replace("time: at", f"time: {{column: at, unit: {unit}}}")
+    with pytest.raises(SourceError, match=re.escape(words)):
+        run(settings, place, log(tmp_path / "s", *rows), mapping)
+    assert not place.dataset("events").exists()
+
+
+def test_numbers_that_features_read_otherwise_are_told(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    mapping = PLAIN + "items:\n  attributes: [{name: price, kind: numeric}, {name: cents, kind: numeric, step: 0.01}]\n"
+    rows = [f"u,i{n},2024-03-01T10:00:{n:02},view,1,{0.42 + n},{n * 1234.56 - 1}" for n in range(4)]
+    result = run(settings, place, log(tmp_path / "s", *rows, header=f"{HEADER},price,cents"), mapping)
+    steps, missing = result["warnings"]
+    assert "item attribute price: expected whole steps of 1, received 4 of 4 values between, such as 0.42" in steps
+    assert "item attribute cents: expected numbers other than -1" in missing
+    assert "in 1 of 4 values" in missing
+
+
 def test_fractions_of_a_second_are_kept(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     run(settings, place, log(tmp_path / "s", "u,a,2024-03-01T10:00:00.125Z,view,1"))
     assert stored(place, EVENTS)[0]["event_time"] == datetime(2024, 3, 1, 10, 0, 0, 125_000, tzinfo=UTC)
@@ -266,6 +301,14 @@ def test_types_by_cases_constants_and_conditions(settings: Settings, place: Name
     constant = mapping.replace("{column: pieces, absolute: true, minimum: 1, maximum: 10}", "{constant: 1}")
     run(settings, place, log(tmp_path / "s", *rows), constant)
     assert {row["value"] for row in stored(place, EVENTS)} == {1.0}
+
+
+def test_rules_of_one_reason_are_counted_together(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    rules = "".join(
+        f"    - {{reason: staff, when: {{column: customer, equals: {name}}}}}\n" for name in ("boss", "root")
+    )
+    rows = ("boss,a,2024-03-01,view,1", "root,a,2024-03-01,view,1", "root,b,2024-03-01,view,1", *GOOD)
+    assert run(settings, place, log(tmp_path / "s", *rows), f"{PLAIN}  skip:\n{rules}")["skipped"] == {"staff": 3}
 
 
 def test_numbers_that_were_meant_as_ids(settings: Settings, place: Namespace, tmp_path: Path) -> None:
@@ -322,6 +365,80 @@ def test_nested_json_and_lists(settings: Settings, place: Namespace, tmp_path: P
     ]
     items = stored(place, items_dataset(read_schema(place)))
     assert [(row["item_id"], row["tags"]) for row in items] == [("a", ["x", "0"]), ("b", ["solo"]), ("c", [])]
+
+
+def test_a_number_in_place_of_a_time_is_told_of_its_unit(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    run(settings, place, log(tmp_path / "s", *GOOD, "u1,a,1709287200,view,1"))
+    (row,) = stored(place, QUARANTINE)
+    assert row["expected"] == "a time as ISO 8601; of numbers since 1970, events.time.unit: s, ms, us or ns"
+
+
+def test_a_list_or_an_object_of_json_is_no_id(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    rest = '"sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1'
+    lines = [f'{{"customer": {user}, {rest}}}' for user in ('{"id": 1}', "[1, 2]", '"u"', "7")]
+    log(tmp_path / "s", *lines[1:], header=lines[0], name="events.jsonl")
+    run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.jsonl"))
+    assert refusals(place) == [
+        (1, "customer", "missing_user", '{"id":1}'),
+        (2, "customer", "missing_user", "[1,2]"),
+    ]
+    assert {row["user_id"] for row in stored(place, EVENTS)} == {"u", "7"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("customer", {"id": 1}, ["'customer' holds STRUCT", "expected ids"]),
+        ("sku", ["a"], ["'sku' holds VARCHAR[]", "expected ids"]),
+        ("pieces", True, ["'pieces' holds BOOLEAN", "expected numbers"]),
+        ("pieces", datetime(2024, 3, 1), ["'pieces' holds TIMESTAMP", "expected numbers"]),  # noqa: DTZ001 - a file's
+        ("at", 17, ["'at' holds BIGINT", "add unit"]),
+        ("at", {"day": 1}, ["'at' holds STRUCT", "expected times"]),
+        ("action", {"name": "view"}, []),
+    ],
+)
+def test_a_parquet_column_of_another_type_is_told(  # noqa: PLR0917 - fixtures and parameters
+    settings: Settings, place: Namespace, tmp_path: Path, column: str, cell: object, words: list[str]
+) -> None:
+    row = {"customer": "u", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1, column: cell}
+    (tmp_path / "s").mkdir()
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "s" / "events.parquet")
+    with pytest.raises(SourceError) as caught:
+        run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.parquet"))
+    for word in ("events.parquet", "expected", *words):
+        assert word in str(caught.value)
+
+
+def test_what_a_query_cannot_read_is_told_with_its_file(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    row = {"customer": "u", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": b"\xff"}
+    pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "s" / "events.parquet")
+    with pytest.raises(SourceError, match=r"events\.parquet: "):
+        run(settings, place, tmp_path / "s", PLAIN.replace("events.csv", "events.parquet"))
+
+
+def test_a_key_of_json_that_comes_late_is_found(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    line = '{{"customer": "u{0}", "sku": "a", "at": "2024-03-01", "action": "view", "pieces": 1{1}}}'
+    lines = [line.format(number, ', "colour": "red"' if number == 1200 else "") for number in range(1201)]
+    log(tmp_path / "s", *lines[1:], header=lines[0], name="events.jsonl")
+    mapping = (
+        PLAIN.replace("events.csv", "events.jsonl") + "users:\n  attributes: [{name: colour, kind: categorical}]\n"
+    )
+    run(settings, place, tmp_path / "s", mapping)
+    colours = {row["user_id"]: row["colour"] for row in stored(place, users_dataset(read_schema(place)))}
+    assert (colours["u1200"], colours["u0"]) == ("red", None)
+    with pytest.raises(SourceError, match=r"expected a key 'size'.*first 1000 lines, and it in none"):
+        run(settings, place, tmp_path / "s", mapping.replace("name: colour", "name: size"))
+
+
+def test_a_glob_passes_over_hidden_files_and_reads_gz_in_capitals(
+    settings: Settings, place: Namespace, tmp_path: Path
+) -> None:
+    folder = log(tmp_path / "s", *GOOD, name="DAY.CSV")
+    (folder / "DAY.CSV.GZ").write_bytes(gzip.compress((folder / "DAY.CSV").read_bytes()))
+    (folder / "DAY.CSV").unlink()
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert run(settings, place, folder, PLAIN.replace("events.csv", "'*'"))["events"] == 3
 
 
 def test_bad_items_are_quarantined(settings: Settings, place: Namespace, tmp_path: Path) -> None:
@@ -381,6 +498,7 @@ def test_a_file_that_is_wrong_throughout_stops_the_ingestion(
     [
         ("events.jsonl", b"", ["JSON object", "empty file"]),
         ("events.jsonl", b"a,b\n1,2\n", ["events.jsonl", "JSON object", "'a,b'"]),
+        ("events.json", b'[{"sku": 1},\n{"sku": 2}\n]\n', ["line 1", "'[{\"sku\": 1},'", "jq -c '.[]' events.json"]),
         ("events.jsonl", b'{"sku": 1}\n', ["'customer'", "the keys sku"]),
         ("events.parquet", b"PAR1 and no more", ["events.parquet", "whole Parquet file"]),
         ("events.parquet", b"", ["events.parquet", "whole Parquet file"]),
@@ -421,12 +539,76 @@ def test_too_many_refusals_stop_the_ingestion(place: Namespace, tmp_path: Path) 
     assert not place.dataset("events").exists()
 
 
+def test_too_many_refusals_leave_a_report_and_the_lake_as_it_was(place: Namespace, tmp_path: Path) -> None:
+    strict = Settings(state=place.state, quarantine_limit=0.2)
+    run(strict, place, log(tmp_path / "s", *GOOD))
+    before = {path: path.stat().st_mtime_ns for path in place.root.rglob("*.*") if path.suffix != ".lock"}
+    bad = [f"u,<b>{n},never,view,1" for n in range(9)]
+    results = []
+    for _ in range(2):
+        with pytest.raises(QuarantineLimitError, match=r"all refused rows: .*refused\.parquet") as caught:
+            run(strict, place, log(tmp_path / "t", *GOOD, *bad))
+        results.append(caught.value.result)
+    assert results[0] == results[1], "the same refusals are the same report"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    folder = place.reports / str(results[0]["report"])
+    assert f"{folder / 'report.html'}" in str(caught.value)
+    rows = pq.read_table(folder / "refused.parquet").to_pylist()
+    assert [(row["line"], row["column"], row["received"]) for row in rows] == [(n, "at", "never") for n in range(5, 14)]
+    page = (folder / "report.html").read_text()
+    for words in ("Nothing was ingested", "20.00 %", "bad_time", "events.csv", "<code>never</code>"):
+        assert words in page
+
+
+def test_too_many_refused_items_are_told_before_their_events(place: Namespace, tmp_path: Path) -> None:
+    strict = Settings(state=place.state, quarantine_limit=0.2)
+    events, items = shop()
+    bad = [{**item, "price": "<script>"} for item in items]
+    with pytest.raises(QuarantineLimitError, match=r"items\.csv: .*bad_number") as caught:
+        run(strict, place, write_shop(tmp_path / "s", events, bad), MAPPING)
+    assert caught.value.result
+    page = (place.reports / str(caught.value.result["report"]) / "report.html").read_text()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+
+
 def test_a_limit_is_that_of_each_file(place: Namespace, tmp_path: Path) -> None:
     strict = Settings(state=place.state, quarantine_limit=0.4)
     log(tmp_path / "s", *GOOD, name="events-1.csv")
     log(tmp_path / "s", *(line.replace("2024", "2023") for line in GOOD[:1]), "u,a,x,view,1", name="events-2.csv")
     with pytest.raises(QuarantineLimitError, match=r"events-2\.csv: 1 of 2 rows"):
         run(strict, place, tmp_path / "s", PLAIN.replace("events.csv", "'events-*.csv'"))
+
+
+INTERNAL = (
+    *("line", "part", "fault", "fault_column", "reason", "verdict", "expected", "received", "skip", "number", "place"),
+    *("rowid", "nth", "micros", "stamp", "chosen", "before", "versions", "observations", "checked", "term", "said"),
+    *("c0", "c1", "key", "text", "price", "price_text", "day", "bin", "events", "items", "users", "windowed", "rows"),
+)
+"""What the queries call, or called, what is no attribute."""
+
+
+@pytest.mark.parametrize(("kind", "is_derived"), [("numeric", True), ("categorical", False)])
+def test_attributes_may_be_called_as_the_queries_call_their_own(
+    settings: Settings, place: Namespace, tmp_path: Path, kind: str, *, is_derived: bool
+) -> None:
+    days = [f"u{n % 3},i{n % 2},2024-03-{1 + n % 28:02}T10:{n // 28:02}:00,view,1" for n in range(600)]
+    cells = ",".join(str(number) for number in range(len(INTERNAL)))
+    listed = "".join(f"    - {{name: {name}, kind: {kind}, column: x_{name}}}\n" for name in INTERNAL)
+    names = ",".join(f"x_{name}" for name in INTERNAL)
+    mapping = PLAIN
+    for owner in ("item", "user"):
+        log(tmp_path / "s", *(f"{owner[0]}{n},{cells}" for n in range(3)), header=f"id,{names}", name=f"{owner}s.csv")
+        mapping += f"{owner}s:\n" + ("" if is_derived else f"  files: {owner}s.csv\n  id: id\n")
+        mapping += f"  attributes:\n{listed}"
+    run(settings, place, log(tmp_path / "s", *(f"{day},{cells}" for day in days), header=f"{HEADER},{names}"), mapping)
+    schema = read_schema(place)
+    expected = {name: float(n) if kind == "numeric" else str(n) for n, name in enumerate(INTERNAL)}
+    for dataset in (items_dataset(schema), users_dataset(schema)):
+        rows = stored(place, dataset)
+        assert {row[dataset.key[0]][1:] for row in rows} >= {"0", "1"}
+        assert all({name: row[name] for name in INTERNAL} == expected for row in rows)
+    assert check.run(settings, place, datetime(2024, 3, 29, tzinfo=UTC), None)["errors"] == 0
 
 
 def test_describe_agrees_with_the_ingestion(settings: Settings, place: Namespace, tmp_path: Path) -> None:

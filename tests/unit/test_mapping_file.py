@@ -59,8 +59,8 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("step: 0.01", "step: cheap", ["valid number", "'cheap'"]),
         ("kind: text", "kind: prose", ["items.attributes.3.kind", "'prose'", "'text'"]),
         ('separator: "|"', 'separator: ""', ["items.attributes.2.separator", "at least 1 character"]),
-        ("name: price", "name: Price", ["'Price'", "lower case"]),
-        ("name: price", "name: title", ["'title'", "rename it"]),
+        ("name: price", "name: Price", ["line 22", "'Price'", "lower case"]),
+        ("name: price", "name: title", ["line 22, column 7: items.attributes.0: ", "'title'", "rename it"]),
         ("name: category", "name: price", ["item attributes", "different names", "price"]),
         ("reduce: most_common", "reduce: median", ["users.attributes.0", "median", "numeric", "most_common"]),
         ("back: return", "back: sent", ["line 13", "events.type.mapping.back", "view, purchase, return", "'sent'"]),
@@ -74,6 +74,19 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("time: at", 'time: {column: at, format: "%Q"}', ["line 12", "events.time.format", "strptime", "'%Q'"]),
         ("time: at", "time: {column: at, zone: Europe/Paname}", ["events.time.zone", "'Europe/Paname'"]),
         ("missing: true", 'matches: "(a"', ["events.skip.0.when.matches", "regular expression", "'(a'"]),
+        ("missing: true", "below: nan", ["events.skip.0.when.below", "finite number", "'nan'"]),
+        ("missing: true", "above: inf", ["events.skip.0.when.above", "finite number", "'inf'"]),
+        ("maximum: 100", "maximum: inf", ["events.value.maximum", "finite number", "'inf'"]),
+        ("event_types: purchase", "event_types: purchase, min_value: nan", ["positive.min_value", "finite number"]),
+        ("reason: no customer", "reason: repeated", ["events.skip.0.reason", "another reason than 'repeated'"]),
+        *(
+            ("  user: customer", f"  csv: {{encoding: {name}}}\n  user: customer", ["events.csv.encoding", f"'{name}'"])
+            for name in ("hex", "rot13", "idna", "klingon")
+        ),
+        *(
+            ("  user: customer", f"  csv: {{{form}}}\n  user: customer", ["line 10", "events.csv", "ASCII"])
+            for form in ("separator: \u00a7", "quote: \u201c", "separator: '\"'", 'quote: "\\n"')
+        ),
         ("  id: sku\n", "", ["items", "files and id together"]),
         ('"items*"', "[]", ["items", "files and id together"]),
         ('"events*"', "[]", ["events.files", "at least 1 item"]),
@@ -90,6 +103,49 @@ def test_a_fault_is_told_with_its_place(tmp_path: Path, was: str, becomes: str, 
         read_mapping(write(tmp_path, MAPPING.replace(was, becomes, 1)))
     for word in ("shop.yaml", "expected", *words):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "kind", "taken"),
+    [
+        ("items", "event_count", "numeric", "item_event_count"),
+        ("items", "value_mean", "numeric", "item_value_mean"),
+        ("items", "first_event_time", "categorical", "item_first_event_time"),
+        ("items", "popular_until", "numeric", "item_popular_until"),
+        ("items", "trend", "numeric", "item_trend"),
+        ("items", "event_count_7d", "numeric", "item_event_count_7d"),
+        ("items", "recency", "numeric", "item_recency"),
+        ("items", "session", "numeric", "state_session_count"),
+        ("items", "item", "categorical", "item"),
+        ("items", "id", "text", "item_id"),
+        ("items", "item_event_count", "text", "item_event_count"),
+        ("users", "id", "text", "user_id"),
+        ("users", "session_count", "numeric", "user_session_count"),
+        ("users", "top_tags", "multi_valued", "user_top_tags"),
+        ("users", "tenure", "numeric", "user_tenure"),
+        ("users", "recency", "numeric", "user_recency"),
+        ("users", "seen_items", "categorical", "user_seen_items"),
+        ("users", "price_mean", "numeric", "user_price_mean"),
+    ],
+)
+def test_an_attribute_by_whose_name_something_else_is_called_is_told(
+    tmp_path: Path, owner: str, name: str, kind: str, taken: str
+) -> None:
+    attribute = f"    - {{name: {name}, kind: {kind}{', separator: x' if kind == 'multi_valued' else ''}}}\n"
+    text = derived_mapping().replace("users:\n", f"{attribute}users:\n") if owner == "items" else derived_mapping()
+    text += attribute if owner == "users" else ""
+    line = text[: text.index(attribute)].count("\n") + 1
+    with pytest.raises(SourceError) as caught:
+        read_mapping(write(tmp_path, text))
+    for word in (f"shop.yaml, line {line}, column 14: {owner}.attributes.", f"received '{name}'", f"'{taken}' more"):
+        assert word in str(caught.value)
+    assert f"rename it, and say which column it is in with 'column: {name}'" in str(caught.value)
+
+
+def test_attributes_of_items_and_users_that_would_share_a_vocabulary_are_told(tmp_path: Path) -> None:
+    text = MAPPING.replace("name: category", "name: user_country, column: category")
+    with pytest.raises(SourceError, match=r"users\.attributes\.0\.name: .*received 'country' .*'user_country' more"):
+        read_mapping(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(

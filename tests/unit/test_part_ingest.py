@@ -148,6 +148,71 @@ def test_a_part_of_another_data_set_is_refused(settings: Settings, tmp_path: Pat
     assert files(settings, "n") == before
 
 
+@pytest.mark.parametrize(("how", "whole"), [("first", 2.0), ("last", 3.0), ("sum", 5.0)])
+def test_an_event_that_is_split_over_parts_is_as_the_last_part_has_it(
+    settings: Settings, tmp_path: Path, how: str, whole: float
+) -> None:
+    events, items = shop()
+    mapping = derived_mapping().replace("  skip:\n", f"  duplicates: {how}\n  skip:\n")
+    rows = [{**events[0], "customer": "c", "pieces": pieces} for pieces in (2, 3)]
+    run(settings, "whole", write_shop(tmp_path / "whole", rows, items), Mode.WHOLE, mapping)
+    for number, row in enumerate(rows):
+        run(settings, "parts", write_shop(tmp_path / f"{number}", [row], items), Mode.PART, mapping)
+    values = {
+        name: stored_dataset(Namespace(settings.state, name), EVENTS).snapshot().read().column("value").to_pylist()
+        for name in ("whole", "parts")
+    }
+    assert values == {"whole": [whole], "parts": [3.0]}
+
+
+DESCRIBED = derived_mapping()
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        ("time: at", "time: {column: at, zone: Europe/Paris}", "events.time.zone: UTC there, Europe/Paris here"),
+        ("user: customer", "user: country", "events.user.column: customer there, country here"),
+        ("  title: {column: label, reduce: most_common}\n", "", "items.title.column: label there, None here"),
+        (
+            "reduce: most_common}\n  attributes",
+            "reduce: latest}\n  attributes",
+            "title.reduce: most_common there",
+        ),
+        ("  skip:\n", "  duplicates: last\n  skip:\n", "events.duplicates: refuse there, last here"),
+        ("reason: no customer", "reason: nobody", "events.skip.0.reason: no customer there, nobody here"),
+    ],
+)
+def test_a_part_that_is_read_in_another_way_is_refused(
+    settings: Settings, tmp_path: Path, was: str, becomes: str, told: str
+) -> None:
+    folder = write_shop(tmp_path / "s", *shop())
+    run(settings, "n", folder, Mode.WHOLE, DESCRIBED)
+    before = files(settings, "n")
+    with pytest.raises(SourceError, match=rf"read in another way.*{told}.*another namespace.*--mode whole"):
+        run(settings, "n", folder, Mode.PART, DESCRIBED.replace(was, becomes))
+    assert files(settings, "n") == before
+    run(settings, "n", folder, Mode.WHOLE, DESCRIBED.replace(was, becomes))
+    run(settings, "n", folder, Mode.PART, DESCRIBED.replace(was, becomes))
+
+
+def test_another_name_and_names_of_files_are_the_same_data_set(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    run(settings, "n", write_shop(tmp_path / "s", events, items), Mode.WHOLE, DESCRIBED)
+    same = DESCRIBED.replace('files: "events*"', "files: day.csv").replace("Made-up shop", "Another name")
+    same = same.replace("time: at", "time: {column: at, zone: UTC}")
+    (write_shop(tmp_path / "t", events, items) / "events.csv").rename(tmp_path / "t" / "day.csv")
+    assert run(settings, "n", tmp_path / "t", Mode.PART, same)["changed_partitions"] == 0
+
+
+def test_a_lake_of_which_it_is_unknown_how_it_was_read_takes_no_part(settings: Settings, tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "s", *shop())
+    run(settings, "n", folder, Mode.WHOLE)
+    Namespace(settings.state, "n").reading.unlink()
+    with pytest.raises(SourceError, match=r"reading: unknown, of an earlier version there"):
+        run(settings, "n", folder, Mode.PART)
+
+
 def test_a_day_of_movielens_is_a_part(settings: Settings, tmp_path: Path) -> None:
     source = write_movielens_100k(tmp_path / "ml", users=20, items=30, events=200)
     place = Namespace(settings.state, "ml")

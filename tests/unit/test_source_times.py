@@ -43,6 +43,10 @@ def read(database: duckdb.DuckDBPyConnection, text: str, kind: str = "VARCHAR", 
         "2024-07-01 14:00:00+02",
         "2024-07-01 14:00:00 +0200",
         "2024-07-01T06:30:00-05:30",
+        "20240701T120000Z",
+        "20240701T120000,000Z",
+        "20240701 140000 +0200",
+        "20240701T120000",
     ],
 )
 def test_a_text_means_the_moment_that_it_says(database, text):
