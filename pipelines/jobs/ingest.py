@@ -25,7 +25,6 @@ from feature_repo.contracts.datasets import (
     users_dataset,
 )
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import DATASET_MANIFEST
 from feature_repo.contracts.schemas import read_schema, write_schema
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import implausible_attributes
@@ -198,9 +197,9 @@ class _Lake:
 
     def _stored(self, dataset: Dataset) -> pa.Table:
         """Return what the lake holds of an undivided table."""
-        if not (self.place.dataset(dataset.name) / DATASET_MANIFEST).exists():
-            return arrow_schema(dataset).empty_table()
-        return stored_dataset(self.place, dataset).snapshot().read()
+        table = stored_dataset(self.place, dataset)
+        table.finish()
+        return table.snapshot().read() if table.exists else arrow_schema(dataset).empty_table()
 
     def _entities(self, dataset: Dataset, versions: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
         """Return the rows of items or users: read off, or the source's own, in a part over those of the lake.
