@@ -33,6 +33,7 @@ from pipelines.stream.batch import open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
+from pipelines.stream.merge import merge_landed
 from pipelines.stream.online_users import OnlineUsers, recent_users_key
 from pipelines.stream.redis_source import LAKE, ONLINE, RedisSource, ensure_groups, trim
 from pipelines.stream.state_row import row_of
@@ -236,6 +237,34 @@ def test_what_is_no_event_is_put_aside_and_holds_up_nothing(client: redis.Redis,
     assert {group for group, _ in reasons} == {b"online", b"lake"}
     assert any(b"'event_id' is missing" in reason for _, reason in reasons)
     assert client.xlen(stream_name(place.name)) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("value", "nan"),
+        ("value", "inf"),
+        ("value", "1e300"),
+        ("event_time", "-5"),
+        ("event_time", str(10**30)),
+        ("event_time", str(3 * 10**17)),
+        ("user_id", ""),
+        ("item_id", "a/b"),
+    ],
+)
+def test_what_no_column_holds_is_put_aside_by_both_readers(
+    field: str, text: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    place = open_lake(tmp_path)
+    fine = sent("u1", "i1", 4.0, 1)
+    client.xadd(stream_name(place.name), {**fine.fields(), field: text})  # type: ignore[dict-item] # str is among them
+    send(client, place.name, [fine])
+    assert apply_here(client, place) == 1
+    assert land(Settings(state=place.state), client, place, wait_s=1) == 1
+    assert merge_landed(place).events == 1
+    refused = client.xrange(f"{stream_name(place.name)}:refused")
+    assert [fields[b"group"] for _, fields in refused] == [b"online", b"lake"]
+    assert all(field.encode() in fields[b"reason"] for _, fields in refused)
 
 
 def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
