@@ -49,6 +49,8 @@ LANDED = Dataset(
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_END_OF_TIME = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FLOAT32_MAX = 3.4028234663852886e38
 _STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
 _SHOWN = 80
@@ -82,10 +84,10 @@ class Event:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Self:
-        """Read what `fields` wrote; ValueError says which field is missing or no number."""
+        """Read what `fields` wrote; ValueError says which field is missing, or holds what no column can."""
         try:
             texts = {column.name: fields[column.name] for column in SENT}
-            return cls(
+            event = cls(
                 **{name: texts[name] for name in (EVENT_ID.name, USER_ID.name, ITEM_ID.name, EVENT_TYPE.name)},
                 value=float(texts[VALUE.name]),
                 event_time=int(texts[EVENT_TIME.name]),
@@ -93,6 +95,23 @@ class Event:
         except KeyError as error:
             msg = f"entry of the stream: expected the fields {[column.name for column in SENT]}, {error} is missing"
             raise ValueError(msg) from error
+        event._check_storable()
+        return event
+
+    def _check_storable(self) -> None:
+        """Refuse what no column holds: whoever sent it did not check it, and every reader would fail of it."""
+        for column in (EVENT_ID, USER_ID, ITEM_ID, EVENT_TYPE):
+            text = getattr(self, column.name)
+            if not is_id(text):
+                msg = f"entry of the stream: {column.name}: expected {ID_MEANING}, received {shown(text)}"
+                raise ValueError(msg)
+        if not abs(self.value) <= _FLOAT32_MAX:  # of a NaN, no comparison is true
+            msg = f"entry of the stream: {VALUE.name}: expected a number that float32 holds, received {self.value}"
+            raise ValueError(msg)
+        if not 0 <= self.event_time < _END_OF_TIME:
+            expected = "microseconds since 1970, of a year before 10000"
+            msg = f"entry of the stream: {EVENT_TIME.name}: expected {expected}, received {shown(self.event_time)}"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True, order=True)

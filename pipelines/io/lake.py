@@ -3,8 +3,8 @@
 A table lies in one folder: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.parquet` where it is undivided, and
 `_manifest.json`, written last. A writer holds the table's lock, stages every changed partition beside its place, and
 only when all are complete renames them. Before the first rename it writes down, beside them, what the manifest will be:
-what a killed writer left half renamed, the next one finishes. A reader compares files with the manifest before it reads
-and the manifest with itself afterwards, so that it never works on half of a write.
+what a writer left half renamed that was killed, or found the disk full, the next one finishes. A reader compares files
+with the manifest before it reads and the manifest with itself afterwards, so that it never works on half of a write.
 """
 
 from __future__ import annotations
@@ -138,21 +138,31 @@ class StoredTable:
         """
         with self.locked():
             self._finish_interrupted()
-            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
-            (self.folder / _STAGING).mkdir(parents=True)
+            staging = self.folder / _STAGING
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
             try:
                 existing = self._manifest() if self.exists else {}
                 writer = Writer(self, existing)
                 yield writer
                 writer.publish(replaces)
-            finally:
-                shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+            except BaseException:
+                # What failed between the renames (a full disk) is the next writer's to finish, as after a kill.
+                if not (staging / DATASET_MANIFEST).exists():
+                    shutil.rmtree(staging, ignore_errors=True)
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the table's lock, which the kernel frees if the process dies; DatasetLockedError if another has it."""
         with exclusive(self.lock, f"table {self.dataset.name}"):
             yield
+
+    def finish(self) -> None:
+        """Finish what a writer began that was cut off while it renamed; for who reads the table before writing it."""
+        with self.locked():
+            self._finish_interrupted()
 
     def switch(self, partitions: dict[str, Partition]) -> None:
         """Rename what is staged into its place, remove what is stale, and write the manifest; under the table's lock.
@@ -177,7 +187,7 @@ class StoredTable:
         return self.folder / _STAGING / f"{name}.parquet"
 
     def _finish_interrupted(self) -> None:
-        """Finish what a writer began that was killed while it renamed; what was only staged is left alone."""
+        """Finish what was begun, under the table's lock; what was only staged is left alone."""
         intended = self.folder / _STAGING / DATASET_MANIFEST
         if intended.exists():
             self.switch(self._manifest(intended))

@@ -22,13 +22,26 @@ def redacted(redis_url: str) -> str:
     return f"{url.scheme}://{address}{url.path}"
 
 
+_PASSING = ("MISCONF", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY ")
+"""How refusals begin that end when the server's disk, its replicas, or whoever keeps it busy, let them."""
+
+
+REMEDY = "if it is out of memory, raise its maxmemory; if its disk is full, free some of it; its log says which"
+
+
+def may_pass(error: redis.RedisError) -> bool:
+    """Tell whether what Redis refused now it may take later: it is away, or its disk or its memory is full."""
+    passing = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.TryAgainError, redis.ReadOnlyError)
+    return isinstance(error, (*passing, redis.OutOfMemoryError)) or str(error).startswith(_PASSING)
+
+
 @contextmanager
 def online_client(redis_url: str) -> Iterator[redis.Redis]:
     """Give a client of a Redis that answers; turn its errors, Feast's included, into ones that say what to do.
 
     Raises:
-        OnlineStoreError: Redis cannot be reached or is busy.
-        JobError: Redis refuses: a wrong password, or no memory left under its limit.
+        OnlineStoreError: Redis cannot be reached, is busy, or has no memory or no disk left.
+        JobError: Redis refuses for good: a wrong password, a command that it does not know.
     """
     address = redacted(redis_url)
     client = redis.Redis.from_url(redis_url, socket_connect_timeout=5, socket_timeout=60)
@@ -42,7 +55,7 @@ def online_client(redis_url: str) -> Iterator[redis.Redis]:
         msg = f"Redis at {address} does not answer ({error}); start it with 'make up', or correct KESTREL_REDIS_URL"
         raise OnlineStoreError(msg) from error
     except redis.ResponseError as error:
-        msg = f"Redis at {address} refuses ({error}); if it is out of memory, raise its maxmemory"
-        raise JobError(msg) from error
+        msg = f"Redis at {address} refuses ({error}); {REMEDY}"
+        raise (OnlineStoreError if may_pass(error) else JobError)(msg) from error
     finally:
         client.close()

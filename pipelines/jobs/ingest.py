@@ -25,7 +25,7 @@ from feature_repo.contracts.datasets import (
     users_dataset,
 )
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.places import DATASET_MANIFEST, REPORT
+from feature_repo.contracts.places import REPORT
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import check_unit, implausible_attributes
 from pipelines.checks.refusals import check_limit
@@ -201,9 +201,9 @@ class _Lake:
 
     def _stored(self, dataset: Dataset) -> pa.Table:
         """Return what the lake holds of an undivided table."""
-        if not (self.place.dataset(dataset.name) / DATASET_MANIFEST).exists():
-            return arrow_schema(dataset).empty_table()
-        return stored_dataset(self.place, dataset).snapshot().read()
+        table = stored_dataset(self.place, dataset)
+        table.finish()
+        return table.snapshot().read() if table.exists else arrow_schema(dataset).empty_table()
 
     def _entities(self, dataset: Dataset, versions: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
         """Return the rows of items or users: read off, or the source's own, in a part over those of the lake.

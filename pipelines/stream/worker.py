@@ -16,6 +16,7 @@ from feature_repo.contracts.events import heartbeat_key
 from feature_repo.contracts.places import DATASET_MANIFEST
 from pipelines.errors import DatasetLockedError, JobError, TransientError
 from pipelines.feast_store.online_cutoff import materialized_path, online_cutoff
+from pipelines.io.online_client import REMEDY, may_pass
 from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import decode, drain, landing_lock
@@ -65,7 +66,7 @@ class Worker:
     _said: str = ""
 
     def run(self) -> None:
-        """Work until `stop` is set; a Redis that is away is waited for.
+        """Work until `stop` is set; a Redis that is away, or full, is waited for.
 
         Raises:
             Exception: What neither reader can go on after. Whoever supervises the process starts it again.
@@ -89,9 +90,12 @@ class Worker:
             began = time.monotonic()
             try:
                 work()
-            except (redis.ConnectionError, redis.TimeoutError, TransientError, OSError) as error:
+            except (redis.RedisError, TransientError, OSError) as error:
+                if isinstance(error, redis.RedisError) and not may_pass(error):
+                    raise
                 pause = 0.05 if time.monotonic() - began > _WORST_PAUSE_S else min(2 * pause, _WORST_PAUSE_S)
-                _log.warning("%s: %s; the next try follows in %.1f s", type(error).__name__, error, pause)
+                remedy = f"; {REMEDY}" if isinstance(error, redis.ResponseError) else ""
+                _log.warning("%s: %s%s; the next try follows in %.1f s", type(error).__name__, error, remedy, pause)
                 self.stop.wait(pause)
 
     def _follow(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from feature_repo.contracts.events import Event, stream_name
 from serving.recommender.errors import EventLogError
@@ -45,6 +45,12 @@ def open_event_log(settings: Settings) -> EventLog:
     return RedisEventLog(connect(settings.redis_url.get_secret_value(), timeout_s), settings.namespace, timeout_s)
 
 
+def _remedy(error: Exception) -> str:
+    if isinstance(error, ResponseError):
+        return "if it is out of memory, raise its maxmemory; if its disk is full, free some of it"
+    return "is it running? KESTREL_REDIS_URL names its address"
+
+
 class RedisEventLog:
     """A Redis stream. One transaction for a request, so that no half of it is ever in the stream."""
 
@@ -63,7 +69,7 @@ class RedisEventLog:
         except (RedisError, OSError, TimeoutError) as error:
             msg = (
                 f"event stream: expected Redis to take {len(events)} events within {self._timeout_s * 1000:.0f} ms, "
-                f"received {type(error).__name__}: {error}; is it running? KESTREL_REDIS_URL names its address"
+                f"received {type(error).__name__}: {error}; {_remedy(error)}"
             )
             raise EventLogError(msg) from error
 

@@ -190,6 +190,20 @@ def test_without_redis_nothing_is_lost_silently(path: Way, working: Worker) -> N
     wait_until(all_seen, "what was accepted before and after is seen", 10)
 
 
+def test_a_full_redis_takes_nothing_and_the_answer_says_why(path: Way) -> None:
+    before = path.entries()
+    path.redis.config_set("maxmemory", 1)
+    try:
+        response = path.client.post("/events", json=[event("full", item=1), event("full", item=2)])
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert "raise its maxmemory" in response.json()["received"]
+    finally:
+        path.redis.config_set("maxmemory", 0)
+    assert path.entries() == before
+    assert path.post([event("full", item=1), event("full", item=2)])["accepted"] == 2
+
+
 def test_before_the_first_snapshot_events_are_sent_back(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = Settings(state=tmp_path_factory.mktemp("empty"), namespace=NAMESPACE)
     with recommender_in_thread(settings) as client:

@@ -25,14 +25,17 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.schemas import Reduction, read_schema, write_schema
 from feature_repo.feast_redis import encode_timestamp, encode_value, entity_key, feature_field, timestamp_field
+from pipelines.feast_store.errors import OnlineStoreError
 from pipelines.feast_store.online_cutoff import Materialized, write_materialized
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import partition_name, stored_dataset
+from pipelines.jobs import land as land_job
 from pipelines.settings import Settings
 from pipelines.stream.batch import open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
+from pipelines.stream.merge import merge_landed
 from pipelines.stream.online_users import OnlineUsers, recent_users_key
 from pipelines.stream.redis_source import LAKE, ONLINE, RedisSource, ensure_groups, trim
 from pipelines.stream.state_row import row_of
@@ -238,6 +241,34 @@ def test_what_is_no_event_is_put_aside_and_holds_up_nothing(client: redis.Redis,
     assert client.xlen(stream_name(place.name)) == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("value", "nan"),
+        ("value", "inf"),
+        ("value", "1e300"),
+        ("event_time", "-5"),
+        ("event_time", str(10**30)),
+        ("event_time", str(3 * 10**17)),
+        ("user_id", ""),
+        ("item_id", "a/b"),
+    ],
+)
+def test_what_no_column_holds_is_put_aside_by_both_readers(
+    field: str, text: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    place = open_lake(tmp_path)
+    fine = sent("u1", "i1", 4.0, 1)
+    client.xadd(stream_name(place.name), {**fine.fields(), field: text})  # type: ignore[dict-item] # str is among them
+    send(client, place.name, [fine])
+    assert apply_here(client, place) == 1
+    assert land(Settings(state=place.state), client, place, wait_s=1) == 1
+    assert merge_landed(place).events == 1
+    refused = client.xrange(f"{stream_name(place.name)}:refused")
+    assert [fields[b"group"] for _, fields in refused] == [b"online", b"lake"]
+    assert all(field.encode() in fields[b"reason"] for _, fields in refused)
+
+
 def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
     """Write what a materialisation writes of a user: activity, history and state, of the events the batch knows."""
     about = read_knowledge(place, None)
@@ -401,6 +432,28 @@ def test_the_job_waits_for_the_first_ingestion(server: DurableRedis, client: red
         worker.stop.set()
         thread.join()
     assert not client.exists(heartbeat_key(place.name))
+
+
+def test_the_job_outlives_a_redis_that_is_full(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+    client.config_set("maxmemory", 1)
+    settings = Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=0.05)
+    worker = Worker(settings, place, client)
+    thread = threading.Thread(target=worker.run)
+    try:
+        with pytest.raises(OnlineStoreError, match="raise its maxmemory"):
+            land_job.run(settings, place)
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        client.config_set("maxmemory", 0)
+        wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
+        wait_until(lambda: client.xlen(stream_name(place.name)) == 0, "both readers are done")
+    finally:
+        client.config_set("maxmemory", 0)
+        worker.stop.set()
+        thread.join()
 
 
 def test_items_are_known_as_of_the_last_refresh_and_users_folded_again_with_the_next(
