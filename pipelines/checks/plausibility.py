@@ -26,6 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_S = 365.2425 * 86_400
 _MOST_YEARS = 100
 _UNITS = ("s", "ms", "us", "ns")
+_FEW = 0.01
+"""Of values between steps no larger share is worth a word: a price of a tenth of a penny may be rounded."""
 _STEP_TOLERANCE = 1e-3
 _FLOAT32_ERROR = 2.0**-22
 """How far a FLOAT32 may be from the number that was meant, relative to it."""
@@ -96,7 +98,7 @@ def _no_whole_steps(what: str, numbers: np.ndarray, step: float) -> Iterator[str
     steps = numbers / step
     distance = np.abs(steps - np.round(steps))
     wrong = numbers[distance > np.maximum(_STEP_TOLERANCE, np.abs(steps) * _FLOAT32_ERROR)]
-    if len(wrong):
+    if len(wrong) > _FEW * len(numbers):
         yield (
             f"{what}: expected whole steps of {step:g}, received {len(wrong):,} of {len(numbers):,} values between, "
             f"such as {wrong.min():.6g}, which features round; give it a smaller step"
