@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from feature_repo.contracts.datasets import EVENTS, QUARANTINE
+from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
@@ -80,6 +82,29 @@ def test_an_ingestion_killed_at_any_moment_is_mended_by_the_next(tmp_path: Path)
     for dataset in DATASETS:
         assert stored_dataset(cut, dataset).snapshot().checksum == stored_dataset(whole, dataset).snapshot().checksum
     assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake")
+
+
+def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=60)
+    arguments = ("ingest", "--namespace", "made-up", "--source", str(source))
+    finish(tmp_path / "cut", *arguments)
+    before = tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake")
+    write_movielens_100k(tmp_path / "source", users=20, items=40, events=90)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        env={**os.environ, "KESTREL_STATE": str(tmp_path / "cut")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.TRANSIENT
+    assert "free some of the disk" in ended.stderr.splitlines()[-1]
+    assert tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake") == before
+    for state in ("whole", "cut"):
+        finish(tmp_path / state, *arguments)
+    whole, cut = (Namespace(tmp_path / name, "made-up") for name in ("whole", "cut"))
+    assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake") != before
 
 
 @pytest.mark.timeout(600)
