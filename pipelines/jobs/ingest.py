@@ -48,7 +48,7 @@ from pipelines.sources.observations import read_off
 from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from feature_repo.contracts.datasets import Dataset
@@ -88,7 +88,11 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     if mode is Mode.PART:
         _check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
-    with _scratch(place) as scratch, _streamed(place) as streamed:
+
+    def mends(name: str) -> bool:
+        return mode is Mode.WHOLE and is_before(name, cutoff)
+
+    with _scratch(place) as scratch, _streamed(place, mends) as streamed:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users = source.items(), source.users()
         for table in (items, users):
@@ -245,9 +249,9 @@ class _Lake:
 
 
 @contextmanager
-def _streamed(place: Namespace) -> Iterator[Streamed]:
-    """Give what came by the stream, merged as far as it has landed."""
-    merge_landed(place)
+def _streamed(place: Namespace, mends: Callable[[str], bool]) -> Iterator[Streamed]:
+    """Give what came by the stream, merged as far as it has landed; damaged partitions that `mends` names are left."""
+    merge_landed(place, mends)
     with streamed_over(place) as streamed:
         yield streamed
 
