@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
 from pipelines.settings import Settings
-from pipelines.stream.batch import open_users
+from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
@@ -452,6 +453,37 @@ def test_the_job_outlives_a_redis_that_is_full(server: DurableRedis, client: red
         wait_until(lambda: client.xlen(stream_name(place.name)) == 0, "both readers are done")
     finally:
         client.config_set("maxmemory", 0)
+        worker.stop.set()
+        thread.join()
+
+
+def test_an_event_waits_for_no_other_users_while_a_materialisation_writes(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    send(client, place.name, [sent(f"many{number}", "i1", 4.0, number) for number in range(450)])
+    apply_here(client, place)
+    folded: list[int] = []
+    change = OnlineUsers._change
+
+    def slow(users: OnlineUsers, by_user: Any) -> int:
+        if not any(by_user.values()):
+            folded.append(len(by_user))
+            time.sleep(0.002 * len(by_user))
+        return change(users, by_user)
+
+    monkeypatch.setattr(OnlineUsers, "_change", slow)
+    client.set(materializing_key(place.name), "at work")
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: bool(folded), "the first are folded again")
+        send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+        wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
+        assert sum(folded) < 450
+        wait_until(lambda: sum(folded) >= 451, "everybody is folded again")
+    finally:
         worker.stop.set()
         thread.join()
 
