@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import redis
+from pyarrow.parquet import write_table
 
 from feature_repo.contracts.datasets import EVENTS, known_items_dataset
 from feature_repo.contracts.events import Event, heartbeat_key, stream_name
@@ -539,6 +541,32 @@ def test_a_landing_that_cannot_go_on_ends_the_job(
     with pytest.raises(ValueError, match="no way"):
         worker.run()
     assert client.xlen(stream_name(place.name)) == 1, "nothing was acknowledged"
+
+
+def test_a_landing_zone_without_room_is_waited_for(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=0.05), place, client)
+    write, refused = write_table, []
+
+    def full_twice(*arguments: Any, **options: Any) -> None:
+        if len(refused) < 2:
+            refused.append(client.xpending(stream_name(place.name), LAKE)["pending"])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments, **options)
+
+    monkeypatch.setattr("pipelines.stream.landing.pq.write_table", full_twice)
+    send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(landed_files(place)) == 1, "the event has landed")
+        assert refused == [1, 1], "kept until it has landed"
+    finally:
+        worker.stop.set()
+        thread.join()
+    assert merge_landed(place).events == 1
 
 
 def refuse_to_write(*_: object, **__: object) -> None:
