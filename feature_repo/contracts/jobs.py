@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, ClassVar, NoReturn
@@ -22,7 +23,19 @@ from feature_repo.contracts.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No space, no quota, or a file beyond what this process may write."""
+_FULL_DISK_WORDS = (
+    *(os.strerror(number) for number in sorted(_FULL_DISK)),
+    "disk is full",
+    "max_temp_directory_size",
+    "No usable temporary directory",
+)
+"""How engines that raise errors of their own (Java, DuckDB, SQLite) tell of it, and Python of a full TMPDIR."""
+_FULL_DISK_REMEDY = (
+    "the disk is full, or a quota used up; nothing half-written counts: free some of the disk of the state folder "
+    "(KESTREL_STATE) and of temporary files (TMPDIR), and run the job again"
+)
 
 
 class JobError(Exception):
@@ -58,11 +71,21 @@ def exit_code_of(error: BaseException) -> ExitCode:
     """Map an error to the exit code that its job ends with."""
     if isinstance(error, JobError):
         return error.exit_code
-    if isinstance(error, ConnectionError | TimeoutError):
-        return ExitCode.TRANSIENT
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+    if isinstance(error, ConnectionError | TimeoutError) or full_disk(error):
         return ExitCode.TRANSIENT
     return ExitCode.TERMINAL
+
+
+def full_disk(error: BaseException | None) -> str:
+    """Return what an error, or one that it came of, says of a full disk; nothing if it says nothing of the kind."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            return str(error)
+        for line in str(error).splitlines():
+            if any(words in line for words in _FULL_DISK_WORDS):
+                return line.strip()
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
@@ -79,7 +102,7 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
         code = exit_code_of(error)
         if not isinstance(error, JobError):
             traceback.print_exc()
-        message = f"{code.name.lower()}: {error}\n"
+        message = f"{code.name.lower()}: {_reason(error)}\n"
         result = error.result if isinstance(error, JobError) else None
     else:
         code, message = ExitCode.OK, ""
@@ -87,6 +110,11 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
         _print_result(result)
     sys.stderr.write(message)
     sys.exit(code)
+
+
+def _reason(error: Exception) -> str:
+    full = "" if isinstance(error, JobError) else full_disk(error)
+    return f"{full}; {_FULL_DISK_REMEDY}" if full else str(error)
 
 
 def _print_result(result: Mapping[str, object]) -> None:

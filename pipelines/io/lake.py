@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from feature_repo.contracts.places import DATASET_MANIFEST, PARTITION_FILE
-from feature_repo.contracts.publishing import file_sha256, read_json, replacing, sync_directory, write_json
+from feature_repo.contracts.publishing import (
+    CorruptRecordError,
+    file_sha256,
+    read_json,
+    replacing,
+    sync_directory,
+    write_json,
+)
 from pipelines.errors import CorruptDatasetError, DatasetChangedError, DatasetLockedError, JobError
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 
@@ -96,6 +103,13 @@ class StoredTable:
     lock: Path
     writer: str
     """The command that writes it, for messages."""
+    remedy: str = ""
+    """What to do about a damaged file, where `writer` does not write it anew."""
+
+    @property
+    def mending(self) -> str:
+        """Say what to do about a damaged file."""
+        return self.remedy or f"run `{self.writer}`, which writes it anew"
 
     def snapshot(self, *, before: datetime | None = None) -> Snapshot:
         """Return the partitions of dates before `before` (default: all), after comparing files with the manifest.
@@ -200,7 +214,7 @@ class StoredTable:
         except FileNotFoundError as error:
             msg = f"table {self.dataset.name}: expected {path}, found none; run `{self.writer}` first"
             raise JobError(msg) from error
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, CorruptRecordError) as error:
             msg = f"{path}: not a table's manifest ({error}); remove the folder and run `{self.writer}`"
             raise CorruptDatasetError(msg) from error
 
@@ -216,7 +230,7 @@ class StoredTable:
         received = "other bytes, or a file it does not name" if file.exists() else "no file"
         msg = (
             f"{file}: expected what {DATASET_MANIFEST} names, received {received}: a write was interrupted, or the "
-            f"file was changed by hand; run `{self.writer}`, which writes it anew"
+            f"file was changed by hand; {self.mending}"
         )
         raise CorruptDatasetError(msg)
 
@@ -273,14 +287,20 @@ class Writer:
         if name not in self.existing:
             return schema.empty_table()
         file = partition_file(self.table.folder, name)
-        if not file.is_file() or file_sha256(file) != self.existing[name].file_sha256:
+        if self.is_damaged(name):
             received = "other bytes" if file.exists() else "no file"
             msg = (
                 f"{file}: expected what {DATASET_MANIFEST} names, received {received}: it was changed by hand or "
-                f"damaged; run `{self.table.writer}`, which writes it anew"
+                f"damaged; {self.table.mending}"
             )
             raise CorruptDatasetError(msg)
         return _read(file, schema)
+
+    def is_damaged(self, name: str) -> bool:
+        """Tell whether the table's file of a partition is missing or has other bytes than the manifest says."""
+        file = partition_file(self.table.folder, name)
+        known = self.existing.get(name)
+        return known is not None and not (file.is_file() and file_sha256(file) == known.file_sha256)
 
 
 @contextmanager

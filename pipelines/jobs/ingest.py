@@ -50,7 +50,7 @@ from pipelines.sources.same_data_set import check_same_data_set, keep_meaning
 from pipelines.stream.merge import Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from feature_repo.contracts.datasets import Dataset
@@ -91,7 +91,11 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
         check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
     told = _with_report(place, source, cutoff or _midnight(now))
-    with _scratch(place) as scratch, _streamed(place) as streamed, told:
+
+    def mends(name: str) -> bool:
+        return mode is Mode.WHOLE and is_before(name, cutoff)
+
+    with _scratch(place) as scratch, _streamed(place, mends) as streamed, told:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users = source.items(), source.users()
         for table in (items, users):
@@ -263,9 +267,9 @@ def _with_report(place: Namespace, source: Source, moment: datetime) -> Iterator
 
 
 @contextmanager
-def _streamed(place: Namespace) -> Iterator[Streamed]:
-    """Give what came by the stream, merged as far as it has landed."""
-    merge_landed(place)
+def _streamed(place: Namespace, mends: Callable[[str], bool]) -> Iterator[Streamed]:
+    """Give what came by the stream, merged as far as it has landed; damaged partitions that `mends` names are left."""
+    merge_landed(place, mends)
     with streamed_over(place) as streamed:
         yield streamed
 

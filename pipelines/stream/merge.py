@@ -26,7 +26,7 @@ from pipelines.io.merging import upserted, with_unknown_users
 from pipelines.stream.landing import landed_files, read_landing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 _FILES_AT_A_TIME = 200
 """Of 10,000 events at most: so many fit in memory."""
 _KEY = list(EVENTS.key)
+_NOWHERE_ELSE = (
+    "if a write was interrupted, `python -m pipelines land` finishes it; otherwise restore the file from a backup, or, "
+    "without one, remove its folder and its entry in the manifest: `events` keeps that day's streamed events until the "
+    "next ingestion of the whole source"
+)
+"""What came by the stream is in no source: nothing writes it anew."""
 
 
 @dataclass(slots=True)
@@ -49,23 +55,32 @@ class Merged:
     new_users: int = 0
 
 
-def merge_landed(place: Namespace) -> Merged:
+def _nothing(_: str) -> bool:
+    return False
+
+
+def merge_landed(place: Namespace, mends: Callable[[str], bool] = _nothing) -> Merged:
     """Bring every landing file into the lake, and remove it when the lake's manifest has what it holds.
 
     The caller holds the namespace's ingestion lock. Killed at any moment, the next call ends with the same lake.
 
+    Args:
+        place: The namespace.
+        mends: Which partitions of `events` and `users` the caller writes next, streamed events included: a damaged one
+            of them is left to it.
+
     Raises:
-        CorruptDatasetError: A landing file or a partition is damaged; nothing of it was changed.
+        CorruptDatasetError: A landing file or another partition is damaged; nothing of it was changed.
         DatasetLockedError: Somebody writes one of the tables.
     """
     merged = Merged()
     files = landed_files(place)
     for start in range(0, len(files), _FILES_AT_A_TIME):
-        _merge_files(place, files[start : start + _FILES_AT_A_TIME], merged)
+        _merge_files(place, files[start : start + _FILES_AT_A_TIME], merged, mends)
     return merged
 
 
-def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged) -> None:
+def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged, mends: Callable[[str], bool]) -> None:
     landed = read_landing(files).sort_by(EVENT_TIME.name)
     days = {partition_name(day): rows for day, rows in by_day(landed.to_batches(), EVENT_TIME.name)}
     with streamed_table(place).rewriting(days.__contains__) as writer:
@@ -73,11 +88,13 @@ def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged) -> Non
             writer.add(name, latest(pa.concat_tables([writer.current(name), rows])))
     events = stored_dataset(place, EVENTS)
     if events.exists:
-        with streamed_over(place) as streamed, events.rewriting(days.__contains__) as writer:
-            for name in days:
+        written: set[str] = set()
+        with streamed_over(place) as streamed, events.rewriting(written.__contains__) as writer:
+            written |= {name for name in days if not (mends(name) and writer.is_damaged(name))}
+            for name in sorted(written):
                 writer.add(name, streamed.over(name, writer.current(name)))
         merged.partitions |= set(writer.changed)
-        merged.new_users += add_users(place, set(landed.column(USER_ID.name).to_pylist()))
+        merged.new_users += _add_users(place, set(landed.column(USER_ID.name).to_pylist()), mends)
     for file in files:
         file.unlink()
     merged.events += landed.num_rows
@@ -91,6 +108,7 @@ def streamed_table(place: Namespace) -> StoredTable:
         place.dataset(LANDED.name),
         place.locks / f"lake-{LANDED.name}.lock",
         "python -m pipelines land",
+        _NOWHERE_ELSE,
     )
 
 
@@ -153,10 +171,14 @@ class Streamed:
         return None
 
 
-def add_users(place: Namespace, seen: Collection[str]) -> int:
+def _add_users(place: Namespace, seen: Collection[str], mends: Callable[[str], bool]) -> int:
     """Give everybody in `seen` whom the users table does not have a row that says nothing of them; return how many."""
     dataset = users_dataset(read_schema(place))
-    with stored_dataset(place, dataset).rewriting() as writer:
+    left: set[str] = set()
+    with stored_dataset(place, dataset).rewriting(lambda name: name not in left) as writer:
+        if mends(UNDIVIDED) and writer.is_damaged(UNDIVIDED):
+            left.add(UNDIVIDED)
+            return 0
         users = writer.current(UNDIVIDED)
         everybody = with_unknown_users(users, seen)
         writer.add(UNDIVIDED, everybody)

@@ -88,13 +88,16 @@ class OnlineUsers:
             by_user.setdefault(each.event.user_id, []).append(each)
         return self._change_all(by_user)
 
-    def fold_again(self) -> int:
-        """Make the features anew of everybody who has events since the batch; return how many hashes changed.
+    def recent(self) -> list[str]:
+        """Return everybody who has events since the batch."""
+        return [user.decode() for user in cast("list[bytes]", self._client.zrange(self._recent, 0, -1))]
+
+    def fold_again(self, users: Sequence[str] | None = None) -> int:
+        """Make the features anew of `users` (default: all recent ones); return how many hashes changed.
 
         After a materialisation: it has written what the batch knows, over what the stream had.
         """
-        users = [user.decode() for user in cast("list[bytes]", self._client.zrange(self._recent, 0, -1))]
-        return self._change_all({user: [] for user in users})
+        return self._change_all({user: [] for user in (self.recent() if users is None else users)})
 
     def folded(self, users: Iterable[str]) -> set[str]:
         """Return those of `users` who have events since the batch, and whose rows are what state and events give."""

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _BATCH = 500
 _WAIT_S = 0.5
 """How long a read waits for the next event; an event that comes ends it at once."""
+_FOLDED_AT_A_TIME = 100
+"""Users who are folded again between two looks at the stream: the next event must not wait for all of them."""
 _HEARTBEAT_S = 10
 _WORST_PAUSE_S = 2.0
 
@@ -61,6 +63,8 @@ class Worker:
     """What ended the landing for good."""
     _users: OnlineUsers | None = None
     _knows: object = None
+    _to_fold: list[str] = field(default_factory=list)
+    """Users whose features are to be made anew."""
     _kept_house: float = 0.0
     _was_materializing: bool = False
     _said: str = ""
@@ -106,7 +110,12 @@ class Worker:
                 if users is None:
                     self.stop.wait(_WAIT_S)
                 else:
-                    self.applied += apply_next(source, users)
+                    self._fold_some(users)
+                    self.applied += apply_next(source, users, 0 if self._to_fold else _WAIT_S)
+
+    def _fold_some(self, users: OnlineUsers) -> None:
+        users.fold_again(self._to_fold[-_FOLDED_AT_A_TIME:])
+        del self._to_fold[-_FOLDED_AT_A_TIME:]
 
     def _current_users(self) -> OnlineUsers | None:
         """Return the users with what the lake knows now, or knew last; None as long as nothing was ingested."""
@@ -122,18 +131,19 @@ class Worker:
             self._users, self._knows = open_users(self.client, self.place, knowledge), seen
             if before is not None:
                 # What was folded while the new batch was being written knew its items as of the one before.
-                self._users.fold_again()
+                self._to_fold = self._users.recent()
         return self._users
 
     def _keep_house(self) -> None:
-        """Show that the job lives, and fold again what a materialisation writes over."""
+        """Show that the job lives, and see to it that what a materialisation writes over is folded again."""
         if time.monotonic() - self._kept_house < _WAIT_S:
             return
         name = self.place.name
         self.client.set(heartbeat_key(name), "alive", ex=_HEARTBEAT_S)
         materializing = bool(self.client.exists(materializing_key(name)))
-        if (materializing or self._was_materializing) and self._users is not None:
-            self._users.fold_again()
+        ended = self._was_materializing and not materializing
+        if self._users is not None and (ended or (materializing and not self._to_fold)):
+            self._to_fold = self._users.recent()
         self._was_materializing, self._kept_house = materializing, time.monotonic()
 
     def _say_once(self, what: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import redis
 
 from feature_repo.contracts.datasets import EVENTS, QUARANTINE
+from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
@@ -80,6 +83,42 @@ def test_an_ingestion_killed_at_any_moment_is_mended_by_the_next(tmp_path: Path)
     for dataset in DATASETS:
         assert stored_dataset(cut, dataset).snapshot().checksum == stored_dataset(whole, dataset).snapshot().checksum
     assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake")
+
+
+def test_statistics_killed_at_any_moment_are_mended_by_the_next(tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=100)
+    finish(tmp_path / "whole", "ingest", "--namespace", "made-up", "--source", str(source))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    arguments = ("statistics", "--namespace", "made-up")
+    took = finish(tmp_path / "whole", *arguments)
+    kills = [kill_after(took * share, tmp_path / "cut", *arguments) for share in (0.6, 0.75, 0.9)]
+    assert any(kills)
+    finish(tmp_path / "cut", *arguments)
+    whole, cut = (tmp_path / name / "data" / "made-up" / "statistics" for name in ("whole", "cut"))
+    assert tree_sha256(cut) == tree_sha256(whole)
+
+
+def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=60)
+    arguments = ("ingest", "--namespace", "made-up", "--source", str(source))
+    finish(tmp_path / "cut", *arguments)
+    before = tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake")
+    write_movielens_100k(tmp_path / "source", users=20, items=40, events=90)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        env={**os.environ, "KESTREL_STATE": str(tmp_path / "cut")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.TRANSIENT
+    assert "free some of the disk" in ended.stderr.splitlines()[-1]
+    assert tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake") == before
+    for state in ("whole", "cut"):
+        finish(tmp_path / state, *arguments)
+    whole, cut = (Namespace(tmp_path / name, "made-up") for name in ("whole", "cut"))
+    assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake") != before
 
 
 @pytest.mark.timeout(600)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import redis
+from pyarrow.parquet import write_table
 
 from feature_repo.contracts.datasets import EVENTS, known_items_dataset
 from feature_repo.contracts.events import Event, heartbeat_key, stream_name
@@ -31,7 +34,7 @@ from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
 from pipelines.settings import Settings
-from pipelines.stream.batch import open_users
+from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
@@ -456,6 +459,37 @@ def test_the_job_outlives_a_redis_that_is_full(server: DurableRedis, client: red
         thread.join()
 
 
+def test_an_event_waits_for_no_other_users_while_a_materialisation_writes(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    send(client, place.name, [sent(f"many{number}", "i1", 4.0, number) for number in range(450)])
+    apply_here(client, place)
+    folded: list[int] = []
+    change = OnlineUsers._change
+
+    def slow(users: OnlineUsers, by_user: Any) -> int:
+        if not any(by_user.values()):
+            folded.append(len(by_user))
+            time.sleep(0.002 * len(by_user))
+        return change(users, by_user)
+
+    monkeypatch.setattr(OnlineUsers, "_change", slow)
+    client.set(materializing_key(place.name), "at work")
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: bool(folded), "the first are folded again")
+        send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+        wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
+        assert sum(folded) < 450
+        wait_until(lambda: sum(folded) >= 451, "everybody is folded again")
+    finally:
+        worker.stop.set()
+        thread.join()
+
+
 def test_items_are_known_as_of_the_last_refresh_and_users_folded_again_with_the_next(
     server: DurableRedis, client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -507,6 +541,32 @@ def test_a_landing_that_cannot_go_on_ends_the_job(
     with pytest.raises(ValueError, match="no way"):
         worker.run()
     assert client.xlen(stream_name(place.name)) == 1, "nothing was acknowledged"
+
+
+def test_a_landing_zone_without_room_is_waited_for(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=0.05), place, client)
+    write, refused = write_table, []
+
+    def full_twice(*arguments: Any, **options: Any) -> None:
+        if len(refused) < 2:
+            refused.append(client.xpending(stream_name(place.name), LAKE)["pending"])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments, **options)
+
+    monkeypatch.setattr("pipelines.stream.landing.pq.write_table", full_twice)
+    send(client, place.name, [sent("u1", "i1", 4.0, 1)])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(landed_files(place)) == 1, "the event has landed")
+        assert refused == [1, 1], "kept until it has landed"
+    finally:
+        worker.stop.set()
+        thread.join()
+    assert merge_landed(place).events == 1
 
 
 def refuse_to_write(*_: object, **__: object) -> None:

@@ -45,6 +45,24 @@ def test_every_error_has_its_exit_code_and_the_reason_is_the_last_word(error, co
     assert "no" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "OSError(errno.ENOSPC, 'no')",
+        "OSError(errno.EFBIG, 'no')",
+        "ValueError('Py4JJavaError:\\n java.io.IOException: No space left on device\\n\\tat Task.java:7')",
+        "ValueError('Out of Memory Error: limit set by max_temp_directory_size')",
+        "ValueError('(sqlite3.OperationalError) database or disk is full')",
+        "FileNotFoundError(2, 'No usable temporary directory found in /tmp')",
+        "KeyError('while it cleaned up') from OSError(errno.EDQUOT, 'no')",
+    ],
+)
+def test_a_full_disk_is_worth_another_try_whoever_came_upon_it_and_the_remedy_is_named(error):
+    done = run(f"raise {error}")
+    assert done.returncode == ExitCode.TRANSIENT
+    assert "free some of the disk" in done.stderr.splitlines()[-1]
+
+
 def test_an_error_with_a_result_prints_it_where_results_are_printed():
     done = run("error = JobError('2 checks failed'); error.result = {'report': 'checks/1-ab'}; raise error")
     assert done.returncode == ExitCode.TERMINAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.events import Event, Position
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.places import DATASET_MANIFEST, Namespace
+from feature_repo.contracts.publishing import read_json, write_json
 from pipelines.errors import CorruptDatasetError
 from pipelines.io.lake import partition_file, stored_dataset
 from pipelines.jobs import ingest
@@ -21,7 +23,7 @@ from pipelines.stream.landing import landed_files, write_landing
 from pipelines.stream.merge import merge_landed, streamed_table
 from pipelines.stream.source import Received
 from tests.movielens import USERS
-from tests.stream_world import random_events, sent, write_items
+from tests.stream_world import BASE, random_events, sent, write_items
 from tests.synthetic import write_movielens_100k
 
 if TYPE_CHECKING:
@@ -164,3 +166,53 @@ def test_a_damaged_landing_file_stops_the_merge_and_is_named(tmp_path: Path) -> 
         merge_landed(place)
     assert not lake_events(place)
     assert path.exists()
+
+
+@pytest.mark.parametrize("damaged", ["events", "users"])
+def test_a_damaged_partition_is_written_anew_by_the_ingestion_that_the_message_names(
+    damaged: str, tmp_path: Path
+) -> None:
+    """With an event of that very day on its way: `land` cannot put it on top of what nobody can read."""
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=200)
+    place, options = Namespace(tmp_path / "state", "made-up"), Settings(state=tmp_path / "state")
+    ingest.run(options, place, source, None, CLOCK)
+    name, *_ = stored_dataset(place, EVENTS).snapshot().partitions
+    day = (datetime.fromisoformat(f"{name.removeprefix('event_date=')}T00:00:00+00:00") - BASE).total_seconds()
+    write_landing(place, numbered([sent("newcomer", "1", 4.0, day)]))
+    file = next(place.dataset(damaged).rglob("*.parquet"))
+    for path in place.dataset(damaged).rglob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CorruptDatasetError, match=r"python -m pipelines ingest") as caught:
+        merge_landed(place)
+    assert file.name in str(caught.value)
+    ingest.run(options, place, source, None, CLOCK)
+    assert len(lake_events(place)) == 201
+    assert "newcomer" in stored_dataset(place, USERS).snapshot().read().column("user_id").to_pylist()
+    assert landed_files(place) == []
+
+
+def test_a_damaged_day_of_the_stream_is_given_up_as_the_message_says(tmp_path: Path) -> None:
+    place, events = empty_lake(tmp_path), random_events(60)
+    write_landing(place, numbered(events))
+    merge_landed(place)
+    table = streamed_table(place)
+    name, *_ = table.snapshot().partitions
+    file = partition_file(table.folder, name)
+    file.write_bytes(file.read_bytes()[:-30])
+    write_landing(place, numbered([sent("newcomer", "i1", 4.0, 1)], start=99))
+    with pytest.raises(CorruptDatasetError, match="its folder and its entry in the manifest"):
+        merge_landed(place)
+    shutil.rmtree(file.parent)
+    manifest = table.folder / DATASET_MANIFEST
+    record = read_json(manifest)
+    del record["partitions"][name]  # type: ignore[attr-defined] # a JSON object
+    write_json(manifest, record)
+    merge_landed(place)
+    assert len(lake_events(place)) == 61
+
+
+def test_a_manifest_that_is_no_json_names_what_to_do(tmp_path: Path) -> None:
+    place = empty_lake(tmp_path)
+    (place.dataset("events") / DATASET_MANIFEST).write_text('{"partitions": {"all"')
+    with pytest.raises(CorruptDatasetError, match="remove the folder and run `python -m pipelines ingest`"):
+        stored_dataset(place, EVENTS).snapshot()
