@@ -208,12 +208,12 @@ class Supervisor:
         return running & set(changed)
 
     def start_program(self, name: str) -> None:
-        """Start a program, without waiting for it."""
+        """Start a program, without waiting for it; one that ends at once is found out by who waits for it."""
         try:
             with self._rpc() as rpc:
                 rpc.startProcess(name, False)  # noqa: FBT003 - XML-RPC has positional arguments only
         except Fault as fault:
-            if "ALREADY_STARTED" not in fault.faultString:
+            if not any(known in fault.faultString for known in ("ALREADY_STARTED", "SPAWN_ERROR")):
                 msg = f"{name} cannot be started: {fault.faultString}; see {self.places.log(name)}"
                 raise LocalError(msg) from fault
 
