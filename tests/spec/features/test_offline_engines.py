@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.feast_store.errors import EntityRowsError, FeatureTableMissingError, RepeatedFeatureRowError
 from pipelines.feast_store.offline import StrictDuckDBOfflineStoreConfig, StrictLatestJob, StrictRetrievalJob
@@ -19,8 +24,6 @@ from pipelines.feast_store.tables import FeatureTable
 from pipelines.settings import OfflineEngine, Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.spark
@@ -118,6 +121,46 @@ def test_both_engines_join_the_same_rows_in_the_same_order(spark: SparkSession, 
         times = [time for user, time in known if user == label.user_id and time < second]
         recent = bool(times) and (not ttl_s or second - max(times) <= ttl_s)
         assert row["user_x"] == (known[label.user_id, max(times)] if recent else None)
+
+
+_MOMENTS = st.tuples(st.sampled_from("abc"), st.integers(0, 12))
+
+
+@given(facts=st.sets(_MOMENTS, min_size=1), labels=st.lists(_MOMENTS, min_size=1, max_size=40), ttl_s=st.integers(0, 4))
+@settings(max_examples=10, deadline=None)
+def test_both_engines_find_what_brute_force_finds(
+    shared_session: Any, facts: set[tuple[str, int]], labels: list[tuple[str, int]], ttl_s: int
+) -> None:
+    shared_session.live()
+    asked = pd.DataFrame({"user_id": [user for user, _ in labels], "event_timestamp": [at(time) for _, time in labels]})
+    asked["event_timestamp"] = asked["event_timestamp"].dt.as_unit("us")
+    known = {(user, time): number for number, (user, time) in enumerate(sorted(facts))}
+    expected = []
+    for user, moment in labels:
+        earlier = [time for own, time in known if own == user and time < moment]
+        fresh = earlier and (not ttl_s or moment - max(earlier) <= ttl_s)
+        expected.append(known[user, max(earlier)] if fresh else None)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [(user, time, number) for (user, time), number in known.items()]
+        table = write_features(Path(folder), "user", "user_id", rows)
+        for engine in ENGINES:
+            found = joined(engine, Path(folder), [plan(table, ttl_s)], asked)
+            assert found.column("user_x").to_pylist() == expected, engine
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_key_with_very_many_events_and_labels_is_joined(
+    engine: OfflineEngine, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Comparing every label with every event of its key would take ten thousand million comparisons."""
+    count = 100_000
+    times = np.random.default_rng(5).permutation(count)
+    table = write_features(tmp_path, "item", "item_id", [("i", 2 * time, time) for time in times.tolist()])
+    moments = np.random.default_rng(6).integers(0, 2 * count, count)
+    stamps = (pd.Timestamp(ZERO) + pd.to_timedelta(moments, unit="s")).as_unit("us")
+    found = joined(engine, tmp_path, [plan(table)], pd.DataFrame({"item_id": "i", "event_timestamp": stamps}), 1 << 16)
+    last = (moments - 1) // 2  # of the times 0, 2, 4, ... before a moment; before all of them: -1
+    assert found.column("item_x").to_pylist() == [None if time < 0 else time for time in last.tolist()]
 
 
 def test_both_engines_take_a_query_and_keep_its_ids_order(spark: SparkSession, tmp_path: Path) -> None:
