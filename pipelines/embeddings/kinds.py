@@ -60,6 +60,7 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
         _LOG.warning("%s: no vectors: %s", kind.name, reason)
         items = arrow_schema(ITEM_EMBEDDINGS).empty_table()
     file = folder / "items.parquet"
+    folder.mkdir(parents=True, exist_ok=True)  # Spark made it, unless there was nothing to write
     pq.write_table(items, file)
     covered = often.join(often.sparkSession.read.parquet(str(file)), on="item_id", how="left_semi").count()
     user_vectors(lasts, file).write.parquet(str(folder / "users"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
 
 from feature_repo.contracts.places import REPOSITORY
 from pipelines.io.spark import spark_session
@@ -39,6 +40,14 @@ def modules(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
     for batch in batches:
         yield pa.record_batch({"name": [walk_sequences.__name__] * batch.num_rows})
+
+
+@pytest.fixture(autouse=True)
+def no_session_before() -> None:
+    """End what other tests of this process left running: a session that is there is taken, whatever its master."""
+    session = SparkSession.getActiveSession()
+    if session is not None:
+        session.stop()
 
 
 def test_executors_start_in_pods_and_run_the_projects_python(tmp_path: Path) -> None:
