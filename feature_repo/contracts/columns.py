@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HASH_LENGTH = 8
+FLOAT32_ERROR = 2.0**-22
+"""How far a FLOAT32 may be from the number that was meant, relative to it."""
 
 
 class Dtype(StrEnum):

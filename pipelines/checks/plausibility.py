@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
+from feature_repo.contracts.columns import FLOAT32_ERROR
 from feature_repo.contracts.features import MISSING
 from feature_repo.contracts.schemas import Kind
 from pipelines.errors import SourceError
@@ -29,8 +30,6 @@ _UNITS = ("s", "ms", "us", "ns")
 _FEW = 0.01
 """Of values between steps no larger share is worth a word: a price of a tenth of a penny may be rounded."""
 _STEP_TOLERANCE = 1e-3
-_FLOAT32_ERROR = 2.0**-22
-"""How far a FLOAT32 may be from the number that was meant, relative to it."""
 
 
 def implausible_attributes(schema: Schema, items: pa.Table, users: pa.Table) -> list[str]:
@@ -97,7 +96,7 @@ def _too_many_terms(owner: str, what: str, values: pa.ChunkedArray) -> Iterator[
 def _no_whole_steps(what: str, numbers: np.ndarray, step: float) -> Iterator[str]:
     steps = numbers / step
     distance = np.abs(steps - np.round(steps))
-    wrong = numbers[distance > np.maximum(_STEP_TOLERANCE, np.abs(steps) * _FLOAT32_ERROR)]
+    wrong = numbers[distance > np.maximum(_STEP_TOLERANCE, np.abs(steps) * FLOAT32_ERROR)]
     if len(wrong) > _FEW * len(numbers):
         yield (
             f"{what}: expected whole steps of {step:g}, received {len(wrong):,} of {len(numbers):,} values between, "

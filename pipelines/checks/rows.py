@@ -14,7 +14,7 @@ import pandera.ibis as pandera
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from feature_repo.contracts.checks import Check, OneOf, Present, Range, Reference, Step, Type, Unique
-from feature_repo.contracts.columns import Dtype
+from feature_repo.contracts.columns import FLOAT32_ERROR, Dtype
 from pipelines.checks.outcomes import Outcome, Status
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _CELL_LENGTH = 60
-_FLOAT32_ERROR = 2.0**-22
-"""How far a FLOAT32 may be from the number that was meant, relative to it."""
 _TYPES = {
     Dtype.STRING: ibis.dtype("string"),
     Dtype.INT64: ibis.dtype("int64"),
@@ -149,7 +147,7 @@ def _is_of_type(received: Any, wanted: Any) -> bool:  # noqa: ANN401 - ibis type
 
 
 def _is_whole_number_of(value: Any, step: float) -> Condition:  # noqa: ANN401 - an ibis column
-    return (value - (value / step).round() * step).abs() <= value.abs() * _FLOAT32_ERROR
+    return (value - (value / step).round() * step).abs() <= value.abs() * FLOAT32_ERROR
 
 
 def _repeated(table: ibis.Table, key: Sequence[str]) -> ibis.Table:

@@ -75,7 +75,8 @@ def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
         TooFewLikesError: There is no such like, or no two that stand beside each other.
     """
     if often.isEmpty():
-        msg = f"expected an item that was liked {kind.skip_gram.least_likes} times or more, found none"
+        least = kind.skip_gram.least_likes
+        msg = f"expected an item that was liked {least} times or more, found none; ingest more events"
         raise TooFewLikesError(msg)
     numbered_items(often).write.parquet(str(folder / "nodes"))
     items = often.sparkSession.read.parquet(str(folder / "nodes"))

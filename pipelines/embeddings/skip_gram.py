@@ -40,7 +40,7 @@ def write_sequences(sequences: DataFrame, folder: Path) -> Path:
     sequences.where(F.size("nodes") > 1).select(line.alias("line")).write.text(str(folder))
     files = [file for file in folder.glob("part-*.txt") if file.stat().st_size]
     if not files:
-        msg = "expected users who liked two items one after the other, found none"
+        msg = "expected users who liked two items one after the other, found none; ingest more events"
         raise TooFewLikesError(msg)
     (file,) = files
     return file

@@ -167,7 +167,7 @@ def offline_values(
     """
     names = [column.name for column in group.features]
     asked = [
-        time + _MICROSECOND if (time := times.get(entity)) and _too_old(group, time, cutoff) else cutoff
+        time + _MICROSECOND if (time := times.get(entity)) and group.is_too_old(time, cutoff) else cutoff
         for entity in entities
     ]
     # Seconds and microseconds in one column: without the unit, pandas takes that of the first one.
@@ -251,7 +251,7 @@ def compare(
     done = Comparison()
     for entity, values in sides.expected.items():
         row, time = sides.rows[entity], sides.times.get(entity)
-        is_expired = _too_old(group, time, clock)
+        is_expired = time is not None and group.is_too_old(time, clock)
         own = Comparison(expired=int(is_expired))
         place = (group.view_name, group.entity.name, entity)
         _expect(own, place, (ROW, BY_LAYOUT), time, row.as_of)
@@ -270,10 +270,6 @@ def _expect(
 ) -> None:
     (view, key, entity), (feature, reader) = place, which
     done.expect((view, feature, key, entity, reader), expected, received)
-
-
-def _too_old(group: FeatureGroup, time: datetime | None, clock: datetime) -> bool:
-    return group.ttl_days > 0 and time is not None and clock - time > timedelta(days=group.ttl_days)
 
 
 def _decoded(group: FeatureGroup, reply: Sequence[bytes | None], clock: datetime) -> OnlineRow:

@@ -123,7 +123,7 @@ class StoredTable:
         chosen = {name: partition for name, partition in partitions.items() if is_before(name, before)}
         for name, partition in chosen.items():
             file = partition_file(self.folder, name)
-            if not file.is_file() or file_sha256(file) != partition.file_sha256:
+            if not _is_intact(file, partition):
                 self._explain_mismatch(file, partitions)
         for file in unlisted_files(self.folder, partitions):
             self._explain_mismatch(file, partitions)
@@ -257,8 +257,7 @@ class Writer:
         rows = conform(rows, self.table.dataset)
         content = content_sha256(rows)
         existing = self.existing.get(name)
-        file = partition_file(self.table.folder, name)
-        if existing and existing.sha256 == content and file.is_file() and file_sha256(file) == existing.file_sha256:
+        if existing and existing.sha256 == content and not self.is_damaged(name):
             self.staged[name] = existing
             return
         part = self.table.staged(name)
@@ -298,9 +297,8 @@ class Writer:
 
     def is_damaged(self, name: str) -> bool:
         """Tell whether the table's file of a partition is missing or has other bytes than the manifest says."""
-        file = partition_file(self.table.folder, name)
         known = self.existing.get(name)
-        return known is not None and not (file.is_file() and file_sha256(file) == known.file_sha256)
+        return known is not None and not _is_intact(partition_file(self.table.folder, name), known)
 
 
 @contextmanager
@@ -353,6 +351,11 @@ def partitions_sha256(partitions: dict[str, Partition]) -> str:
     """Return one SHA-256 over names, rows and contents."""
     lines = (f"{name}\0{part.rows}\0{part.sha256}\n" for name, part in sorted(partitions.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_intact(file: Path, partition: Partition) -> bool:
+    """Tell whether a file is there and has the bytes that the manifest says."""
+    return file.is_file() and file_sha256(file) == partition.file_sha256
 
 
 def _manifest_record(partitions: dict[str, Partition]) -> dict[str, object]:
