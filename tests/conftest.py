@@ -4,10 +4,16 @@ import json
 import os
 
 import pytest
+from hypothesis import settings
 
 QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 LITTLE_DATA = {"spark.driver.extraJavaOptions": QUICK, "spark.executor.extraJavaOptions": QUICK}
 """Tests' Spark works on little data for a short time: Java's thorough compiler costs more than it gives there."""
+
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search")
+settings.load_profile("same")
+"""Same examples each time, so that a failure tells of the change; `--hypothesis-profile=search` looks for new ones."""
 
 os.environ.setdefault("KESTREL_SPARK_OPTIONS", json.dumps(LITTLE_DATA))
 

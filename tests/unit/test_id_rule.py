@@ -16,7 +16,9 @@ from pipelines.checks.judging import is_no_id
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("/\x00\x1f\x7f\x80\x9f\xa0 ")), min_size=1, max_size=140)
+_TEXTS = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("/\x00\x1f\x7f\x80\x9f\xa0 ")), min_size=1, max_size=140
+)
 
 
 @pytest.fixture(scope="module")
