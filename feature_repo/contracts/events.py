@@ -31,6 +31,9 @@ EVENTS_URL_PATTERN = r"^(kafka://[^\s/,]+:\d+(,[^\s/,]+:\d+)*/?)?$"
 ID_MEANING = f"an id of 1 to {ID_MAX} characters, without control characters or slashes"
 """Of users and items, however they come: an id that a source may have and a request may not would be of no use."""
 
+FULL_REDIS = "if it is out of memory, raise its maxmemory; if its disk is full, free some of it; its log says which"
+"""What to do about a Redis that refuses to write."""
+
 EVENT_ID = Column("event_id", Dtype.STRING, "What the sender calls the event; by default made from its key")
 POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the stream: a Redis id's milliseconds")
 POSITION_LOW = Column("position_low", Dtype.INT64, "Place in the stream within that: a Redis id's sequence number")

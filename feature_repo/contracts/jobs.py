@@ -23,10 +23,10 @@ from feature_repo.contracts.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space, no quota, or a file beyond what this process may write."""
 _FULL_DISK_WORDS = (
-    *(os.strerror(number) for number in sorted(_FULL_DISK)),
+    *(os.strerror(number) for number in sorted(FULL_DISK)),
     "disk is full",
     "max_temp_directory_size",
     "No usable temporary directory",
@@ -79,7 +79,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def full_disk(error: BaseException | None) -> str:
     """Return what an error, or one that it came of, says of a full disk; nothing if it says nothing of the kind."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
             return str(error)
         for line in str(error).splitlines():
             if any(words in line for words in _FULL_DISK_WORDS):

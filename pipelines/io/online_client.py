@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from feature_repo.contracts.events import FULL_REDIS
 from pipelines.errors import JobError
 from pipelines.feast_store.errors import OnlineStoreError
 
@@ -24,9 +25,6 @@ def redacted(redis_url: str) -> str:
 
 _PASSING = ("MISCONF", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY ")
 """How refusals begin that end when the server's disk, its replicas, or whoever keeps it busy, let them."""
-
-
-REMEDY = "if it is out of memory, raise its maxmemory; if its disk is full, free some of it; its log says which"
 
 
 def may_pass(error: redis.RedisError) -> bool:
@@ -55,7 +53,7 @@ def online_client(redis_url: str) -> Iterator[redis.Redis]:
         msg = f"Redis at {address} does not answer ({error}); start it with 'make up', or correct KESTREL_REDIS_URL"
         raise OnlineStoreError(msg) from error
     except redis.ResponseError as error:
-        msg = f"Redis at {address} refuses ({error}); {REMEDY}"
+        msg = f"Redis at {address} refuses ({error}); {FULL_REDIS}"
         raise (OnlineStoreError if may_pass(error) else JobError)(msg) from error
     finally:
         client.close()

@@ -28,9 +28,9 @@ from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
+from pipelines.io.leftovers import remove_leftovers
 from pipelines.io.sql_text import literal
 from pipelines.io.versions import known_sql
-from pipelines.jobs.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

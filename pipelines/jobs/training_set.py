@@ -29,7 +29,7 @@ from pipelines.feast_store.tables import duckdb_session
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
 from pipelines.io.lake import exclusive, stored_dataset
-from pipelines.jobs.leftovers import remove_leftovers
+from pipelines.io.leftovers import remove_leftovers
 from pipelines.training.files import RowGroupWriter, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
 from pipelines.training.labels import (

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from feature_repo.contracts.places import REPORT, cutoff_name
 from feature_repo.contracts.publishing import publishing_directory, write_json
-from pipelines.jobs.leftovers import remove_leftovers
+from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

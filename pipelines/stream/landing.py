@@ -14,6 +14,7 @@ from feature_repo.contracts.publishing import replacing
 from pipelines.errors import CorruptDatasetError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import exclusive
+from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +41,9 @@ def drain(source: EventSource, place: Namespace) -> int:
     """Land everything that `source` has now, and only then acknowledge it; return how many events.
 
     Killed at any moment, the next call reads the same entries again: a file that holds some of them twice does no harm,
-    because an event's position comes along and the lake keeps each event once.
+    because an event's position comes along and the lake keeps each event once. The caller holds the landing lock.
     """
+    remove_leftovers(place.landing)
     landed = 0
     while received := source.read(_BATCH, 0):
         events = [(entry, event) for entry in received if (event := decode(source, entry)) is not None]

@@ -8,14 +8,15 @@ another worker is ever overwritten with figures that do not know of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
 from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.events import stream_name
-from feature_repo.feast_redis import entity_key
+from feature_repo.feast_redis import StoredValueError, entity_key
 from pipelines.errors import TransientError
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.placed_events import EVENT_PREFIX, Placed, decode_placed
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from feature_repo.feast_redis import Stored
     from pipelines.stream.items import Knowledge
 
+_log = logging.getLogger(__name__)
+
 _TRIES = 50
 _USERS_AT_A_TIME = 500
+_DAMAGED = "what Redis holds of the features is damaged; they stay as they are, and the next materialisation mends them"
 
 
 def recent_users_key(namespace: str) -> str:
@@ -108,7 +112,7 @@ class OnlineUsers:
             hashes = self._read(entity_key(self._project, USER_ID.name, user) for user in part)
             for user, stored in zip(part, hashes, strict=True):
                 change = self._changed(user, stored, ())
-                if change.last is not None and not change.fields:
+                if change.last is not None and not change.fields and not change.is_damaged:
                     found.add(user)
         return found
 
@@ -158,12 +162,25 @@ class OnlineUsers:
             return cast("list[dict[bytes, bytes]]", pipeline.execute())
 
     def _changed(self, user: str, stored: Mapping[bytes, bytes], arrived: Sequence[Placed]) -> _Change:
+        known, unreadable = _known(user, stored)
+        newer = _newer(known, arrived)
+        try:
+            change = self._folded(stored, known, newer)
+        except (StoredValueError, TypeError, ValueError):
+            # One user's bytes must not hold up everybody's events.
+            _log.exception("user %r: %s", user, _DAMAGED)
+            times = [each.event.event_time for each in (*known.values(), *newer.values())]
+            fields = {field: each.encode() for field, each in newer.items()}
+            change = _Change(fields, [], max(times, default=None), is_late=False, is_damaged=True)
+        return replace(change, dropped=[*change.dropped, *unreadable])
+
+    def _folded(
+        self, stored: Mapping[bytes, bytes], known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]
+    ) -> _Change:
         schema = self._knowledge.schema
         row = self._state.decode(stored)
         state = UserState() if row is None else state_of(row, schema)
-        known = {field: decode_placed(user, value) for field, value in stored.items() if field.startswith(EVENT_PREFIX)}
-        newer = _newer(known, arrived)
-        latest = known | newer
+        latest = {**known, **newer}
         # What lies at or before the state's last event is in the state, or too late for it: the next batch has it.
         since = {field: each.event for field, each in latest.items() if each.event.event_time > state.last_time}
         fields = {field: each.encode() for field, each in newer.items() if field in since}
@@ -176,11 +193,10 @@ class OnlineUsers:
                 fields |= self._session.encode(session_features(now), max(counted))
             fields |= self._history_fields(stored, {each.event.item_id for each in latest.values()})
             fields |= self._profile_fields(stored)
-        last = max((event.event_time for event in since.values()), default=None)
         return _Change(
             {field: value for field, value in fields.items() if stored.get(field) != value},
             [field for field in known if field not in since],
-            None if last is None else last // 1_000_000,
+            max((event.event_time for event in since.values()), default=None),
             is_late=bool(latest.keys() - since.keys()),
         )
 
@@ -195,6 +211,19 @@ class OnlineUsers:
     def _profile_fields(self, stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Return, for a user of whom the source says nothing, what the next batch will write; else nothing."""
         return {} if self._profile is None or self._profile.stamp in stored else self._blank_profile
+
+
+def _known(user: str, stored: Mapping[bytes, bytes]) -> tuple[dict[bytes, Placed], list[bytes]]:
+    """Return the events that a hash holds, by field, and the fields of those that cannot be read: the lake has them."""
+    known, unreadable = {}, []
+    for field, value in stored.items():
+        if field.startswith(EVENT_PREFIX):
+            try:
+                known[field] = decode_placed(user, value)
+            except (TypeError, ValueError):
+                _log.exception("user %r: an event that is kept in Redis is damaged; it is dropped", user)
+                unreadable.append(field)
+    return known, unreadable
 
 
 def _newer(known: Mapping[bytes, Placed], arrived: Sequence[Placed]) -> dict[bytes, Placed]:
@@ -215,9 +244,11 @@ class _Change:
     fields: dict[bytes, bytes]
     dropped: list[bytes]
     last: int | None
-    """Seconds since 1970 of the last event that the batch does not have; None if it has all."""
+    """Microseconds since 1970 of the last event that the batch does not have; None if it has all."""
     is_late: bool
     """Whether an event of the history is too late for the batch's state, which perhaps has it."""
+    is_damaged: bool = False
+    """Whether events wait in the hash for a materialisation to mend what cannot be read."""
 
     def queue(self, transaction: Any, key: bytes, user: str, recent: str, late: str) -> None:  # noqa: ANN401 - redis-py's pipeline; where to
         if self.fields:
@@ -227,6 +258,6 @@ class _Change:
         if self.last is None:
             transaction.zrem(recent, user)
         else:
-            transaction.zadd(recent, {user: self.last})
+            transaction.zadd(recent, {user: self.last // 1_000_000})
         if self.is_late:
             transaction.sadd(late, user)

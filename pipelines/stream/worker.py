@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from feature_repo.contracts.events import heartbeat_key
+from feature_repo.contracts.events import FULL_REDIS, heartbeat_key
 from feature_repo.contracts.places import DATASET_MANIFEST
 from pipelines.errors import DatasetLockedError, JobError, TransientError
 from pipelines.feast_store.online_cutoff import materialized_path, online_cutoff
-from pipelines.io.online_client import REMEDY, may_pass
+from pipelines.io.online_client import may_pass
 from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import decode, drain, landing_lock
@@ -98,7 +98,7 @@ class Worker:
                 if isinstance(error, redis.RedisError) and not may_pass(error):
                     raise
                 pause = 0.05 if time.monotonic() - began > _WORST_PAUSE_S else min(2 * pause, _WORST_PAUSE_S)
-                remedy = f"; {REMEDY}" if isinstance(error, redis.ResponseError) else ""
+                remedy = f"; {FULL_REDIS}" if isinstance(error, redis.ResponseError) else ""
                 _log.warning("%s: %s%s; the next try follows in %.1f s", type(error).__name__, error, remedy, pause)
                 self.stop.wait(pause)
 

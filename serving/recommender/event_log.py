@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
-from feature_repo.contracts.events import Event, stream_name
+from feature_repo.contracts.events import FULL_REDIS, Event, stream_name
 from serving.recommender.errors import EventLogError
 from serving.recommender.user_features import connect
 
@@ -47,7 +47,7 @@ def open_event_log(settings: Settings) -> EventLog:
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, ResponseError):
-        return "if it is out of memory, raise its maxmemory; if its disk is full, free some of it"
+        return FULL_REDIS
     return "is it running? KESTREL_REDIS_URL names its address"
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.jobs import FULL_DISK
 from serving.rollout.errors import FullDiskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""No space, no quota, or a file beyond what this process may write."""
 
 
 def full_disk(what: str, error: BaseException) -> FullDiskError:

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.rollout.disk_space import FULL_DISK, full_disk
+from feature_repo.contracts.jobs import FULL_DISK
+from serving.rollout.disk_space import full_disk
 from serving.rollout.errors import RegistryUnavailableError, UnknownVersionError
 
 if TYPE_CHECKING:

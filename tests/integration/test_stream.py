@@ -33,6 +33,7 @@ from pipelines.feast_store.online_cutoff import Materialized, write_materialized
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
+from pipelines.jobs import stream as stream_job_module
 from pipelines.settings import Settings
 from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
@@ -40,12 +41,13 @@ from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
 from pipelines.stream.merge import merge_landed
 from pipelines.stream.online_users import OnlineUsers, recent_users_key
+from pipelines.stream.placed_events import EVENT_PREFIX
 from pipelines.stream.redis_source import LAKE, ONLINE, RedisSource, ensure_groups, trim
 from pipelines.stream.state_row import row_of
 from pipelines.stream.worker import Worker, apply_next, land
 from tests.killing import Mortals, Step, mortals
 from tests.recommender_world import wait_until
-from tests.redis_server import DurableRedis, durable_redis
+from tests.redis_server import DurableRedis, durable_redis, redis_server
 from tests.stream_world import (
     BASE,
     FEATURES,
@@ -197,7 +199,7 @@ def test_killed_while_it_lands_and_merges_the_next_one_ends_the_same(
         assert forks.run("land_and_merge", None, str(state), server.url, place.name)
         for name in ("events", "users"):
             assert tree_sha256(place.dataset(name)) == tree_sha256(whole.dataset(name)), step
-        assert landed_files(place) == []
+        assert list(place.landing.iterdir()) == [], step
         client.delete(stream_name(place.name))
 
 
@@ -344,6 +346,29 @@ def test_after_a_materialisation_recent_events_are_folded_again_and_old_ones_dro
     assert client.zcard(recent_users_key(place.name)) == 0
     after = client.hgetall(key)
     assert {field: value for field, value in before.items() if not field.startswith(b"_event:")} == after
+
+
+def test_a_damaged_user_holds_up_nobody_and_is_mended_by_the_next_materialisation(
+    client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = open_lake(tmp_path)
+    log = [sent("u1", "i1", 4, 10), sent("u2", "i2", 3, 20), sent("u1", "i2", 5, 30), sent("u2", "i1", 2, 40)]
+    key = entity_key(feast_project(place.name), "user_id", "u1")
+    batch_writes(client, place, "u1", log[:1])
+    send(client, place.name, log[1:2])
+    apply_here(client, place)
+    state = FEATURES.user_state.view_name
+    for damage in (feature_field(state, "state_last_items"), feature_field(state, "state_value_count")):
+        client.hset(key, damage, b"\xff")
+    client.hset(key, EVENT_PREFIX + b"sixteen bytes of", b"[1, 2")
+    send(client, place.name, log[2:])
+    assert apply_here(client, place) == 2
+    assert received(client, place)["u2"] == expected(place, log)["u2"]
+    assert "user 'u1': what Redis holds" in caplog.text
+    assert not users_of(client, place).folded(["u1"])
+    batch_writes(client, place, "u1", log[:1])
+    users_of(client, place).fold_again()
+    assert received(client, place) == expected(place, log)
 
 
 def test_a_late_event_is_seen_at_once_and_counted_by_the_batch(client: redis.Redis, tmp_path: Path) -> None:
@@ -572,6 +597,18 @@ def test_a_landing_zone_without_room_is_waited_for(
 def refuse_to_write(*_: object, **__: object) -> None:
     msg = "no way"
     raise ValueError(msg)
+
+
+def test_a_redis_that_forgets_when_it_dies_is_warned_of(
+    server: DurableRedis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in (server.url, "redis://127.0.0.1:1/0"):
+        stream_job_module.warn_of_forgetting(Settings(state=tmp_path, redis_url=url))
+    assert not caplog.records
+    with redis_server() as url:
+        stream_job_module.warn_of_forgetting(Settings(state=tmp_path, redis_url=url))
+    assert "appendonly yes" in caplog.text
+    assert url not in caplog.text, "the password"
 
 
 def test_without_a_job_the_check_fails(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> None:
