@@ -15,6 +15,7 @@ from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import JobError, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
+from pipelines.feast_store.quick_import import import_without_type_checks
 from pipelines.settings import load_settings
 from pipelines.sources.mode import Mode
 from pipelines.synthetic.scale import LogLayout, LogScale, usual_items, usual_users
@@ -75,6 +76,7 @@ def _run(job: str, *arguments: object, namespace: str | None = None, **options: 
     """Run `pipelines.jobs.<job>.run(settings, [place,] *arguments, **options)`; the engines are imported only now."""
 
     def start() -> dict[str, object]:
+        import_without_type_checks()
         settings = load_settings()
         place = () if namespace is None else (Namespace(settings.state, namespace),)
         result: dict[str, object] = import_module(f"pipelines.jobs.{job}").run(settings, *place, *arguments, **options)

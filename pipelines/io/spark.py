@@ -44,6 +44,9 @@ _TYPES: dict[Dtype, DataType] = {
 _LOCAL_SHUFFLE_PARTITIONS = 4
 _JAVA_OPTIONS = "-XX:+UseParallelGC -XX:-DontCompileHugeMethods"
 """Throughput counts, not pauses; and the methods that Spark generates for many columns must be compiled, too."""
+_JAVA_OPTIONS_OF_FEW_ROWS = f"{_JAVA_OPTIONS} -XX:TieredStopAtLevel=1"
+"""Java's thorough compiler works as long on what runs once as on what runs for an hour: here its quick one does."""
+_FEW_ROWS = 1_000_000
 
 
 def spark_type(column: Column) -> DataType:
@@ -66,12 +69,22 @@ def read_snapshot(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
 
 
 @contextmanager
-def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
-    """Give a session for one job, and stop it. JobError where there is no Java to run it."""
+def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> Iterator[SparkSession]:
+    """Give a session for one job, and stop it.
+
+    Args:
+        settings: Where Spark runs, and how.
+        name: What it is called where Spark shows it.
+        rows: How many the job reads, where it knows.
+
+    Raises:
+        JobError: There is no Java to run it.
+    """
     _provide_java(settings)
     logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of every connection, even after the log is closed
     os.environ.update(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable)
     local = settings.spark_master.startswith("local")
+    java_options = _JAVA_OPTIONS if rows is None or rows > _FEW_ROWS else _JAVA_OPTIONS_OF_FEW_ROWS
     with tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch:
         options = {
             "spark.ui.enabled": "false",
@@ -83,8 +96,8 @@ def spark_session(settings: Settings, name: str) -> Iterator[SparkSession]:
             "spark.log.level": "ERROR",
             "spark.sql.warehouse.dir": f"{scratch}/warehouse",
             "spark.driver.memory": settings.spark_driver_memory,
-            "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
-            "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
+            "spark.driver.extraJavaOptions": java_options,
+            "spark.executor.extraJavaOptions": java_options,
             "spark.executorEnv.PYTHONPATH": str(REPOSITORY),  # tasks in Python import what the driver's job imports
         }
         if local:

@@ -52,7 +52,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
         with (
             stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot,
             stored_dataset(place, items_dataset(schema)).reading() as items,
-            spark_session(settings, f"embeddings {place.name}") as spark,
+            spark_session(settings, f"embeddings {place.name}", rows=snapshot.rows) as spark,
         ):
             events = read_snapshot(spark, snapshot).where(F.col("event_time") < F.lit(cutoff))
             liked = liked_events(events, schema.positive).cache()

@@ -101,7 +101,10 @@ def run(  # noqa: PLR0917 - what is measured, and on what
             _measure("popularity", [next_like.by_popularity(before)], questions, 0.0),
             _measure("ItemCF", [next_like.by_item_cosine(before)], questions, 0.0),
         ]
-        with _scratch(place) as scratch, spark_session(settings, f"evaluate embeddings {place.name}") as spark:
+        with (
+            _scratch(place) as scratch,
+            spark_session(settings, f"evaluate embeddings {place.name}", rows=snapshot.rows) as spark,
+        ):
             liked = liked_events(read_snapshot(spark, snapshot), schema.positive)
             liked = liked.where(F.unix_micros("event_time") < F.lit(begin)).cache()
             for kind in kinds:

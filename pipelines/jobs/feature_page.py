@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, out: Path) -> Mapping[str, object]:
     """Write the page to `out`, whole or not at all."""
-    with spark_session(settings, "feature page") as spark:
+    with spark_session(settings, "feature page", rows=0) as spark:
         page = render(spark)
     with replacing(out) as part:
         part.write_text(page, encoding="utf-8")

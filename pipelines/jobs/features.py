@@ -74,7 +74,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             end = format_cutoff(cutoff)
             msg = f"namespace {place.name}: expected events before {end}, the lake has none; ingest them"
             raise JobError(msg)
-        spark = stack.enter_context(spark_session(settings, f"features {place.name}"))
+        spark = stack.enter_context(spark_session(settings, f"features {place.name}", rows=snapshots[0].rows))
         events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
         inputs = Inputs(schema, events, items, users, cutoff, start)
         for group in _groups(place, declared(schema), cutoff):

@@ -35,3 +35,21 @@ def test_a_rollout_asks_the_registry_without_feast(tmp_path):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "mlflow.tracking.request_header.registry" in imported
     assert "feast" not in imported
+
+
+CHECKED = """
+import feast.types, typeguard
+try:
+    feast.Field(name=5, dtype=feast.types.String)
+    checked = False
+except typeguard.TypeCheckError:
+    checked = True
+assert checked is {}
+"""
+QUICKLY = "from pipelines.feast_store.quick_import import import_without_type_checks as quickly; quickly()\n"
+
+
+def test_jobs_import_feast_without_its_type_checks_which_it_still_has():
+    for program, checked in ((CHECKED, True), (QUICKLY + CHECKED, False)):
+        done = python("-c", program.format(checked))
+        assert done.returncode == 0, done.stderr
