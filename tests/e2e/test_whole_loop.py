@@ -57,8 +57,9 @@ def test_the_first_candidate_becomes_champion_and_is_what_is_served(first):
     assert served == {release: "AVAILABLE"}
 
 
-def test_the_same_again_has_the_same_data_and_features_and_still_triggers_what_follows(first, second):
+def test_the_same_again_has_the_same_data_and_features_and_still_triggers_what_follows(first, second, stack):
     assert second.checksums == first.checksums
+    assert stack.xcom(second.chain.runs["feature_refresh"], "features")["changed_partitions"] == 0
     assert second.snapshot == first.snapshot
     assert second.chain.runs["model_training"].run_id != first.chain.runs["model_training"].run_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from feature_repo.contracts.publishing import file_sha256
 from pipelines.embeddings import tables
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError, SupersededError
+from pipelines.feast_store import online_writes
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
 from pipelines.feast_store.online import stored_entities
 from pipelines.feast_store.registry import registered_service
@@ -49,11 +51,13 @@ from tests.movielens import (
     USER_STATE,
     USER_WINDOWS,
 )
-from tests.redis_server import redis_server
+from tests.redis_server import DurableRedis, durable_redis, redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pyarrow as pa
 
 EVENTS = world.make_events()
 Contents = dict[bytes, dict[bytes, bytes]]
@@ -260,6 +264,45 @@ def test_a_redis_that_is_down_is_transient_and_named_without_its_password(settin
     with pytest.raises(OnlineStoreError, match=r"redis://127\.0\.0\.1:1/0 does not answer .*'make up'") as refusal:
         materialize.run(down, place, world.CUTOFF)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["it restarts", "it stays away"])
+def test_a_redis_that_goes_within_a_materialisation_is_filled_by_the_next(
+    tmp_path: Path, template: Path, durable: DurableRedis, *, comes_back: bool
+) -> None:
+    batch = 4
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    settings, place = Settings(state=tmp_path, redis_url=durable.url), Namespace(tmp_path, "test-set")
+    registry.run(settings, place)
+    rows = materialize.run(settings, place, world.CUTOFF)
+    whole = contents(durable.url)
+    with redis.Redis.from_url(durable.url) as client:
+        client.flushall()
+    calls, sending = [0], online_writes.send
+
+    def send(client: redis.Redis, commands: pa.Buffer, count: int) -> None:
+        calls[0] += 1
+        if calls[0] == batch:
+            durable.kill()
+            if comes_back:
+                durable.start()
+        sending(client, commands, count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(online_writes, "send", send)
+        with pytest.raises(OnlineStoreError, match="does not answer") if not comes_back else nullcontext():
+            materialize.run(settings, place, world.CUTOFF)
+    if not comes_back:
+        durable.start()
+    assert calls[0] >= batch
+    assert materialize.run(settings, place, world.CUTOFF) == rows
+    assert contents(durable.url) == whole
+
+
+@pytest.fixture(scope="module")
+def durable() -> Iterator[DurableRedis]:
+    with durable_redis() as server:
+        yield server
 
 
 def test_a_wrong_password_is_terminal(settings: Settings, place: Namespace) -> None:

@@ -20,7 +20,9 @@ from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from pipelines.errors import JobError
+from pipelines.feast_store.store import open_store
 from pipelines.io.lake import stored_dataset
+from pipelines.settings import Settings
 from tests import feast_world
 from tests.movielens import ITEMS, USERS
 from tests.redis_server import redis_server
@@ -85,17 +87,21 @@ def test_an_ingestion_killed_at_any_moment_is_mended_by_the_next(tmp_path: Path)
     assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake")
 
 
-def test_statistics_killed_at_any_moment_are_mended_by_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("statistics",), ("check", "--cutoff", "1998-04-20")], ids=lambda job: job[0])
+def test_what_reads_the_lake_killed_at_any_moment_is_mended_by_the_next(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=100)
     finish(tmp_path / "whole", "ingest", "--namespace", "made-up", "--source", str(source))
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    arguments = ("statistics", "--namespace", "made-up")
-    took = finish(tmp_path / "whole", *arguments)
-    kills = [kill_after(took * share, tmp_path / "cut", *arguments) for share in (0.6, 0.75, 0.9)]
+    command = (*arguments, "--namespace", "made-up")
+    took = finish(tmp_path / "whole", *command)
+    kills = [kill_after(took * share, tmp_path / "cut", *command) for share in (0.6, 0.75, 0.9)]
     assert any(kills)
-    finish(tmp_path / "cut", *arguments)
-    whole, cut = (tmp_path / name / "data" / "made-up" / "statistics" for name in ("whole", "cut"))
-    assert tree_sha256(cut) == tree_sha256(whole)
+    finish(tmp_path / "cut", *command)
+    whole, cut = (Namespace(tmp_path / name, "made-up").root for name in ("whole", "cut"))
+    assert tree_sha256(cut / "statistics") == tree_sha256(whole / "statistics")
+    assert tree_sha256(cut / "reports") == tree_sha256(whole / "reports")
 
 
 def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
@@ -121,12 +127,25 @@ def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_
     assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake") != before
 
 
+def registered_names(place: Namespace) -> tuple[list[str], list[str]]:
+    """Views and services of a namespace's registry."""
+    store = open_store(Settings(state=place.state), place)
+    views, services = store.list_feature_views(), store.list_feature_services()
+    return sorted(view.name for view in views), sorted(service.name for service in services)
+
+
 @pytest.mark.timeout(600)
 def test_online_jobs_killed_at_any_moment_are_mended_by_the_next(tmp_path: Path) -> None:
     place = feast_world.write_world(tmp_path, feast_world.make_events())
     interval = ("--namespace", place.name, "--cutoff", f"{feast_world.CUTOFF:%Y-%m-%d}")
     with redis_server() as url, redis.Redis.from_url(url) as client:
-        finish(tmp_path, "registry", "--namespace", place.name, KESTREL_REDIS_URL=url)
+        register = ("registry", "--namespace", place.name)
+        took = finish(tmp_path, *register, KESTREL_REDIS_URL=url)
+        registered = registered_names(place)
+        shutil.rmtree(place.feast)
+        assert kill_after(took * 0.75, tmp_path, *register, KESTREL_REDIS_URL=url)
+        finish(tmp_path, *register, KESTREL_REDIS_URL=url)
+        assert registered_names(place) == registered
         took = finish(tmp_path, "materialize", *interval, KESTREL_REDIS_URL=url)
         finish(tmp_path, "publish", *interval, KESTREL_REDIS_URL=url)
         snapshot = OnlineSnapshot.read(place.online_current)
@@ -142,4 +161,7 @@ def test_online_jobs_killed_at_any_moment_are_mended_by_the_next(tmp_path: Path)
         finish(tmp_path, "materialize", *interval, KESTREL_REDIS_URL=url)
         finish(tmp_path, "publish", *interval, KESTREL_REDIS_URL=url)
         assert OnlineSnapshot.read(place.online_current) == snapshot
+        verify = ("verify-online", "--namespace", place.name)
+        assert kill_after(took * 0.6, tmp_path, *verify, KESTREL_REDIS_URL=url)
+        finish(tmp_path, *verify, KESTREL_REDIS_URL=url)
         assert {key: client.hgetall(key) for key in client.scan_iter()} == contents
