@@ -9,6 +9,7 @@ DuckDB has it twice: so, and in the SQL that one would write who does not count 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ LAST_ITEMS, TOP_GENRES, RECENT_DAYS, LIKED_HALF_STARS = 50, 5, 30, 8
 _PACKED, _BITS = 3, 21
 _RANK_BITS = 20
 """A million items."""
+_LAST_RANK = (1 << _RANK_BITS) - 1
 _CODE_BITS = 8
 
 
@@ -55,7 +57,7 @@ _FIGURES = ", ".join(
     f"CASE WHEN {n} > 0 THEN sqrt(({n} * {ss} - {s} * {s})::DOUBLE) / ({n} * 2) END AS std{name}"
     for name, n, s, ss in (("", "n", "s", "ss"), ("_recent", "rn", "rs", "rss"))
 )
-_ORDER = f"(second << {_RANK_BITS}) + ({(1 << _RANK_BITS) - 1} - rank)"
+_ORDER = f"(second << {_RANK_BITS}) + ({_LAST_RANK} - rank)"
 """SQL of DuckDB's: what is summed, what follows from the sums, and the order of a user's events."""
 
 
@@ -149,7 +151,7 @@ def polars_features(events: Path, codes: Path, genres: list[str], cutoff: dateti
         (half * half * recent.cast(pl.Int64)).sum().alias("rss"),
     ]
     liked = (half >= LIKED_HALF_STARS).cast(pl.Int64)
-    order = (pl.col("second") * (1 << _RANK_BITS)) + ((1 << _RANK_BITS) - 1 - pl.col("rank"))
+    order = (pl.col("second") * (1 << _RANK_BITS)) + (_LAST_RANK - pl.col("rank"))
     figures = []
     for name, n, s, ss in (("", "n", "s", "ss"), ("_recent", "rn", "rs", "rss")):
         count, total, squares = pl.col(n), pl.col(s), pl.col(ss)
@@ -186,6 +188,7 @@ def spark_features(  # noqa: PLR0917 - as the others, and the session
 ) -> None:
     """Write the same with Spark: two aggregations, each with one shuffle of what is aggregated already."""
     from pyspark.sql import functions as F  # noqa: N812, PLC0415 - Spark's usual name; each engine in its own process
+    from pyspark.sql.internal import InternalFunction  # noqa: PLC0415 - as above
 
     longs = [f"g{number}" for number in range(-(-len(genres) // _PACKED))]
     start = cutoff.timestamp() - RECENT_DAYS * 86_400
@@ -209,21 +212,19 @@ def spark_features(  # noqa: PLR0917 - as the others, and the session
         F.sum(half * F.col("recent")).alias("rs"),
         F.sum(half * half * F.col("recent")).alias("rss"),
     ]
-    order = F.shiftleft(second, _RANK_BITS) + (F.lit((1 << _RANK_BITS) - 1) - F.col("rank"))
+    order = F.shiftleft(second, _RANK_BITS) + (F.lit(_LAST_RANK) - F.col("rank"))
     users = (
         rows.join(F.broadcast(spark.read.parquet(str(codes))), on="item_id", how="inner")
-        .select("user_id", "item_id", "half", "recent", order.alias("order"), *longs)
+        .select("user_id", "half", "recent", order.alias("order"), *longs)
         .groupBy("user_id")
         .agg(
             *statistics,
-            F.max_by("item_id", "order", LAST_ITEMS).alias("last_items"),  # type: ignore[call-arg, unused-ignore]
-            # An aggregate of nothing: with a collection among them Spark aggregates in a hash table of objects. For
-            # `max_by` of many alone it sorts every row by the user first, which costs a few per cent more.
-            F.collect_list(F.lit(None).cast("long")).alias("nothing"),
+            # The bounded queue of pandas-on-Spark: a long for each item that is kept, where `max_by` keeps its id and
+            # its order; and with a typed aggregate among them Spark hashes by user, where it would sort.
+            InternalFunction.collect_top_k(F.col("order"), LAST_ITEMS, reverse=False).alias("orders"),
             *(F.sum(F.when(half >= LIKED_HALF_STARS, F.col(name)).otherwise(nothing)).alias(name) for name in longs),
         )
-        .where(F.size("nothing") == F.lit(0))  # what nobody reads, Spark leaves out
-        .select("user_id", *_spark_figures(), "last_items", _spark_top_genres(genres).alias("top_genres"))
+        .select("user_id", *_spark_figures(), _spark_last_items(codes), _spark_top_genres(genres).alias("top_genres"))
     )
     _write_one(users, out / "users.parquet")
     _write_one(rows.groupBy("item_id").agg(*statistics).select("item_id", *_spark_figures()), out / "items.parquet")
@@ -246,6 +247,18 @@ def _spark_figures() -> list[Column]:
             F.when(count > 0, spread / (count * F.lit(2))).alias(f"std{name}"),
         ]
     return columns
+
+
+def _spark_last_items(codes: Path) -> Column:
+    """Return `last_items`: the ids whose ranks stand in the low bits of `orders`."""
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415 - as above
+
+    names = pq.read_table(codes, columns=["item_id"])["item_id"].to_pylist()
+    ids = F.from_json(F.lit(json.dumps(names)), "array<string>")  # which Spark works out once
+    last = F.lit(_LAST_RANK)
+    return F.transform("orders", lambda order: F.get(ids, (last - order.bitwiseAND(last)).cast("int"))).alias(
+        "last_items"
+    )
 
 
 def _spark_top_genres(genres: list[str]) -> Column:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SAMPLE_S = 0.1
+_SHARED_S = 0.3
 _OUTPUT_SHOWN = 3000
 
 
@@ -86,10 +87,12 @@ def _resident(pid: int) -> int:
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0
-    total = 0
+    total, now = 0, time.time()
     for member in family:
         try:
-            total += member.memory_info().rss
+            # Before a child runs a program of its own it shares its parent's memory, which would count twice.
+            if now - member.create_time() > _SHARED_S:
+                total += member.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total
