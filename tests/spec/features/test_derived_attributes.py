@@ -90,7 +90,7 @@ def refresh(
     settings: Settings, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Namespace, datetime], dict[str, Any]]:
     """Run the features' job in the session of all specifications, and return its views."""
-    monkeypatch.setattr(features, "spark_session", lambda *_: nullcontext(spark))
+    monkeypatch.setattr(features, "spark_session", lambda *_, **__: nullcontext(spark))
     return lambda place, cutoff: features.run(settings, place, cutoff, None)["views"]  # type: ignore[return-value]
 
 

@@ -290,7 +290,7 @@ def test_a_log_too_young_for_vectors_gives_none_and_a_report(  # noqa: PLR0917 -
     place = Namespace(tmp_path, "young")
     alone = [{**random_log(1, 1)[0], "user_id": f"hermit {number}", "value": value} for number in range(5)]
     lake_world.write_lake(place, alone, [lake_world.item("i00")], [])
-    monkeypatch.setattr(embeddings, "spark_session", lambda *_: nullcontext(shared_session.live()))
+    monkeypatch.setattr(embeddings, "spark_session", lambda *_, **__: nullcontext(shared_session.live()))
     result = embeddings.run(Settings(state=tmp_path, embeddings=kind), place, BASE + timedelta(days=1))
     assert result["embeddings"][kind]["items"] == 0
     assert reason in caplog.text

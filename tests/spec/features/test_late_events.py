@@ -33,7 +33,7 @@ CUTOFF = datetime(2024, 3, 7, tzinfo=UTC)
 @pytest.fixture
 def refresh(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Namespace]:
     """Ingest a source and compute its features in the session of all specifications."""
-    monkeypatch.setattr(features, "spark_session", lambda *_: nullcontext(spark))
+    monkeypatch.setattr(features, "spark_session", lambda *_, **__: nullcontext(spark))
     settings = Settings(state=tmp_path / "state")
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text(derived_mapping(), encoding="utf-8")
