@@ -31,7 +31,7 @@ def run(settings: Settings, place: Namespace, *, check: bool) -> dict[str, objec
         if check:
             return _check(client.exists(heartbeat_key(place.name)), place)
         if not settings.events_url:
-            warn_of_forgetting(settings)
+            warn_of_forgetting(client, settings)
         worker = Worker(settings, place, client)
         with stopping_at_signals(worker.stop):
             worker.run()
@@ -45,12 +45,12 @@ def _check(beats: object, place: Namespace) -> dict[str, object]:
     return {"alive": True}
 
 
-def warn_of_forgetting(settings: Settings) -> None:
+def warn_of_forgetting(client: redis.Redis, settings: Settings) -> None:
     """Warn of a Redis that has nothing on its disk: what was accepted and not yet landed would die with it.
 
     One that is away, or does not tell, is not warned of.
     """
-    with closing(connect(settings)) as client, suppress(redis.RedisError):
+    with suppress(redis.RedisError):
         if not cast("dict[str, Any]", client.info("persistence")).get("aof_enabled", 1):
             _log.warning(
                 "Redis at %s writes no append-only file: events that were accepted are lost if it dies; set "

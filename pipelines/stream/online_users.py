@@ -165,16 +165,18 @@ class OnlineUsers:
         known, unreadable = _known(user, stored)
         newer = _newer(known, arrived)
         try:
-            change = self._folded(stored, known, newer)
+            change = self._fold(stored, known, newer)
         except (StoredValueError, TypeError, ValueError):
             # One user's bytes must not hold up everybody's events.
             _log.exception("user %r: %s", user, _DAMAGED)
             times = [each.event.event_time for each in (*known.values(), *newer.values())]
             fields = {field: each.encode() for field, each in newer.items()}
             change = _Change(fields, [], max(times, default=None), is_late=False, is_damaged=True)
-        return replace(change, dropped=[*change.dropped, *unreadable])
+        return replace(
+            change, dropped=[*change.dropped, *(field for field in unreadable if field not in change.fields)]
+        )
 
-    def _folded(
+    def _fold(
         self, stored: Mapping[bytes, bytes], known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]
     ) -> _Change:
         schema = self._knowledge.schema

@@ -33,7 +33,7 @@ from pipelines.feast_store.online_cutoff import Materialized, write_materialized
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
-from pipelines.jobs import stream as stream_job_module
+from pipelines.jobs import stream as stream_jobs
 from pipelines.settings import Settings
 from pipelines.stream.batch import materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
@@ -44,7 +44,7 @@ from pipelines.stream.online_users import OnlineUsers, recent_users_key
 from pipelines.stream.placed_events import EVENT_PREFIX
 from pipelines.stream.redis_source import LAKE, ONLINE, RedisSource, ensure_groups, trim
 from pipelines.stream.state_row import row_of
-from pipelines.stream.worker import Worker, apply_next, land
+from pipelines.stream.worker import Worker, apply_next, connect, land
 from tests.killing import Mortals, Step, mortals
 from tests.recommender_world import wait_until
 from tests.redis_server import DurableRedis, durable_redis, redis_server
@@ -371,6 +371,20 @@ def test_a_damaged_user_holds_up_nobody_and_is_mended_by_the_next_materialisatio
     assert received(client, place) == expected(place, log)
 
 
+def test_a_damaged_event_that_is_sent_again_is_kept(client: redis.Redis, tmp_path: Path) -> None:
+    place, log = open_lake(tmp_path), [sent("u1", "i1", 4, 10)]
+    key = entity_key(feast_project(place.name), "user_id", "u1")
+    send(client, place.name, log)
+    apply_here(client, place)
+    (field,) = (field for field in client.hkeys(key) if field.startswith(EVENT_PREFIX))
+    client.hset(key, field, b"[1, 2")
+    send(client, place.name, log)
+    apply_here(client, place)
+    assert client.hget(key, field) not in {None, b"[1, 2"}
+    users_of(client, place).fold_again()
+    assert received(client, place) == expected(place, log)
+
+
 def test_a_late_event_is_seen_at_once_and_counted_by_the_batch(client: redis.Redis, tmp_path: Path) -> None:
     place = open_lake(tmp_path)
     known = [sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 200)]
@@ -602,22 +616,26 @@ def refuse_to_write(*_: object, **__: object) -> None:
 def test_a_redis_that_forgets_when_it_dies_is_warned_of(
     server: DurableRedis, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for url in (server.url, "redis://127.0.0.1:1/0"):
-        stream_job_module.warn_of_forgetting(Settings(state=tmp_path, redis_url=url))
+    def start(url: str) -> None:
+        settings = Settings(state=tmp_path, redis_url=url)
+        with closing(connect(settings)) as client:
+            stream_jobs.warn_of_forgetting(client, settings)
+
+    start(server.url)
+    start("redis://127.0.0.1:1/0")
     assert not caplog.records
     with redis_server() as url:
-        stream_job_module.warn_of_forgetting(Settings(state=tmp_path, redis_url=url))
+        start(url)
     assert "appendonly yes" in caplog.text
     assert url not in caplog.text, "the password"
 
 
 def test_without_a_job_the_check_fails(server: DurableRedis, client: redis.Redis, tmp_path: Path) -> None:
     from pipelines.errors import TransientError
-    from pipelines.jobs import stream
 
     settings = Settings(state=tmp_path, redis_url=server.url)
     with pytest.raises(TransientError, match="make up"):
-        stream.run(settings, Namespace(tmp_path, "nobody"), check=True)
+        stream_jobs.run(settings, Namespace(tmp_path, "nobody"), check=True)
 
 
 def test_readers_share_a_group(client: redis.Redis, tmp_path: Path) -> None:
