@@ -31,6 +31,7 @@ from feature_repo.contracts.publishing import (
 )
 from pipelines.errors import CorruptDatasetError, DatasetChangedError, DatasetLockedError, JobError
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
+from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -202,6 +203,7 @@ class StoredTable:
 
     def _finish_interrupted(self) -> None:
         """Finish what was begun, under the table's lock; what was only staged is left alone."""
+        remove_leftovers(self.folder)
         intended = self.folder / _STAGING / DATASET_MANIFEST
         if intended.exists():
             self.switch(self._manifest(intended))

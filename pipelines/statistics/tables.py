@@ -16,6 +16,7 @@ from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.duck import create_view, create_view_of_files, duckdb_session
 from pipelines.io.lake import StoredTable, exclusive, partition_file, partition_name
+from pipelines.io.leftovers import remove_leftovers
 from pipelines.statistics.queries import FIRST_DAYS, counted_terms, daily_queries, is_positive
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def update_statistics(place: Namespace, schema: Schema, events: Snapshot, items:
         exclusive(place.locks / "statistics.lock", f"statistics of namespace {place.name}"),
         duckdb_session(_MEMORY) as database,
     ):
+        remove_leftovers(place.statistics)
         create_view(database, "items", items)
         create_view(database, "users", users)
         create_view(database, "stored_events", events)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from feature_repo.contracts.datasets import EVENTS
-from feature_repo.contracts.places import PARTITION_FILE, Namespace
+from feature_repo.contracts.places import DATASET_MANIFEST, PARTITION_FILE, Namespace
+from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.statistics import DAILY_ACTIVITY, DAILY_STATISTICS, DAILY_TERMS, DAILY_TOP_ITEMS
 from pipelines.io.lake import stored_dataset
 from pipelines.jobs import statistics
@@ -183,6 +184,15 @@ def test_a_run_that_was_cut_off_between_tables_is_finished_by_the_next(settings,
     monkeypatch.undo()
     assert statistics.run(settings, place) == {"days_computed": 2, "changed_partitions": 0}
     assert statistics.run(settings, place)["days_computed"] == 0
+
+
+def test_files_of_a_run_killed_before_a_rename_are_removed(settings, place):
+    statistics.run(settings, place)
+    before = tree_sha256(place.statistics)
+    for path in (place.statistics / "_sources.json", statistics_table(place, DAILY_ACTIVITY).folder / DATASET_MANIFEST):
+        path.with_name(f".{path.name}.a1b2c3.part").write_text("{", encoding="utf-8")
+    statistics.run(settings, place)
+    assert tree_sha256(place.statistics) == before
 
 
 def test_tables_agree_with_counting_by_hand_however_the_days_are_cut(settings, place, monkeypatch):
