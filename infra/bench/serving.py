@@ -154,6 +154,7 @@ def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: in
     table.add_row("failed", str(figures.failed), f"0 {_verdict(not figures.failed)}")
     table.add_row("p50 of the steady seconds", f"{figures.steady_p50_ms:.2f} ms")
     table.add_row("p99 of the steady seconds", f"{figures.steady_p99_ms:.2f} ms")
+    table.add_row("p99 of the worst steady second", f"{figures.worst_steady_p99_ms:.2f} ms")
     for step, p99 in figures.swap_p99_ms.items():
         table.add_row(f"p99 of the worst second with: {step}", f"{p99:.2f} ms")
     within = figures.ratio <= _TARGET_SWAP_RATIO

@@ -35,6 +35,8 @@ class SwapFigures:
     failed: int
     steady_p50_ms: float
     steady_p99_ms: float
+    worst_steady_p99_ms: float
+    """The p99 of the worst second in which nothing was at work: what the machine does by itself."""
     swap_p99_ms: dict[str, float]
     """Step → the p99 of its worst second."""
     swap_seconds: int
@@ -75,12 +77,13 @@ def swap_figures(calls: Calls, swaps: Sequence[Swap]) -> SwapFigures:
     steady = ~in_swap & (second > second.min())
     milliseconds = calls.seconds * 1000
     seen = set(second.tolist())
-    p99_of = {each: float(np.percentile(milliseconds[second == each], 99)) for each in touched & seen}
+    p99_of = {each: float(np.percentile(milliseconds[second == each], 99)) for each in seen}
     return SwapFigures(
         calls=len(second),
         failed=int(calls.failed.sum()),
         steady_p50_ms=float(np.percentile(milliseconds[steady], 50)),
         steady_p99_ms=float(np.percentile(milliseconds[steady], 99)),
+        worst_steady_p99_ms=max(p99_of[each] for each in set(second[steady].tolist())),
         swap_p99_ms={step: max(p99_of[each] for each in here & seen) for step, here in seconds_of.items()},
         swap_seconds=len(touched),
         slowest_ms=float(milliseconds[~(second == second.min())].max()),

@@ -32,6 +32,7 @@ def test_slow_seconds_without_a_swap_are_steady_ones() -> None:
     figures = swap_figures(calls({7}, {7}), [Swap("promote", 1004.2, 1004.9)])
     assert figures.failed == 1
     np.testing.assert_allclose([figures.worst_swap_p99_ms, figures.steady_p99_ms], [10, 50])
+    np.testing.assert_allclose(figures.worst_steady_p99_ms, 50)
     np.testing.assert_allclose(figures.slowest_ms, 50)
 
 
