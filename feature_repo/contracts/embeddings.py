@@ -100,6 +100,8 @@ class Embedding:
     skip_gram: SkipGram
     walks: Walks | None = None
     """None where the sequences are what users liked, in order of time."""
+    side_information: bool = field(default=False, kw_only=True)
+    """Whether an item's vector is a mean of its own and its attributes', so that new items have one, too."""
     revision: int = field(default=1, kw_only=True)
     """Raised by whoever changes how the vectors are computed from the same parameters."""
 
@@ -107,7 +109,8 @@ class Embedding:
     def parameters(self) -> dict[str, Scalar]:
         """Whatever decides the values, for the hash in the feature views' names."""
         walks = {} if self.walks is None else {f"walk_{name}": value for name, value in asdict(self.walks).items()}
-        return {**asdict(self.skip_gram), **walks, "size": EMBEDDING_SIZE, "revision": self.revision}
+        side: dict[str, Scalar] = {"side_information": True} if self.side_information else {}
+        return {**asdict(self.skip_gram), **walks, **side, "size": EMBEDDING_SIZE, "revision": self.revision}
 
     @property
     def item_group(self) -> FeatureGroup:
@@ -120,6 +123,7 @@ class Embedding:
             meaning=f"{self.meaning}. For recall, never raw in ranking",
             parameters=self.parameters,
             window="all time up to the fit",
+            source="events, items" if self.side_information else "events",
             owner=_OWNER,
         )
 
@@ -165,8 +169,15 @@ NODE2VEC = Embedding(
     _WALKED,
     replace(_WALKS, p=4.0, q=0.5),
 )
+EGES = Embedding(
+    "eges",
+    "DeepWalk where an item is a weighted mean of itself and its attributes; a new item, of its attributes",
+    replace(_WALKED, learning_rate=0.05),
+    _WALKS,
+    side_information=True,
+)
 
-EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC)}
+EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC, EGES)}
 """Name → kind. Where one kind has to come first, it is the first of these that is there."""
 
 EMBEDDING_GROUPS = tuple(group for kind in EMBEDDINGS.values() for group in (kind.item_group, kind.user_group))

@@ -6,10 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
+from pipelines.embeddings.enhanced_skip_gram import fit_enhanced_skip_gram, read_sequences
 from pipelines.embeddings.likes import liked_often, liked_sequences, numbered_items
 from pipelines.embeddings.skip_gram import fit_skip_gram, write_sequences
 from pipelines.embeddings.user_vectors import user_vectors
@@ -21,9 +23,11 @@ from pipelines.io.arrow import arrow_schema
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from feature_repo.contracts.embeddings import Embedding
+    from feature_repo.contracts.embeddings import Embedding, SkipGram
+    from pipelines.embeddings.side_information import SideInformation
 
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class Fit:
     """How many likes are of items that have a vector."""
 
 
-def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fit:
+def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, side: SideInformation, folder: Path) -> Fit:
     """Fit a kind's item vectors, and make the users' from them; no vectors at all where too little was liked.
 
     A young log is no error: the other sources of recall answer until there are vectors.
@@ -51,11 +55,12 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
         kind: Which, with its parameters.
         liked: user_id, item_id, event_time of what was liked before the cutoff.
         lasts: user_id, items: what each user liked among the last events.
+        side: What is known of the catalogue's items.
         folder: For what Spark writes on the way, which every executor must be able to read.
     """
     often = liked_often(liked, kind.skip_gram.least_likes).cache()
     try:
-        items = fit_items(kind, often, folder)
+        items = fit_items(kind, often, side, folder)
     except TooFewLikesError as reason:
         _LOG.warning("%s: no vectors: %s", kind.name, reason)
         items = arrow_schema(ITEM_EMBEDDINGS).empty_table()
@@ -68,8 +73,10 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, folder: Path) -> Fi
     return Fit(kind, items, pq.read_table(folder / "users"), covered)
 
 
-def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
+def fit_items(kind: Embedding, often: DataFrame, side: SideInformation, folder: Path) -> pa.Table:
     """Return the rows of ITEM_EMBEDDINGS from likes of items that were liked often enough; see `fit`.
+
+    With side information there are rows of items, too, of which nothing is known but that.
 
     Raises:
         TooFewLikesError: There is no such like, or no two that stand beside each other.
@@ -86,6 +93,25 @@ def fit_items(kind: Embedding, often: DataFrame, folder: Path) -> pa.Table:
         sequences = liked_sequences(likes)
     else:
         sequences = walk_sequences(likes, len(ids), kind.walks, kind.skip_gram.seed, folder / "edges")
-    nodes, vectors = fit_skip_gram(write_sequences(sequences, folder / "sequences"), kind.skip_gram)
-    columns = [ids.take(pa.array(nodes)).combine_chunks(), vector_array(unit_length(vectors))]
-    return pa.table(columns, schema=arrow_schema(ITEM_EMBEDDINGS))
+    file = write_sequences(sequences, folder / "sequences")
+    if kind.side_information:
+        return _fitted_with(side, ids.combine_chunks(), file, kind.skip_gram)
+    nodes, vectors = fit_skip_gram(file, kind.skip_gram)
+    return _rows(ids.take(pa.array(nodes)).combine_chunks(), vectors)
+
+
+def _fitted_with(side: SideInformation, ids: pa.Array, file: Path, skip_gram: SkipGram) -> pa.Table:
+    """Return the rows of what stands in the sequences, and of all others that have a term, in the order of the ids."""
+    sequences = read_sequences(file)
+    fitted = fit_enhanced_skip_gram(sequences, side.of(ids).attributes, skip_gram)
+    nodes = np.unique(sequences.nodes)
+    learned = ids.take(pa.array(nodes))
+    new = side.without(learned)
+    vectors = fitted.vectors(nodes)
+    if len(new.ids):
+        vectors = np.concatenate([vectors, fitted.vectors_of_terms(new.attributes)])
+    return _rows(pa.concat_arrays([learned, new.ids]), vectors).sort_by("item_id")
+
+
+def _rows(ids: pa.Array, vectors: NDArray[np.float32]) -> pa.Table:
+    return pa.table([ids, vector_array(unit_length(vectors))], schema=arrow_schema(ITEM_EMBEDDINGS))

@@ -15,6 +15,7 @@ from feature_repo.contracts.features import LAST_ITEMS, declared
 from feature_repo.contracts.on_demand import REQUEST_TIME, on_demand
 from pipelines.embeddings.kinds import fit
 from pipelines.embeddings.likes import liked_events
+from pipelines.embeddings.side_information import side_information
 from pipelines.embeddings.user_vectors import last_liked
 from pipelines.feature_page.example_log import CUTOFF, ENTITIES
 from pipelines.feature_page.request import value_at_request
@@ -65,8 +66,9 @@ def _vectors(kind: Embedding, inputs: Inputs) -> Example:
     small = replace(kind, skip_gram=replace(kind.skip_gram, least_likes=1), walks=walks)
     likes = liked_events(inputs.known, inputs.schema.positive)
     lasts = last_liked(inputs.known, inputs.schema, LAST_ITEMS)
+    side = side_information(inputs.items.toArrow(), inputs.schema, inputs.cutoff)
     with TemporaryDirectory(prefix="kestrel-page-") as folder:
-        fitted = fit(small, likes, lasts, Path(folder) / kind.name)
+        fitted = fit(small, likes, lasts, side, Path(folder) / kind.name)
     stamp = hashlib.sha256(kind.name.encode()).hexdigest()
     values: Example = {}
     for group, rows in ((kind.item_group, fitted.items), (kind.user_group, fitted.users)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENTS, TITLE, items_dataset
+from feature_repo.contracts.datasets import EVENTS, TITLE, items_dataset, known_items_dataset
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import LAST_ITEMS
 from feature_repo.contracts.schemas import Kind, read_schema
@@ -19,6 +19,7 @@ from pipelines.embeddings.kinds import Fit, fit
 from pipelines.embeddings.likes import liked_events, summarise
 from pipelines.embeddings.neighbours import item_cosines
 from pipelines.embeddings.report import PROJECTED_ITEMS, SHOWN_NEIGHBOURS, SHOWN_TITLES, describe, write_report
+from pipelines.embeddings.side_information import side_information
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.embeddings.tables import write_embedding_table
 from pipelines.embeddings.user_vectors import last_liked
@@ -52,15 +53,17 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
         with (
             stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot,
             stored_dataset(place, items_dataset(schema)).reading() as items,
+            stored_dataset(place, known_items_dataset(schema)).reading() as known,
             spark_session(settings, f"embeddings {place.name}", rows=snapshot.rows) as spark,
         ):
             events = read_snapshot(spark, snapshot).where(F.col("event_time") < F.lit(cutoff))
             liked = liked_events(events, schema.positive).cache()
             lasts = last_liked(events, schema, LAST_ITEMS).cache()
+            side = side_information(known.read(), schema, cutoff)
             fits = []
             for kind in kinds:
                 began = time.monotonic()
-                fits.append(fit(kind, liked, lasts, scratch / kind.name))
+                fits.append(fit(kind, liked, lasts, side, scratch / kind.name))
                 _LOG.info("%s: %d items, %.1f s", kind.name, fits[-1].items.num_rows, time.monotonic() - began)
             summary = summarise(liked, PROJECTED_ITEMS)
             baseline = item_cosines(liked, [item for item, _ in summary.most[:SHOWN_TITLES]], SHOWN_NEIGHBOURS)

@@ -7,6 +7,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.datasets import EVENTS, known_items_dataset
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, VECTOR
 from feature_repo.contracts.features import LAST_ITEMS
 from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings import next_like
 from pipelines.embeddings.kinds import fit_items
 from pipelines.embeddings.likes import liked_events, liked_often
+from pipelines.embeddings.side_information import side_information
 from pipelines.embeddings.vectors import matrix
 from pipelines.errors import JobError
 from pipelines.io.lake import exclusive, stored_dataset
@@ -29,7 +31,6 @@ from pipelines.io.spark import read_snapshot, spark_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.embeddings import Embedding
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
+    from pipelines.embeddings.side_information import SideInformation
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
 
@@ -92,8 +94,11 @@ def run(  # noqa: PLR0917 - what is measured, and on what
     Raises:
         JobError: The window is empty, or nobody in it likes again.
     """
-    with stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot:
-        schema = read_schema(place)
+    schema = read_schema(place)
+    with (
+        stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot,
+        stored_dataset(place, known_items_dataset(schema)).reading() as items,
+    ):
         log, ids = read_log(snapshot, schema)
         begin, questions = _ask(place, log, window)
         before = log.before(begin)
@@ -107,8 +112,9 @@ def run(  # noqa: PLR0917 - what is measured, and on what
         ):
             liked = liked_events(read_snapshot(spark, snapshot), schema.positive)
             liked = liked.where(F.unix_micros("event_time") < F.lit(begin)).cache()
+            side = side_information(items.read(), schema, datetime.fromtimestamp(begin // _SECOND_US, UTC))
             for kind in kinds:
-                rows.extend(_measure_kind(kind, seeds, liked, ids, questions, scratch))
+                rows.extend(_measure_kind(kind, seeds, liked, side, ids, questions, scratch))
     _LOG.info("%d questions, fitted on %d likes\n%s", len(questions), int(before.liked.sum()), table(rows))
     return {
         "questions": len(questions),
@@ -158,6 +164,7 @@ def _measure_kind(  # noqa: PLR0917 - what is measured, and on what
     kind: Embedding,
     seeds: int,
     liked: DataFrame,
+    side: SideInformation,
     ids: NDArray[np.str_],
     questions: next_like.Questions,
     scratch: Path,
@@ -165,7 +172,11 @@ def _measure_kind(  # noqa: PLR0917 - what is measured, and on what
     began = time.monotonic()
     fits = [
         _fitted(
-            replace(kind, skip_gram=replace(kind.skip_gram, seed=kind.skip_gram.seed + number)), liked, ids, scratch
+            replace(kind, skip_gram=replace(kind.skip_gram, seed=kind.skip_gram.seed + number)),
+            liked,
+            side,
+            ids,
+            scratch,
         )
         for number in range(seeds)
     ]
@@ -175,11 +186,12 @@ def _measure_kind(  # noqa: PLR0917 - what is measured, and on what
 
 
 def _fitted(
-    kind: Embedding, liked: DataFrame, ids: NDArray[np.str_], scratch: Path
+    kind: Embedding, liked: DataFrame, side: SideInformation, ids: NDArray[np.str_], scratch: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return `[items, size]`, the vectors in the order of `ids`, and `[items]`, whether an item has one."""
     folder = scratch / definition_hash(kind.parameters)
-    rows = fit_items(kind, liked_often(liked, kind.skip_gram.least_likes).cache(), folder)
+    rows = fit_items(kind, liked_often(liked, kind.skip_gram.least_likes).cache(), side, folder)
+    rows = rows.filter(pc.is_in(rows.column("item_id"), pa.array(ids)))  # an item without events can be no answer
     places = np.searchsorted(ids, rows.column("item_id").to_numpy(zero_copy_only=False).astype(np.str_))
     vectors, known = np.zeros((len(ids), EMBEDDING_SIZE), dtype=np.float32), np.zeros(len(ids), dtype=np.bool_)
     vectors[places], known[places] = matrix(rows.column(VECTOR.name)), True

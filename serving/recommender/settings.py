@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from feature_repo.contracts.embeddings import DEEPWALK, ITEM2VEC, NODE2VEC
+from feature_repo.contracts.embeddings import DEEPWALK, EGES, ITEM2VEC, NODE2VEC
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.places import settings_file, state_folder
@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """The same by DeepWalk, where the snapshot has it."""
     recommender_node2vec_quota: int = Field(default=1, ge=1, le=100)
     """The same by node2vec, where the snapshot has it."""
+    recommender_eges_quota: int = Field(default=1, ge=1, le=100)
+    """The same by EGES, where the snapshot has it; it knows items that nobody liked yet, too."""
     recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
     """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
     recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)
@@ -90,6 +92,7 @@ class Settings(BaseSettings):
             ITEM2VEC.name: self.recommender_item2vec_quota,
             DEEPWALK.name: self.recommender_deepwalk_quota,
             NODE2VEC.name: self.recommender_node2vec_quota,
+            EGES.name: self.recommender_eges_quota,
         }
         return quotas.get(kind, 1)
 

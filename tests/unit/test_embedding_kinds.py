@@ -28,7 +28,7 @@ def test_kinds_come_in_the_order_of_their_declaration() -> None:
 
 @pytest.mark.parametrize("names", [[], ["item2vec", "word2vec"], ["item2vec", "item2vec"], [""]])
 def test_names_that_are_none_or_come_twice_are_refused(names: list[str]) -> None:
-    with pytest.raises(ValueError, match="one or more of item2vec, deepwalk, node2vec, each once"):
+    with pytest.raises(ValueError, match="one or more of item2vec, deepwalk, node2vec, eges, each once"):
         embeddings_named(names)
 
 
@@ -56,7 +56,7 @@ def test_changes_that_make_no_sense_are_named(text: str, fault: str) -> None:
 
 
 def test_a_changed_parameter_is_another_view_and_other_kinds_keep_theirs() -> None:
-    assert len({group.view_name for group in EMBEDDING_GROUPS}) == len(EMBEDDING_GROUPS) == 6
+    assert len({group.view_name for group in EMBEDDING_GROUPS}) == len(EMBEDDING_GROUPS) == 8
     wider = replace(ITEM2VEC, skip_gram=replace(ITEM2VEC.skip_gram, window=11))
     recomputed = replace(ITEM2VEC, revision=2)
     names = {kind.item_group.view_name for kind in (ITEM2VEC, wider, recomputed)}
@@ -70,5 +70,5 @@ def test_settings_name_the_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("KESTREL_EMBEDDINGS", " node2vec, deepwalk ")
     assert load_settings().embedding_names == ("deepwalk", "node2vec")
     monkeypatch.setenv("KESTREL_EMBEDDINGS", "item2vec,graph2vec")
-    with pytest.raises(JobError, match=r"KESTREL_EMBEDDINGS: .*one or more of item2vec, deepwalk, node2vec"):
+    with pytest.raises(JobError, match=r"KESTREL_EMBEDDINGS: .*one or more of item2vec, deepwalk, node2vec, eges"):
         load_settings()

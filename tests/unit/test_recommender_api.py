@@ -112,7 +112,7 @@ def test_similar_items_can_be_asked_for_by_a_kind(world: World, client: httpx.Cl
     assert "has: item2vec" in body["expected"]
     assert "KESTREL_EMBEDDINGS" in body["remedy"]
     body = get(client, "/similar/0006?by=word2vec", 422)
-    assert body["expected"] == "one of item2vec, deepwalk, node2vec"
+    assert body["expected"] == "one of item2vec, deepwalk, node2vec, eges"
 
 
 def test_an_unknown_item_is_not_found(client: httpx.Client) -> None:

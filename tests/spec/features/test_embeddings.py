@@ -14,18 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.datasets import EVENTS, items_dataset
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, Walks
 from feature_repo.contracts.features import LAST_ITEMS
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
+from pipelines.embeddings.side_information import SideInformation, side_information
 from pipelines.io.arrow import arrow_schema
 from pipelines.settings import Settings
 from tests import lake_world
 from tests.movielens import FEATURES, LIKED_VALUE, USER_ACTIVITY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pyspark.sql import DataFrame, SparkSession
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.spark
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 WALKS = Walks(per_item=3, length=7, reach=3, session_minutes=30, least_count=2, successors=5, damping=0.5, p=2.0, q=0.5)
 ITEMS = [f"i{number:02d}" for number in range(18)]
+NOTHING_SAID = SideInformation(pa.array([], pa.string()), ())
 Rows = list[dict[str, Any]]
 
 
@@ -170,6 +172,31 @@ def test_walks_are_the_same_however_the_likes_are_parted(numbered: Callable[...,
     assert walked[0] != expected, "the walks come in an order by chance"
 
 
+@pytest.fixture
+def narrow_driver(spark: SparkSession) -> Iterator[None]:
+    """Let no task send the driver much more than that it has ended, which Spark reads anew for each set of tasks."""
+    conf = spark.sparkContext._jsc.sc().conf()  # type: ignore[union-attr] # of a live session
+    conf.set("spark.driver.maxResultSize", "100k")
+    yield
+    conf.remove("spark.driver.maxResultSize")
+
+
+@pytest.mark.usefixtures("narrow_driver")
+def test_nothing_of_the_walks_comes_to_the_driver(numbered: Callable[..., Any], tmp_path: Path) -> None:
+    from py4j.protocol import Py4JJavaError
+
+    from pipelines.embeddings.skip_gram import write_sequences
+    from pipelines.embeddings.walk_sequences import walk_sequences
+
+    names, likes = numbered(random_log(3))
+    walks = replace(WALKS, per_item=3000)
+    sequences = walk_sequences(likes, len(names), walks, 5, tmp_path / "edges")
+    with pytest.raises(Py4JJavaError, match="maxResultSize"):
+        sequences.collect()  # the limit is one
+    lines = write_sequences(sequences, tmp_path / "sequences").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > walks.per_item * len(names) / 2
+
+
 def item_vectors(ids: list[str], seed: int) -> pa.Table:
     from pipelines.embeddings.vectors import unit_length, vector_array
 
@@ -229,7 +256,7 @@ def two_tastes(users: int, seed: int) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("name", ["item2vec", "deepwalk", "node2vec"])
+@pytest.mark.parametrize("name", ["item2vec", "deepwalk", "node2vec", "eges"])
 def test_every_kind_brings_a_taste_together(name: str, frame: Callable[[Rows], DataFrame], tmp_path: Path) -> None:
     """And gives the same bytes whatever the order of the events."""
     from feature_repo.contracts.embeddings import EMBEDDINGS
@@ -239,7 +266,7 @@ def test_every_kind_brings_a_taste_together(name: str, frame: Callable[[Rows], D
 
     events = two_tastes(120, 7)
     first, again = (
-        fit_items(EMBEDDINGS[name], liked_events(frame(rows), MOVIELENS.positive), tmp_path / folder)
+        fit_items(EMBEDDINGS[name], liked_events(frame(rows), MOVIELENS.positive), NOTHING_SAID, tmp_path / folder)
         for folder, rows in (("first", events), ("again", events[::-1]))
     )
     assert first.equals(again)
@@ -263,10 +290,28 @@ def test_items_liked_too_seldom_or_always_alone_have_no_vector(
     alone = [{**events[0], "user_id": f"hermit {number}", "item_id": "alone"} for number in range(5)]
     liked = liked_events(frame([*events, *alone]), MOVIELENS.positive)
     lasts = last_liked(frame([*events, *alone]), MOVIELENS, LAST_ITEMS)
-    found = fit(ITEM2VEC, liked, lasts, tmp_path / "some")
+    found = fit(ITEM2VEC, liked, lasts, NOTHING_SAID, tmp_path / "some")
     assert found.items.column("item_id").to_pylist() == often
     assert found.covered == sum(counts[item] for item in often)
     assert not any(user.startswith("hermit") for user in found.users.column("user_id").to_pylist())
+
+
+def test_a_new_item_has_a_vector_near_those_that_it_shares_its_terms_with(
+    frame: Callable[[Rows], DataFrame], tmp_path: Path
+) -> None:
+    from feature_repo.contracts.embeddings import EGES
+    from pipelines.embeddings.kinds import fit_items
+    from pipelines.embeddings.likes import liked_events
+    from pipelines.embeddings.neighbours import vector_cosines
+
+    said = [lake_world.item(item, [("Even", "Odd")[place % 2]]) for place, item in enumerate(ITEMS)]
+    said += [lake_world.item("new", ["Odd"]), lake_world.item("unsaid")]
+    table = pa.Table.from_pylist(said, arrow_schema(items_dataset(MOVIELENS)))
+    side = side_information(table, MOVIELENS, BASE)
+    fitted = fit_items(EGES, liked_events(frame(two_tastes(120, 7)), MOVIELENS.positive), side, tmp_path / "eges")
+    assert fitted.column("item_id").to_pylist() == [*ITEMS, "new"]
+    near = [ITEMS.index(other) % 2 for other, _ in vector_cosines(fitted, ["new"], 5)["new"]]
+    assert near == [1] * 5
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_the_page_is_what_the_contracts_and_the_transforms_make_of_it(spark, pag
 
 def test_every_feature_is_on_the_page_once_stored_fitted_or_of_the_request(page, rows):
     stored = {column.name for group in GROUPS for column in group.features}
-    assert len(EMBEDDING_GROUPS) == 6
+    assert len(EMBEDDING_GROUPS) == 8
     assert set(rows) == stored | {feature.name for feature in on_demand(SCHEMA)}
     assert page.count("\n| `") == len(rows)
     assert f"All {len(rows)} features" in page
