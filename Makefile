@@ -30,7 +30,7 @@ demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=
 	@$(LOCAL) demo
 
 test: setup ## Run every test; ARGS="-k name" chooses
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Check style, types, imports and the lock
 	@$(PYTHON_ENV) -m ruff check

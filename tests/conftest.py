@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -18,7 +19,13 @@ settings.load_profile("same")
 os.environ.setdefault("KESTREL_SPARK_OPTIONS", json.dumps(LITTLE_DATA))
 
 
+_LONGEST_FIRST = ("e2e", "integration", "spec", "conformance")
+"""Folders of tests, those with the longest files first: at the end there must be short ones to share out."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Begin with the end-to-end tests: they take longest, and the others run beside them in a second process."""
-    items.sort(key=lambda item: "e2e" not in item.keywords)
+    root = Path(__file__).parent
+    place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(root).parts[0], len(place)))
