@@ -144,7 +144,7 @@ class SparkRetrievalJob(ArrowJob):
         """Stream the result in the rows' order; errors are those of `StrictRetrievalJob.reader`."""
         with _scratch(self._options.settings) as scratch:
             order, rows = self._write_labels(scratch / "labels.parquet")
-            with _session(self._options.settings) as spark:
+            with session_at_hand(self._options.settings) as spark:
                 joined = spark.read.parquet(str(scratch / "labels.parquet"))
                 for join in self._joins:
                     joined = _as_of(spark, joined, join)
@@ -193,7 +193,7 @@ class SparkLatestJob(ArrowJob):
     def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
         """Stream the result in the order of the keys; errors are those of `StrictLatestJob.reader`."""
         with _scratch(self._options.settings) as scratch:
-            with _session(self._options.settings) as spark:
+            with session_at_hand(self._options.settings) as spark:
                 rows = _read(spark, self._table).select(*self._table.keys, *self._features, self._table.time)
                 time = F.unix_micros(F.col(self._table.time).cast("timestamp"))
                 rows = rows.where((time >= F.lit(self._start_us)) & (time < F.lit(self._end_us)))
@@ -209,7 +209,7 @@ class SparkLatestJob(ArrowJob):
 
 
 @contextmanager
-def _session(settings: Settings) -> Iterator[SparkSession]:
+def session_at_hand(settings: Settings) -> Iterator[SparkSession]:
     """Give the session that is there, or one that ends with the block."""
     active = SparkSession.getActiveSession()
     if active is not None:

@@ -10,6 +10,7 @@ from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, Tr
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
 from feature_repo.contracts.signatures import model_inputs
+from pipelines.settings import OfflineEngine
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
 from pipelines.training.labels import DRAWING, SAMPLING, labelled_positive
@@ -49,6 +50,8 @@ def settings_inputs(
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
         "encodings": {each.column.name: each.column.encoding_definition for each in model_inputs(service)},
+        # The last decimal places of what is fitted are the engine's.
+        **({"fitted_by": "spark"} if settings.feast_offline_engine is OfflineEngine.SPARK else {}),
     }
 
 

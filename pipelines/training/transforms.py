@@ -6,6 +6,7 @@ the last bit. One column is in memory at a time.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +29,20 @@ _MEMORY = "1GB"
 
 def fit_transforms(train: Path, columns: Sequence[Column]) -> dict[str, object]:
     """Fit what the encodings of `columns` need on the rows of `train`; see `contracts.manifests.TRANSFORMS_FILE`."""
-    shared = vocabularies(columns)
+    return transforms_of(columns, partial(fit_vocabulary, train), partial(_fitted, train))
+
+
+def transforms_of(
+    columns: Sequence[Column],
+    vocabulary: Callable[[Sequence[Column]], list[str]],
+    fitted: Callable[[Column], dict[str, object]],
+) -> dict[str, object]:
+    """Return the record of what an engine fits: the terms of columns that share them, the numbers of each column."""
     encoded = [column for column in columns if column.encoding is not Encoding.NONE]
     return {
         "version": TRANSFORMS_VERSION,
-        "vocabularies": {name: fit_vocabulary(train, sharing) for name, sharing in shared.items()},
-        "columns": {column.name: {**column.encoding_definition, **_fitted(train, column)} for column in encoded},
+        "vocabularies": {name: vocabulary(sharing) for name, sharing in vocabularies(columns).items()},
+        "columns": {column.name: {**column.encoding_definition, **fitted(column)} for column in encoded},
     }
 
 
@@ -59,7 +68,7 @@ def fit_numbers(values: NDArray[np.float64], column: Column) -> dict[str, object
     known = values[np.isfinite(values)]
     if column.missing is not None:
         known = known[known != column.missing]
-    return _FITS[column.encoding](bent(known, column.curve), column)
+    return _FITS[column.encoding](bent(known, column.curve), column) if len(known) else without_values(column)
 
 
 def bent(values: NDArray[np.float64], curve: Curve) -> NDArray[np.float64]:
@@ -87,38 +96,41 @@ def _fitted(train: Path, column: Column) -> dict[str, object]:
     return fit_numbers(stored.to_numpy().astype(np.float64), column)
 
 
-def _standard(values: NDArray[np.float64], _: Column) -> dict[str, object]:
-    if not len(values):
-        return {"mean": 0.0, "std": 1.0}
-    return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+def without_values(column: Column) -> dict[str, object]:
+    """Return the parameters of a column of which no value is known."""
+    parameters: dict[Encoding, dict[str, object]] = {
+        Encoding.STANDARD: {"mean": 0.0, "std": 1.0},
+        Encoding.MIN_MAX: {"min": 0.0, "max": 0.0},
+        Encoding.ROBUST: {"median": 0.0, "iqr": 1.0},
+        Encoding.QUANTILES: {"boundaries": []},
+    }
+    return parameters[column.encoding]
 
 
-def _min_max(values: NDArray[np.float64], _: Column) -> dict[str, object]:
-    if not len(values):
-        return {"min": 0.0, "max": 0.0}
-    return {"min": float(values.min()), "max": float(values.max())}
+def standard(mean: float, deviation: float) -> dict[str, object]:
+    """Return the parameters of a standard encoding."""
+    return {"mean": mean, "std": deviation or 1.0}
 
 
-def _robust(values: NDArray[np.float64], _: Column) -> dict[str, object]:
-    if not len(values):
-        return {"median": 0.0, "iqr": 1.0}
-    low, median, high = (float(figure) for figure in np.percentile(values, (25, 50, 75)))
+def robust(low: float, median: float, high: float) -> dict[str, object]:
+    """Return the parameters of a robust encoding from the quartiles."""
     return {"median": median, "iqr": high - low or 1.0}
 
 
-def _quantiles(values: NDArray[np.float64], column: Column) -> dict[str, object]:
-    """Cut the values into buckets that hold equally many; a value that fills several buckets makes them one."""
-    if not len(values):
-        return {"boundaries": []}
-    shares = np.arange(1, column.buckets) / column.buckets
+def bucket_shares(column: Column) -> NDArray[np.float64]:
+    """Return the shares of the values that lie below the boundaries between a column's buckets."""
+    return np.arange(1, column.buckets) / column.buckets
+
+
+def boundaries_at(quantiles: NDArray[np.float64]) -> dict[str, object]:
+    """Return buckets that hold equally many; a value that fills several buckets makes them one."""
     # float32 is what the graph compares in.
-    boundaries = np.unique(np.quantile(values, shares).astype(np.float32))
-    return {"boundaries": [float(boundary) for boundary in boundaries]}
+    return {"boundaries": [float(boundary) for boundary in np.unique(quantiles.astype(np.float32))]}
 
 
 _FITS: dict[Encoding, Callable[[NDArray[np.float64], Column], dict[str, object]]] = {
-    Encoding.STANDARD: _standard,
-    Encoding.MIN_MAX: _min_max,
-    Encoding.ROBUST: _robust,
-    Encoding.QUANTILES: _quantiles,
+    Encoding.STANDARD: lambda values, _: standard(float(values.mean()), float(values.std())),
+    Encoding.MIN_MAX: lambda values, _: {"min": float(values.min()), "max": float(values.max())},
+    Encoding.ROBUST: lambda values, _: robust(*map(float, np.percentile(values, (25, 50, 75)))),
+    Encoding.QUANTILES: lambda values, column: boundaries_at(np.quantile(values, bucket_shares(column))),
 }
