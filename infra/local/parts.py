@@ -221,6 +221,10 @@ def _airflow(places: Places, settings: LocalSettings) -> tuple[Part, ...]:
     return api_server, scheduler, dag_processor
 
 
+_MONITORING = REPOSITORY / "infra" / "docker" / "tensorflow-serving" / "monitoring.config"
+"""The containers' own: the same page of figures here as there."""
+
+
 def _model_server(places: Places, settings: LocalSettings) -> Part:
     grpc, rest = settings.addresses["model_server_grpc"], settings.addresses["model_server_rest"]
     config = Serving(places.state).models_config
@@ -235,6 +239,7 @@ def _model_server(places: Places, settings: LocalSettings) -> Part:
             *(sys.executable, "-m", "serving.model_server"),
             *(f"--port={grpc.port}", f"--rest_api_port={rest.port}", f"--model_config_file={config}"),
             "--model_config_file_poll_wait_seconds=0",
+            f"--monitoring_config_file={_MONITORING}",
         ),
         environment={},
         addresses=(grpc, rest),

@@ -51,15 +51,18 @@ def withdraw(model: ServingModel, version: int) -> dict[str, object]:
     """Take a version under test from the server and from the disk.
 
     Raises:
-        RolloutError: It was promoted: others have to be promoted, or rolled back to, before it goes.
+        RolloutError: It was promoted: others have to be promoted, or rolled back to, before it goes. Or there is no
+            such version.
     """
     with at_work(model):
         if version in promoted_versions(read_models_config(model.places.models_config), model.name):
             msg = (
                 f"{model.name}: expected a version under test, received version {version}, which is promoted; "
-                f"`python -m serving.rollout rollback --namespace {model.namespace}` takes it out of service"
+                "promote another version, or roll back to the one before, first"
             )
             raise RolloutError(msg)
+        if not model.version_path(version).is_dir() and candidate.under_test(model) != version:
+            model.registry.version(model.name, version)  # nothing is there to withdraw: is there such a version?
         candidate.withdraw(model, version)
     return {"model": model.name, "version": str(version)}
 

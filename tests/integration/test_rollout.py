@@ -50,6 +50,7 @@ from serving.rollout.errors import (
     RolloutBusyError,
     RolloutError,
     UnfitModelError,
+    UnknownVersionError,
     WorseCanaryError,
     WrongScoresError,
 )
@@ -706,6 +707,9 @@ def test_a_rollback_leaves_the_canary_under_test(
     canary.withdraw(model, versions[2])
     assert agreed(server, model) == "first"
     assert not model.version_path(versions[2]).exists()
+    canary.withdraw(model, versions[2])  # again: there is nothing left to do
+    with pytest.raises(UnknownVersionError, match="not found"):
+        canary.withdraw(model, versions[-1] + 1)
 
 
 def test_a_comparison_waits_for_shadowed_requests_and_judges_their_errors(
