@@ -100,7 +100,7 @@ def test_more_events_are_announced_with_more_time_and_disk() -> None:
         described = {"events": events, "layout": "x", "seconds": 60 + events // 10_000, "disk_bytes": 250 * events}
         announce(Path("/data"), "ml", described, said.append)
     assert "100,000 events, namespace ml" in said[0]
-    assert said[1].split()[4] == "4"
+    assert said[1].split()[4] == "6"
     assert int(said[3].split()[4]) > 100
 
 

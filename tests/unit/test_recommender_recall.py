@@ -111,8 +111,13 @@ def test_a_user_vector_has_unit_length_and_knows_the_latest_best() -> None:
 
 
 def test_every_kind_of_embedding_has_a_quota() -> None:
-    settings = Settings(recommender_item2vec_quota=2, recommender_deepwalk_quota=3, recommender_node2vec_quota=5)
-    assert [settings.embedding_quota(kind) for kind in EMBEDDINGS] == [2, 3, 5]
+    settings = Settings(
+        recommender_item2vec_quota=2,
+        recommender_deepwalk_quota=3,
+        recommender_node2vec_quota=5,
+        recommender_eges_quota=7,
+    )
+    assert [settings.embedding_quota(kind) for kind in EMBEDDINGS] == [2, 3, 5, 7]
     assert settings.embedding_quota("of tomorrow") == 1
 
 
