@@ -103,8 +103,8 @@ class EnhancedSkipGram:
         self._weights = _Table(np.zeros((count, 1 + len(self._attributes)), dtype=np.float32))
         has = [np.diff(terms.indptr) > 0 for terms in self._attributes]
         self._has = np.stack([np.ones(count, dtype=np.bool_), *has], axis=1)
-        frequency = np.bincount(sequences.nodes, minlength=count) ** skip_gram.negative_exponent
-        self._running = np.cumsum(frequency * (np.bincount(sequences.nodes, minlength=count) > 0))
+        counts = np.bincount(sequences.nodes, minlength=count)
+        self._running = np.cumsum(counts**skip_gram.negative_exponent * (counts > 0))
         self._learn(sequences)
 
     def vectors(self, nodes: NDArray[np.int64]) -> NDArray[np.float32]:

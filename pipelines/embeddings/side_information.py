@@ -45,6 +45,10 @@ class SideInformation:
         return self.of(self.ids.filter(pa.array(others & described)))
 
 
+NOTHING_SAID = SideInformation(pa.array([], pa.string()), ())
+"""For kinds that do not ask: the versions of items may be many."""
+
+
 def side_information(items: pa.Table, schema: Schema, cutoff: datetime) -> SideInformation:
     """Return what was known of the items before a cutoff.
 

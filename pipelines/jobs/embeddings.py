@@ -19,7 +19,7 @@ from pipelines.embeddings.kinds import Fit, fit
 from pipelines.embeddings.likes import liked_events, summarise
 from pipelines.embeddings.neighbours import item_cosines
 from pipelines.embeddings.report import PROJECTED_ITEMS, SHOWN_NEIGHBOURS, SHOWN_TITLES, describe, write_report
-from pipelines.embeddings.side_information import side_information
+from pipelines.embeddings.side_information import NOTHING_SAID, side_information
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.embeddings.tables import write_embedding_table
 from pipelines.embeddings.user_vectors import last_liked
@@ -59,7 +59,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
             events = read_snapshot(spark, snapshot).where(F.col("event_time") < F.lit(cutoff))
             liked = liked_events(events, schema.positive).cache()
             lasts = last_liked(events, schema, LAST_ITEMS).cache()
-            side = side_information(known.read(), schema, cutoff)
+            asked = any(kind.side_information for kind in kinds)
+            side = side_information(known.read(), schema, cutoff) if asked else NOTHING_SAID
             fits = []
             for kind in kinds:
                 began = time.monotonic()

@@ -19,7 +19,7 @@ from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, W
 from feature_repo.contracts.features import LAST_ITEMS
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
-from pipelines.embeddings.side_information import SideInformation, side_information
+from pipelines.embeddings.side_information import NOTHING_SAID, side_information
 from pipelines.io.arrow import arrow_schema
 from pipelines.settings import Settings
 from tests import lake_world
@@ -36,7 +36,6 @@ pytestmark = pytest.mark.spark
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 WALKS = Walks(per_item=3, length=7, reach=3, session_minutes=30, least_count=2, successors=5, damping=0.5, p=2.0, q=0.5)
 ITEMS = [f"i{number:02d}" for number in range(18)]
-NOTHING_SAID = SideInformation(pa.array([], pa.string()), ())
 Rows = list[dict[str, Any]]
 
 
