@@ -17,6 +17,7 @@ from feature_repo.contracts.datasets import (
     EVENTS,
     ITEM_ID,
     ITEMS,
+    RELATIONS,
     USER_ID,
     USERS,
     VALUE,
@@ -166,6 +167,8 @@ class Reference(Check):
     """Every value is the key of a row of another dataset."""
 
     to: str
+    key: str = ""
+    """That dataset's column, where it has another name than this one."""
 
     @property
     def expected(self) -> str:
@@ -213,9 +216,16 @@ EVENTS_PER_USER, EVENTS_PER_ITEM = "user_activity", "item_popularity"
 
 
 def row_checks(schema: Schema) -> tuple[Check, ...]:
-    """Return what must hold of the rows of events, items and users: types, nulls, keys, references, values."""
-    datasets = (EVENTS, items_dataset(schema), users_dataset(schema))
-    return (*(check for dataset in datasets for check in _structure(dataset)), *_REFERENCES, *value_rules(schema))
+    """Return what must hold of the rows of the lake's tables: types, nulls, keys, references, values."""
+    structure = (check for dataset in checked_datasets(schema) for check in _structure(dataset))
+    references = (*_REFERENCES, *(_OF_RELATIONS if schema.has_relations else ()))
+    return (*structure, *references, *value_rules(schema))
+
+
+def checked_datasets(schema: Schema) -> tuple[Dataset, ...]:
+    """Return the tables of the lake that are judged: events first, then what is said of items and users."""
+    relations = (RELATIONS,) if schema.has_relations else ()
+    return (EVENTS, items_dataset(schema), users_dataset(schema), *relations)
 
 
 def value_rules(schema: Schema) -> tuple[Range, Step, OneOf]:
@@ -252,6 +262,11 @@ def attribute_figure(dataset: str, attribute: str) -> str:
 _REFERENCES = (
     Reference(dataset=EVENTS.name, column=ITEM_ID.name, to=ITEMS),
     Reference(dataset=EVENTS.name, column=USER_ID.name, to=USERS),
+)
+
+
+_OF_RELATIONS = tuple(
+    Reference(dataset=RELATIONS.name, column=name, to=USERS, key=USER_ID.name) for name in RELATIONS.key
 )
 
 

@@ -60,6 +60,18 @@ EVENTS = Dataset(
     meaning="What users did, checked and canonical",
 )
 
+OTHER_USER_ID = Column("other_user_id", Dtype.STRING, "Whom the user follows", missing="")
+SINCE = Column("since", Dtype.TIMESTAMP, "Since when; the beginning of 1970 where the source does not say")
+
+RELATIONS = Dataset(
+    name="relations",
+    columns=(USER_ID, OTHER_USER_ID, SINCE),
+    key=("user_id", "other_user_id"),
+    sort=("user_id", "other_user_id"),
+    partitioned_by_event_date=False,
+    meaning="Who follows whom: friends, whom somebody trusts or has subscribed to",
+)
+
 ITEMS, USERS = "items", "users"
 """The names of the tables that depend on the schema."""
 

@@ -17,7 +17,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding, Scalar, check_distinct, definition_hash
-from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, ITEM_ID, ITEMS, USER_ID, USERS, items_dataset
+from feature_repo.contracts.datasets import (
+    EVENT_TIME,
+    EVENT_TYPE,
+    ITEM_ID,
+    ITEMS,
+    RELATIONS,
+    USER_ID,
+    USERS,
+    items_dataset,
+)
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
@@ -156,6 +165,8 @@ TOP_TERMS = 5
 ITEM_TERMS = 3
 SEQUENCE_ITEMS = 50
 """So many events a sequence model reads."""
+CIRCLE_ITEMS = 50
+"""So many items of what others liked are kept for a user who follows them."""
 SESSION_GAP_S = 1800
 """A session ends when nothing happens for longer than so many seconds."""
 WINDOW_DAYS = (7, 30, 90)
@@ -170,18 +181,20 @@ HALF_LIFE_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Every feature group of a schema. A group without features, as of users without attributes, is None."""
+    """Every feature group of a schema. One that it has nothing for, as of users without attributes, is None."""
 
     schema: Schema
     user_activity: FeatureGroup
     user_session: FeatureGroup
     user_windows: FeatureGroup
     user_profile: FeatureGroup | None
+    user_relations: FeatureGroup | None
     item_activity: FeatureGroup
     item_windows: FeatureGroup
     item_profile: FeatureGroup | None
     user_sequence: FeatureGroup
     user_history: FeatureGroup
+    user_circle: FeatureGroup | None
     user_state: FeatureGroup
 
     def __post_init__(self) -> None:
@@ -224,7 +237,8 @@ class Declared:
     @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that ranking models read."""
-        return tuple(group for group in (self.user_activity, self.user_session, self.user_profile) if group is not None)
+        groups = (self.user_activity, self.user_session, self.user_profile, self.user_relations)
+        return tuple(group for group in groups if group is not None)
 
     @property
     def item_ranking(self) -> tuple[FeatureGroup, ...]:
@@ -234,12 +248,22 @@ class Declared:
     @property
     def groups(self) -> tuple[FeatureGroup, ...]:
         """Every group."""
-        return (*self.retrieval.groups, self.user_history, self.user_state)
+        return (*self.retrieval.groups, *self.user_latest, self.user_state)
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that recommenders read, which lie in one hash online."""
-        return (*self.user_ranking, self.user_history)
+        return (*self.user_ranking, *self.user_latest)
+
+    @property
+    def user_unstreamed(self) -> tuple[FeatureGroup, ...]:
+        """Those of `users` that events say nothing of: the stream writes that nothing is known of a new user."""
+        return tuple(group for group in self.users if not group.streamed)
+
+    @property
+    def user_latest(self) -> tuple[FeatureGroup, ...]:
+        """The groups of users that recall and its filter read, as of the last refresh."""
+        return tuple(group for group in (self.user_history, self.user_circle) if group is not None)
 
 
 @cache
@@ -251,11 +275,13 @@ def declared(schema: Schema) -> Declared:
         user_session=_user_session(schema),
         user_windows=_windows("user", USER_ID, schema),
         user_profile=_user_profile(schema),
+        user_relations=_USER_RELATIONS if schema.has_relations else None,
         item_activity=_item_activity(schema),
         item_windows=_windows("item", ITEM_ID, schema),
         item_profile=_item_profile(schema),
         user_sequence=_user_sequence(schema),
         user_history=_USER_HISTORY,
+        user_circle=_user_circle(schema) if schema.has_relations else None,
         user_state=_user_state(schema),
     )
 
@@ -282,6 +308,11 @@ def _strings(name: str, vocabulary: str, length: int, meaning: str) -> Column:
 def _counting(schema: Schema) -> dict[str, Scalar]:
     """Return what decides which events are counted, and in which steps."""
     return {"counted": ",".join(schema.counted_types), "step": schema.value.step}
+
+
+def _liking(schema: Schema) -> dict[str, Scalar]:
+    """Return what decides which events say that a user likes an item."""
+    return {"liked_types": ",".join(schema.positive.event_types), "liked_value": schema.positive.min_value}
 
 
 def _user_activity(schema: Schema) -> FeatureGroup:
@@ -333,8 +364,7 @@ def _user_activity(schema: Schema) -> FeatureGroup:
                 **_counting(schema),
                 "last_items": LAST_ITEMS,
                 "top_terms": TOP_TERMS,
-                "liked_types": ",".join(schema.positive.event_types),
-                "liked_value": schema.positive.min_value,
+                **_liking(schema),
                 **{f"step_{attribute.name}": attribute.step for attribute in numeric},
                 **_reductions(schema.item_attributes),
             }
@@ -579,6 +609,40 @@ def _profile(
 def _reductions(attributes: tuple[Attribute, ...]) -> dict[str, Scalar]:
     """Return how derived attributes follow from event rows; nothing for those that the source states."""
     return {f"reduce_{each.name}": each.reduction.value for each in attributes if each.reduction}
+
+
+_USER_RELATIONS = FeatureGroup(
+    name="user_relations",
+    entity=USER_ID,
+    freshness=Freshness.DAILY,
+    features=(
+        _count("user_followed_count", "How many others the user follows"),
+        _count("user_follower_count", "How many others follow the user"),
+    ),
+    meaning="Who follows whom, as of midnight",
+    source=RELATIONS.name,
+)
+
+
+def _user_circle(schema: Schema) -> FeatureGroup:
+    return FeatureGroup(
+        name="user_circle",
+        entity=USER_ID,
+        freshness=Freshness.LATEST,
+        features=(
+            Column(
+                "user_circle_items",
+                Dtype.STRING,
+                "What others whom the user follows liked last, each item once, latest first; ties by id",
+                length=-1,
+                missing="",
+                window=f"the last {CIRCLE_ITEMS} items",
+            ),
+        ),
+        meaning="What the user's circle likes, for recall",
+        parameters=MappingProxyType({**_liking(schema), "circle_items": CIRCLE_ITEMS}),
+        source=f"{RELATIONS.name}, events",
+    )
 
 
 _USER_HISTORY = FeatureGroup(

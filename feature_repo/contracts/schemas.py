@@ -139,6 +139,8 @@ class Schema:
     user_attributes: tuple[Attribute, ...] = ()
     is_implicit: bool = False
     """Whether users only show what they like: then what a model is to tell apart from it is drawn from other items."""
+    has_relations: bool = False
+    """Whether it is known who follows whom."""
 
     def __post_init__(self) -> None:
         """Refuse names that occur twice, attributes of two origins, and positives of types that are not counted."""
@@ -188,6 +190,8 @@ class Schema:
         record["positive"]["event_types"] = list(record["positive"]["event_types"])
         record["item_attributes"] = [_without_nothing(each) for each in record["item_attributes"]]
         record["user_attributes"] = [_without_nothing(each) for each in record["user_attributes"]]
+        if not self.has_relations:
+            del record["has_relations"]
         return record
 
     @classmethod
@@ -201,6 +205,7 @@ class Schema:
                 item_attributes=tuple(_attribute(each) for each in record["item_attributes"]),
                 user_attributes=tuple(_attribute(each) for each in record["user_attributes"]),
                 is_implicit=record["is_implicit"],
+                has_relations=record.get("has_relations", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             msg = f"schema: expected the fields that this version writes, received {sorted(record)} ({error!r})"

@@ -10,9 +10,9 @@ import duckdb
 from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
+from pipelines.checks.times import micros_of_moment, time_checks
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.adapter import REPEATED, Duplicates
-from pipelines.sources.expressions import BARE_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pipelines.sources.adapter import Derived, EventFields, Source
 
 _MEMORY = "1GB"
-_LAST_MICROSECOND = 253_402_300_799_999_999
-"""The end of the year 9999."""
 _BATCH_ROWS = 1 << 17
 _STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
@@ -60,7 +58,7 @@ class CheckedEvents:
         if items is not None:
             self._database.register("items", items.select(["item_id"]))
         source = self._source
-        checks = event_checks(source, _micros(clock), knows_items=items is not None)
+        checks = event_checks(source, micros_of_moment(clock), knows_items=items is not None)
         derived = [identifier(derived.column.name) for derived in source.derived]
         kept = [
             "_line",
@@ -124,7 +122,7 @@ class CheckedEvents:
     def _ordered(self, columns: str, cutoff: datetime) -> Iterator[pa.RecordBatch]:
         query = (
             f"SELECT user_id, item_id, event_type, make_timestamptz(micros) AS event_time, {columns} FROM checked "  # noqa: S608 - constants and quoted names
-            f"WHERE {_PASSED} AND micros < {_micros(cutoff)} ORDER BY micros, user_id, item_id, event_type"
+            f"WHERE {_PASSED} AND micros < {micros_of_moment(cutoff)} ORDER BY micros, user_id, item_id, event_type"
         )
         yield from self._database.sql(query).to_arrow_reader(_BATCH_ROWS)
 
@@ -190,7 +188,7 @@ def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:
             "_type_text",
         ),
         *_value_checks(fields, value),
-        *_time_checks(fields, now),
+        *time_checks(fields.time, now),
     ]
     if knows_items:
         unknown = "item_id NOT IN (SELECT item_id FROM items)"
@@ -211,17 +209,6 @@ def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
     ]
 
 
-def _time_checks(fields: EventFields, now: int) -> list[Check]:
-    in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
-    is_number = f"micros IS NULL AND regexp_full_match(_time_text, {literal(BARE_NUMBER)})"
-    number = named("bad_time", is_number, fields.time, fields.number_format, "_time_text")
-    bad = named("bad_time", in_bounds, fields.time, fields.time_format, "_time_text")
-    later = named(
-        "future_time", f"micros > {now}", fields.time, f"{fields.time_format}, not after the clock", "_time_text"
-    )
-    return [*([number] if fields.number_format else []), bad, later]
-
-
 def _derived_checks(derived: Sequence[Derived]) -> list[Check]:
     return [
         check
@@ -239,19 +226,13 @@ def _range(value: ValueRange) -> str:
 def scan_events(source: Source, clock: datetime) -> tuple[int, datetime | None]:
     """Count a source's rows and find its last time that is not after `clock`, without keeping or judging the rows."""
     rows, last = 0, None
-    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {_micros(clock)} AND _skip IS NULL) FROM "  # noqa: S608 - a number
+    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {micros_of_moment(clock)} AND _skip IS NULL) FROM "  # noqa: S608 - a number
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
         for part in source.event_parts():
             with part.typed(database) as typed:
                 ((count, latest),) = database.execute(f"{query} ({typed})").fetchall()
             rows, last = rows + count, max((each for each in (last, latest) if each is not None), default=None)
     return rows, None if last is None else _moment(last)
-
-
-def _micros(moment: datetime) -> int:
-    """Return microseconds since 1970."""
-    whole = int(moment.replace(microsecond=0).timestamp())
-    return whole * 1_000_000 + moment.microsecond
 
 
 def _moment(micros: int) -> datetime:

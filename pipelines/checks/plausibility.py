@@ -55,13 +55,13 @@ def check_unit(source: Source, span: tuple[datetime, datetime]) -> None:
     Raises:
         SourceError: it names the unit, and what the times would be in others.
     """
-    fields, (first, last) = source.fields, span
-    if not fields.unit or last.year > _EPOCH.year:
+    time, (first, last) = source.fields.time, span
+    if not time.unit or last.year > _EPOCH.year:
         return
-    others = " or ".join(_units_of(fields.unit, (last - _EPOCH).total_seconds() / _YEAR_S))
+    others = " or ".join(_units_of(time.unit, (last - _EPOCH).total_seconds() / _YEAR_S))
     msg = (
         f"events.time: expected times after {_EPOCH.year}, received {first:%Y-%m-%d %H:%M:%S} to "
-        f"{last:%Y-%m-%d %H:%M:%S} for column {fields.time!r} in {fields.unit}; "
+        f"{last:%Y-%m-%d %H:%M:%S} for column {time.column!r} in {time.unit}; "
         f"{f'is it unit: {others}?' if others else 'are these times?'}"
     )
     raise SourceError(msg)

@@ -124,7 +124,7 @@ def _condition(check: Check, others: Mapping[str, ibis.Table]) -> Callable[[ibis
             return lambda table, column: table[column].isin(check.values)
         case Reference():
             known = others[check.to]
-            return lambda table, column: table[column].isin(known[column])
+            return lambda table, column: table[column].isin(known[check.key or column])
         case Unique():
             return lambda table, _: _repeated(table, check.key).count() == 0
         case _:

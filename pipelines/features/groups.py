@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
 from pipelines.features.profiles import dated_profile, profile, user_history
+from pipelines.features.relations import user_circle, user_relations
 from pipelines.features.sessions import user_sequence, user_session
 from pipelines.features.state import user_state
 from pipelines.features.tables import feature_dataset
@@ -44,6 +45,8 @@ class Inputs:
     cutoff: datetime
     start: datetime | None = None
     """The first moment whose rows are wanted; None wants all."""
+    relations: DataFrame | None = None
+    """Who follows whom; None where the schema has no relations."""
 
     @property
     def known(self) -> DataFrame:
@@ -56,6 +59,14 @@ class Inputs:
             return self.counted
         since = self.start - timedelta(days=group.lookback_days)
         return self.counted.where(F.col("event_time") >= F.lit(since))
+
+    @property
+    def following(self) -> DataFrame:
+        """Who follows whom since before the cutoff."""
+        if self.relations is None:
+            msg = "relations: expected them beside a schema that has relations, received none"
+            raise LookupError(msg)
+        return self.relations.where(F.col("since") < F.lit(self.cutoff))
 
     @property
     def counted(self) -> DataFrame:
@@ -112,11 +123,13 @@ TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "user_session": lambda _, inputs: user_session(inputs.counted),
     "user_windows": lambda group, inputs: user_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
     "user_profile": lambda group, inputs: inputs.profile(group, inputs.users),
+    "user_relations": lambda _, inputs: user_relations(inputs.following, inputs.known),
     "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
     "item_windows": lambda group, inputs: item_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
     "item_profile": lambda group, inputs: inputs.profile(group, inputs.items),
     "user_sequence": lambda _, inputs: user_sequence(inputs.counted),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
+    "user_circle": lambda _, inputs: user_circle(inputs.following, inputs.known, inputs.schema.positive, inputs.cutoff),
     "user_state": lambda _, inputs: user_state(
         with_items(inputs.known, inputs.items_with_terms), inputs.schema, inputs.terms, inputs.cutoff
     ),
@@ -128,6 +141,6 @@ def compute(group: FeatureGroup, inputs: Inputs) -> DataFrame:
     return TRANSFORMS[group.name](group, inputs).select(*feature_dataset(group).column_names)
 
 
-if undefined := {group.name for group in declared(MOVIELENS).groups} ^ TRANSFORMS.keys():
+if undefined := {group.name for group in declared(replace(MOVIELENS, has_relations=True)).groups} ^ TRANSFORMS.keys():
     message = f"feature groups and transforms differ: {sorted(undefined)}; declare both or neither"
     raise LookupError(message)

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.checks import Distribution, Type, recent_checks, row_checks
-from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS, items_dataset, users_dataset
+from feature_repo.contracts.checks import Distribution, Type, checked_datasets, recent_checks, row_checks
+from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.schemas import read_schema
 from pipelines.checks.lake import check_lake
@@ -56,26 +56,27 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         raise JobError(msg)
     schema = read_schema(place)
     _refuse_unknown(settings.accepted_checks, schema)
-    datasets = (EVENTS, items_dataset(schema), users_dataset(schema), QUARANTINE)
     with ExitStack() as stack:
         stack.enter_context(exclusive(place.locks / "check.lock", f"checks of namespace {place.name}"))
-        everything, items, users, quarantine = (
-            stack.enter_context(stored_dataset(place, dataset).reading()) for dataset in datasets
-        )
+        lake = {
+            dataset.name: stack.enter_context(stored_dataset(place, dataset).reading())
+            for dataset in checked_datasets(schema)
+        }
+        quarantine = stack.enter_context(stored_dataset(place, QUARANTINE).reading())
+        everything = lake[EVENTS.name]
         events = everything.within(None, cutoff)
         if not events.rows:
             end = format_cutoff(cutoff)
             msg = f"namespace {place.name}: expected events before {end}, the lake has none; ingest them"
             raise JobError(msg)
         database = stack.enter_context(duckdb_session(_MEMORY))
-        lake = {EVENTS.name: everything, ITEMS: items, USERS: users}
         outcomes = accepting(check_lake(database, row_checks(schema), lake), settings.accepted_checks)
         cut = windows(partition_day(min(events.partitions)), interval.start, cutoff, settings.check_recent_windows)
         comparison, changed = None, 0
         if any(outcome.stops for outcome in outcomes):
             later = [Outcome(check, Status.NOT_JUDGED, _ROWS_ARE_WRONG) for check in recent_checks(schema)]
         else:
-            changed = update_statistics(place, schema, everything, items, users).changed_partitions
+            changed = update_statistics(place, schema, everything, lake[ITEMS], lake[USERS]).changed_partitions
             comparison, later = _compare(database, schema, events, cut)
         outcomes += accepting(later, settings.accepted_checks)
         report = publish_page(Evidence(place, cut, outcomes, {**lake, EVENTS.name: events}, quarantine), comparison)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, known_items_dataset, known_users_dataset
+from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, RELATIONS, known_items_dataset, known_users_dataset
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.schemas import read_schema
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+    from feature_repo.contracts.datasets import Dataset
     from feature_repo.contracts.features import Declared
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
 _SORT_MEMORY = "1GB"
@@ -68,15 +70,15 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
     with _scratch(place) as scratch, ExitStack() as stack:
         snapshots = [
             stack.enter_context(stored_dataset(place, dataset).reading(before=cutoff))
-            for dataset in (EVENTS, known_items_dataset(schema), known_users_dataset(schema))
+            for dataset in (EVENTS, known_items_dataset(schema), known_users_dataset(schema), *_relations(schema))
         ]
         if not snapshots[0].rows:
             end = format_cutoff(cutoff)
             msg = f"namespace {place.name}: expected events before {end}, the lake has none; ingest them"
             raise JobError(msg)
         spark = stack.enter_context(spark_session(settings, f"features {place.name}", rows=snapshots[0].rows))
-        events, items, users = (read_snapshot(spark, snapshot) for snapshot in snapshots)
-        inputs = Inputs(schema, events, items, users, cutoff, start)
+        events, items, users, *relations = (read_snapshot(spark, snapshot) for snapshot in snapshots)
+        inputs = Inputs(schema, events, items, users, cutoff, start, *relations)
         for group in _groups(place, declared(schema), cutoff):
             began = time.monotonic()
             writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
@@ -92,6 +94,10 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
                 time.monotonic() - began,
             )
     return {"views": views, "changed_partitions": changed}
+
+
+def _relations(schema: Schema) -> tuple[Dataset, ...]:
+    return (RELATIONS,) if schema.has_relations else ()
 
 
 def _groups(place: Namespace, features: Declared, cutoff: datetime) -> list[FeatureGroup]:

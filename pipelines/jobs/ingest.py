@@ -16,6 +16,7 @@ from feature_repo.contracts.datasets import (
     EVENTS,
     ITEM_ID,
     QUARANTINE,
+    RELATIONS,
     item_versions_dataset,
     items_dataset,
     known_items_dataset,
@@ -97,8 +98,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
 
     with _scratch(place) as scratch, _streamed(place, mends) as streamed, told:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
-        items, users = source.items(), source.users()
-        for table in (items, users):
+        items, users, relations = source.items(), source.users(), source.relations(now)
+        for table in (items, users, relations):
             if table is not None:
                 check_limit(table.rows, table.refused, settings.quarantine_limit)
         events = CheckedEvents(scratch, source)
@@ -108,9 +109,18 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             check_limit(events.rows, refused, settings.quarantine_limit)
             span = _span(place, events, cutoff)
             check_unit(source, span)
-            quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users) if table)])
+            quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
             keep_meaning(place, source)
-            return lake.write(events, items, users, quarantine, span)
+            return lake.write(events, _Tables(items, users, relations), quarantine, span)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What a source has beside its events, each None where it has no file of it."""
+
+    items: CheckedTable | None
+    users: CheckedTable | None
+    relations: CheckedTable | None
 
 
 @dataclass(slots=True)
@@ -136,21 +146,17 @@ class _Lake:
         return upserted(items.accepted, stored, items_dataset(self.source.schema)) if self._is_part else items.accepted
 
     def write(
-        self,
-        events: CheckedEvents,
-        items: CheckedTable | None,
-        users: CheckedTable | None,
-        quarantine: pa.Table,
-        span: tuple[datetime, datetime],
+        self, events: CheckedEvents, given: _Tables, quarantine: pa.Table, span: tuple[datetime, datetime]
     ) -> dict[str, object]:
         """Write every table and return the job's result."""
         schema = self.source.schema
         until = self.cutoff or self._end(span[1])
         self._write(QUARANTINE, quarantine)
         files = self._write_observations(events, until)
-        item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), items, files)
-        user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), users, files)
-        user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users()})
+        item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
+        user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
+        related = self._relations(given.relations)
+        user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users(), *related})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
         writer = self._write_days(EVENTS, events.before(until), until)
@@ -222,6 +228,15 @@ class _Lake:
                     self._write_versions(versions, found.in_order_of_time())
                 return upserted(found.newest(dataset), stored, dataset)
         return upserted(given.accepted, stored, dataset) if given else stored
+
+    def _relations(self, given: CheckedTable | None) -> set[str]:
+        """Write who follows whom, and return everybody who is among them."""
+        if not self.source.schema.has_relations:
+            return set()
+        stored = self._stored(RELATIONS) if self._is_part else arrow_schema(RELATIONS).empty_table()
+        rows = upserted(given.accepted, stored, RELATIONS) if given else stored
+        self._write(RELATIONS, rows)
+        return {user for column in RELATIONS.key for user in rows.column(column).to_pylist()}
 
     def _write_versions(self, dataset: Dataset, batches: Iterator[pa.RecordBatch]) -> None:
         with stored_dataset(self.place, dataset).rewriting() as writer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     import duckdb
     import pyarrow as pa
@@ -72,6 +73,19 @@ class Duplicates(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TimeField:
+    """What the source calls a time, for messages."""
+
+    column: str
+    expected: str
+    """What a time looks like, in words."""
+    number_expected: str = ""
+    """What is wanted where a time is a bare number, though none is expected."""
+    unit: str = ""
+    """Of times that are numbers, where a mapping says it: s, ms, us or ns."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventFields:
     """What the source calls the fields of an event, for messages."""
 
@@ -79,13 +93,17 @@ class EventFields:
     item: str
     event_type: str
     value: str
-    time: str
-    time_format: str
-    """What a time looks like, in words."""
-    number_format: str = ""
-    """What is wanted where a time is a bare number, though none is expected."""
-    unit: str = ""
-    """Of times that are numbers, where a mapping says it: s, ms, us or ns."""
+    time: TimeField
+
+
+@dataclass(frozen=True, slots=True)
+class RelationFields:
+    """What the source calls the fields of a relation between users, for messages."""
+
+    user: str
+    other: str
+    since: TimeField | None
+    """None where the source does not say since when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +128,7 @@ class Derived:
 
 
 class TypedPart(Protocol):
-    """One file of events, items or users."""
+    """One file of events, items, users or relations."""
 
     @property
     def file(self) -> str:
@@ -120,7 +138,8 @@ class TypedPart(Protocol):
         """Give a query of typed columns; valid within the block, read once.
 
         Of events: `TYPED_EVENTS` and what is derived. Of items and users: the first five of those, `id`, `id_text`,
-        `title` (of items), and the attributes, each with its text.
+        `title` (of items), and the attributes, each with its text. Of relations: the first five, `user_id`,
+        `other_user_id`, `micros`, and the three texts.
 
         Raises:
             SourceError: the file turns out to be damaged on the way.
@@ -129,7 +148,7 @@ class TypedPart(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckedTable:
-    """The rows of items or users that passed, those that did not, and how many there were in each file."""
+    """The rows of a table that passed, those that did not, and how many there were in each file."""
 
     accepted: pa.Table
     refused: pa.Table
@@ -182,3 +201,6 @@ class Source(Protocol):
 
     def users(self) -> CheckedTable | None:
         """Read and check the users; None as for items."""
+
+    def relations(self, clock: datetime) -> CheckedTable | None:
+        """Read and check who follows whom, at `clock` at the latest; None where the source does not say."""

@@ -113,8 +113,8 @@ def value_of(cell: Cell | None, how: ValueOf) -> str:
     return f"abs({number_of(cell)})" if how.absolute else number_of(cell)
 
 
-def micros_of(cell: Cell, how: TimeOf) -> str:
-    """Return SQL for a cell as microseconds since 1970, null where it is no time.
+def micros_of(cell: Cell, how: TimeOf, key: str) -> str:
+    """Return SQL for a cell as microseconds since 1970, null where it is no time; `key` is where the mapping has it.
 
     Raises:
         SourceError: a Parquet column holds numbers, and the mapping does not say of what.
@@ -130,7 +130,7 @@ def micros_of(cell: Cell, how: TimeOf) -> str:
         return f"epoch_us(timezone({zone}, CAST({cell.sql} AS TIMESTAMP)))"
     if not cell.is_text:
         msg = (
-            f"events.time: column {cell.column!r} holds {cell.kind}; expected times, or the unit of these numbers; "
+            f"{key}: column {cell.column!r} holds {cell.kind}; expected times, or the unit of these numbers; "
             "add unit: s, ms, us or ns"
         )
         raise SourceError(msg)

@@ -13,9 +13,10 @@ from feature_repo.contracts.columns import Column
 from feature_repo.contracts.datasets import TITLE, attribute_column, items_dataset, users_dataset
 from feature_repo.contracts.schemas import Kind, Reduction
 from pipelines.checks.entities import check_entities
+from pipelines.checks.relations import check_relations
 from pipelines.errors import SourceError
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import Derived, EventFields, text_column
+from pipelines.sources.adapter import Derived, EventFields, RelationFields, TimeField, text_column
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
@@ -25,13 +26,14 @@ from pipelines.sources.parquet_rows import ParquetRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from feature_repo.contracts.schemas import Schema
     from pipelines.sources.adapter import CheckedTable, Duplicates
     from pipelines.sources.archive import SourceFile
     from pipelines.sources.cells import Cells, Rows
     from pipelines.sources.expressions import Cell
-    from pipelines.sources.mapping import Entities, Events, Files, Mapping
+    from pipelines.sources.mapping import Entities, Events, Files, Mapping, Relations, TimeOf
 
 _KINDS = {
     ".csv": FileKind.CSV,
@@ -55,6 +57,7 @@ class MappedSource:
     event_files: Sequence[SourceFile]
     item_files: Sequence[SourceFile]
     user_files: Sequence[SourceFile]
+    relation_files: Sequence[SourceFile] = ()
 
     @property
     def name(self) -> str:
@@ -70,14 +73,10 @@ class MappedSource:
     def fields(self) -> EventFields:
         """The columns as the mapping names them."""
         events = self.mapping.events
-        time = events.time
-        unit = f"a number of {time.unit} since 1970" if time.unit else f"a time as {time.format or 'ISO 8601'}"
         cases = next((case.when.column for case in events.type.cases), "")
         kind, value = events.type.column or cases, events.value.column or ""
-        number = "" if time.unit else f"{unit}; of numbers since 1970, events.time.unit: s, ms, us or ns"
-        return EventFields(
-            events.user.column, events.item.column, kind, value, time.column, unit, number, time.unit or ""
-        )
+        time = _time_field("events.time", events.time)
+        return EventFields(events.user.column, events.item.column, kind, value, time)
 
     @property
     def duplicates(self) -> Duplicates:
@@ -110,6 +109,8 @@ class MappedSource:
         for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
             for file in files:
                 MappedEntities(file, entities).rows.check()
+        for relations in self._relation_parts():
+            relations.rows.check()
 
     def event_parts(self) -> Iterator[MappedEvents]:
         """Yield the files of events in the order of their names."""
@@ -130,6 +131,29 @@ class MappedSource:
         names = _names(self.mapping.users)
         return check_entities(users_dataset(self.schema), self.schema.user_attributes, parts, names) if parts else None
 
+    def relations(self, clock: datetime) -> CheckedTable | None:
+        """Read and check who follows whom, where the mapping says it."""
+        parts, how = self._relation_parts(), self.mapping.relations
+        if how is None or not parts:
+            return None
+        since = _time_field(_SINCE, how.since) if how.since else None
+        return check_relations(parts, RelationFields(how.user.column, how.other.column, since), clock)
+
+    def _relation_parts(self) -> list[MappedRelations]:
+        how = self.mapping.relations
+        return [MappedRelations(file, how) for file in self.relation_files] if how else []
+
+
+_SINCE = "relations.since"
+
+
+def _time_field(key: str, time: TimeOf) -> TimeField:
+    """Return what a message says of a time that the mapping has under `key`."""
+    if time.unit:
+        return TimeField(time.column, f"a number of {time.unit} since 1970", unit=time.unit)
+    expected = f"a time as {time.format or 'ISO 8601'}"
+    return TimeField(time.column, expected, f"{expected}; of numbers since 1970, {key}.unit: s, ms, us or ns")
+
 
 def _names(entities: Entities) -> dict[str, str]:
     """Return id and attributes → the column that each is in."""
@@ -141,12 +165,13 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
     """Find the files that a mapping names among those of a source.
 
     Raises:
-        SourceError: one of its names fits no file; in a part, items and users may be missing.
+        SourceError: one of its names fits no file; in a part, all but events may be missing.
     """
     events = _matching("events", mapping.events, files)
     items = _matching("items", mapping.items, files, may_miss=is_part)
     users = _matching("users", mapping.users, files, may_miss=is_part)
-    return MappedSource(mapping, schema, events, items, users)
+    relations = _matching("relations", mapping.relations, files, may_miss=is_part) if mapping.relations else []
+    return MappedSource(mapping, schema, events, items, users, relations)
 
 
 def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: bool = False) -> list[SourceFile]:
@@ -265,7 +290,7 @@ class MappedEvents:
             "item_id": id_of(item, events.item),
             "event_type": kind,
             "value": value_of(value, events.value),
-            "micros": micros_of(time, events.time),
+            "micros": micros_of(time, events.time, "events.time"),
             "_user_text": user.shown,
             "_item_text": item.shown,
             "_type_text": kind_text,
@@ -312,6 +337,46 @@ class MappedEntities:
             columns["title"] = f"coalesce({title}, {columns['_id']})"
         for each in entities.attributes:
             columns |= _attribute(cells[each.source_column], each.kind, each.name, each.separator)
+        return _typed(columns, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRelations:
+    """A file of who follows whom as its mapping reads it."""
+
+    source_file: SourceFile
+    relations: Relations
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.source_file.name
+
+    @property
+    def rows(self) -> Rows:
+        """The reader of its format."""
+        how = self.relations
+        columns = _distinct((how.user.column, how.other.column, how.since.column if how.since else None))
+        return _rows(self.source_file, how, columns)
+
+    @contextmanager
+    def typed(self, database: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Give the file's rows as typed columns."""
+        with _naming(self.file), self.rows.cells(database) as cells:
+            yield self._query(cells)
+
+    def _query(self, cells: Cells) -> str:
+        how = self.relations
+        user, other = cells[how.user.column], cells[how.other.column]
+        since = cells[how.since.column] if how.since else None
+        columns = {
+            "user_id": id_of(user, how.user),
+            "other_user_id": id_of(other, how.other),
+            "micros": micros_of(since, how.since, _SINCE) if since and how.since else "CAST(0 AS BIGINT)",
+            "_user_text": user.shown,
+            "_other_text": other.shown,
+            "_time_text": since.shown if since else "''",
+        }
         return _typed(columns, cells)
 
 

@@ -1,6 +1,7 @@
 """Bring your own events: what a mapping may say, in the words of its YAML.
 
-A mapping says which files hold events, items and users, which column means what, and what counts as liking an item.
+A mapping says which files hold events, items, users and their relations, which column means what, and what counts as
+liking an item.
 docs/bring-your-own-events.md goes through it by example.
 """
 
@@ -327,6 +328,17 @@ class Items(Entities):
     """By default the id."""
 
 
+class Relations(Files):
+    """Who follows whom: a row for each two users."""
+
+    files: Listed
+    user: Annotated[Id, BeforeValidator(_column)]
+    other: Annotated[Id, BeforeValidator(_column)]
+    """Whom the user follows."""
+    since: Annotated[TimeOf | None, BeforeValidator(_column)] = None
+    """Without it, all the time."""
+
+
 class PositiveIf(Part):
     """Which events say that the user likes the item."""
 
@@ -355,12 +367,15 @@ class Mapping(Part):
     events: Events
     items: Items = Items()
     users: Entities = Entities()
+    relations: Relations | None = None
 
     @property
     def meaning(self) -> dict[str, Any]:
         """What rows become, as JSON: all of it but its name, and the names and formats of files."""
-        files = {"files", "format"}
-        return self.model_dump(mode="json", exclude={"name": True, "events": files, "items": files, "users": files})
+        of_files = {"files", "format"}
+        parts = dict.fromkeys(("events", "items", "users"), of_files)
+        relations = of_files if self.relations else True
+        return self.model_dump(mode="json", exclude={"name": True, **parts, "relations": relations})
 
     def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own is deprecated
         """Return what the data set has; SchemaError where it makes no sense."""
@@ -373,4 +388,5 @@ class Mapping(Part):
             item_attributes=self.items.declared,
             user_attributes=self.users.declared,
             is_implicit=self.feedback == "implicit",
+            has_relations=self.relations is not None,
         )

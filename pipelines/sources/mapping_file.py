@@ -168,11 +168,13 @@ def _check_types(file: YamlFile, mapping: Mapping) -> None:
 
 def _check_expressions(file: YamlFile, mapping: Mapping) -> None:
     """Have regular expressions, time formats and zones read by the engine that will use them."""
-    time = mapping.events.time
+    since = mapping.relations.since if mapping.relations else None
+    times = {("events", "time"): mapping.events.time} | ({("relations", "since"): since} if since else {})
     tries: list[tuple[tuple[str | int, ...], str, str, list[str]]] = []
-    if time.format:
-        tries.append((("events", "time", "format"), "a format as of strptime", _STRPTIME, [time.format]))
-    tries.append((("events", "time", "zone"), "a time zone such as Europe/London", _ZONE, [time.zone]))
+    for key, time in times.items():
+        if time.format:
+            tries.append(((*key, "format"), "a format as of strptime", _STRPTIME, [time.format]))
+        tries.append(((*key, "zone"), "a time zone such as Europe/London", _ZONE, [time.zone]))
     tries += [
         ((*loc, "matches"), "a regular expression (RE2)", _REGEX, [when.matches])
         for loc, when in _conditions(mapping)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from pipelines.checks.small_tables import check_items, check_users
 from pipelines.checks.whole_file import check_head
 from pipelines.io.sql_text import literal
-from pipelines.sources.adapter import CheckedTable, Derived, Duplicates, EventFields
+from pipelines.sources.adapter import CheckedTable, Derived, Duplicates, EventFields, TimeField
 from pipelines.sources.batches import registered
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     import duckdb
 
@@ -58,7 +59,7 @@ class PublishedSource:
     def fields(self) -> EventFields:
         """What the layout calls the fields of an event."""
         user, item, value, time = self.layout.events.columns
-        return EventFields(user, item, "", value, time, "whole seconds since 1970")
+        return EventFields(user, item, "", value, TimeField(time, "whole seconds since 1970"))
 
     def check(self) -> None:
         """Look at the beginning of every file."""
@@ -83,6 +84,10 @@ class PublishedSource:
         if self.user_file is None or self.layout.users is None:
             return None
         return check_users(self.user_file, self.layout.users, self.layout.user, self.schema)
+
+    def relations(self, clock: datetime) -> CheckedTable | None:  # noqa: ARG002 - as every source is asked
+        """Return None: none of the layouts says who follows whom."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

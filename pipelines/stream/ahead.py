@@ -25,9 +25,7 @@ def streamed_views(declaration: Declared) -> dict[str, Callable[[Row, Row], bool
         declaration.user_session.view_name: _is_later,
         declaration.user_history.view_name: _has_more_items,
     }
-    if declaration.user_profile is not None:
-        rules[declaration.user_profile.view_name] = _blank(declaration.user_profile)
-    return rules
+    return rules | {group.view_name: _blank(group) for group in declaration.user_unstreamed}
 
 
 def _is_later(batch: Row, online: Row) -> bool:
@@ -41,9 +39,9 @@ def _has_more_items(batch: Row, online: Row) -> bool:
     return online[0] == (batch[0] or _EPOCH) and isinstance(now, list) and set(before or ()) <= set(now)
 
 
-def _blank(profile: FeatureGroup) -> Callable[[Row, Row], bool]:
+def _blank(group: FeatureGroup) -> Callable[[Row, Row], bool]:
     """What the next batch will write of a user of whom the source says nothing."""
-    blank = {column.name: column.blank for column in profile.features}
+    blank = {column.name: column.blank for column in group.features}
 
     def is_blank(batch: Row, online: Row) -> bool:
         return batch[0] is None and online == (_EPOCH, blank)

@@ -77,10 +77,11 @@ class OnlineUsers:
                 declaration.user_state,
             )
         )
-        profile = declaration.user_profile
-        self._profile = None if profile is None else ViewLayout(profile)
-        blank = {} if profile is None else {column.name: cast("Stored", column.blank) for column in profile.features}
-        self._blank_profile = {} if self._profile is None else self._profile.encode(blank, 0)
+        self._blank = {
+            layout.stamp: layout.encode({column.name: cast("Stored", column.blank) for column in group.features}, 0)
+            for group in declaration.user_unstreamed
+            for layout in (ViewLayout(group),)
+        }
 
     def apply(self, placed: Sequence[Placed]) -> int:
         """Bring events into the features of their users; return how many users' hashes changed.
@@ -194,7 +195,7 @@ class OnlineUsers:
                 fields |= self._activity.encode(features(now, schema), max(counted))
                 fields |= self._session.encode(session_features(now), max(counted))
             fields |= self._history_fields(stored, {each.event.item_id for each in latest.values()})
-            fields |= self._profile_fields(stored)
+            fields |= self._blank_fields(stored)
         return _Change(
             {field: value for field, value in fields.items() if stored.get(field) != value},
             [field for field in known if field not in since],
@@ -210,9 +211,10 @@ class OnlineUsers:
         stamp = self._history.stamp
         return fields | {stamp: stored.get(stamp, fields[stamp])}
 
-    def _profile_fields(self, stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Return, for a user of whom the source says nothing, what the next batch will write; else nothing."""
-        return {} if self._profile is None or self._profile.stamp in stored else self._blank_profile
+    def _blank_fields(self, stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return, of the views that have no row of the user, what the next batch will write of a new one."""
+        missing = (fields for stamp, fields in self._blank.items() if stamp not in stored)
+        return {field: value for fields in missing for field, value in fields.items()}
 
 
 def _known(user: str, stored: Mapping[bytes, bytes]) -> tuple[dict[bytes, Placed], list[bytes]]:

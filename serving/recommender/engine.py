@@ -19,8 +19,9 @@ from feature_repo.feast_redis import StoredValueError
 from serving.recommender.answers import Missing, Shown, encode_items
 from serving.recommender.errors import RankingError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
-from serving.recommender.reasons import POPULAR_REASON, liked_reason, similar_reason, taste_reason
+from serving.recommender.reasons import CIRCLE_REASON, POPULAR_REASON, liked_reason, similar_reason, taste_reason
 from serving.recommender.recall.blending import Candidates, blend
+from serving.recommender.recall.circle import CIRCLE, recall_circle
 from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import Canary, RankingOff, RankingPlan
@@ -214,6 +215,9 @@ class Engine:
             near = recall_near(kind, vectors, liked, allowed, wanted)
             recalled.append((near.recalled, settings.embedding_quota(kind)))
             nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True)) | nearest
+        circle = recall_circle(catalogue.find(user.circle()), allowed, wanted)
+        if len(circle.positions):
+            recalled.append((circle, settings.recommender_circle_quota))
         return blend(recalled, wanted), nearest
 
     async def _scores(
@@ -297,15 +301,18 @@ def _slate(snapshot: Snapshot, ranked: Ranked, k: int) -> list[Shown]:
     for row in order_slate(candidates, scores, k).tolist():
         position = int(candidates.positions[row])
         score = None if scores is None else float(scores[row])
-        shown.append(Shown(position, score, candidates.channels_of(row), _reason(snapshot, ranked, position)))
+        channels = candidates.channels_of(row)
+        shown.append(Shown(position, score, channels, _reason(snapshot, ranked, position, channels)))
     return shown
 
 
-def _reason(snapshot: Snapshot, ranked: Ranked, position: int) -> str:
+def _reason(snapshot: Snapshot, ranked: Ranked, position: int, channels: list[str]) -> str:
     """Return the most personal reason that there is."""
     liked = ranked.nearest.get(position)
     if liked is not None:
         return liked_reason(snapshot.catalogue.titles[liked])
+    if CIRCLE in channels:
+        return CIRCLE_REASON
     terms = snapshot.catalogue.terms
     shared = (taste_reason(term) for attribute, term in ranked.taste if term in terms[attribute][position])
     return next(shared, POPULAR_REASON)

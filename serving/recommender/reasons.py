@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 POPULAR_REASON = "popular with everyone"
+CIRCLE_REASON = "liked by somebody you follow"
 
 
 def liked_reason(title: str) -> str:

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """The same by node2vec, where the snapshot has it."""
     recommender_eges_quota: int = Field(default=1, ge=1, le=100)
     """The same by EGES, where the snapshot has it; it knows items that nobody liked yet, too."""
+    recommender_circle_quota: int = Field(default=1, ge=1, le=100)
+    """The same of what others whom the user follows liked last, where the data says who follows whom."""
     recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
     """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
     recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _LAST_ITEMS = "user_last_items"
 _LAST_VALUES = "user_last_values"
 _SEEN_ITEMS = "user_seen_items"
+_CIRCLE_ITEMS = "user_circle_items"
 _TOP_TERMS = "user_top_"
 
 _CONNECTIONS = 256
@@ -90,6 +91,11 @@ class UserFeatures:
             for item, value in zip(items, values, strict=False)
             if item and isinstance(value, float) and value >= at_least
         )
+
+    def circle(self) -> tuple[str, ...]:
+        """Return what others whom the user follows liked, latest first; nothing where nobody says who follows whom."""
+        items = self.values.get(_CIRCLE_ITEMS)
+        return tuple(str(item) for item in items if item) if isinstance(items, list) else ()
 
     def taste(self) -> tuple[tuple[str, str], ...]:
         """Return (attribute, term), the terms that the user likes most often, most first within each attribute."""

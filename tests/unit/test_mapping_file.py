@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feature_repo.contracts.schemas import Kind, Positive, ValueRange
+from feature_repo.contracts.schemas import Kind, Positive, Schema, ValueRange
 from pipelines.errors import SourceError
 from pipelines.sources.mapping_file import find_mapping, read_mapping, shipped
 from tests.shop_log import MAPPING, derived_mapping
@@ -103,6 +103,31 @@ def test_a_fault_is_told_with_its_place(tmp_path: Path, was: str, becomes: str, 
         read_mapping(write(tmp_path, MAPPING.replace(was, becomes, 1)))
     for word in ("shop.yaml", "expected", *words):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("relations", "words"),
+    [
+        ("{files: f.csv, user: a}", ["relations.other", "expected a value"]),
+        ("{user: a, other: b}", ["relations.files", "expected a value"]),
+        ("{files: f.csv, user: a, other: b, when: c}", ["relations.when", "since", "'when'"]),
+        ("{files: f.csv, user: a, other: b, since: {column: c, zone: Mars}}", ["relations.since.zone", "'Mars'"]),
+        ("{files: f.csv, user: a, other: b, since: {column: c, format: '%Q'}}", ["relations.since.format", "'%Q'"]),
+    ],
+)
+def test_a_fault_of_the_relations_is_told_with_its_place(tmp_path: Path, relations: str, words: list[str]) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_mapping(write(tmp_path, f"{MAPPING}relations: {relations}\n"))
+    for word in ("shop.yaml, line 29", *words):
+        assert word in str(caught.value)
+
+
+def test_a_mapping_without_relations_means_what_it_always_meant(tmp_path: Path) -> None:
+    """So that a part can still be merged into a lake that an earlier version has written."""
+    mapping, schema = read_mapping(write(tmp_path, MAPPING))
+    assert "relations" not in mapping.meaning
+    assert "has_relations" not in schema.to_json()
+    assert Schema.from_json(schema.to_json()) == schema
 
 
 @pytest.mark.parametrize(

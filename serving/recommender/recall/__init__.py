@@ -2,5 +2,6 @@
 
 popular    what most people rate
 embedding  near what the user liked lately, a channel for each kind of embedding
+circle     what others whom the user follows liked last, where the data says who follows whom
 blending   union in proportion to quotas, with the names of the channels that found each item
 """

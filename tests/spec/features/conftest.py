@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import EVENTS, items_dataset, users_dataset
+from feature_repo.contracts.datasets import EVENTS, RELATIONS, items_dataset, users_dataset
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.features.tables import feature_dataset
@@ -82,8 +82,9 @@ def compute_group(spark: SparkSession) -> Compute:
         cutoff: datetime = CUTOFF,
         start: datetime | None = None,
         schema: Schema = MOVIELENS,
+        relations: Rows | None = None,
     ) -> pa.Table:
-        event_rows, item_rows, user_rows = (
+        event_rows, item_rows, user_rows, relation_rows = (
             spark.createDataFrame(
                 [tuple(_typed(row[column.name], column) for column in dataset.columns) for row in rows],
                 spark_schema(dataset),
@@ -92,9 +93,11 @@ def compute_group(spark: SparkSession) -> Compute:
                 (EVENTS, events),
                 (items_dataset(schema), items),
                 (users_dataset(schema), users or []),
+                (RELATIONS, relations or []),
             )
         )
-        table = compute(group, Inputs(schema, event_rows, item_rows, user_rows, cutoff, start)).toArrow()
+        inputs = Inputs(schema, event_rows, item_rows, user_rows, cutoff, start, relation_rows)
+        table = compute(group, inputs).toArrow()
         return conform(table, feature_dataset(group))
 
     return run

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.io.arrow import content_sha256
-from tests.movielens import FEATURE_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.spark
 
 BASE = datetime(1998, 1, 1, tzinfo=UTC)
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Musical", "Sci-Fi", "War")
+
+FOLLOWED = replace(MOVIELENS, has_relations=True)
 
 GOLDEN: dict[str, tuple[str, str]] = {
     "user_last_items": ("4bfd3b33", "fd4d8c0c9f72a078"),
@@ -76,6 +80,9 @@ GOLDEN: dict[str, tuple[str, str]] = {
     "state_release_year_squares": ("ad328675", "b7bb863cabfd35a4"),
     "state_genres_terms": ("d233d1be", "3822ec702a78a995"),
     "state_genres_counts": ("e6c46161", "08ff54a1603c5d97"),
+    "user_followed_count": ("2591e638", "d5288680420433fa"),
+    "user_follower_count": ("f412f747", "a3335684734c83da"),
+    "user_circle_items": ("0bc2748a", "800717acc319b34a"),
 }
 """Feature → hash of its definition, and checksum of its values on `fixed_log`, to 16 digits."""
 
@@ -114,11 +121,25 @@ def fixed_log() -> tuple[list[dict[str, Any]], ...]:
     return rows, items, users
 
 
+def fixed_relations() -> list[dict[str, Any]]:
+    """Return who follows whom, made likewise; some since ever."""
+    pairs = {(number * 5 % 13, number * 8 % 11): number for number in range(40)}
+    return [
+        {
+            "user_id": f"u{user}",
+            "other_user_id": f"u{other}",
+            "since": BASE + timedelta(hours=number) if number % 3 else datetime(1970, 1, 1, tzinfo=UTC),
+        }
+        for (user, other), number in pairs.items()
+        if user != other
+    ]
+
+
 def test_changed_values_have_a_changed_revision(compute_group: Callable[..., Any]) -> None:
     log = fixed_log()
     received = {}
-    for group in FEATURE_GROUPS:
-        table = compute_group(group, *log)
+    for group in declared(FOLLOWED).groups:
+        table = compute_group(group, *log, schema=FOLLOWED, relations=fixed_relations())
         for column in group.features:
             values = table.select([group.entity.name, "event_time", column.name])
             received[column.name] = (group.feature_hash(column.name), content_sha256(values)[:16])

@@ -128,6 +128,16 @@ SHOP_USERS = """
 """
 
 
+# Nobody says since when ann follows bob. Dan follows her from the cutoff on: nobody knows of it.
+SHOP_RELATIONS = """
+| user | other | since |
+| ann  | bob   | 1970  |
+| bob  | ann   | 30    |
+| ann  | cem   | 1d    |
+| dan  | ann   | 2d    |
+"""
+
+
 def _stated(attributes: Iterable[Attribute]) -> tuple[Attribute, ...]:
     """Return attributes as a source states them, for all time, however they come about."""
     return tuple(Attribute(each.name, each.kind, each.meaning, each.step) for each in attributes)
@@ -138,6 +148,7 @@ SHOP = replace(
     shop_schema(),
     item_attributes=_stated(shop_schema().item_attributes),
     user_attributes=_stated(shop_schema().user_attributes),
+    has_relations=True,
 )
 SHOP_FEATURES = declared(SHOP)
 
@@ -533,6 +544,29 @@ SPECIFICATIONS = (
         | fork    | 1970 | -1         | -             | -         |
         """,
     ),
+    of_shop(
+        SHOP_FEATURES.user_relations,
+        # 10,227 days before the base is the beginning of 1970. Cem has no event, and is followed all the same.
+        """
+        | user_id | time       | user_followed_count | user_follower_count |
+        | ann     | day -10227 | 1                   | 0                   |
+        | ann     | day 0      | 1                   | 1                   |
+        | ann     | day 1      | 2                   | 1                   |
+        | bob     | day -10227 | 0                   | 1                   |
+        | bob     | day 0      | 1                   | 1                   |
+        | cem     | day 1      | 0                   | 1                   |
+        """,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_circle,
+        # What ann bought, which bob sees; he bought nothing that she could see.
+        """
+        | user_id | time   | user_circle_items |
+        | ann     | cutoff | -                 |
+        | bob     | cutoff | fork,bear,mug     |
+        | cem     | cutoff | -                 |
+        """,
+    ),
     *(
         Specification(
             kind.item_group,
@@ -570,7 +604,7 @@ def unspecified(specifications: Iterable[Specification]) -> set[Feature]:
     def feature(group: FeatureGroup, column: Column) -> Feature:
         return group.name, column.name, column.dtype, column.length
 
-    groups = [group for schema in (MOVIELENS, shop_schema(), RETAIL) for group in declared(schema).groups]
+    groups = [group for schema in (MOVIELENS, SHOP, RETAIL) for group in declared(schema).groups]
     all_features = {feature(group, column) for group in (*groups, *EMBEDDING_GROUPS) for column in group.features}
     return all_features - {
         feature(spec.group, column)
@@ -598,6 +632,9 @@ def test_features_that_only_other_schemas_give_rise_to_are_missed_when_they_are_
         "user_top_category",
         "user_top_tags",
         "user_country",
+        "user_followed_count",
+        "user_follower_count",
+        "user_circle_items",
         "item_price",
         "item_category",
         "item_tags",
@@ -614,7 +651,9 @@ def test_specification(
     if spec.group in EMBEDDING_GROUPS:
         table = compute_vectors(spec.group, item_vectors(), events, spec.end)
     else:
-        table = compute_group(spec.group, events, items, users, cutoff=spec.end, schema=spec.schema)
+        table = compute_group(
+            spec.group, events, items, users, cutoff=spec.end, schema=spec.schema, relations=relations()
+        )
     names = list(spec.expected[0])
     received = [
         {name: row["event_time"] if name == "time" else row[name] for name in names} for row in table.to_pylist()
@@ -653,6 +692,14 @@ def inputs(spec: Specification) -> tuple[list[dict[str, Any]], list[dict[str, An
         ],
         [{"user_id": row["user"], **_said(row, spec.schema.user_attributes)} for row in parse_table(users)],
     )
+
+
+def relations() -> list[dict[str, Any]]:
+    """Return who follows whom in the shop."""
+    return [
+        {"user_id": row["user"], "other_user_id": row["other"], "since": _time(row["since"])}
+        for row in parse_table(SHOP_RELATIONS)
+    ]
 
 
 def item_vectors() -> pa.Table:
