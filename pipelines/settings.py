@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     """The online store."""
     java_home: Path | None = None
     """A Java installation for Spark; without it, JAVA_HOME or the `java` on PATH is taken."""
+    java_archives: Path | None = None
+    """A folder in which Java keeps what it has learned of Spark's classes, so that sessions start sooner; None: it does
+    not."""
     spark_master: str = "local[*]"
     """Where Spark runs: `local[*]`, `spark://host:port`, `k8s://https://host:port` or `yarn`. What each needs stands in
     docs/scale.md."""

@@ -44,6 +44,11 @@ class Places:
         return self.state / "java"
 
     @property
+    def java_archives(self) -> Path:
+        """Where Java keeps what it has learned of Spark's classes; it may be removed at any time."""
+        return self.tools / "java-archives"
+
+    @property
     def redis(self) -> Path:
         """Redis's append-only file."""
         return self.state / "redis"

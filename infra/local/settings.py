@@ -33,7 +33,7 @@ PLANES = (
     "serving.rollout.settings",
     "serving.recommender.settings",
 )
-ENVIRONMENT_ONLY = frozenset({"STATE", "HOME", "PYTHON", "STACK", "JAVA_HOME", "SETUP_DISK_GB"})
+ENVIRONMENT_ONLY = frozenset({"STATE", "HOME", "PYTHON", "STACK", "JAVA_HOME", "JAVA_ARCHIVES", "SETUP_DISK_GB"})
 """Known in the process environment, senseless in a file that lies in the state folder."""
 ARGUMENT_PREFIX = "KESTREL_ARG_"
 """How the Makefile hands its arguments over without a shell's quoting."""

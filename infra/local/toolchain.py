@@ -36,6 +36,8 @@ class Toolchain:
 
     java_home: Path
     redis_server: Path
+    java_archives: Path
+    """Where Java keeps what it has learned of Spark's classes."""
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return what a process needs in its environment to find them, and this project's Python before any other."""
@@ -44,6 +46,7 @@ class Toolchain:
         return {
             "JAVA_HOME": str(self.java_home),
             "KESTREL_JAVA_HOME": str(self.java_home),
+            "KESTREL_JAVA_ARCHIVES": str(self.java_archives),
             "KESTREL_HOME": str(REPOSITORY),
             "KESTREL_PYTHON": sys.executable,
             "PATH": os.pathsep.join(path),
@@ -173,4 +176,4 @@ def find_toolchain(places: Places, environ: Mapping[str, str]) -> Toolchain:
     if probe.returncode:
         msg = f"{redis_server} does not start on this machine: install one (apt-get install redis-server)"
         raise PreflightError(msg)
-    return Toolchain(java_home, redis_server)
+    return Toolchain(java_home, redis_server, places.java_archives)

@@ -25,6 +25,7 @@ from pyspark.sql.types import (
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.places import REPOSITORY
 from pipelines.errors import JobError
+from pipelines.io.class_archive import class_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ _JAVA_OPTIONS = "-XX:+UseParallelGC -XX:-DontCompileHugeMethods"
 _JAVA_OPTIONS_OF_FEW_ROWS = f"{_JAVA_OPTIONS} -XX:TieredStopAtLevel=1"
 """Java's thorough compiler works as long on what runs once as on what runs for an hour: here its quick one does."""
 _FEW_ROWS = 1_000_000
+_DRIVER_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
 
 def spark_type(column: Column) -> DataType:
@@ -85,7 +87,10 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
     os.environ.update(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable)
     local = settings.spark_master.startswith("local")
     java_options = _JAVA_OPTIONS if rows is None or rows > _FEW_ROWS else _JAVA_OPTIONS_OF_FEW_ROWS
-    with tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch,
+        class_archive(settings.java_archives) as archive_options,
+    ):
         options = {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
@@ -96,7 +101,7 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
             "spark.log.level": "ERROR",
             "spark.sql.warehouse.dir": f"{scratch}/warehouse",
             "spark.driver.memory": settings.spark_driver_memory,
-            "spark.driver.extraJavaOptions": java_options,
+            _DRIVER_JAVA_OPTIONS: java_options,
             "spark.executor.extraJavaOptions": java_options,
             "spark.executorEnv.PYTHONPATH": str(REPOSITORY),  # tasks in Python import what the driver's job imports
         }
@@ -108,6 +113,7 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
                 "spark.sql.shuffle.partitions": str(_LOCAL_SHUFFLE_PARTITIONS),
             }
         options |= settings.spark_options
+        options[_DRIVER_JAVA_OPTIONS] = f"{options[_DRIVER_JAVA_OPTIONS]} {archive_options}".strip()
         builder = SparkSession.builder.master(settings.spark_master).appName(name)
         session = builder.config(map=options).getOrCreate()
         try:

@@ -134,5 +134,7 @@ def test_machines_own_redis_server_comes_first(tmp_path: Path) -> None:
 
 
 def test_environments_python_comes_before_any_other_on_the_path() -> None:
-    variables = Toolchain(Path("/java"), Path("/redis/redis-server")).environment({"PATH": "/usr/bin"})
+    variables = Toolchain(Path("/java"), Path("/redis/redis-server"), Path("/archives")).environment(
+        {"PATH": "/usr/bin"}
+    )
     assert variables["PATH"].split(":") == [str(Path(sys.executable).parent), "/java/bin", "/usr/bin", "/redis"]

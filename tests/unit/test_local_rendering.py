@@ -20,7 +20,7 @@ from tests.movielens import FEATURES
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-TOOLCHAIN = Toolchain(Path("/opt/java home"), Path("/usr/bin/redis-server"))
+TOOLCHAIN = Toolchain(Path("/opt/java home"), Path("/usr/bin/redis-server"), Path("/archives"))
 
 
 def part(name: str, *command: str, environment: dict[str, str] | None = None) -> Part:
