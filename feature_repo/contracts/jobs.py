@@ -92,7 +92,7 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
     """Run `job` and end the process: the result as the last line of standard output, in JSON, and its exit code.
 
     A result is small (ids, counts, paths): the orchestrator keeps it. Logs go to standard error. A job that fails
-    prints a result only if its error has one.
+    prints a result only if its error has one. At a terminal a person reads it, over several lines.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     result: Mapping[str, object] | None
@@ -119,4 +119,5 @@ def _reason(error: Exception) -> str:
 
 def _print_result(result: Mapping[str, object]) -> None:
     sys.stdout.flush()
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, sort_keys=True) + "\n")
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(result, ensure_ascii=False, sort_keys=True, indent=indent) + "\n")

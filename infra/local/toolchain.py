@@ -176,4 +176,5 @@ def find_toolchain(places: Places, environ: Mapping[str, str]) -> Toolchain:
     if probe.returncode:
         msg = f"{redis_server} does not start on this machine: install one (apt-get install redis-server)"
         raise PreflightError(msg)
-    return Toolchain(java_home, redis_server, places.java_archives)
+    given = environ.get("KESTREL_JAVA_ARCHIVES")  # by a call around this one
+    return Toolchain(java_home, redis_server, Path(given) if given else places.java_archives)

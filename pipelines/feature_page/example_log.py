@@ -1,11 +1,12 @@
-"""A few people who rate a few films: small enough to check an example by hand."""
+"""A few people who rate a few films, and follow one another: small enough to check an example by hand."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.datasets import EVENTS, items_dataset, users_dataset
+from feature_repo.contracts.datasets import EVENTS, RELATIONS, items_dataset, users_dataset
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.features.groups import Inputs
 from pipelines.io.spark import spark_schema
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.datasets import Dataset
 
-SCHEMA = MOVIELENS
+SCHEMA = replace(MOVIELENS, has_relations=True)
 FIRST_DAY = datetime(1998, 3, 1, 20, tzinfo=UTC)
 CUTOFF = datetime(1998, 3, 8, tzinfo=UTC)
 ENTITIES = {"user_id": "ann", "item_id": "heat"}
@@ -44,6 +45,11 @@ _RATINGS = (
     ("ann", "heat", 4.0, 4332),
     ("bob", "casablanca", 5.0, 5800),
 )
+_FRIENDS = (
+    # user, other, days after the first
+    ("ann", "bob", 1),
+    ("cem", "ann", 2),
+)
 
 
 def example_inputs(spark: SparkSession) -> Inputs:
@@ -58,7 +64,8 @@ def example_inputs(spark: SparkSession) -> Inputs:
         _table(spark, items_dataset(SCHEMA), [_floats(row) for row in items]),
         _table(spark, users_dataset(SCHEMA), [_floats(row) for row in users]),
     )
-    return Inputs(SCHEMA, *tables, CUTOFF)
+    relations = [(user, other, FIRST_DAY + timedelta(days=days)) for user, other, days in _FRIENDS]
+    return Inputs(SCHEMA, *tables, CUTOFF, relations=_table(spark, RELATIONS, relations))
 
 
 def _floats(row: tuple[object, ...]) -> tuple[object, ...]:

@@ -49,8 +49,8 @@ _HEAD = """\
 
 <!-- Written by `{command}`; a test compares it with the contracts. -->
 All {count} features: those of {groups} groups, as `features.py` and `embeddings.py` of `feature_repo/contracts` declare
-them for the schema of MovieLens, and those of the request (`on_demand.py`). Another data set has those that its own
-attributes give rise to.
+them for the schema of MovieLens, were it known who follows whom, and those of the request (`on_demand.py`). Another
+data set has those that its own attributes give rise to; without relations there is no `user_relations`, `user_circle`.
 
 - **source**: the tables, or the raw inputs, that it is computed from.
 - **window**: what the value looks back on.

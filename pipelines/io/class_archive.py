@@ -44,11 +44,11 @@ def class_archive(folder: Path | None) -> Iterator[str]:
     if archive.is_file():
         yield f'"-XX:SharedArchiveFile={archive}" {_QUIET}'
         return
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "archive.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:  # another session is writing it
+    except (Timeout, OSError):  # another session is writing it, or there is no place to
         yield ""
         return
     try:

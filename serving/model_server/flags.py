@@ -16,72 +16,76 @@ def _threads() -> int:
     return 4 * len(os.sched_getaffinity(0))
 
 
+def _flag(says: str, *, default: Any) -> Any:  # noqa: ANN401 - whatever the flag's type is
+    """Declare a flag: what `--help` says of it, and its default, or what makes it."""
+    if callable(default):
+        return field(default_factory=default, metadata={"help": says})
+    return field(default=default, metadata={"help": says})
+
+
 @dataclass(frozen=True, slots=True)
 class Flags:
     """How the server runs. The names are those of tensorflow_model_server."""
 
-    port: int = 8500
-    """gRPC port; 0 leaves gRPC out."""
-    grpc_socket_path: str = ""
-    """A UNIX socket that answers gRPC, too."""
-    rest_api_port: int = 0
-    """REST port; 0 leaves REST out."""
-    bind_address: str = "127.0.0.1"
-    """Not a flag of the real server, which listens everywhere."""
-    model_config_file: str = ""
-    model_name: str = "default"
-    model_base_path: str = ""
-    """Serves this one model if no configuration file is named."""
-    file_system_poll_wait_seconds: float = 1.0
-    """How often new versions are looked for; 0 looks once, at the start."""
-    model_config_file_poll_wait_seconds: float = 0.0
-    """How often the configuration file is read anew; 0 reads it once."""
-    allow_version_labels_for_unavailable_models: bool = False
-    enable_grpc_healthcheck_service: bool = False
-    monitoring_config_file: str = ""
-    """A MonitoringConfig in text format: whether and where the REST port has Prometheus' page."""
-    enable_batching: bool = False
-    """Merge concurrent requests of one signature."""
-    batching_parameters_file: str = ""
-    """BatchingParameters in text format."""
-    enable_per_model_batching_parameters: bool = False
-    """Batch only versions that have a `batching_params.pbtxt`, as it says."""
-    max_num_load_retries: int = 5
-    load_retry_interval_micros: int = 60_000_000
-    num_load_threads: int = 2
-    """How many versions may load at the same time."""
-    num_unload_threads: int = 0
-    """Without effect: each version is unloaded by a thread of its own."""
-    flush_filesystem_caches: bool = True
-    """Without effect."""
-    saved_model_tags: str = "serve"
-    """Which of a SavedModel's graphs is served: tags, separated by commas."""
-    enable_model_warmup: bool = True
-    num_request_iterations_for_warmup: int = 0
-    """How often each warm-up record is replayed; once if 0."""
-    remove_unused_fields_from_bundle_metagraph: bool = True
-    """Without effect."""
-    tensorflow_session_parallelism: int = 0
-    """Threads within one operation and operations at the same time; 0 leaves both to TensorFlow."""
-    tensorflow_intra_op_parallelism: int = 0
-    """Threads within one operation; 0 leaves it to TensorFlow."""
-    tensorflow_inter_op_parallelism: int = 0
-    """Operations of one request at the same time; 0 leaves it to TensorFlow."""
-    tensorflow_session_config_file: str = ""
-    """A TensorFlow ConfigProto in text format; the flags above win."""
-    per_process_gpu_memory_fraction: float = 0.0
-    grpc_channel_arguments: str = ""
-    """Of the gRPC server: `key=value`, separated by commas."""
-    grpc_max_threads: int = field(default_factory=_threads)
-    """gRPC requests computed at the same time."""
-    rest_api_num_threads: int = field(default_factory=_threads)
-    """REST requests computed at the same time."""
-    rest_api_timeout_in_ms: int = 30_000
-    """How long a client may take to send a request."""
-    rest_api_max_body_bytes: int = 256 * 1024 * 1024
-    """Not a flag of the real server: larger bodies are answered with 413."""
-    drain_seconds: float = 20.0
-    """Not a flag of the real server: how long requests in flight may take after SIGTERM."""
+    port: int = _flag("gRPC port; 0 leaves gRPC out.", default=8500)
+    grpc_socket_path: str = _flag("A UNIX socket that answers gRPC, too.", default="")
+    rest_api_port: int = _flag("REST port; 0 leaves REST out.", default=0)
+    bind_address: str = _flag("Not a flag of the real server, which listens everywhere.", default="127.0.0.1")
+    model_config_file: str = _flag(
+        "A ModelServerConfig in text format: the models, their versions and labels.", default=""
+    )
+    model_name: str = _flag("What the one model of --model_base_path is called.", default="default")
+    model_base_path: str = _flag("Serves this one model if no configuration file is named.", default="")
+    file_system_poll_wait_seconds: float = _flag(
+        "How often new versions are looked for; 0 looks once, at the start.", default=1.0
+    )
+    model_config_file_poll_wait_seconds: float = _flag(
+        "How often the configuration file is read anew; 0 reads it once.", default=0.0
+    )
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        "Take a label of a version that is not loaded yet.", default=False
+    )
+    enable_grpc_healthcheck_service: bool = _flag("Answer grpc.health.v1, too.", default=False)
+    monitoring_config_file: str = _flag(
+        "A MonitoringConfig in text format: whether and where the REST port has Prometheus' page.", default=""
+    )
+    enable_batching: bool = _flag("Merge concurrent requests of one signature.", default=False)
+    batching_parameters_file: str = _flag("BatchingParameters in text format.", default="")
+    enable_per_model_batching_parameters: bool = _flag(
+        "Batch only versions that have a `batching_params.pbtxt`, as it says.", default=False
+    )
+    max_num_load_retries: int = _flag("How often a version that does not load is tried again.", default=5)
+    load_retry_interval_micros: int = _flag("How long to wait between two tries.", default=60_000_000)
+    num_load_threads: int = _flag("How many versions may load at the same time.", default=2)
+    num_unload_threads: int = _flag("Without effect: each version is unloaded by a thread of its own.", default=0)
+    flush_filesystem_caches: bool = _flag("Without effect.", default=True)
+    saved_model_tags: str = _flag(
+        "Which of a SavedModel's graphs is served: tags, separated by commas.", default="serve"
+    )
+    enable_model_warmup: bool = _flag("Replay a version's warm-up records before it is available.", default=True)
+    num_request_iterations_for_warmup: int = _flag("How often each warm-up record is replayed; once if 0.", default=0)
+    remove_unused_fields_from_bundle_metagraph: bool = _flag("Without effect.", default=True)
+    tensorflow_session_parallelism: int = _flag(
+        "Threads within one operation and operations at the same time; 0 leaves both to TensorFlow.", default=0
+    )
+    tensorflow_intra_op_parallelism: int = _flag("Threads within one operation; 0 leaves it to TensorFlow.", default=0)
+    tensorflow_inter_op_parallelism: int = _flag(
+        "Operations of one request at the same time; 0 leaves it to TensorFlow.", default=0
+    )
+    tensorflow_session_config_file: str = _flag(
+        "A TensorFlow ConfigProto in text format; the flags above win.", default=""
+    )
+    per_process_gpu_memory_fraction: float = _flag("Of each GPU's memory; 0 leaves it to TensorFlow.", default=0.0)
+    grpc_channel_arguments: str = _flag("Of the gRPC server: `key=value`, separated by commas.", default="")
+    grpc_max_threads: int = _flag("gRPC requests computed at the same time.", default=_threads)
+    rest_api_num_threads: int = _flag("REST requests computed at the same time.", default=_threads)
+    rest_api_timeout_in_ms: int = _flag("How long a client may take to send a request.", default=30_000)
+    rest_api_max_body_bytes: int = _flag(
+        "Not a flag of the real server: larger bodies are answered with 413.", default=256 * 1024 * 1024
+    )
+    drain_seconds: float = _flag(
+        "Not a flag of the real server: how long requests in flight may take after SIGTERM.", default=20.0
+    )
 
 
 _NOT_HERE: dict[str, str] = {
@@ -129,12 +133,20 @@ def _parser() -> argparse.ArgumentParser:
     for one in fields(Flags):
         name, default = f"--{one.name}", _default(one)
         if isinstance(default, bool):
-            parser.add_argument(name, type=_boolean, nargs="?", const=True, default=default, metavar="BOOL")
+            parser.add_argument(
+                name, type=_boolean, nargs="?", const=True, default=default, metavar="BOOL", help=_help(one, default)
+            )
         else:
-            parser.add_argument(name, type=type(default), default=default, help="default: %(default)s")
+            metavar = type(default).__name__.upper()
+            parser.add_argument(name, type=type(default), default=default, metavar=metavar, help=_help(one, default))
     for name in _NOT_HERE:
         parser.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     return parser
+
+
+def _help(one: Any, default: object) -> str:  # noqa: ANN401 - a dataclass field
+    shown = str(default).lower() if isinstance(default, bool) else default if default != "" else "none"
+    return f"{one.metadata['help']} Default: {shown}".replace("%", "%%")
 
 
 def _versions() -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from serving.rollout.agreement import disagreements, observe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from serving.rollout.agreement import Observed
     from serving.rollout.serving_model import ServingModel
 
 
@@ -18,7 +20,7 @@ def status(model: ServingModel) -> dict[str, object]:
     """Describe the model's release, server and registry; a part that does not answer is one of the problems."""
     seen = observe(model)
     release, canary = seen.release, seen.canary
-    problems = [*seen.silent, *disagreements(model, seen)]
+    problems = [*seen.silent, *disagreements(model, seen), *_unknown(model, seen)]
     return {
         "model": model.name,
         "version": release.version if release is not None else None,
@@ -38,6 +40,13 @@ def status(model: ServingModel) -> dict[str, object]:
         "agree": not problems,
         "problems": problems,
     }
+
+
+def _unknown(model: ServingModel, seen: Observed) -> Iterator[str]:
+    """Say so where nobody has heard of the model: of a name that is mistyped everybody agrees."""
+    known = (seen.release, seen.candidate, seen.configured, seen.server, seen.aliases)
+    if not any(known) and not seen.silent:
+        yield f"{model.name}: no release, no version on the server, no alias in the registry; is the namespace right?"
 
 
 def _since(path: Path) -> str | None:

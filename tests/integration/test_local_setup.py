@@ -118,6 +118,8 @@ def test_java_home_that_is_given_is_kept_even_in_a_nested_call(tmp_path: Path) -
     toolchain = find_toolchain(places, hidden(tmp_path))
     again = find_toolchain(places, toolchain.environment({"PATH": os.defpath}))
     assert again.java_home == toolchain.java_home
+    other = find_toolchain(Places(tmp_path / "other state"), toolchain.environment({"PATH": os.defpath}))
+    assert other.java_archives == toolchain.java_archives
 
 
 def test_java_that_is_too_old_or_broken_does_not_fit(tmp_path: Path) -> None:

@@ -142,6 +142,14 @@ def served_bias(server: ModelServer, model: ServingModel, **choice: Any) -> str:
     return name
 
 
+def test_of_a_namespace_that_nobody_knows_the_status_says_so(make: Callable[[str], ServingModel]) -> None:
+    report = status.status(make("mistyped"))
+    assert report["agree"] is False
+    assert report["problems"] == [
+        "mistyped.ranking: no release, no version on the server, no alias in the registry; is the namespace right?"
+    ]
+
+
 def test_two_rollouts_and_a_rollback(world: World, server: ModelServer, make: Callable[[str], ServingModel]) -> None:
     namespace = world.namespace()
     model = make(namespace)

@@ -24,7 +24,7 @@ def database():
 
 
 def read(database: duckdb.DuckDBPyConnection, text: str, kind: str = "VARCHAR", **how: Any) -> datetime | None:
-    sql = micros_of(Cell("c", kind, "when"), TimeOf(column="when", **how))
+    sql = micros_of(Cell("c", kind, "when"), TimeOf(column="when", **how), "events.time")
     ((micros,),) = database.execute(f"SELECT {sql} FROM (SELECT CAST($1 AS {kind}) AS c)", [text]).fetchall()  # noqa: S608 - the module's own SQL
     return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
 

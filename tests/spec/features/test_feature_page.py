@@ -86,6 +86,8 @@ def test_examples_are_what_one_counts_by_hand_in_the_log(rows):
     assert examples["user_event_count_7d"] == "5"
     assert examples["user_value_mean_30d"] == f"{(4.5 + 5 + 2.5 + 3.5 + 4) / 5:.6g}"
     assert examples["item_event_count_90d"] == "3"
+    assert (examples["user_followed_count"], examples["user_follower_count"]) == ("1", "1")
+    assert examples["user_circle_items"] == "['casablanca', 'fargo']", "what bob liked, latest first"
     assert examples["user_recency"] == str(6 * 86_400 + 4 * 3_600 - 4_332 * 60)
     assert (examples["request_hour"], examples["request_weekday"], examples["request_season"]) == ("0", "6", "1")
     assert examples["genres_match"] == "1"
