@@ -22,6 +22,7 @@ from feature_repo.contracts.datasets import (
     USERS,
     VALUE,
     items_dataset,
+    relation_datasets,
     users_dataset,
 )
 from feature_repo.contracts.schemas import Kind
@@ -224,8 +225,7 @@ def row_checks(schema: Schema) -> tuple[Check, ...]:
 
 def checked_datasets(schema: Schema) -> tuple[Dataset, ...]:
     """Return the tables of the lake that are judged: events first, then what is said of items and users."""
-    relations = (RELATIONS,) if schema.has_relations else ()
-    return (EVENTS, items_dataset(schema), users_dataset(schema), *relations)
+    return (EVENTS, items_dataset(schema), users_dataset(schema), *relation_datasets(schema))
 
 
 def value_rules(schema: Schema) -> tuple[Range, Step, OneOf]:

@@ -72,6 +72,12 @@ RELATIONS = Dataset(
     meaning="Who follows whom: friends, whom somebody trusts or has subscribed to",
 )
 
+
+def relation_datasets(schema: Schema) -> tuple[Dataset, ...]:
+    """Return the table of relations, if the schema has any."""
+    return (RELATIONS,) if schema.has_relations else ()
+
+
 ITEMS, USERS = "items", "users"
 """The names of the tables that depend on the schema."""
 

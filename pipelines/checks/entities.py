@@ -8,10 +8,9 @@ import duckdb
 
 from feature_repo.contracts.events import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
-from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
-from pipelines.io.arrow import arrow_schema
+from pipelines.checks.checked_parts import checked_table, judge_parts
+from pipelines.checks.judging import FAULT, is_no_id, named
 from pipelines.io.sql_text import identifier, literal
-from pipelines.sources.adapter import CheckedTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.datasets import Dataset
     from feature_repo.contracts.schemas import Attribute
     from pipelines.checks.judging import Check
-    from pipelines.sources.adapter import TypedPart
+    from pipelines.sources.adapter import CheckedTable, TypedPart
 
 _MEMORY = "1GB"
 
@@ -32,22 +31,14 @@ def check_entities(
     (key,) = dataset.key
     others = [identifier(name) for name in dataset.column_names if name != key]
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
-        for number, part in enumerate(parts):
-            with part.typed(database) as typed:
-                rows = judged(typed, checks, [f"{number} AS _part", "_line", f"_id AS {key}", *others])
-                into = f"INSERT INTO checked {rows}" if number else f"CREATE TABLE checked AS {rows}"
-                database.execute(into)
+        judge_parts(database, parts, checks, [f"_id AS {key}", *others])
         database.execute(
             _REFUSE_REPEATED.format(
                 key=key, column=literal(names["id"]), duplicate=literal(f"duplicate_{key.removesuffix('_id')}")
             )
         )
-        cases = " ".join(f"WHEN {number} THEN {literal(part.file)}" for number, part in enumerate(parts))
-        refused = refused_rows(database, "checked", f"CASE _part {cases} END")
-        counts = dict(database.execute("SELECT _part, count(*) FROM checked GROUP BY _part").fetchall())
-        passed = database.sql(f"SELECT {key}, {', '.join(others)} FROM checked WHERE _reason IS NULL").to_arrow_table()  # noqa: S608 - a contract's columns
-    accepted = passed.select(dataset.column_names).cast(arrow_schema(dataset))
-    return CheckedTable(accepted, refused, {part.file: counts.get(number, 0) for number, part in enumerate(parts)})
+        passed = f"SELECT {key}, {', '.join(others)} FROM checked WHERE _reason IS NULL"  # noqa: S608 - a contract's columns
+        return checked_table(database, parts, dataset, passed)
 
 
 def _checks(attributes: Sequence[Attribute], names: Mapping[str, str]) -> list[Check]:

@@ -8,18 +8,16 @@ import duckdb
 
 from feature_repo.contracts.datasets import RELATIONS
 from feature_repo.contracts.events import ID_MEANING
-from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
+from pipelines.checks.checked_parts import checked_table, judge_parts
+from pipelines.checks.judging import FAULT, is_no_id, named
 from pipelines.checks.times import micros_of_moment, time_checks
-from pipelines.io.arrow import arrow_schema
-from pipelines.io.sql_text import literal
-from pipelines.sources.adapter import CheckedTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from pipelines.checks.judging import Check
-    from pipelines.sources.adapter import RelationFields, TypedPart
+    from pipelines.sources.adapter import CheckedTable, RelationFields, TypedPart
 
 _MEMORY = "1GB"
 
@@ -32,16 +30,8 @@ def check_relations(parts: Sequence[TypedPart], fields: RelationFields, clock: d
     checks = _checks(fields, micros_of_moment(clock))
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
         database.execute("SET TimeZone = 'UTC'")
-        for number, part in enumerate(parts):
-            with part.typed(database) as typed:
-                rows = judged(typed, checks, [f"{number} AS _part", "_line", "user_id", "other_user_id", "micros"])
-                database.execute(f"INSERT INTO checked {rows}" if number else f"CREATE TABLE checked AS {rows}")
-        cases = " ".join(f"WHEN {number} THEN {literal(part.file)}" for number, part in enumerate(parts))
-        refused = refused_rows(database, "checked", f"CASE _part {cases} END")
-        counts = dict(database.execute("SELECT _part, count(*) FROM checked GROUP BY _part").fetchall())
-        passed = database.sql(_PASSED).to_arrow_table()
-    accepted = passed.select(RELATIONS.column_names).cast(arrow_schema(RELATIONS))
-    return CheckedTable(accepted, refused, {part.file: counts.get(number, 0) for number, part in enumerate(parts)})
+        judge_parts(database, parts, checks, ["user_id", "other_user_id", "micros"])
+        return checked_table(database, parts, RELATIONS, _PASSED)
 
 
 _PASSED = """

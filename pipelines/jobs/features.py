@@ -13,7 +13,13 @@ import pyarrow.parquet as pq
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, RELATIONS, known_items_dataset, known_users_dataset
+from feature_repo.contracts.datasets import (
+    EVENT_TIME,
+    EVENTS,
+    known_items_dataset,
+    known_users_dataset,
+    relation_datasets,
+)
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.schemas import read_schema
@@ -41,10 +47,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from feature_repo.contracts.datasets import Dataset
     from feature_repo.contracts.features import Declared
     from feature_repo.contracts.places import Namespace
-    from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
 _SORT_MEMORY = "1GB"
@@ -70,7 +74,12 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
     with _scratch(place) as scratch, ExitStack() as stack:
         snapshots = [
             stack.enter_context(stored_dataset(place, dataset).reading(before=cutoff))
-            for dataset in (EVENTS, known_items_dataset(schema), known_users_dataset(schema), *_relations(schema))
+            for dataset in (
+                EVENTS,
+                known_items_dataset(schema),
+                known_users_dataset(schema),
+                *relation_datasets(schema),
+            )
         ]
         if not snapshots[0].rows:
             end = format_cutoff(cutoff)
@@ -94,10 +103,6 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
                 time.monotonic() - began,
             )
     return {"views": views, "changed_partitions": changed}
-
-
-def _relations(schema: Schema) -> tuple[Dataset, ...]:
-    return (RELATIONS,) if schema.has_relations else ()
 
 
 def _groups(place: Namespace, features: Declared, cutoff: datetime) -> list[FeatureGroup]:
