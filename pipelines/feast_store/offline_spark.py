@@ -43,7 +43,7 @@ from pipelines.feast_store.retrieval_jobs import (
     planned_joins,
 )
 from pipelines.feast_store.tables import FeatureTable, duckdb_session
-from pipelines.io.spark import spark_session
+from pipelines.io.spark import session_at_hand
 from pipelines.io.sql_text import identifier, literal
 from pipelines.settings import Settings, load_settings
 
@@ -144,7 +144,7 @@ class SparkRetrievalJob(ArrowJob):
         """Stream the result in the rows' order; errors are those of `StrictRetrievalJob.reader`."""
         with _scratch(self._options.settings) as scratch:
             order, rows = self._write_labels(scratch / "labels.parquet")
-            with session_at_hand(self._options.settings) as spark:
+            with session_at_hand(self._options.settings, "feast") as spark:
                 joined = spark.read.parquet(str(scratch / "labels.parquet"))
                 for join in self._joins:
                     joined = _as_of(spark, joined, join)
@@ -193,7 +193,7 @@ class SparkLatestJob(ArrowJob):
     def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
         """Stream the result in the order of the keys; errors are those of `StrictLatestJob.reader`."""
         with _scratch(self._options.settings) as scratch:
-            with session_at_hand(self._options.settings) as spark:
+            with session_at_hand(self._options.settings, "feast") as spark:
                 rows = _read(spark, self._table).select(*self._table.keys, *self._features, self._table.time)
                 time = F.unix_micros(F.col(self._table.time).cast("timestamp"))
                 rows = rows.where((time >= F.lit(self._start_us)) & (time < F.lit(self._end_us)))
@@ -206,17 +206,6 @@ class SparkLatestJob(ArrowJob):
             keys = list(self._table.keys)
             with _ordered(scratch / "latest", keys, self._options.memory_limit, batch_rows) as stream:
                 yield stream
-
-
-@contextmanager
-def session_at_hand(settings: Settings) -> Iterator[SparkSession]:
-    """Give the session that is there, or one that ends with the block."""
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        yield active
-        return
-    with spark_session(settings, "feast") as session:
-        yield session
 
 
 @contextmanager

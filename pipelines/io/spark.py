@@ -122,6 +122,17 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
             session.stop()
 
 
+@contextmanager
+def session_at_hand(settings: Settings, name: str, *, rows: int | None = None) -> Iterator[SparkSession]:
+    """Give the session that is there, or one that ends with the block; arguments and errors as of `spark_session`."""
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
+    with spark_session(settings, name, rows=rows) as session:
+        yield session
+
+
 def _provide_java(settings: Settings) -> None:
     """Point JAVA_HOME at the settings' Java; without one, Spark's launcher takes JAVA_HOME or the `java` on PATH."""
     if settings.java_home is not None:

@@ -30,7 +30,7 @@ from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
 from pipelines.io.lake import exclusive, stored_dataset
 from pipelines.io.leftovers import remove_leftovers
-from pipelines.settings import OfflineEngine
+from pipelines.io.spark import session_at_hand
 from pipelines.training.files import RowGroupWriter, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
 from pipelines.training.labels import (
@@ -47,13 +47,12 @@ from pipelines.training.splits import Splits, moment, split_by_time
 from pipelines.training.transforms import fit_transforms, mean_of_events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
     from feast import FeatureStore
 
-    from feature_repo.contracts.columns import Column
     from feature_repo.contracts.features import FeatureService
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
@@ -152,7 +151,8 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     checksums |= _write_rows(store, service, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part)
     labels.unlink()
     train = part / TRAINING_FILES[0]
-    transforms = _fit_transforms(settings, train, [each.column for each in model_inputs(service)])
+    with session_at_hand(settings, f"encodings of {lineage['namespace']}", rows=splits.train_rows) as spark:
+        transforms = fit_transforms(spark, train, [each.column for each in model_inputs(service)])
     (part / TRANSFORMS_FILE).write_text(_canonical(transforms), encoding="utf-8")
     checksums[TRANSFORMS_FILE] = file_sha256(part / TRANSFORMS_FILE)
     record = TrainingSet(
@@ -166,17 +166,6 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
         checksums=checksums,
     )
     record.write(part / MANIFEST)
-
-
-def _fit_transforms(settings: Settings, train: Path, columns: Sequence[Column]) -> dict[str, object]:
-    """Fit the encodings on what joined the rows."""
-    if settings.feast_offline_engine is not OfflineEngine.SPARK:
-        return fit_transforms(train, columns)
-    from pipelines.feast_store.offline_spark import session_at_hand  # noqa: PLC0415 - only where Spark is the engine
-    from pipelines.training.spark_transforms import fit_transforms_on_spark  # noqa: PLC0415 - as above
-
-    with session_at_hand(settings) as spark:
-        return fit_transforms_on_spark(spark, train, columns)
 
 
 def _write_labels(settings: Settings, schema: Schema, kind: TrainingKind, events: Snapshot, labels: Path) -> Splits:

@@ -10,7 +10,6 @@ from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, Tr
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
 from feature_repo.contracts.signatures import model_inputs
-from pipelines.settings import OfflineEngine
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
 from pipelines.training.labels import DRAWING, SAMPLING, labelled_positive
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-REVISION = 3
+REVISION = 4
 """Raised by whoever changes how a training set is made from the same inputs."""
 
 _ID_LENGTH = 16
@@ -38,7 +37,7 @@ def training_set_id(inputs: Mapping[str, object]) -> str:
 def settings_inputs(
     settings: Settings, schema: Schema, kind: TrainingKind, service: FeatureService
 ) -> dict[str, object]:
-    """Return the settings that determine a training set's content, and how its transforms are fitted."""
+    """Return the settings that determine a training set's content."""
     return {
         "revision": REVISION,
         "kind": kind.value,
@@ -50,8 +49,6 @@ def settings_inputs(
         "valid_fraction": settings.valid_fraction,
         "refresh_hours": settings.refresh_hours,
         "encodings": {each.column.name: each.column.encoding_definition for each in model_inputs(service)},
-        # The last decimal places of what is fitted are the engine's.
-        **({"fitted_by": "spark"} if settings.feast_offline_engine is OfflineEngine.SPARK else {}),
     }
 
 

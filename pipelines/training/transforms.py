@@ -1,85 +1,55 @@
-"""Parameters of the encodings, fitted on train rows: vocabularies, and what numbers are moved, stretched and cut by.
+"""Parameters of the encodings, fitted by Spark on train rows: vocabularies, and what numbers are moved and cut by.
 
-Counts and order statistics are exact and sums are taken in one fixed order, so that equal rows give equal parameters to
-the last bit. One column is in memory at a time.
+Counts, order statistics and sums are exact, so that equal rows give equal parameters to the last bit, however they are
+parted and in whatever order their parts come in. Three passes fit all columns: one over terms, two over numbers.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.columns import Column, Curve, Encoding, vocabularies
 from feature_repo.contracts.datasets import DRAWN
 from feature_repo.contracts.manifests import TRANSFORMS_VERSION
-from pipelines.feast_store.tables import duckdb_session
-from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from pyspark.sql import Column as Expression
+    from pyspark.sql import DataFrame, SparkSession
 
-_MEMORY = "1GB"
-
-
-def fit_transforms(train: Path, columns: Sequence[Column]) -> dict[str, object]:
-    """Fit what the encodings of `columns` need on the rows of `train`; see `contracts.manifests.TRANSFORMS_FILE`."""
-    return transforms_of(columns, partial(fit_vocabulary, train), partial(_fitted, train))
+_QUARTILES = (0.25, 0.5, 0.75)
+_DIGIT = 2**26
+"""Shares are summed as two digits of 26 bits, which hold a double's precision: sums of integers know no order."""
 
 
-def transforms_of(
-    columns: Sequence[Column],
-    vocabulary: Callable[[Sequence[Column]], list[str]],
-    fitted: Callable[[Column], dict[str, object]],
-) -> dict[str, object]:
-    """Return the record of what an engine fits: the terms of columns that share them, the numbers of each column."""
-    encoded = [column for column in columns if column.encoding is not Encoding.NONE]
+def fit_transforms(spark: SparkSession, train: Path, columns: Sequence[Column]) -> dict[str, object]:
+    """Fit what the encodings of `columns` need; see `contracts.manifests.TRANSFORMS_FILE`.
+
+    Args:
+        spark: The session that fits.
+        train: Parquet with the train rows, where every executor can read it.
+        columns: What to fit, each with its encoding and the curve before it. A column without known values, or without
+            spread, gets parameters by which nobody divides by zero.
+    """
+    sharing = vocabularies(columns)
+    rows = spark.read.parquet(str(train))
+    fitted = _fit_numbers(rows, [column for column in columns if column.encoding in _FITS])
     return {
         "version": TRANSFORMS_VERSION,
-        "vocabularies": {name: vocabulary(sharing) for name, sharing in vocabularies(columns).items()},
-        "columns": {column.name: {**column.encoding_definition, **fitted(column)} for column in encoded},
+        "vocabularies": _fit_vocabularies(rows, sharing),
+        "columns": {
+            column.name: {**column.encoding_definition, **fitted.get(column.name, {})}
+            for column in columns
+            if column.encoding is not Encoding.NONE
+        },
     }
-
-
-def fit_vocabulary(train: Path, columns: Sequence[Column]) -> list[str]:
-    """Return the terms of all `columns` together, in falling frequency, ties by name; missing values are no terms."""
-    rows = literal(str(train))
-    terms = " UNION ALL ".join(
-        f"SELECT {'unnest(' * bool(column.length)}{identifier(column.name)}{')' * bool(column.length)} AS term "  # noqa: S608 - quoted
-        f"FROM read_parquet({rows})"
-        for column in columns
-    )
-    missing = ", ".join({literal(str(column.missing or "")) for column in columns})
-    query = f"SELECT term FROM ({terms}) WHERE term NOT IN ({missing}) GROUP BY term ORDER BY count(*) DESC, term"  # noqa: S608 - quoted
-    with duckdb_session(_MEMORY) as connection:
-        return [term for (term,) in connection.execute(query).fetchall()]
-
-
-def fit_numbers(values: NDArray[np.float64], column: Column) -> dict[str, object]:
-    """Return the parameters of a column's encoding from the values that are there, after its curve.
-
-    A column without values, or without spread, gets parameters by which nobody divides by zero.
-    """
-    known = values[np.isfinite(values)]
-    if column.missing is not None:
-        known = known[known != column.missing]
-    return _FITS[column.encoding](bent(known, column.curve), column) if len(known) else without_values(column)
-
-
-def bent(values: NDArray[np.float64], curve: Curve) -> NDArray[np.float64]:
-    """Return numbers with a curve applied, as `Curve` says."""
-    curves: dict[Curve, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-        Curve.LINEAR: lambda numbers: numbers,
-        Curve.LOG: lambda numbers: np.log1p(np.maximum(numbers, 0.0)),
-        Curve.SQRT: lambda numbers: np.sqrt(np.maximum(numbers, 0.0)),
-        Curve.SQUARE: np.square,
-    }
-    return curves[curve](values)
 
 
 def mean_of_events(train: Path, column: str) -> float:
@@ -89,48 +59,116 @@ def mean_of_events(train: Path, column: str) -> float:
     return float(table[column].to_numpy().astype(np.float64)[happened].mean())
 
 
-def _fitted(train: Path, column: Column) -> dict[str, object]:
-    if column.encoding not in _FITS:
+def _fit_vocabularies(rows: DataFrame, sharing: Mapping[str, Sequence[Column]]) -> dict[str, list[str]]:
+    """Return each vocabulary's terms in falling frequency, ties by name; missing values are no terms."""
+    found: dict[str, list[str]] = {name: [] for name in sharing}
+    parts = [_terms(rows, name, column) for name, columns in sharing.items() for column in columns]
+    if parts:
+        counted = reduce(lambda one, other: one.unionAll(other), parts).groupBy("vocabulary", "term").count().toArrow()
+        # Sorted here: Spark would go over the rows once more to learn where to cut its sort.
+        ordered = counted.sort_by([("count", "descending"), ("term", "ascending")])
+        for name, term in zip(ordered["vocabulary"].to_pylist(), ordered["term"].to_pylist(), strict=True):
+            found[name].append(term)
+    return found
+
+
+def _terms(rows: DataFrame, vocabulary: str, column: Column) -> DataFrame:
+    value = F.col(column.name)
+    term = F.explode(value) if column.length else value
+    terms = rows.select(F.lit(vocabulary).alias("vocabulary"), term.alias("term"))
+    return terms.where(F.col("term") != str(column.missing or ""))
+
+
+def _fit_numbers(rows: DataFrame, columns: Sequence[Column]) -> dict[str, dict[str, object]]:
+    """Return the parameters of every column from its known values."""
+    if not columns:
         return {}
-    stored = pq.read_table(train, columns=[column.name])[column.name]
-    return fit_numbers(stored.to_numpy().astype(np.float64), column)
-
-
-def without_values(column: Column) -> dict[str, object]:
-    """Return the parameters of a column of which no value is known."""
-    parameters: dict[Encoding, dict[str, object]] = {
-        Encoding.STANDARD: {"mean": 0.0, "std": 1.0},
-        Encoding.MIN_MAX: {"min": 0.0, "max": 0.0},
-        Encoding.ROBUST: {"median": 0.0, "iqr": 1.0},
-        Encoding.QUANTILES: {"boundaries": []},
+    known = rows.select(*[_known(column).alias(column.name) for column in columns])
+    order = (
+        known.agg(*[_order_statistics(column).alias(column.name) for column in columns]).first().asDict(recursive=True)
+    )
+    standard = [c for c in columns if c.encoding is Encoding.STANDARD and order[c.name]["least"] is not None]
+    moments = _moments(known, {column.name: order[column.name] for column in standard})
+    return {
+        column.name: _FITS[column.encoding](order[column.name] | moments.get(column.name, {})) for column in columns
     }
-    return parameters[column.encoding]
 
 
-def standard(mean: float, deviation: float) -> dict[str, object]:
-    """Return the parameters of a standard encoding."""
-    return {"mean": mean, "std": deviation or 1.0}
+def _known(column: Column) -> Expression:
+    """Return a column's values after its curve, null where they are missing, infinite or undefined."""
+    number = F.col(column.name).cast("double")
+    is_known = ~F.isnan(number) & (F.abs(number) < float("inf"))
+    if column.missing is not None:
+        is_known &= number != float(column.missing)
+    positive = F.greatest(number, F.lit(0.0))
+    curves = {Curve.LINEAR: number, Curve.LOG: F.log1p(positive), Curve.SQRT: F.sqrt(positive), Curve.SQUARE: number**2}
+    return F.when(is_known, curves[column.curve])
 
 
-def robust(low: float, median: float, high: float) -> dict[str, object]:
-    """Return the parameters of a robust encoding from the quartiles."""
+def _order_statistics(column: Column) -> Expression:
+    """Return least, greatest and, where the encoding asks for them, exact quantiles, between two values as NumPy's."""
+    number = F.col(column.name)
+    statistics = [F.min(number).alias("least"), F.max(number).alias("greatest")]
+    shares = _shares(column)
+    if shares:
+        statistics.append(F.percentile(number, F.array(*map(F.lit, shares))).alias("quantiles"))
+    return F.struct(*statistics)
+
+
+def _shares(column: Column) -> Sequence[float]:
+    """Return the shares of the values that lie below the quantiles that a column's encoding asks for."""
+    if column.encoding is Encoding.ROBUST:
+        return _QUARTILES
+    return [n / column.buckets for n in range(1, column.buckets)] if column.encoding is Encoding.QUANTILES else ()
+
+
+def _moments(known: DataFrame, ranges: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation of columns, given their least and greatest values.
+
+    Values are taken as shares of their range, so that neither large nor small ones lose digits.
+    """
+    spread = {name: of for name, of in ranges.items() if of["greatest"] > of["least"]}
+    moments = {name: {"mean": of["least"], "std": 0.0} for name, of in ranges.items()}
+    if not spread:
+        return moments
+    sums: list[Expression] = []
+    for name, of in spread.items():
+        share = (F.col(name) - of["least"]) / (of["greatest"] - of["least"])
+        digits = [*_digits(share), *_digits(share * share)]
+        sums.append(F.struct(F.count(share).alias("rows"), F.array(*map(F.sum, digits)).alias("digits")).alias(name))
+    for name, total in known.agg(*sums).first().asDict().items():
+        mean, square = (_of_digits(*total["digits"][at : at + 2]) / (total["rows"] * _DIGIT**2) for at in (0, 2))
+        width = spread[name]["greatest"] - spread[name]["least"]
+        moments[name] = {"mean": spread[name]["least"] + width * mean, "std": width * (square - mean**2) ** 0.5}
+    return moments
+
+
+def _digits(share: Expression) -> tuple[Expression, Expression]:
+    """Return a number between 0 and 1 as two integers: its first 26 bits, and the next."""
+    scaled = share * float(_DIGIT)
+    first = F.floor(scaled)
+    return first, F.floor((scaled - first) * float(_DIGIT))
+
+
+def _of_digits(first: int, second: int) -> int:
+    return first * _DIGIT + second
+
+
+def _boundaries(quantiles: Sequence[float] | None) -> list[float]:
+    """Return where buckets that hold equally many end; a value that fills several buckets makes them one."""
+    # float32 is what the graph compares in.
+    return [float(boundary) for boundary in np.unique(np.array(quantiles or [], np.float32))]
+
+
+def _robust(quantiles: Sequence[float] | None) -> dict[str, object]:
+    low, median, high = quantiles or (0.0, 0.0, 0.0)
     return {"median": median, "iqr": high - low or 1.0}
 
 
-def bucket_shares(column: Column) -> NDArray[np.float64]:
-    """Return the shares of the values that lie below the boundaries between a column's buckets."""
-    return np.arange(1, column.buckets) / column.buckets
-
-
-def boundaries_at(quantiles: NDArray[np.float64]) -> dict[str, object]:
-    """Return buckets that hold equally many; a value that fills several buckets makes them one."""
-    # float32 is what the graph compares in.
-    return {"boundaries": [float(boundary) for boundary in np.unique(quantiles.astype(np.float32))]}
-
-
-_FITS: dict[Encoding, Callable[[NDArray[np.float64], Column], dict[str, object]]] = {
-    Encoding.STANDARD: lambda values, _: standard(float(values.mean()), float(values.std())),
-    Encoding.MIN_MAX: lambda values, _: {"min": float(values.min()), "max": float(values.max())},
-    Encoding.ROBUST: lambda values, _: robust(*map(float, np.percentile(values, (25, 50, 75)))),
-    Encoding.QUANTILES: lambda values, column: boundaries_at(np.quantile(values, bucket_shares(column))),
+_FITS: dict[Encoding, Callable[[Mapping[str, Any]], dict[str, object]]] = {
+    Encoding.STANDARD: lambda found: {"mean": found.get("mean", 0.0), "std": found.get("std", 0.0) or 1.0},
+    Encoding.MIN_MAX: lambda found: {"min": found["least"] or 0.0, "max": found["greatest"] or 0.0},
+    Encoding.ROBUST: lambda found: _robust(found["quantiles"]),
+    Encoding.QUANTILES: lambda found: {"boundaries": _boundaries(found["quantiles"])},
 }
+"""Parameters of an encoding from what was found of a column's known values: nothing, where there are none."""

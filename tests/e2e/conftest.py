@@ -1,7 +1,8 @@
 """The real stack on made-up data, taken once through what its users do.
 
 Fixtures are stages of one story, each built on the one before: `first` (a demo whose own process is killed), `second`
-(the same again), `shuffled` (labels that mean nothing), `backfill`. Tests look at what they left, in any order.
+(the same again), `shuffled` (labels that mean nothing, brought by a mapping), `backfill`. Tests look at what they left,
+in any order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from infra.local.airflow_api import Airflow, DagRun
 from infra.local.settings import initial_settings, read_settings
 from infra.local.watching import Chain, watch
 from serving.protocol.free_ports import free_ports
-from tests.synthetic import write_movielens_100k
+from tests.synthetic import GENRES, write_movielens_100k
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from infra.local.settings import LocalSettings
 
 REPOSITORY = Path(__file__).parents[2]
+FILMS = Path(__file__).parent / "films.yaml"
 NAMESPACE = "made-up"
 MODEL = model_name(NAMESPACE, "ranking")
 
@@ -239,18 +241,27 @@ def second(stack: Stack, first: Stage) -> Stage:
 
 @pytest.fixture(scope="session")
 def shuffled(stack: Stack, second: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """The same data set with its ratings dealt anew: nothing in it can be learned."""
+    """The same data set with its ratings dealt anew, so that nothing in it can be learned, and told by a mapping."""
     folder = tmp_path_factory.mktemp("shuffled") / "made-up"
-    shutil.copytree(stack.source, folder)
-    with (folder / "u.data").open(newline="") as stream:
-        rows = list(csv.reader(stream, delimiter="\t"))
-    values = [row[2] for row in rows]
+    folder.mkdir()
+    ratings, items = read_table(stack.source / "u.data", "\t"), read_table(stack.source / "u.item", "|")
+    values = [value for _, _, value, _ in ratings]
     random.Random(3).shuffle(values)
-    with (folder / "u.data").open("w", newline="") as stream:
+    with (folder / "ratings.tsv").open("w", newline="") as stream:
         csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(
-            [user, item, value, moment] for (user, item, _, moment), value in zip(rows, values, strict=True)
+            [user, item, value, moment] for (user, item, _, moment), value in zip(ratings, values, strict=True)
         )
-    return whole_demo(stack, KESTREL_ARG_DATA=str(folder))
+    with (folder / "films.jsonl").open("w") as stream:
+        for item, title, released, _, _, *flags in items:
+            genres = [name for name, flag in zip(GENRES, flags, strict=True) if flag == "1"]
+            stream.write(json.dumps({"id": item, "title": title, "year": released[-4:], "genres": genres}) + "\n")
+    shutil.copy(stack.source / "u.user", folder / "people.csv")
+    return whole_demo(stack, KESTREL_ARG_DATA=str(folder), KESTREL_ARG_SOURCE=str(FILMS))
+
+
+def read_table(path: Path, separator: str) -> list[list[str]]:
+    with path.open(newline="", encoding="latin-1") as stream:
+        return list(csv.reader(stream, delimiter=separator))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.features.tables import feature_table
 from pipelines.io.lake import stored_dataset
+from pipelines.io.spark import session_at_hand
 from pipelines.jobs import registry, training_set
 from pipelines.settings import Settings
 from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
@@ -49,6 +50,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = tmp_path_factory.mktemp("template")
     world.write_world(state, EVENTS)
     return state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hold one Spark session for the encodings of all training sets that this process builds."""
+    with session_at_hand(Settings(state=tmp_path_factory.mktemp("spark")), "training sets"):
+        yield
 
 
 @pytest.fixture

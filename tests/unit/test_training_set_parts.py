@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
+from feature_repo.contracts.columns import Column, Dtype, Encoding
 from feature_repo.contracts.features import declared
-from feature_repo.contracts.manifests import TRANSFORMS_VERSION, TrainingKind
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
 from pipelines.feast_store.retrieval import fill_missing
@@ -24,10 +24,8 @@ from pipelines.training.errors import TrainingDataError
 from pipelines.training.files import RowGroupWriter, cut, stored_sha256
 from pipelines.training.identity import settings_inputs
 from pipelines.training.splits import moment, split_by_time
-from pipelines.training.transforms import fit_numbers, fit_transforms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from feature_repo.contracts.schemas import Schema
@@ -129,94 +127,7 @@ def test_a_file_s_checksum_depends_on_its_rows_alone(tmp_path: Path, monkeypatch
 
 
 TERMS = Column("terms", Dtype.STRING, "", length=2, missing="", encoding=Encoding.VOCABULARY, vocabulary="word")
-TERM = Column("term", Dtype.STRING, "", missing="", encoding=Encoding.VOCABULARY, vocabulary="word")
-COUNT = Column("count", Dtype.INT64, "", missing=0, encoding=Encoding.STANDARD, curve=Curve.LOG)
 MEAN = Column("mean", Dtype.FLOAT32, "", missing=-1.0, encoding=Encoding.STANDARD)
-
-
-def numeric(encoding: Encoding, curve: Curve = Curve.LINEAR, buckets: int = 0) -> Column:
-    return Column("mean", Dtype.FLOAT32, "", missing=-1.0, encoding=encoding, curve=curve, buckets=buckets)
-
-
-def test_transforms_are_fitted_as_the_contract_says(tmp_path: Path) -> None:
-    train = pa.table(
-        {
-            "terms": [["b", "a"], ["b", ""], ["c", "é"]],
-            "term": ["c", "", "b"],
-            "count": pa.array([0, 1, 3], pa.int64()),
-            "mean": pa.array([-1.0, 2.0, 4.0], pa.float32()),
-        }
-    )
-    pq.write_table(train, tmp_path / "train.parquet")
-    fitted = fit_transforms(tmp_path / "train.parquet", [TERMS, TERM, COUNT, MEAN])
-    logs = np.log1p([1.0, 3.0])
-    assert fitted == {
-        "version": TRANSFORMS_VERSION,
-        "vocabularies": {"word": ["b", "c", "a", "é"]},
-        "columns": {
-            "terms": {"encoding": "vocabulary", "vocabulary": "word"},
-            "term": {"encoding": "vocabulary", "vocabulary": "word"},
-            "count": {"encoding": "standard", "curve": "log", "mean": logs.mean(), "std": logs.std()},
-            "mean": {"encoding": "standard", "mean": 3.0, "std": 1.0},
-        },
-    }
-
-
-def test_columns_that_share_a_vocabulary_share_its_buckets(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"vocabulary word: expected the same number of buckets.*'terms': 0, 'term': 3"
-    ):
-        fit_transforms(tmp_path / "unread.parquet", [TERMS, replace(TERM, buckets=3)])
-
-
-@pytest.mark.parametrize(
-    ("encoding", "values", "fitted"),
-    [
-        (Encoding.STANDARD, [], {"mean": 0.0, "std": 1.0}),
-        (Encoding.STANDARD, [-1.0], {"mean": 0.0, "std": 1.0}),
-        (Encoding.STANDARD, [2.0, 2.0, np.nan], {"mean": 2.0, "std": 1.0}),
-        (Encoding.MIN_MAX, [], {"min": 0.0, "max": 0.0}),
-        (Encoding.MIN_MAX, [3.0, 3.0], {"min": 3.0, "max": 3.0}),
-        (Encoding.ROBUST, [], {"median": 0.0, "iqr": 1.0}),
-        (Encoding.ROBUST, [5.0, 5.0, 5.0, np.inf], {"median": 5.0, "iqr": 1.0}),
-        (Encoding.QUANTILES, [], {"boundaries": []}),
-        (Encoding.QUANTILES, [7.0, 7.0, 7.0], {"boundaries": [7.0]}),
-    ],
-)
-def test_a_column_without_values_or_spread_divides_by_one(
-    encoding: Encoding, values: list[float], fitted: dict[str, object]
-) -> None:
-    buckets = 4 if encoding is Encoding.QUANTILES else 0
-    assert fit_numbers(np.array(values), numeric(encoding, buckets=buckets)) == fitted
-
-
-@pytest.mark.parametrize("curve", list(Curve))
-def test_numbers_are_fitted_as_scikit_learn_fits_them(curve: Curve) -> None:
-    """The oracle: another implementation of the same formulas."""
-    from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, RobustScaler, StandardScaler
-
-    values = np.random.default_rng(5).gamma(2.0, 3.0, 999).astype(np.float32).astype(np.float64)
-    plain: dict[Curve, Callable[[np.ndarray], np.ndarray]] = {
-        Curve.LINEAR: np.copy,
-        Curve.LOG: lambda numbers: np.log(1 + numbers),
-        Curve.SQRT: lambda numbers: numbers**0.5,
-        Curve.SQUARE: lambda numbers: numbers * numbers,
-    }
-    rows = plain[curve](values).reshape(-1, 1)
-    standard, low_high, robust = StandardScaler().fit(rows), MinMaxScaler().fit(rows), RobustScaler().fit(rows)
-    buckets = KBinsDiscretizer(7, encode="ordinal", strategy="quantile", quantile_method="linear").fit(rows)
-    expected = {
-        Encoding.STANDARD: {"mean": standard.mean_[0], "std": standard.scale_[0]},
-        Encoding.MIN_MAX: {"min": low_high.data_min_[0], "max": low_high.data_max_[0]},
-        Encoding.ROBUST: {"median": robust.center_[0], "iqr": robust.scale_[0]},
-        Encoding.QUANTILES: {"boundaries": list(buckets.bin_edges_[0][1:-1])},
-    }
-    gapped = np.insert(values, [0, 10, 500], [-1.0, -1.0, np.nan])
-    for encoding, parameters in expected.items():
-        fitted = fit_numbers(gapped, numeric(encoding, curve, 7 if encoding is Encoding.QUANTILES else 0))
-        assert fitted.keys() == parameters.keys()
-        for name, figure in parameters.items():
-            assert fitted[name] == pytest.approx(figure, rel=1e-6), (encoding, name)
 
 
 def test_gaps_are_filled_as_declared() -> None:

@@ -97,6 +97,8 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     from models.encoding import build_encoder
     from models.transforms import read_transforms
     from pipelines.io.arrow import arrow_type
+    from pipelines.io.spark import session_at_hand
+    from pipelines.settings import Settings
     from pipelines.training.transforms import fit_transforms
 
     folder = tmp_path_factory.mktemp("encodings")
@@ -105,7 +107,8 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
         pa.table({column.name: pa.array(train[column.name], arrow_type(column)) for column in COLUMNS}),
         folder / "train",
     )
-    fitted = fit_transforms(folder / "train", COLUMNS)
+    with session_at_hand(Settings(state=folder), "encodings") as spark:
+        fitted = fit_transforms(spark, folder / "train", COLUMNS)
     write_json(folder / "transforms.json", fitted)
     signature = Signature(
         "encodings",
