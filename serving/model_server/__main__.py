@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import run_job
 from serving.model_server.flags import parse_flags
 
@@ -37,6 +38,7 @@ def serve() -> None:
     flags = parse_flags(sys.argv[1:])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    keep_out("keras")
     from serving.model_server import server  # noqa: PLC0415 - TensorFlow takes seconds
 
     run_job(lambda: server.serve(flags))

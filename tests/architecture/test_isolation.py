@@ -1,4 +1,4 @@
-"""MLflow's plug-ins must not bring one plane's engine into another: the linter sees imports in files only."""
+"""No library may bring one plane's engine into another: the linter sees imports in files only."""
 
 import os
 import subprocess
@@ -35,6 +35,21 @@ def test_a_rollout_asks_the_registry_without_feast(tmp_path):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "mlflow.tracking.request_header.registry" in imported
     assert "feast" not in imported
+
+
+WITHOUT_KERAS = """
+from feature_repo.contracts.isolation import keep_out
+keep_out("keras")
+import sys
+import serving.model_server.server
+assert "tensorflow" in sys.modules
+assert not {"sklearn", "matplotlib", "keras.src"} & sys.modules.keys()
+"""
+
+
+def test_tensorflow_serves_without_keras():
+    done = python("-c", WITHOUT_KERAS)
+    assert done.returncode == 0, done.stderr
 
 
 CHECKED = """

@@ -1,8 +1,7 @@
 """The real stack on made-up data, taken once through what its users do.
 
 Fixtures are stages of one story, each built on the one before: `first` (a demo whose own process is killed), `second`
-(the same again), `shuffled` (labels that mean nothing, brought by a mapping), `backfill`. Tests look at what they left,
-in any order.
+(the same again, brought by a mapping), `backfill`. Tests look at what they left, in any order.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -234,34 +232,21 @@ def whole_demo(stack: Stack, **environment: str) -> Stage:
 
 
 @pytest.fixture(scope="session")
-def second(stack: Stack, first: Stage) -> Stage:
-    """The same demo again, to its end."""
-    return whole_demo(stack)
-
-
-@pytest.fixture(scope="session")
-def shuffled(stack: Stack, second: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """The same data set with its ratings dealt anew, so that nothing in it can be learned, and told by a mapping."""
-    folder = tmp_path_factory.mktemp("shuffled") / "made-up"
+def second(stack: Stack, first: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """The same data again, now brought as somebody's own: by a mapping of files in three formats."""
+    folder = tmp_path_factory.mktemp("mapped") / "made-up"
     folder.mkdir()
-    ratings, items = read_table(stack.source / "u.data", "\t"), read_table(stack.source / "u.item", "|")
-    values = [value for _, _, value, _ in ratings]
-    random.Random(3).shuffle(values)
-    with (folder / "ratings.tsv").open("w", newline="") as stream:
-        csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(
-            [user, item, value, moment] for (user, item, _, moment), value in zip(ratings, values, strict=True)
-        )
-    with (folder / "films.jsonl").open("w") as stream:
-        for item, title, released, _, _, *flags in items:
-            genres = [name for name, flag in zip(GENRES, flags, strict=True) if flag == "1"]
-            stream.write(json.dumps({"id": item, "title": title, "year": released[-4:], "genres": genres}) + "\n")
+    shutil.copy(stack.source / "u.data", folder / "ratings.tsv")
     shutil.copy(stack.source / "u.user", folder / "people.csv")
+    with (
+        (stack.source / "u.item").open(newline="", encoding="latin-1") as items,
+        (folder / "films.jsonl").open("w") as films,
+    ):
+        for item, title, released, _, _, *flags in csv.reader(items, delimiter="|"):
+            genres = [name for name, flag in zip(GENRES, flags, strict=True) if flag == "1"]
+            film = {"id": item, "title": title.partition(" (")[0], "year": released[-4:], "genres": genres}
+            films.write(json.dumps(film) + "\n")
     return whole_demo(stack, KESTREL_ARG_DATA=str(folder), KESTREL_ARG_SOURCE=str(FILMS))
-
-
-def read_table(path: Path, separator: str) -> list[list[str]]:
-    with path.open(newline="", encoding="latin-1") as stream:
-        return list(csv.reader(stream, delimiter=separator))
 
 
 @dataclass(frozen=True)
@@ -280,7 +265,7 @@ class Backfill:
 
 
 @pytest.fixture(scope="session")
-def backfill(stack: Stack, shuffled: Stage) -> Backfill:
+def backfill(stack: Stack, second: Stage) -> Backfill:
     """A refresh up to a month before what is online."""
     online, latest, snapshot = stack.online_contents(), stack.latest_tables(), stack.snapshot()
     trainings = stack.run_count("model_training")

@@ -181,10 +181,13 @@ def test_two_rollouts_and_a_rollback(world: World, server: ModelServer, make: Ca
     assert status.status(model)["agree"] is True
 
 
-def test_a_verdict_other_than_promote_stops_every_step(world: World, make: Callable[[str], ServingModel]) -> None:
+@pytest.mark.parametrize("decision", [Decision.TIE, Decision.REJECT])
+def test_a_verdict_other_than_promote_stops_every_step(
+    decision: Decision, world: World, make: Callable[[str], ServingModel]
+) -> None:
     namespace = world.namespace()
     model = make(namespace)
-    version = world.register(namespace, "first", decision=Decision.TIE, reason="nothing shows that it is better")
+    version = world.register(namespace, "first", decision=decision, reason="nothing shows that it is better")
     for step in (verdict.verdict, publish.publish, promote.promote):
         with pytest.raises(RejectedError, match="nothing shows that it is better"):
             step(model, version)
