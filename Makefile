@@ -18,6 +18,9 @@ export KESTREL_ARG_REST = $(call given,REST)
 export KESTREL_ARG_FOLDER = $(call given,FOLDER)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
+# Tests wait now and then, so that two cores have room for a third process, where there is memory for it (kB).
+TEST_PROCESSES := $(shell awk '/^MemTotal:/ {print ($$2 > 12000000) ? 3 : 2}' /proc/meminfo)
+
 .PHONY: help setup demo test lint up down status logs reset bench-data bench-serving bench-stream
 
 help: ## List the commands
@@ -30,7 +33,7 @@ demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=
 	@$(LOCAL) demo
 
 test: setup ## Run every test; ARGS="-k name" chooses
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Check style, types, imports and the lock
 	@$(PYTHON_ENV) -m ruff check
