@@ -192,5 +192,5 @@ QUARANTINE = Dataset(
     key=("file", "line", "column", "reason"),
     sort=("file", "line", "column", "reason"),
     partitioned_by_event_date=False,
-    meaning="Rows of the last ingestion that were refused, each with the reason",
+    meaning="Rows that were refused by the last whole ingestion and the parts since, each with the reason",
 )

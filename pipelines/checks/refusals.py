@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RECEIVED_LENGTH = 200
 _REASONS_SHOWN = 3
+_FILES_TOLD = 10
 
 
 class Refusal(NamedTuple):
@@ -48,13 +49,26 @@ def check_limit(rows: Mapping[str, int], refused: pa.Table, limit: float) -> Non
                 raise QuarantineLimitError(_too_many(file, number, of_file, limit), rows, refused, limit)
 
 
+def told_of(refused: pa.Table) -> list[str]:
+    """Return a line for each file with refused rows that were not too many: how many, and the first of each reason."""
+    files = sorted(set(refused.column("file").to_pylist()))
+    return [_refused(file, refused.filter(pc.equal(refused.column("file"), file))) for file in files[:_FILES_TOLD]]
+
+
+def _refused(file: str, refused: pa.Table) -> str:
+    return f"{file}: {refused.num_rows:,} rows refused, kept in the lake's quarantine. {_examples(refused)}"
+
+
+def _examples(refused: pa.Table) -> str:
+    reasons = Counter(refused.column("reason").to_pylist()).most_common(_REASONS_SHOWN)
+    return " ".join(_example(refused, reason, count) for reason, count in reasons)
+
+
 def _too_many(file: str, rows: int, refused: pa.Table, limit: float) -> str:
-    reasons = Counter(refused.column("reason").to_pylist())
     return (
         f"{file}: {refused.num_rows:,} of {rows:,} rows refused ({refused.num_rows / rows:.2%}), "
         f"the limit is {limit:.2%} (KESTREL_QUARANTINE_LIMIT). "
-        + " ".join(_example(refused, reason, count) for reason, count in reasons.most_common(_REASONS_SHOWN))
-        + " Mend the file, or raise the limit if these rows may be lost."
+        f"{_examples(refused)} Mend the file, or raise the limit if these rows may be lost."
     )
 
 

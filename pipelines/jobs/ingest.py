@@ -29,7 +29,7 @@ from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.places import REPORT
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import check_unit, implausible_attributes
-from pipelines.checks.refusals import check_limit
+from pipelines.checks.refusals import check_limit, told_of
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
@@ -89,6 +89,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     source = open_source(path, mapping, is_part=mode is Mode.PART)
     source.check()
     if mode is Mode.PART:
+        if not place.schema.is_file():
+            _log.warning("namespace %s: there was nothing before this part; is the name right?", place.name)
         check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
     told = _with_report(place, source, cutoff or _midnight(now))
@@ -110,6 +112,8 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             span = _span(place, events, cutoff)
             check_unit(source, span)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
+            for line in told_of(quarantine):
+                _log.warning("%s", line)
             keep_meaning(place, source)
             return lake.write(events, _Tables(items, users, relations), quarantine, span)
 
@@ -151,7 +155,8 @@ class _Lake:
         """Write every table and return the job's result."""
         schema = self.source.schema
         until = self.cutoff or self._end(span[1])
-        self._write(QUARANTINE, quarantine)
+        before = self._stored(QUARANTINE) if self._is_part else arrow_schema(QUARANTINE).empty_table()
+        self._write(QUARANTINE, upserted(quarantine, before, QUARANTINE))
         files = self._write_observations(events, until)
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)

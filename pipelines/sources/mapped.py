@@ -164,9 +164,14 @@ def _names(entities: Entities) -> dict[str, str]:
 def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *, is_part: bool) -> MappedSource:
     """Find the files that a mapping names among those of a source.
 
+    A part that is one file is one of events, if no name fits it: a day's file is called as the day is.
+
     Raises:
         SourceError: one of its names fits no file; in a part, all but events may be missing.
     """
+    parts = [part for part in (mapping.events, mapping.items, mapping.users, mapping.relations) if part]
+    if is_part and len(files) == 1 and not any(_fits(files[0], pattern) for part in parts for pattern in part.files):
+        return MappedSource(mapping, schema, list(files), [], [], [])
     events = _matching("events", mapping.events, files)
     items = _matching("items", mapping.items, files, may_miss=is_part)
     users = _matching("users", mapping.users, files, may_miss=is_part)
@@ -181,8 +186,8 @@ def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: b
         if not fitting and not may_miss:
             there = ", ".join(file.name for file in files[:_NAMES_SHOWN]) or "nothing"
             msg = (
-                f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, found {there}; is it the "
-                "mapping of another data set?"
+                f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, received {there}; "
+                "rename it, or take the mapping of this data set"
             )
             raise SourceError(msg)
         found |= {file.name: file for file in fitting}

@@ -133,8 +133,52 @@ def test_a_part_needs_no_items_and_brings_new_ones(settings: Settings, tmp_path:
     assert "Renamed" in {row["title"] for row in rows}
     unknown = write_shop(tmp_path / "3", [*parts[3], {**parts[3][0], "sku": "nobody knows"}])
     assert run(settings, "n", unknown, Mode.PART)["quarantined"] == 1
-    (refused,) = stored_dataset(place, QUARANTINE).snapshot().read().to_pylist()
-    assert (refused["reason"], refused["received"]) == ("unknown_item", "nobody knows")
+    refused = stored_dataset(place, QUARANTINE).snapshot().read().to_pylist()
+    assert ("unknown_item", "nobody knows") in {(row["reason"], row["received"]) for row in refused}
+
+
+def test_a_part_forgets_no_row_that_was_refused_before(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events, items = shop()
+    parts = days(events)
+    unknown = [*parts[0], {**parts[0][0], "sku": "nobody knows"}]
+    assert run(settings, "n", write_shop(tmp_path / "0", unknown, items), Mode.WHOLE)["quarantined"] == 1
+    assert "events.csv: 1 rows refused, kept in the lake's quarantine. unknown_item: 1, first in line" in caplog.text
+    place = Namespace(settings.state, "n")
+    refused = stored_dataset(place, QUARANTINE).snapshot()
+    assert run(settings, "n", write_shop(tmp_path / "1", parts[1]), Mode.PART)["quarantined"] == 0
+    assert stored_dataset(place, QUARANTINE).snapshot().checksum == refused.checksum
+    run(settings, "n", write_shop(tmp_path / "2", parts[0], items), Mode.WHOLE)
+    assert stored_dataset(place, QUARANTINE).snapshot().rows == 0, "a whole ingestion begins anew"
+
+
+def test_a_part_of_one_file_may_be_called_anything(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events, items = shop()
+    parts = days(events)
+    for name in ("n", "m"):
+        run(settings, name, write_shop(tmp_path / f"0{name}", parts[0], items), Mode.WHOLE)
+    folder = write_shop(tmp_path / "1", parts[1])
+    run(settings, "m", folder, Mode.PART)
+    (folder / "events.csv").rename(folder / "2024-02-03.csv")
+    run(settings, "n", folder / "2024-02-03.csv", Mode.PART)
+    assert lake(settings, "n") == lake(settings, "m")
+    (folder / "more.csv").write_text("")
+    with pytest.raises(
+        SourceError, match=r"expected a file that fits 'events.*received 2024-02-03.csv, more.csv; rename"
+    ):
+        run(settings, "n", folder, Mode.PART)
+    assert "is the name right?" not in caplog.text
+
+
+def test_a_part_before_any_whole_asks_whether_the_name_is_right(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events, items = shop()
+    run(settings, "mistyped", write_shop(tmp_path / "0", days(events)[0], items), Mode.PART)
+    assert "namespace mistyped: there was nothing before this part; is the name right?" in caplog.text
 
 
 def test_a_part_of_another_data_set_is_refused(settings: Settings, tmp_path: Path) -> None:
