@@ -89,8 +89,6 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     source = open_source(path, mapping, is_part=mode is Mode.PART)
     source.check()
     if mode is Mode.PART:
-        if not place.schema.is_file():
-            _log.warning("namespace %s: there was nothing before this part; is the name right?", place.name)
         check_same_data_set(place, source)
     now = clock or datetime.now(UTC)
     told = _with_report(place, source, cutoff or _midnight(now))
@@ -112,8 +110,6 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             span = _span(place, events, cutoff)
             check_unit(source, span)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
-            for line in told_of(quarantine):
-                _log.warning("%s", line)
             keep_meaning(place, source)
             return lake.write(events, _Tables(items, users, relations), quarantine, span)
 
@@ -155,8 +151,7 @@ class _Lake:
         """Write every table and return the job's result."""
         schema = self.source.schema
         until = self.cutoff or self._end(span[1])
-        before = self._stored(QUARANTINE) if self._is_part else arrow_schema(QUARANTINE).empty_table()
-        self._write(QUARANTINE, upserted(quarantine, before, QUARANTINE))
+        self._write(QUARANTINE, upserted(quarantine, self._kept(QUARANTINE), QUARANTINE))
         files = self._write_observations(events, until)
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
@@ -169,7 +164,7 @@ class _Lake:
         written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
         skipped = events.skipped
         warnings = implausible_attributes(schema, item_rows, user_rows)
-        for warning in warnings:
+        for warning in (*told_of(quarantine), *warnings):
             _log.warning("%s", warning)
         return {
             "cutoff": format_cutoff(end),
@@ -220,13 +215,17 @@ class _Lake:
         table.finish()
         return table.snapshot().read() if table.exists else arrow_schema(dataset).empty_table()
 
+    def _kept(self, dataset: Dataset) -> pa.Table:
+        """Return what an ingestion adds to: a part to what the lake holds of an undivided table, a whole to nothing."""
+        return self._stored(dataset) if self._is_part else arrow_schema(dataset).empty_table()
+
     def _entities(self, dataset: Dataset, versions: Dataset, given: CheckedTable | None, files: list[Path]) -> pa.Table:
         """Return the rows of items or users: read off, or the source's own, in a part over those of the lake.
 
         Attributes that are read off are written as versions, too, of all days that the lake has: a late row changes
         later ones. Of a title alone, a label for people, the newest is enough.
         """
-        stored = self._stored(dataset) if self._is_part else arrow_schema(dataset).empty_table()
+        stored = self._kept(dataset)
         if self._derives(dataset.key[0]) and files:
             with read_off(files, versions, self.source.derived, self.scratch) as found:
                 if versions in {known_items_dataset(self.source.schema), known_users_dataset(self.source.schema)}:
@@ -238,7 +237,7 @@ class _Lake:
         """Write who follows whom, and return everybody who is among them."""
         if not self.source.schema.has_relations:
             return set()
-        stored = self._stored(RELATIONS) if self._is_part else arrow_schema(RELATIONS).empty_table()
+        stored = self._kept(RELATIONS)
         rows = upserted(given.accepted, stored, RELATIONS) if given else stored
         self._write(RELATIONS, rows)
         return {user for column in RELATIONS.key for user in rows.column(column).to_pylist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.publishing import read_json, write_json
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
     from pipelines.sources.adapter import Source
 
+_LOG = logging.getLogger(__name__)
 _SHOWN = 600
 
 
@@ -34,6 +36,7 @@ def check_same_data_set(place: Namespace, source: Source) -> None:
         SourceError: it names what differs.
     """
     if not place.schema.exists():
+        _LOG.warning("namespace %s: there was nothing before this part; is the name right?", place.name)
         return
     differences = _differences(read_schema(place).to_json(), source.schema.to_json())
     if not differences:

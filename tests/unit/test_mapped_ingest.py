@@ -530,7 +530,8 @@ def test_parquet_and_csv_are_read_out_of_a_zip(settings: Settings, place: Namesp
 def test_a_mapping_of_another_data_set_is_told(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     with pytest.raises(
         SourceError,
-        match=r"events\.files: expected a file that fits 'events\.csv'.*received clicks.csv; rename it",
+        match=r"events\.files: expected a file that fits 'events\.csv'.*received clicks\.csv; "
+        "rename it, or take the mapping of this data set",
     ):
         run(settings, place, log(tmp_path / "s", *GOOD, name="clicks.csv"))
 
