@@ -18,7 +18,7 @@ from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.publishing import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from feature_repo.contracts.places import Namespace
 
@@ -30,6 +30,11 @@ _MOST_STEPS = float(1 << 24)
 
 class SchemaError(JobError):
     """A schema makes no sense; the message names the declaration, what was expected and what was received."""
+
+    def __init__(self, message: str, *key: str) -> None:
+        """`key` leads to what is wrong, as `Schema` calls it: ("value",)."""
+        super().__init__(message)
+        self.key = key
 
 
 class Kind(StrEnum):
@@ -94,7 +99,7 @@ class EventType:
 
     def __post_init__(self) -> None:
         """Refuse a name that is none."""
-        check_name(self.name, "event type")
+        check_name(self.name, "event type", "event_types", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +115,16 @@ class ValueRange:
         """Refuse a range without values, and one that float32 cannot count the steps of."""
         _check_step(self.step, "value")
         if not (math.isfinite(self.maximum) and 0 <= self.minimum <= self.maximum):
-            msg = f"value: expected 0 <= minimum <= maximum, received {self.minimum} and {self.maximum}"
-            raise SchemaError(msg)
+            msg = (
+                f"value: expected 0 <= minimum <= maximum, received {self.minimum:g} and {self.maximum:g}; correct them"
+            )
+            raise SchemaError(msg, "value")
         if self.maximum / self.step > _MOST_STEPS:
             msg = (
-                f"value: expected at most {_MOST_STEPS:.0f} steps, received {self.minimum} to {self.maximum} in steps "
-                f"of {self.step}; choose a larger step"
+                f"value: expected at most {_MOST_STEPS:.0f} steps, received {self.minimum:g} to {self.maximum:g} in "
+                f"steps of {self.step:g}; choose a larger step"
             )
-            raise SchemaError(msg)
+            raise SchemaError(msg, "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +154,8 @@ class Schema:
         if not self.event_types:
             msg = "schema: expected at least one event type, received none"
             raise SchemaError(msg)
-        _check_distinct("event types", (event_type.name for event_type in self.event_types))
-        _check_distinct("item attributes", (attribute.name for attribute in self.item_attributes))
-        _check_distinct("user attributes", (attribute.name for attribute in self.user_attributes))
+        for key in ("event_types", "item_attributes", "user_attributes"):
+            _check_distinct(key, [each.name for each in getattr(self, key)])
         for owner, attributes in (("item", self.item_attributes), ("user", self.user_attributes)):
             if len({attribute.reduction is None for attribute in attributes}) > 1:
                 derived = [attribute.name for attribute in attributes if attribute.reduction]
@@ -159,14 +165,17 @@ class Schema:
         other = sorted(set(self.positive.event_types) - set(counted))
         if other or not self.positive.event_types:
             received = other or "none"
-            msg = f"positive: expected event types among the counted ones {list(counted)}, received {received}"
-            raise SchemaError(msg)
+            msg = (
+                f"positive: expected event types among the counted ones {list(counted)}, received {received}; "
+                "correct it, or declare and count them"
+            )
+            raise SchemaError(msg, "positive", "event_types")
         if not self.value.minimum <= self.positive.min_value <= self.value.maximum:
             msg = (
-                f"positive: expected a min_value in the range of values, {self.value.minimum} to {self.value.maximum}, "
-                f"received {self.positive.min_value}"
+                f"positive: expected a min_value in the range of values, {self.value.minimum:g} to "
+                f"{self.value.maximum:g}, received {self.positive.min_value:g}; correct it"
             )
-            raise SchemaError(msg)
+            raise SchemaError(msg, "positive", "min_value")
 
     @property
     def items_are_derived(self) -> bool:
@@ -228,11 +237,11 @@ def write_schema(place: Namespace, schema: Schema) -> None:
         write_json(place.schema, record)
 
 
-def check_name(name: str, what: str) -> str:
-    """Return `name`, which becomes part of column names; SchemaError where it cannot."""
+def check_name(name: str, what: str, *key: str) -> str:
+    """Return `name`, which becomes part of column names; SchemaError, with `key`, where it cannot."""
     if not _NAME.fullmatch(name):
-        msg = f"{what} {name!r}: expected up to 40 lower case letters, digits and underscores, a letter first"
-        raise SchemaError(msg)
+        msg = f"{what} {name!r}: expected up to 40 lower case letters, digits and underscores, a letter first; rename"
+        raise SchemaError(msg, *key)
     return name
 
 
@@ -258,11 +267,10 @@ def _check_step(step: float, what: str) -> None:
         raise SchemaError(msg)
 
 
-def _check_distinct(what: str, names: Iterable[str]) -> None:
-    listed = list(names)
-    if len(set(listed)) != len(listed):
-        msg = f"schema: expected {what} of different names, received {listed}"
-        raise SchemaError(msg)
+def _check_distinct(key: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        msg = f"schema: expected {key.replace('_', ' ')} of different names, received {list(names)}; rename one"
+        raise SchemaError(msg, key)
 
 
 MOVIELENS = Schema(

@@ -306,7 +306,7 @@ class MappedEvents:
         for each in self.derived:
             kind = each.attribute.kind if each.attribute else Kind.TEXT
             columns |= _attribute(cells[each.source_column], kind, each.column.name, each.separator)
-        return _typed(columns, cells)
+        return _typed(columns, cells, _faults(events, cells))
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,9 +404,36 @@ def _naming(file: str) -> Iterator[None]:
         raise SourceError(msg) from error
 
 
-def _typed(columns: dict[str, str], cells: Cells) -> str:
+def _typed(columns: dict[str, str], cells: Cells, faults: str = ", ".join(FAULT)) -> str:
     typed = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
-    return f"SELECT {', '.join(FAULT)}, {typed} FROM ({cells.query})"  # noqa: S608 - quoted
+    return f"SELECT {faults}, {typed} FROM ({cells.query})"  # noqa: S608 - quoted
+
+
+def _faults(events: Events, cells: Cells) -> str:
+    """Return SQL for `FAULT`: of rows that could not be read, and of texts where a condition compares numbers.
+
+    Such a text is neither below nor above: unseen, the row would be taken for what it may not be.
+    """
+    compared = [(key, cells[when.column]) for key, when in events.conditions() if when.compares]
+    if not compared:
+        return ", ".join(FAULT)
+    refused = [f"{cell.sql} IS NOT NULL AND coalesce(isnan({number_of(cell)}), true)" for _, cell in compared]
+    told = [
+        (
+            literal("bad_number"),
+            literal(cell.column),
+            literal(f"a number, which events.{'.'.join(map(str, key))} compares, or nothing"),
+            cell.shown,
+        )
+        for key, cell in compared
+    ]
+    line, *columns = FAULT
+    judged = (
+        f"CASE WHEN _fault IS NOT NULL THEN {column} "
+        f"{' '.join(f'WHEN {wrong} THEN {part}' for wrong, part in zip(refused, parts, strict=True))} END AS {column}"
+        for column, parts in zip(columns, zip(*told, strict=True), strict=True)
+    )
+    return ", ".join((line, *judged))
 
 
 def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict[str, str]:

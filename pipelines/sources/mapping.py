@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as AnyMapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -24,6 +24,9 @@ from feature_repo.contracts.schemas import (
     ValueRange,
 )
 from pipelines.sources.adapter import REPEATED, Duplicates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
@@ -78,7 +81,7 @@ class CsvForm(Part):
         try:
             b"a".decode(value, errors="replace")
         except (LookupError, UnicodeError) as error:
-            msg = f"expected an encoding of text such as utf-8 or latin-1, received {value!r}"
+            msg = f"expected an encoding of text such as utf-8 or latin-1, received {value!r}; correct it"
             raise ValueError(msg) from error
         return value
 
@@ -130,9 +133,15 @@ class When(Part):
     def _one(self) -> Self:
         given = self.model_fields_set - {"column"}
         if len(given) != 1:
-            msg = f"expected exactly one of missing, equals, matches, below, above, received {sorted(given) or 'none'}"
+            received = sorted(given) or "none"
+            msg = f"expected exactly one of missing, equals, matches, below, above, received {received}; say one"
             raise ValueError(msg)
         return self
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares numbers."""
+        return self.below is not None or self.above is not None
 
 
 class Skip(Part):
@@ -145,7 +154,7 @@ class Skip(Part):
     @classmethod
     def _is_free(cls, value: str) -> str:
         if value == REPEATED:
-            msg = f"expected another reason than {REPEATED!r}, which counts rows that went into another one"
+            msg = f"expected another reason than {REPEATED!r}, which counts rows that went into another one; rename it"
             raise ValueError(msg)
         return value
 
@@ -173,10 +182,11 @@ class TypeOf(Part):
     def _one(self) -> Self:
         given = [name for name in ("constant", "column", "cases") if getattr(self, name)]
         if len(given) != 1:
-            msg = f"expected exactly one of constant, column, cases, received {given or 'none'}"
+            msg = f"expected exactly one of constant, column, cases, received {given or 'none'}; say one"
             raise ValueError(msg)
         if (self.mapping and not self.column) or (self.otherwise and not self.cases):
-            msg = "expected mapping beside a column only, and otherwise beside cases only"
+            received = "mapping without a column" if self.mapping and not self.column else "otherwise without cases"
+            msg = f"expected mapping beside a column and otherwise beside cases only, received {received}; remove it"
             raise ValueError(msg)
         return self
 
@@ -215,10 +225,12 @@ class ValueOf(Part):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.constant is None) == (self.column is None):
-            msg = "expected exactly one of constant, column"
+            received = "none" if self.column is None else "both"
+            msg = f"expected exactly one of constant, column, received {received}; say one"
             raise ValueError(msg)
         if self.column is not None and (self.minimum is None or self.maximum is None):
-            msg = "expected minimum and maximum beside a column: values beyond them are refused"
+            lacking = " and ".join(name for name in ("minimum", "maximum") if getattr(self, name) is None)
+            msg = f"expected minimum and maximum beside a column, as values beyond them are refused; add {lacking}"
             raise ValueError(msg)
         return self
 
@@ -241,6 +253,13 @@ class Events(Files):
     value: Annotated[ValueOf, BeforeValidator(_column)]
     skip: tuple[Skip, ...] = ()
     duplicates: Duplicates = Duplicates.REFUSE
+
+    def conditions(self) -> Iterator[tuple[tuple[str | int, ...], When]]:
+        """Yield the keys of every condition, and the condition."""
+        for number, skip in enumerate(self.skip):
+            yield ("skip", number, "when"), skip.when
+        for number, case in enumerate(self.type.cases):
+            yield ("type", "cases", number, "when"), case.when
 
 
 class AttributeOf(Part):
@@ -270,7 +289,7 @@ class AttributeOf(Part):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.separator and self.kind is not Kind.MULTI_VALUED:
-            msg = f"expected a separator for a multi_valued attribute only, this one is {self.kind}"
+            msg = f"expected a separator for a multi_valued attribute only, this one is {self.kind}; remove it"
             raise ValueError(msg)
         if self.reduce is Reduction.MEDIAN and self.kind is not Kind.NUMERIC:
             msg = f"expected median for a numeric attribute only, this one is {self.kind}; take most_common"
@@ -292,7 +311,7 @@ class TitleOf(Part):
     @classmethod
     def _fits(cls, value: Reduction | None) -> Reduction | None:
         if value is Reduction.MEDIAN:
-            msg = "expected latest or most_common for a title, received median"
+            msg = "expected latest or most_common for a title, received median; take one of them"
             raise ValueError(msg)
         return value
 
@@ -307,11 +326,15 @@ class Entities(Files):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if bool(self.files) != (self.id is not None):
-            msg = "expected files and id together (files of their own), or neither (read off the event rows)"
+            received, lacking = ("files", "id") if self.files else ("id", "files")
+            msg = (
+                f"expected files and id together (files of their own), or neither (read off the event rows), received "
+                f"{received} alone; add {lacking}, or remove it"
+            )
             raise ValueError(msg)
         wrong = [each.name for each in self.attributes if self.files and each.reduce]
         if wrong:
-            msg = f"expected reduce only where attributes are read off the event rows, received it for {wrong}"
+            msg = f"expected reduce where attributes are read off event rows only, received it for {wrong}; remove it"
             raise ValueError(msg)
         return self
 

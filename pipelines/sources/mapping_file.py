@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from feature_repo.contracts.schemas import SchemaError
 from feature_repo.contracts.signatures import ranking
 from pipelines.errors import SourceError
-from pipelines.sources.mapping import Mapping, When
+from pipelines.sources.mapping import Mapping
 from pipelines.sources.yaml_file import YamlFile, read_yaml
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _SHOWN = 80
 _FAULTS_SHOWN = 5
+_IN_MAPPING = {
+    "value": ("events", "value"),
+    "item_attributes": ("items", "attributes"),
+    "user_attributes": ("users", "attributes"),
+}
+"""Keys of a schema that a mapping has elsewhere."""
 
 
 def shipped() -> dict[str, Path]:
@@ -64,7 +70,8 @@ def read_mapping(path: Path) -> tuple[Mapping, Schema]:
     try:
         schema = mapping.schema()
     except SchemaError as error:
-        msg = f"{path.name}: {error}"
+        loc = (*_IN_MAPPING.get(error.key[0], error.key[:1]), *error.key[1:]) if error.key else ()
+        msg = f"{file.where(loc)}: {error}"
         raise SourceError(msg) from error
     _check_names(file, mapping, schema)
     _check_types(file, mapping)
@@ -176,8 +183,8 @@ def _check_expressions(file: YamlFile, mapping: Mapping) -> None:
             tries.append(((*key, "format"), "a format as of strptime", _STRPTIME, [time.format]))
         tries.append(((*key, "zone"), "a time zone such as Europe/London", _ZONE, [time.zone]))
     tries += [
-        ((*loc, "matches"), "a regular expression (RE2)", _REGEX, [when.matches])
-        for loc, when in _conditions(mapping)
+        (("events", *loc, "matches"), "a regular expression (RE2)", _REGEX, [when.matches])
+        for loc, when in mapping.events.conditions()
         if when.matches
     ]
     with duckdb.connect() as database:
@@ -196,10 +203,3 @@ def _check_expressions(file: YamlFile, mapping: Mapping) -> None:
 _STRPTIME = "SELECT try_strptime('x', $1)"
 _ZONE = "SELECT timezone($1, TIMESTAMP '2000-01-01 00:00:00')"
 _REGEX = "SELECT regexp_full_match('x', $1)"
-
-
-def _conditions(mapping: Mapping) -> Iterator[tuple[tuple[str | int, ...], When]]:
-    for number, skip in enumerate(mapping.events.skip):
-        yield ("events", "skip", number, "when"), skip.when
-    for number, case in enumerate(mapping.events.type.cases):
-        yield ("events", "type", "cases", number, "when"), case.when

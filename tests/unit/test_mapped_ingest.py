@@ -303,6 +303,24 @@ def test_types_by_cases_constants_and_conditions(settings: Settings, place: Name
     assert {row["value"] for row in stored(place, EVENTS)} == {1.0}
 
 
+def test_a_text_where_a_condition_compares_numbers_is_refused(
+    settings: Settings, place: Namespace, tmp_path: Path
+) -> None:
+    """It is neither below nor above: unseen, the return of the first row would be a purchase."""
+    mapping = PLAIN.replace(
+        "  type: action\n",
+        "  type: {cases: [{type: view, when: {column: change, below: 0}}], otherwise: purchase}\n"
+        "  skip: [{reason: staff, when: {column: customer, equals: boss}}]\n",
+    )
+    rows = ("u,a,2024-03-01,,2,minus 2", "v,a,2024-03-01,,2,nan", "w,a,2024-03-01,,2,", "x,a,2024-03-01,,2,-2")
+    boss = "boss,a,2024-03-01,,2,none of your business"
+    result = run(settings, place, log(tmp_path / "s", *rows, boss, header=f"{HEADER},change"), mapping)
+    assert result["skipped"] == {"staff": 1}, "what is left out is not judged"
+    assert [(row["user_id"], row["event_type"]) for row in stored(place, EVENTS)] == [("w", "purchase"), ("x", "view")]
+    assert refusals(place) == [(2, "change", "bad_number", "minus 2"), (3, "change", "bad_number", "nan")]
+    assert "events.type.cases.0.when" in stored(place, QUARANTINE)[0]["expected"]
+
+
 def test_rules_of_one_reason_are_counted_together(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     rules = "".join(
         f"    - {{reason: staff, when: {{column: customer, equals: {name}}}}}\n" for name in ("boss", "root")

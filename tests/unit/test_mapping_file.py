@@ -61,13 +61,24 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ('separator: "|"', 'separator: ""', ["items.attributes.2.separator", "at least 1 character"]),
         ("name: price", "name: Price", ["line 22", "'Price'", "lower case"]),
         ("name: price", "name: title", ["line 22, column 7: items.attributes.0: ", "'title'", "rename it"]),
-        ("name: category", "name: price", ["item attributes", "different names", "price"]),
+        ("name: category", "name: price", ["line 22, column 5: ", "item attributes", "different names", "rename"]),
         ("reduce: most_common", "reduce: median", ["users.attributes.0", "median", "numeric", "most_common"]),
         ("back: return", "back: sent", ["line 13", "events.type.mapping.back", "view, purchase, return", "'sent'"]),
-        ("event_types: purchase", "event_types: return", ["positive", "counted", "return"]),
-        ("maximum: 100", "maximum: 0", ["value", "minimum <= maximum", "1.0 and 0.0"]),
-        ("minimum: 1, ", "", ["events.value", "minimum and maximum"]),
-        ("{column: pieces, minimum", "{column: pieces, constant: 2, minimum", ["exactly one of constant, column"]),
+        (
+            "event_types: purchase",
+            "event_types: return",
+            ["line 7, column 25: positive", "counted", "return", "declare"],
+        ),
+        ("maximum: 100", "maximum: 0", ["line 14, column 10: value", "minimum <= maximum", "1 and 0", "correct"]),
+        ("maximum: 100", "maximum: 1e9", ["line 14, column 10: value", "1 to 1e+09", "a larger step"]),
+        ("event_types: purchase", "event_types: purchase, min_value: 0", ["line 7, column 46: positive", "1 to 100"]),
+        ("  view: {", "  View: {", ["line 4, column 9: event type 'View'", "lower case", "rename"]),
+        ("minimum: 1, ", "", ["events.value", "minimum and maximum", "add minimum"]),
+        (
+            "{column: pieces, minimum",
+            "{column: pieces, constant: 2, minimum",
+            ["one of constant, column", "both; say one"],
+        ),
         ("missing: true}", "missing: true, below: 3}", ["line 16", "exactly one of", "'below', 'missing'"]),
         ("time: at", "time: {column: at, unit: h}", ["events.time.unit", "'ns'", "'h'"]),
         ("time: at", "time: {column: at, unit: s, zone: UTC}", ["events.time", "received both"]),
@@ -87,8 +98,8 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
             ("  user: customer", f"  csv: {{{form}}}\n  user: customer", ["line 10", "events.csv", "ASCII"])
             for form in ("separator: \u00a7", "quote: \u201c", "separator: '\"'", 'quote: "\\n"')
         ),
-        ("  id: sku\n", "", ["items", "files and id together"]),
-        ('"items*"', "[]", ["items", "files and id together"]),
+        ("  id: sku\n", "", ["items", "files and id together", "received files alone; add id"]),
+        ('"items*"', "[]", ["items", "files and id together", "received id alone; add files"]),
         ('"events*"', "[]", ["events.files", "at least 1 item"]),
         ("name: Made-up shop", "name: a\nname: b", ["line 2", "'name' again", "first in line 1"]),
         ("name: Made-up shop", "name: [a", ["line 2", "expected YAML"]),
@@ -212,5 +223,5 @@ def test_there_is_no_such_mapping(tmp_path: Path) -> None:
 
 def test_reduce_is_for_what_is_read_off_event_rows(tmp_path: Path) -> None:
     text = derived_mapping().replace("items:\n", "items:\n  files: items.csv\n  id: sku\n")
-    with pytest.raises(SourceError, match=r"items: .*reduce only where attributes are read off.*'price', 'tags'"):
+    with pytest.raises(SourceError, match=r"items: .*reduce where attributes are read off event rows only.*'price', 'tags'"):
         read_mapping(write(tmp_path, text))
