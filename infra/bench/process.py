@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SAMPLE_S = 0.1
-_SHARED_S = 0.3
+_FORKED_S = 5.0
 _OUTPUT_SHOWN = 3000
 
 
@@ -90,9 +90,18 @@ def _resident(pid: int) -> int:
     total, now = 0, time.time()
     for member in family:
         try:
-            # Before a child runs a program of its own it shares its parent's memory, which would count twice.
-            if now - member.create_time() > _SHARED_S:
+            if now - member.create_time() > _FORKED_S or not _is_forked(member):
                 total += member.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def _is_forked(member: psutil.Process) -> bool:
+    """Tell whether a process has its parent's memory still, which would count twice: it runs no program of its own yet.
+
+    Java begins each of its commands so. On a busy machine that lasts; a worker that stays what it is counts after a
+    few seconds.
+    """
+    parent = member.parent()
+    return parent is not None and member.cmdline() == parent.cmdline()

@@ -91,5 +91,16 @@ def test_a_command_is_measured_with_its_children_and_its_failure_is_told(tmp_pat
     assert taken.result == {"answer": 42}
     assert taken.seconds > 1
     assert taken.peak_bytes > 150_000_000
+    (tmp_path / "forking.py").write_text(
+        "import os, time\n"
+        "held = bytearray(os.urandom(1)) * 200_000_000\n"
+        "child = os.fork()\n"
+        "time.sleep(1)\n"
+        "if not child: os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print('{}')\n"
+    )
+    peak = run_measured(["forking"], environment).peak_bytes
+    assert 200_000_000 < peak < 400_000_000, "what a child shares with its parent counts once"
     with pytest.raises(BenchError, match=r"failing: ended with status 1: no such log"):
         run_measured(["failing"], environment)
