@@ -235,19 +235,19 @@ def _value(value: object, schema: Schema) -> float:
     allowed = schema.value
     meaning = f" ({allowed.meaning})" if allowed.meaning else ""
     expected = f"a number from {allowed.minimum:g} to {allowed.maximum:g} in steps of {allowed.step:g}{meaning}"
-    remedy = f"Send {allowed.maximum:g}, say."
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RefusedError(VALUE.name, expected, value, remedy)
+        raise RefusedError(VALUE.name, expected, value, f"Send {allowed.minimum:g}, say.")
     steps = value / allowed.step
     if not allowed.minimum <= value <= allowed.maximum or abs(steps - round(steps)) > _STEP_TOLERANCE:
-        raise RefusedError(VALUE.name, expected, value, remedy)
+        nearest = min(max(round(steps) * allowed.step, allowed.minimum), allowed.maximum)
+        raise RefusedError(VALUE.name, expected, value, f"Send {nearest:g}, which is the nearest.")
     stored: float = struct.unpack("<f", struct.pack("<f", value))[0]
     return stored
 
 
 def _event_time(value: object, now: datetime) -> int:
     expected = "a time in ISO 8601 with its distance from UTC"
-    remedy = "Send '1998-04-22T23:10:38Z', say."
+    remedy = f"Send '{now.isoformat(timespec='seconds')}' for this moment."
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -267,11 +268,12 @@ def _volume(check: Volume, windows: Windows, events: Mapping[datetime, int]) -> 
     if windows.past is None:
         return Outcome(check, Status.NOT_JUDGED, _NO_HISTORY)
     bounds = corridor(events, windows.past, check.ratio)
-    days = windows.interval.days
-    outside = [day for day in days if not bounds.low <= events.get(day, 0) <= bounds.high]
-    wanted = f"{bounds.low:,.0f} to {bounds.high:,.0f} events a day"
-    received = f"{len(outside)} of {len(days)} days outside {wanted}" if outside else f"every day has {wanted}"
-    examples = tuple(f"{day:%Y-%m-%d}: {events.get(day, 0):,}" for day in outside[:_EXAMPLES])
+    counts = {day: events.get(day, 0) for day in windows.interval.days}
+    outside = [day for day, count in counts.items() if not bounds.low <= count <= bounds.high]
+    wanted = f"{math.ceil(bounds.low):,} to {math.floor(bounds.high):,} events a day"
+    within = f"{min(counts.values()):,} to {max(counts.values()):,}, within {wanted}"
+    received = f"{len(outside)} of {len(counts)} days outside {wanted}" if outside else within
+    examples = tuple(f"{day:%Y-%m-%d}: {counts[day]:,}" for day in outside[:_EXAMPLES])
     return Outcome(check, Status.FAILED if outside else Status.PASSED, received, examples)
 
 

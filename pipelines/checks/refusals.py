@@ -52,11 +52,13 @@ def check_limit(rows: Mapping[str, int], refused: pa.Table, limit: float) -> Non
 def told_of(refused: pa.Table) -> list[str]:
     """Return a line for each file with refused rows that were not too many: how many, and the first of each reason."""
     files = sorted(set(refused.column("file").to_pylist()))
-    return [_refused(file, refused.filter(pc.equal(refused.column("file"), file))) for file in files[:_FILES_TOLD]]
+    told = [_refused(file, refused.filter(pc.equal(refused.column("file"), file))) for file in files[:_FILES_TOLD]]
+    others = len(files) - len(told)
+    return told + [f"refused rows of further files: {others:,} files, all in the lake's quarantine"] * (others > 0)
 
 
 def _refused(file: str, refused: pa.Table) -> str:
-    return f"{file}: {refused.num_rows:,} rows refused, kept in the lake's quarantine. {_examples(refused)}"
+    return f"{file}: rows refused: {refused.num_rows:,}, kept in the lake's quarantine. {_examples(refused)}"
 
 
 def _examples(refused: pa.Table) -> str:

@@ -23,8 +23,8 @@ K_MIN, K_MAX, K_DEFAULT = 1, 100, 10
 
 _PARAMETERS = {
     "k": (f"a whole number from {K_MIN} to {K_MAX}", f"Ask for ?k={K_DEFAULT}, or leave k out."),
-    "user": (ID_MEANING, "Ask for /recommend/196, say, with a user id of the data set."),
-    "item": (ID_MEANING, "Ask for /similar/50, say, with an item id of the data set."),
+    "user": (ID_MEANING, "Ask for /recommend/{user} with a user id as the data set has it."),
+    "item": (ID_MEANING, "Ask for /similar/{item} with an item_id of an answer of /recommend/{user}."),
     "by": (f"one of {', '.join(EMBEDDINGS)}", "Ask for ?by=item2vec, say, or leave by out."),
 }
 _SHOWN = 80

@@ -147,7 +147,7 @@ def test_a_part_forgets_no_row_that_was_refused_before(
     parts = days(events)
     unknown = [*parts[0], {**parts[0][0], "sku": "nobody knows"}]
     assert run(settings, "n", write_shop(tmp_path / "0", unknown, items), Mode.WHOLE)["quarantined"] == 1
-    assert "events.csv: 1 rows refused, kept in the lake's quarantine. unknown_item: 1, first in line" in caplog.text
+    assert "events.csv: rows refused: 1, kept in the lake's quarantine. unknown_item: 1, first in line" in caplog.text
     place = Namespace(settings.state, "n")
     refused = stored_dataset(place, QUARANTINE).snapshot()
     assert run(settings, "n", write_shop(tmp_path / "1", parts[1]), Mode.PART)["quarantined"] == 0
