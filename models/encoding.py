@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from feature_repo.contracts.columns import SCALE_ENCODINGS, TERM_ENCODINGS, Encoding, vocabularies
 from feature_repo.contracts.on_demand import Computation
@@ -92,9 +93,15 @@ class Encoded:
         return UnknownDropout(rate, seed, vocabulary.terms, vocabulary.buckets)
 
     def run(self, columns: Columns, signature: Signature) -> Columns:
-        """Encode rows, by batches so that memory stays bounded."""
-        tensors = to_tensors(columns, signature)
-        encoded: Columns = self.model.predict(tensors, batch_size=_BATCH, verbose=0)
+        """Encode rows, by batches: TensorFlow's texts are three times as large as what becomes of them."""
+        rows = len(next(iter(columns.values())))
+        encoded: Columns = {}
+        for start in range(0, rows, _BATCH):
+            batch = {name: values[start : start + _BATCH] for name, values in columns.items()}
+            part = self.model.predict_on_batch(to_tensors(batch, signature))
+            for name, values in part.items():
+                whole = encoded.setdefault(name, np.empty((rows, *values.shape[1:]), values.dtype))
+                whole[start : start + _BATCH] = values
         return encoded
 
 

@@ -94,4 +94,10 @@ def _flat(array: pa.Array, column: Column) -> NDArray[Any]:
             msg = f"column {column.name}: expected a value on every row, received {typed.null_count} nulls"
             raise DatasetError(msg)
         typed = typed.fill_null(pa.scalar(column.missing, typed.type))
+    if column.dtype is Dtype.STRING:
+        # One object for each different text: histories repeat the same ids by the million.
+        texts = typed.dictionary_encode()
+        different = np.asarray(texts.dictionary.to_numpy(zero_copy_only=False), np.object_)
+        repeated: NDArray[Any] = different[texts.indices.to_numpy()]
+        return repeated
     return np.asarray(typed.to_numpy(zero_copy_only=False), NUMPY_DTYPES[column.dtype])

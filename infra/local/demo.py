@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from contextlib import contextmanager
@@ -31,10 +32,12 @@ DEFAULT_SOURCE = "ml-100k"
 _DAGS_S = 90.0
 _SAMPLE_EVERY_S = 2.0
 _OTHER_SECONDS = 270
-_OTHER_SECONDS_PER_MILLION = 240
-"""The stack's start, Airflow's own time, training, gates and rollout, on two cores."""
+_SECONDS_PER_MILLION_ROWS = 300
+"""The stack's start, Airflow's own time, gates and rollout, and per row to train on; on two cores."""
 _OTHER_BYTES = 300_000_000
 """Models, experiments and logs of a few runs."""
+_MEMORY, _MEMORY_PER_ROW = 4_500_000_000, 1200
+"""Of the stack and its jobs, and per row to train on: two models are trained side by side, each with all rows."""
 
 
 @dataclass(slots=True)
@@ -102,12 +105,13 @@ def choose_cutoff(given: str) -> str | None:
 
 def announce(source: Path, namespace: str, described: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Say what is coming, before it comes: the data plane's estimate, and the rest of the loop's."""
-    events = int(described["events"])
-    seconds = int(described["seconds"]) + _OTHER_SECONDS + _OTHER_SECONDS_PER_MILLION * events / 1e6
-    size = int(described["disk_bytes"]) + _OTHER_BYTES
+    events, rows = int(described["events"]), int(described["training_rows"])
+    seconds = int(described["seconds"]) + _OTHER_SECONDS + _SECONDS_PER_MILLION_ROWS * rows / 1e6
+    size, memory = int(described["disk_bytes"]) + _OTHER_BYTES, _MEMORY + _MEMORY_PER_ROW * rows
     say(f"Data: {source} ({described['layout']}): {events:,} events, namespace {namespace}")
-    minutes, gigabytes = max(1, round(seconds / 60)), size / 1024**3
-    say(f"This will take about {minutes} minutes, and {gigabytes:.1f} GB of disk in the state folder")
+    minutes, disk, most = max(1, round(seconds / 60)), size / 1024**3, memory / 1024**3
+    parts = f"{math.ceil(most)} GB of memory, and {disk:.1f} GB of disk in the state folder"
+    say(f"This will take about {minutes} minutes, {parts}")
 
 
 @contextmanager

@@ -42,6 +42,8 @@ _RANKED_WITHIN_S = 30.0
 _SPLITS = {"test": "features as of the moment", "test_as_of_refresh": "features as of the last refresh"}
 _METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "ECE"}
 _BENCH_REQUESTS = 300
+_REPORTS = {"check": "Checks", "embeddings": "Embeddings"}
+"""Tasks of the refresh that write a report, and what it is of."""
 
 
 def candidate_folder(namespace: Namespace, run_id: str) -> Path:
@@ -190,6 +192,13 @@ def _try_predictions(settings: LocalSettings, namespace: str, request: Path) -> 
     return f"Both predictions were just made: {shown} (REST and gRPC differ by {difference:.1e} at most)"
 
 
+def report_lines(airflow: Airflow, chain: Chain) -> list[str]:
+    """Return where the refresh's reports are: the addresses behind the buttons of its tasks."""
+    run = chain.runs["feature_refresh"]
+    links = {what: airflow.links(run, task).get("Report") for task, what in _REPORTS.items()}
+    return [f"{what:<13} {link}" for what, link in links.items() if link]
+
+
 def measured_lines(seconds: float, peak: int, bench: Mapping[str, Any]) -> list[str]:
     """Return what the run took."""
     latency = f"p50 {bench['p50_ms']} ms, p99 {bench['p99_ms']} ms over {bench['requests']} requests"
@@ -245,6 +254,9 @@ def print_report(
     bench = run_plane(["serving.recommender", "bench", "--requests", str(_BENCH_REQUESTS)], environment)
     console.print("\n[bold]Where it runs[/]")
     console.out(addresses(stack), highlight=False)
+    console.print("\n[bold]Reports[/] (with Airflow's login)")
+    for line in report_lines(airflow, chain):
+        console.out(line, highlight=False)
     console.print("\n[bold]Measured[/]")
     for line in measured_lines(time.monotonic() - began, meter.peak, bench):
         console.out(f"  {line}", highlight=False)

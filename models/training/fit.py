@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from models.ranking.base import RankingConfig, RankingModel
 
 log = logging.getLogger(__name__)
+_TOLD_EVERY_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,37 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
         validation_data=valid,
         batch_size=model.config.fit.batch_size,
         epochs=model.config.fit.epochs,
-        callbacks=[stopping],
+        callbacks=[stopping, _Progress()],
         verbose=0,
     ).history
     seconds = time.monotonic() - started
     log.info("fitted %s: %d epochs, best %d, %.1f s", model.name, len(history["loss"]), stopping.best_epoch, seconds)
     return Fitted(encoded, scorer, history, int(stopping.best_epoch), seconds)
+
+
+class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Tells of long epochs while they last, and of each when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+        self._began = self._told = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
+        self._epoch, self._began = epoch + 1, time.monotonic()
+        self._told = self._began
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
+        now = time.monotonic()
+        if now - self._told >= _TOLD_EVERY_S:
+            self._told = now
+            seconds, steps = now - self._began, self.params["steps"]
+            log.info("epoch %d: %d of %d batches, %.0f s", self._epoch, batch + 1, steps, seconds)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        most, seconds = self.params["epochs"], time.monotonic() - self._began
+        log.info("epoch %d of at most %d: %s, %.0f s", epoch + 1, most, told, seconds)
 
 
 def _auc() -> Any:

@@ -224,13 +224,16 @@ def _range(value: ValueRange) -> str:
 
 
 def scan_events(source: Source, clock: datetime) -> tuple[int, datetime | None]:
-    """Count a source's rows and find its last time that is not after `clock`, without keeping or judging the rows."""
+    """Count a source's rows that are not left out, and find their last time that is not after `clock`.
+
+    No row is kept or judged.
+    """
     rows, last = 0, None
-    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {micros_of_moment(clock)} AND _skip IS NULL) FROM "  # noqa: S608 - a number
+    query = f"SELECT count(*), max(micros) FILTER (WHERE micros <= {micros_of_moment(clock)}) FROM "  # noqa: S608 - a number
     with duckdb.connect(config={"memory_limit": _MEMORY}) as database:
         for part in source.event_parts():
             with part.typed(database) as typed:
-                ((count, latest),) = database.execute(f"{query} ({typed})").fetchall()
+                ((count, latest),) = database.execute(f"{query} ({typed}) WHERE _skip IS NULL").fetchall()
             rows, last = rows + count, max((each for each in (last, latest) if each is not None), default=None)
     return rows, None if last is None else _moment(last)
 

@@ -36,7 +36,7 @@ class Description:
 
     name: str
     terms: tuple[str, ...]
-    """Of the first multi-valued attribute; empty where the data set has none."""
+    """Of the first multi-valued attribute, or else of the first categorical one; empty where the data set has none."""
 
 
 def write_report(  # noqa: PLR0917 - what the page shows, and of when
@@ -67,18 +67,20 @@ def write_report(  # noqa: PLR0917 - what the page shows, and of when
         "liked_items": liked.items,
         "k": SHOWN_NEIGHBOURS,
         "projected": len(liked.most),
+        "has_terms": any(items[item].terms for item, _ in liked.most if item in items),
         "methods": list(near),
         "kinds": [_kind(one, liked, _share_of_shared(near[one.kind.name], baseline)) for one in fits],
         "titles": [_title(item, users, near, items) for item, users in liked.most[:SHOWN_TITLES]],
     }
-    plots = [projection_svg(one.kind.name, one.items, [item for item, _ in liked.most], items) for one in fits]
+    plots = [projection_svg(one.kind.name, one.items, liked.most, items) for one in fits]
     return publish(place, KIND, cutoff, render(_TEMPLATE, report, plots), report)
 
 
 def describe(catalogue: pa.Table, name: str, terms: str | None) -> dict[str, Description]:
-    """Return item id → description, from the columns of the catalogue that hold a name and a list of terms."""
+    """Return item id → description, from columns of the catalogue: one holds a name, one a term or a list of them."""
     names = catalogue.column(name).to_pylist()
-    lists = [()] * len(names) if terms is None else map(tuple, catalogue.column(terms).to_pylist())
+    said = [None] * len(names) if terms is None else catalogue.column(terms).to_pylist()
+    lists = ((each,) if isinstance(each, str) else tuple(each or ()) for each in said)
     ids = catalogue.column("item_id").to_pylist()
     return {item: Description(*about) for item, *about in zip(ids, names, lists, strict=True)}
 

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _SECONDS_AT_LEAST = 60
-_SECONDS_PER_MILLION = 140
+_SECONDS_PER_MILLION = 400
 _BYTES_AT_LEAST = 5_000_000
 _BYTES_PER_EVENT = 600
-"""Measured on 2 cores with MovieLens 100K and a million synthetic events: docs/decisions/0012-estimates.md."""
+"""Measured on 2 cores: docs/decisions/0012-estimates.md."""
 
 
-def run(settings: Settings, path: Path, mapping: Path | None = None) -> Mapping[str, object]:  # noqa: ARG001 - every job takes the settings
+def run(settings: Settings, path: Path, mapping: Path | None = None) -> Mapping[str, object]:
     """Read the times of all events once (32 million take about half a minute) and estimate the rest from their number.
+
+    `training_rows` are at most so many: for implicit feedback each event may bring as many others as are drawn for it.
 
     Raises:
         SourceError: no layout fits, or the source as a whole cannot be read.
@@ -41,6 +43,7 @@ def run(settings: Settings, path: Path, mapping: Path | None = None) -> Mapping[
         "layout": source.name,
         "source": str(path.absolute()),
         "events": events,
+        "training_rows": events * (1 + settings.negatives) if source.schema.is_implicit else events,
         "cutoff": format_cutoff(cutoff),
         "seconds": _SECONDS_AT_LEAST + _SECONDS_PER_MILLION * events // 1_000_000,
         "disk_bytes": _BYTES_AT_LEAST + _BYTES_PER_EVENT * events,

@@ -48,7 +48,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> Mapping[str, 
     """
     kinds = embeddings_named(settings.embedding_names)
     schema = read_schema(place)
-    terms = next((each.name for each in schema.item_attributes if each.kind is Kind.MULTI_VALUED), None)
+    told = {each.kind: each.name for each in reversed(schema.item_attributes)}
+    terms = told.get(Kind.MULTI_VALUED) or told.get(Kind.CATEGORICAL)
     with _scratch(place) as scratch:
         with (
             stored_dataset(place, EVENTS).reading(before=cutoff) as snapshot,

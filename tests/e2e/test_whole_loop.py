@@ -84,6 +84,8 @@ def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
         "curl",
         stack.settings.airflow_uri,
         stack.settings.airflow_password,
+        f"/reports/{NAMESPACE}/checks/",
+        f"/reports/{NAMESPACE}/embeddings/",
     ):
         assert words in second.output, words
 

@@ -473,3 +473,4 @@ def test_describe_agrees_with_the_ingestion(settings: Settings, place: Namespace
     done = run(settings, place, source)
     assert said["namespace"] == "movie-lens"
     assert (said["events"], said["cutoff"], said["layout"]) == (done["events"], done["cutoff"], "MovieLens 100K")
+    assert said["training_rows"] == said["events"]

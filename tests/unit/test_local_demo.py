@@ -94,14 +94,18 @@ def test_cutoff_is_a_date_or_nothing() -> None:
         choose_cutoff("tomorrow")
 
 
-def test_more_events_are_announced_with_more_time_and_disk() -> None:
+def test_more_events_are_announced_with_more_time_memory_and_disk() -> None:
     said: list[str] = []
     for events in (100_000, 32_000_000):
         described = {"events": events, "layout": "x", "seconds": 60 + events // 10_000, "disk_bytes": 250 * events}
+        described |= {"training_rows": 2 * events}
         announce(Path("/data"), "ml", described, said.append)
     assert "100,000 events, namespace ml" in said[0]
-    assert said[1].split()[4] == "6"
-    assert int(said[3].split()[4]) > 100
+    assert said[1] == "This will take about 7 minutes, 5 GB of memory, and 0.3 GB of disk in the state folder"
+    minutes, memory, disk = (float(said[3].split()[place]) for place in (4, 6, 11))
+    assert minutes > 100
+    assert memory > 50
+    assert disk > 7
 
 
 @pytest.mark.parametrize(

@@ -639,3 +639,4 @@ def test_describe_agrees_with_the_ingestion(settings: Settings, place: Namespace
     said = describe.run(settings, source, settings.state.parent / "mapping.yaml")
     assert (said["events"], said["cutoff"], said["layout"]) == (done["events"], done["cutoff"], "Plain")
     assert said["namespace"] == "events"
+    assert said["training_rows"] == done["events"] * (1 + settings.negatives), "what is drawn for each counts, too"

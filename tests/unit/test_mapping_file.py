@@ -223,5 +223,7 @@ def test_there_is_no_such_mapping(tmp_path: Path) -> None:
 
 def test_reduce_is_for_what_is_read_off_event_rows(tmp_path: Path) -> None:
     text = derived_mapping().replace("items:\n", "items:\n  files: items.csv\n  id: sku\n")
-    with pytest.raises(SourceError, match=r"items: .*reduce where attributes are read off event rows only.*'price', 'tags'"):
+    with pytest.raises(
+        SourceError, match=r"items: .*reduce where attributes are read off event rows only.*'price', 'tags'"
+    ):
         read_mapping(write(tmp_path, text))

@@ -39,6 +39,12 @@ def test_short_and_absent_lists_are_padded():
     assert received.tolist() == [["a", "", ""], ["", "", ""], ["b", "c", "d"], ["", "", ""], ["", "e", ""]]
 
 
+def test_equal_texts_are_one_object():
+    """Histories have the same ids over and over: as texts of their own they would take gigabytes."""
+    received = from_arrow(pa.chunked_array([pa.array([["item", "other"], ["item"]])]), LIST)
+    assert received[0, 0] is received[1, 0]
+
+
 def test_a_list_that_is_too_long_is_refused():
     with pytest.raises(DatasetError, match="at most 3 values, received 4"):
         from_arrow(pa.chunked_array([pa.array([["a", "b", "c", "d"]])]), LIST)

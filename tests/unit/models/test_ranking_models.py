@@ -9,7 +9,7 @@ import pytest
 
 from feature_repo.contracts.on_demand import Computation
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, Scope
-from models.dataset import TEST, VALID
+from models.dataset import TEST, TRAIN, VALID
 from models.errors import UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
@@ -49,11 +49,17 @@ def test_config_survives_a_round_trip(fitted):
         config_class.model_validate({"no_such_field": 1})
 
 
-def test_every_on_demand_feature_can_be_read(fitted, dataset):
+def test_every_on_demand_feature_can_be_read(fitted, dataset, caplog, monkeypatch):
     model_class = RANKING_MODELS[fitted[0]]
     once = FitConfig(batch_size=512, epochs=1)
     model = model_class(model_class.config_class(fit=once, on_demand=tuple(Computation)))
-    everything = fit(model, dataset, 1)
+    monkeypatch.setattr("models.training.fit._TOLD_EVERY_S", 0.0)
+    with caplog.at_level("INFO", "models.training.fit"):
+        everything = fit(model, dataset, 1)
+    batches = -(-dataset[TRAIN].rows // once.batch_size)
+    assert f"epoch 1: {batches} of {batches} batches" in caplog.text, "a long epoch tells of itself"
+    assert "epoch 1 of at most 1: " in caplog.text
+    assert "val_log_loss" in caplog.text
     assert everything.scorer.count_params() > fitted[1].scorer.count_params()
     fewer = fitted[1].encoded.reading((Computation.ELAPSED,))
     assert {"user_recency", "item_recency"} <= set(fewer.numeric)
