@@ -86,4 +86,5 @@ def _end_java() -> bool:
         return java.wait(_LONGEST_EXIT_S) == 0
     except subprocess.TimeoutExpired:
         java.kill()
+        java.wait()
         return False

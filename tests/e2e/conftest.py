@@ -1,7 +1,8 @@
 """The real stack on made-up data, taken once through what its users do.
 
 Fixtures are stages of one story, each built on the one before: `first` (a demo whose own process is killed), `second`
-(the same again, brought by a mapping), `backfill`. Tests look at what they left, in any order.
+(the same again, brought by a mapping), `backfill`. Tests look at what they left, in any order. The stack goes down
+with the story's last test: idle, Airflow would take a tenth of a core from all tests that follow.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Stack:
             airflow.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A stack that is not started yet, on free ports, with made-up data; nothing of it is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="kestrel-e2e-"))
@@ -198,7 +199,7 @@ def looked_at(stack: Stack, chain: Chain, output: str) -> Stage:
     return Stage(chain, stack.checksums(), stack.snapshot(), verdict, stack.serving(), output)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def first(stack: Stack) -> Stage:
     """A demo whose own process is killed right after it triggered the first DAG."""
     lines = []
@@ -231,7 +232,7 @@ def whole_demo(stack: Stack, **environment: str) -> Stage:
     return looked_at(stack, stack.follow(triggered[1]), output)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def second(stack: Stack, first: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """The same data again, now brought as somebody's own: by a mapping of files in three formats."""
     folder = tmp_path_factory.mktemp("mapped") / "made-up"
@@ -264,7 +265,7 @@ class Backfill:
     trainings_after: int
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def backfill(stack: Stack, second: Stage) -> Backfill:
     """A refresh up to a month before what is online."""
     online, latest, snapshot = stack.online_contents(), stack.latest_tables(), stack.snapshot()
