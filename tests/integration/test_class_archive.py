@@ -67,6 +67,21 @@ def test_a_session_leaves_an_archive_that_later_ones_map_and_that_harms_nobody(t
     assert ended(session(tmp_path, archives)) == ["10"], "a damaged one is passed over"
 
 
+def test_a_java_that_takes_too_long_over_its_archive_is_ended_and_waited_for(tmp_path: Path) -> None:
+    impatient = "import pipelines.io.class_archive as archives\narchives._LONGEST_EXIT_S = 0.01\n"
+    process = subprocess.run(
+        [sys.executable, "-W", "always", "-c", impatient + SESSION, str(tmp_path)],
+        env={**os.environ, "KESTREL_JAVA_ARCHIVES": str(tmp_path / "archives")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert process.stdout == "10\n"
+    assert "is still running" not in process.stderr
+    assert not list((tmp_path / "archives").glob("*.jsa"))
+
+
 def test_without_a_folder_there_are_no_options() -> None:
     with class_archive(None) as options:
         assert options == ""
