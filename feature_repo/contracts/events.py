@@ -22,7 +22,7 @@ from feature_repo.contracts.intervals import check_namespace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from feature_repo.contracts.schemas import Schema
+    from feature_repo.contracts.schemas import Schema, ValueRange
 
 ID_MAX = 128
 ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f/]+$"
@@ -236,23 +236,30 @@ def _value(value: object, schema: Schema) -> float:
     meaning = f" ({allowed.meaning})" if allowed.meaning else ""
     expected = f"a number from {allowed.minimum:g} to {allowed.maximum:g} in steps of {allowed.step:g}{meaning}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RefusedError(VALUE.name, expected, value, f"Send {allowed.minimum:g}, say.")
+        raise RefusedError(VALUE.name, expected, value, f"Send {_nearest(0, allowed):g}, say.")
     steps = value / allowed.step
     if not allowed.minimum <= value <= allowed.maximum or abs(steps - round(steps)) > _STEP_TOLERANCE:
-        nearest = min(max(round(steps) * allowed.step, allowed.minimum), allowed.maximum)
-        raise RefusedError(VALUE.name, expected, value, f"Send {nearest:g}, which is the nearest.")
+        remedy = f"Send {_nearest(round(steps), allowed):g}, which is the nearest."
+        raise RefusedError(VALUE.name, expected, value, remedy)
     stored: float = struct.unpack("<f", struct.pack("<f", value))[0]
     return stored
 
 
+def _nearest(steps: int, allowed: ValueRange) -> float:
+    """Return the allowed value that is nearest to so many whole steps."""
+    fewest = math.ceil(allowed.minimum / allowed.step - _STEP_TOLERANCE)
+    most = math.floor(allowed.maximum / allowed.step + _STEP_TOLERANCE)
+    return min(max(steps, fewest), most) * allowed.step
+
+
 def _event_time(value: object, now: datetime) -> int:
     expected = "a time in ISO 8601 with its distance from UTC"
-    remedy = f"Send '{now.isoformat(timespec='seconds')}' for this moment."
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
+        remedy = f"Send '{now.isoformat(timespec='seconds')}' for this moment."
         raise RefusedError(EVENT_TIME.name, expected, value, remedy)
     if not _EPOCH <= moment <= now:
         clock = f"{expected}, from 1970 to the platform's clock, {now.isoformat(timespec='seconds')}"

@@ -240,7 +240,9 @@ def write_schema(place: Namespace, schema: Schema) -> None:
 def check_name(name: str, what: str, *key: str) -> str:
     """Return `name`, which becomes part of column names; SchemaError, with `key`, where it cannot."""
     if not _NAME.fullmatch(name):
-        msg = f"{what} {name!r}: expected up to 40 lower case letters, digits and underscores, a letter first; rename"
+        msg = (
+            f"{what} {name!r}: expected up to 40 lower case letters, digits and underscores, a letter first; rename it"
+        )
         raise SchemaError(msg, *key)
     return name
 

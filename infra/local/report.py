@@ -20,7 +20,7 @@ from feature_repo.contracts.signatures import RANKING_MODEL, SCORE, Scope, ranki
 from infra.local.errors import LocalError
 from infra.local.planes import run_plane
 from infra.local.stack import command_environment
-from infra.local.tables import addresses
+from infra.local.tables import addresses, named_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,11 +192,11 @@ def _try_predictions(settings: LocalSettings, namespace: str, request: Path) -> 
     return f"Both predictions were just made: {shown} (REST and gRPC differ by {difference:.1e} at most)"
 
 
-def report_lines(airflow: Airflow, chain: Chain) -> list[str]:
+def report_addresses(airflow: Airflow, chain: Chain) -> str:
     """Return where the refresh's reports are: the addresses behind the buttons of its tasks."""
     run = chain.runs["feature_refresh"]
     links = {what: airflow.links(run, task).get("Report") for task, what in _REPORTS.items()}
-    return [f"{what:<13} {link}" for what, link in links.items() if link]
+    return named_lines({what: link for what, link in links.items() if link})
 
 
 def measured_lines(seconds: float, peak: int, bench: Mapping[str, Any]) -> list[str]:
@@ -255,8 +255,7 @@ def print_report(
     console.print("\n[bold]Where it runs[/]")
     console.out(addresses(stack), highlight=False)
     console.print("\n[bold]Reports[/] (with Airflow's login)")
-    for line in report_lines(airflow, chain):
-        console.out(line, highlight=False)
+    console.out(report_addresses(airflow, chain), highlight=False)
     console.print("\n[bold]Measured[/]")
     for line in measured_lines(time.monotonic() - began, meter.peak, bench):
         console.out(f"  {line}", highlight=False)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from infra.local.stack import PartStatus, Stack
 
@@ -35,6 +35,11 @@ def addresses(stack: Stack) -> str:
         "Model server": f"REST {settings.model_server_rest}, gRPC {settings.model_server_grpc}",
         "Settings": str(stack.places.state / "settings.env"),
     }
+    return named_lines(rows)
+
+
+def named_lines(rows: Mapping[str, str]) -> str:
+    """Return a line for each name and what it names, one below the other."""
     return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
 
 

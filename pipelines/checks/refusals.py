@@ -53,8 +53,9 @@ def told_of(refused: pa.Table) -> list[str]:
     """Return a line for each file with refused rows that were not too many: how many, and the first of each reason."""
     files = sorted(set(refused.column("file").to_pylist()))
     told = [_refused(file, refused.filter(pc.equal(refused.column("file"), file))) for file in files[:_FILES_TOLD]]
-    others = len(files) - len(told)
-    return told + [f"refused rows of further files: {others:,} files, all in the lake's quarantine"] * (others > 0)
+    if others := len(files) - len(told):
+        told.append(f"refused rows of further files: {others:,} files, all in the lake's quarantine")
+    return told
 
 
 def _refused(file: str, refused: pa.Table) -> str:

@@ -186,7 +186,10 @@ class TypeOf(Part):
             raise ValueError(msg)
         if (self.mapping and not self.column) or (self.otherwise and not self.cases):
             received = "mapping without a column" if self.mapping and not self.column else "otherwise without cases"
-            msg = f"expected mapping beside a column and otherwise beside cases only, received {received}; remove it"
+            msg = (
+                "expected mapping beside a column only, and otherwise beside cases only, received "
+                f"{received}; remove it"
+            )
             raise ValueError(msg)
         return self
 
@@ -334,7 +337,9 @@ class Entities(Files):
             raise ValueError(msg)
         wrong = [each.name for each in self.attributes if self.files and each.reduce]
         if wrong:
-            msg = f"expected reduce where attributes are read off event rows only, received it for {wrong}; remove it"
+            msg = (
+                f"expected reduce only where attributes are read off the event rows, received it for {wrong}; remove it"
+            )
             raise ValueError(msg)
         return self
 

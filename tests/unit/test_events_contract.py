@@ -88,6 +88,15 @@ def test_a_bad_field_is_refused_by_name(change: dict[str, Any], field: str, expe
     assert refusal.received.startswith(repr(received)[:60]) or field == "event"
 
 
+@pytest.mark.parametrize(
+    ("value", "remedy"), [(3.3, "Send 3.5, "), (-1, "Send 0.5, "), (1e300, "Send 5, "), ("4", "Send 0.5, say")]
+)
+def test_the_remedy_is_a_value_that_passes(value: object, remedy: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check({**GOOD, "value": value})
+    assert caught.value.refusal.remedy.startswith(remedy)
+
+
 @pytest.mark.parametrize("raw", [None, 1, "event", [], [GOOD]])
 def test_what_is_no_object_is_refused(raw: object) -> None:
     with pytest.raises(RefusedError, match="expected an object"):

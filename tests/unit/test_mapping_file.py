@@ -61,7 +61,8 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ('separator: "|"', 'separator: ""', ["items.attributes.2.separator", "at least 1 character"]),
         ("name: price", "name: Price", ["line 22", "'Price'", "lower case"]),
         ("name: price", "name: title", ["line 22, column 7: items.attributes.0: ", "'title'", "rename it"]),
-        ("name: category", "name: price", ["line 22, column 5: ", "item attributes", "different names", "rename"]),
+        ("name: category", "name: price", ["line 22, column 5: ", "item attributes", "different names", "price"]),
+        ("name: category", "name: price", ["received ['price', 'price', 'tags', 'about']; rename one"]),
         ("reduce: most_common", "reduce: median", ["users.attributes.0", "median", "numeric", "most_common"]),
         ("back: return", "back: sent", ["line 13", "events.type.mapping.back", "view, purchase, return", "'sent'"]),
         (
@@ -72,12 +73,12 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("maximum: 100", "maximum: 0", ["line 14, column 10: value", "minimum <= maximum", "1 and 0", "correct"]),
         ("maximum: 100", "maximum: 1e9", ["line 14, column 10: value", "1 to 1e+09", "a larger step"]),
         ("event_types: purchase", "event_types: purchase, min_value: 0", ["line 7, column 46: positive", "1 to 100"]),
-        ("  view: {", "  View: {", ["line 4, column 9: event type 'View'", "lower case", "rename"]),
+        ("  view: {", "  View: {", ["line 4, column 9: event type 'View'", "lower case", "rename it"]),
         ("minimum: 1, ", "", ["events.value", "minimum and maximum", "add minimum"]),
         (
             "{column: pieces, minimum",
             "{column: pieces, constant: 2, minimum",
-            ["one of constant, column", "both; say one"],
+            ["exactly one of constant, column", "received both; say one"],
         ),
         ("missing: true}", "missing: true, below: 3}", ["line 16", "exactly one of", "'below', 'missing'"]),
         ("time: at", "time: {column: at, unit: h}", ["events.time.unit", "'ns'", "'h'"]),
@@ -223,7 +224,5 @@ def test_there_is_no_such_mapping(tmp_path: Path) -> None:
 
 def test_reduce_is_for_what_is_read_off_event_rows(tmp_path: Path) -> None:
     text = derived_mapping().replace("items:\n", "items:\n  files: items.csv\n  id: sku\n")
-    with pytest.raises(
-        SourceError, match=r"items: .*reduce where attributes are read off event rows only.*'price', 'tags'"
-    ):
+    with pytest.raises(SourceError, match=r"items: .*reduce only where attributes are read off.*'price', 'tags'"):
         read_mapping(write(tmp_path, text))
