@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.textpath import TextPath
 
 from feature_repo.contracts.embeddings import VECTOR
 from pipelines.embeddings.vectors import matrix
+from pipelines.reports.svg import INK, as_svg, plt, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +23,14 @@ if TYPE_CHECKING:
 
     from pipelines.embeddings.report import Description
 
-mpl.use("Agg")
-mpl.rcParams["svg.hashsalt"] = "kestrel"  # equal figures are equal bytes
-import matplotlib.pyplot as plt  # noqa: E402 - the backend comes first: there is no screen
-from matplotlib.colors import LogNorm  # noqa: E402 - as above
-from matplotlib.textpath import TextPath  # noqa: E402 - as above
 
 _COLOURS = ("#0f6cbd", "#d9480f", "#2b8a3e", "#7048a8", "#c2255c", "#22b8cf", "#e0a800", "#5c3d2e")
 _OTHER_COLOUR = "#c4cad1"
 _OTHER = "other"
-_INK = "#212529"
 _PERPLEXITY, _ITERATIONS = 30.0, 500
 _SEED = 7
 _NAMED = 60
 """So many items, those that most people liked, get their names beside their points, as far as there is room."""
-_LONGEST = 28
-"""Letters of such a name."""
 _SIZE, _DPI, _POINTS_PER_INCH = 7, 110, 72
 _LINE_HEIGHT, _GAP = 11.0, 8.0
 """Of names, in pixels."""
@@ -52,11 +45,7 @@ def projection_svg(
     vectors = matrix(snapshot.column(VECTOR.name))[[places[item] for item in shown]]
     terms = [next(iter(descriptions[item].terms), _OTHER) if item in descriptions else _OTHER for item in shown]
     names = [descriptions[item].name if item in descriptions else item for item in list(shown)[:_NAMED]]
-    return _draw(name, flat(vectors), terms, list(shown.values()), [_shortened(each) for each in names])
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
+    return _draw(name, flat(vectors), terms, list(shown.values()), [shortened(each) for each in names])
 
 
 def flat(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -89,8 +78,7 @@ def _with_room(
 
 
 def _width(name: str) -> float:
-    # A name is no formula, whatever it costs: "$5 or $6".
-    path = TextPath((0, 0), name.replace("$", r"\$"), size=_SIZE)
+    path = TextPath((0, 0), name, size=_SIZE)
     return float(path.get_extents().width) * _DPI / _POINTS_PER_INCH if len(path.vertices) else 0.0
 
 
@@ -98,7 +86,7 @@ def _draw(
     name: str, places: NDArray[np.float64], terms: Sequence[str], users: Sequence[int], names: Sequence[str]
 ) -> str:
     figure, axes = plt.subplots(figsize=(7.2, 6.2), dpi=_DPI, layout="constrained")
-    axes.set_title(name, loc="left", fontsize=12, fontweight="bold", color=_INK)
+    axes.set_title(name, loc="left", fontsize=12, fontweight="bold", color=INK)
     axes.margins(x=0.1)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -112,13 +100,8 @@ def _draw(
     figure.set_layout_engine("none")  # names would move what their room was looked for in
     pixels = axes.transData.transform(places[: len(names)])
     for place, title in _with_room(pixels, places, names, axes.bbox.x1):
-        axes.annotate(
-            title, place, xytext=(4, -2), textcoords="offset points", fontsize=_SIZE, color=_INK, parse_math=False
-        )
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+        axes.annotate(title, place, xytext=(4, -2), textcoords="offset points", fontsize=_SIZE, color=INK)
+    return as_svg(figure)
 
 
 def _dots_by_term(axes: Axes, places: NDArray[np.float64], terms: Sequence[str]) -> None:
@@ -127,6 +110,8 @@ def _dots_by_term(axes: Axes, places: NDArray[np.float64], terms: Sequence[str])
     colours = dict(zip(frequent, _COLOURS, strict=False))
     for term in (_OTHER, *reversed(frequent)):
         rows = [row for row, own in enumerate(terms) if (own if own in colours else _OTHER) == term]
+        if not rows:
+            continue  # the legend names no colour that is not there
         colour = colours.get(term, _OTHER_COLOUR)
         axes.scatter(places[rows, 0], places[rows, 1], s=18, color=colour, label=term, linewidths=0, alpha=0.85)
     handles, labels = axes.get_legend_handles_labels()

@@ -1,12 +1,14 @@
-"""Plots as SVG text: the same data is the same text."""
+"""The plots of the checks' report: the same data is the same text."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
+
+from pipelines.reports.svg import INK, as_svg, plt, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,18 +18,8 @@ if TYPE_CHECKING:
 
     from pipelines.checks.windows import Window
 
-mpl.use("Agg")
-mpl.rcParams["svg.hashsalt"] = "kestrel"  # equal figures are equal bytes
-mpl.rcParams["svg.fonttype"] = "none"  # text stays text: smaller, and a reader can search it
-mpl.rcParams["text.parse_math"] = False  # a dollar sign in a source's words begins no formula
-mpl.rcParams["font.family"] = ["DejaVu Sans", "sans-serif"]
-import matplotlib.pyplot as plt  # noqa: E402 - the backend comes first: there is no screen
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: E402 - as above
-from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter  # noqa: E402 - as above
-
 NOW, PAST, QUIET = "#0f6cbd", "#adb5bd", "#868e96"
-_INK, _GRID, _PAST_SHADE, _NOW_SHADE = "#212529", "#e9ecef", "#f1f3f5", "#dbeafe"
-_LABEL_LENGTH = 28
+_GRID, _PAST_SHADE, _NOW_SHADE = "#e9ecef", "#f1f3f5", "#dbeafe"
 _SHORT_LABELS = 36
 """Characters that fit below the columns of a plot, all labels together."""
 _HALF_WIDTH, WHOLE_WIDTH, _HEIGHT = 5.5, 11.2, 3.3
@@ -59,12 +51,12 @@ def events_per_day(events: Mapping[datetime, int], interval: Window, past: Windo
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(x=0.01)
     axes.legend(loc="upper left", frameon=False, fontsize=8.5, ncols=2)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def shares(title: str, data: Shares) -> str:
     """Plot two distributions beside each other: columns where the labels are short, else bars, the first at the top."""
-    names = [_cut(name) for name in data.labels]
+    names = [shortened(name) for name in data.labels]
     places = range(len(names))
     sideways = sum(map(len, names)) > _SHORT_LABELS
     height = max(_HEIGHT, 0.95 + 0.27 * len(names)) if sideways else _HEIGHT
@@ -85,7 +77,7 @@ def shares(title: str, data: Shares) -> str:
         axes.grid(visible=False, axis="x")
     (axes.xaxis if sideways else axes.yaxis).set_major_formatter(PercentFormatter(1))
     figure.legend(loc="outside upper right", frameon=False, fontsize=8.5, ncols=2)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def rank_frequency(title: str, label: str, now: Sequence[int], past: Sequence[int]) -> str:
@@ -101,7 +93,7 @@ def rank_frequency(title: str, label: str, now: Sequence[int], past: Sequence[in
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
     axes.legend(loc="best", frameon=False, fontsize=8.5)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def bars(
@@ -109,12 +101,12 @@ def bars(
 ) -> str:
     """Plot named figures as horizontal bars, in the given order from the top, each with its figure at its end."""
     figure, axes = _axes(title, label, "", width, max(1.6, 0.95 + 0.3 * len(values)))
-    names = [_cut(name) for name in values]
+    names = [shortened(name) for name in values]
     drawn = axes.barh(range(len(names)), list(values.values()), color=NOW, height=0.62)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.invert_yaxis()
     texts = [f"{value:.1%}" if percent else f"{value:,.0f}" for value in values.values()]
-    axes.bar_label(drawn, texts, padding=3, fontsize=8.5, color=_INK)
+    axes.bar_label(drawn, texts, padding=3, fontsize=8.5, color=INK)
     if percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlim(0, max(0.01, 1.15 * max(values.values(), default=0)))
@@ -122,15 +114,15 @@ def bars(
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.margins(x=0.12)
     axes.grid(visible=False, axis="y")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _axes(title: str, x: str, y: str, width: float = _HALF_WIDTH, height: float = _HEIGHT) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=_INK)
-    axes.set_xlabel(x, color=_INK, fontsize=9)
-    axes.set_ylabel(y, color=_INK, fontsize=9)
-    axes.tick_params(labelsize=8.5, color=_GRID, labelcolor=_INK)
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
+    axes.set_xlabel(x, color=INK, fontsize=9)
+    axes.set_ylabel(y, color=INK, fontsize=9)
+    axes.tick_params(labelsize=8.5, color=_GRID, labelcolor=INK)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -145,16 +137,3 @@ def _thinned(counts: Sequence[int]) -> tuple[list[int], list[int]]:
     size = len(counts)
     ranks = sorted({min(size, max(1, round(size ** (step / 120)))) for step in range(121)})
     return ranks, [counts[rank - 1] for rank in ranks]
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _LABEL_LENGTH else name[: _LABEL_LENGTH - 1] + "…"
-
-
-def _svg(figure: Figure) -> str:
-    """Return the <svg> element alone, without date: no XML declaration inside HTML."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

@@ -26,11 +26,18 @@ def test_items_are_coloured_by_their_term_or_else_by_who_liked_them(
     terms: tuple[str, ...], legend: str, other: str
 ) -> None:
     picture = drawn(terms)
-    assert f"<!-- {legend} -->" in picture
-    assert f"<!-- {other} -->" not in picture
-    assert "<!-- Mug of $5 or $6 -->" in picture, "a name is no formula"
+    assert f">{legend}</text>" in picture
+    assert f">{other}</text>" not in picture
+    assert ">other</text>" not in picture, "a legend names no colour that is not there"
+    assert ">Mug of $5 or $6</text>" in picture, "a name is no formula"
     assert picture == drawn(terms), "equal figures are equal bytes"
 
 
 def test_a_long_name_is_cut() -> None:
-    assert "<!-- White hanging heart T-light… -->" in drawn((), "White hanging heart T-light holder")
+    assert ">White hanging heart T-light…</text>" in drawn((), "White hanging heart T-light holder")
+
+
+def test_a_name_is_no_markup() -> None:
+    picture = drawn((), "<script>mug</script>")
+    assert ">&lt;script&gt;mug&lt;/script&gt;</text>" in picture
+    assert "<script" not in picture
