@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import struct
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HASH_LENGTH = 8
 FLOAT32_ERROR = 2.0**-22
 """How far a FLOAT32 may be from the number that was meant, relative to it."""
+
+
+def float32(number: float) -> float:
+    """Return the FLOAT32 that is nearest to a number: what a stored value is compared with, lest 0.7 be less than 0.7.
+
+    Raises:
+        OverflowError: No FLOAT32 is near it.
+    """
+    nearest: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    return nearest
 
 
 class Dtype(StrEnum):

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.columns import Column, Dtype, float32
 from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, EVENTS, ITEM_ID, USER_ID, VALUE, Dataset
 from feature_repo.contracts.intervals import check_namespace
 
@@ -241,8 +240,7 @@ def _value(value: object, schema: Schema) -> float:
     if not allowed.minimum <= value <= allowed.maximum or abs(steps - round(steps)) > _STEP_TOLERANCE:
         remedy = f"Send {_nearest(round(steps), allowed):g}, which is the nearest."
         raise RefusedError(VALUE.name, expected, value, remedy)
-    stored: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return stored
+    return float32(value)
 
 
 def _nearest(steps: int, allowed: ValueRange) -> float:

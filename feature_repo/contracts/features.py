@@ -312,7 +312,7 @@ def _counting(schema: Schema) -> dict[str, Scalar]:
 
 def _liking(schema: Schema) -> dict[str, Scalar]:
     """Return what decides which events say that a user likes an item."""
-    return {"liked_types": ",".join(schema.positive.event_types), "liked_value": schema.positive.min_value}
+    return {"liked_types": ",".join(schema.positive.event_types), "liked_value": schema.positive.threshold}
 
 
 def _user_activity(schema: Schema) -> FeatureGroup:

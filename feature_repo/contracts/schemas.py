@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from feature_repo.contracts.columns import float32
 from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.publishing import read_json, write_json
 
@@ -133,6 +134,11 @@ class Positive:
 
     event_types: tuple[str, ...]
     min_value: float
+
+    @property
+    def threshold(self) -> float:
+        """The least value as values are stored; every comparison is with this one."""
+        return float32(self.min_value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def last_liked(events: DataFrame, schema: Schema, last: int) -> DataFrame:
         schema: Which events are counted, and which of them are likes.
         last: How many of a user's counted events are looked at.
     """
-    liked = F.col("value") >= F.lit(schema.positive.min_value)
+    liked = F.col("value") >= F.lit(schema.positive.threshold)
     counted = events.where(F.col("event_type").isin(*schema.counted_types))
     # Times upwards and ids upwards within a time: the negated time gives both in one sort.
     latest_first = F.struct((-F.unix_micros("event_time")).alias("ago"), "item_id", liked.alias("liked"))

@@ -120,7 +120,7 @@ def _popular_until() -> Column:
 
 def is_liked(positive: Positive) -> Column:
     """Tell whether an event says that the user likes the item."""
-    return F.col("event_type").isin(*positive.event_types) & (F.col("value") >= F.lit(positive.min_value))
+    return F.col("event_type").isin(*positive.event_types) & (F.col("value") >= F.lit(positive.threshold))
 
 
 def padded(values: Column, length: int, missing: Column) -> Column:

@@ -4,7 +4,8 @@ A table lies in one folder: `event_date=YYYY-MM-DD/part-0.parquet`, or `part-0.p
 `_manifest.json`, written last. A writer holds the table's lock, stages every changed partition beside its place, and
 only when all are complete renames them. Before the first rename it writes down, beside them, what the manifest will be:
 what a writer left half renamed that was killed, or found the disk full, the next one finishes. A reader compares files
-with the manifest before it reads and the manifest with itself afterwards, so that it never works on half of a write.
+with the manifest before it reads, and afterwards whether they are still the same files: a partition that was renamed
+into its place meanwhile is seen even if its writer has not come as far as the manifest.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ _DATE_PREFIX = "event_date="
 _STAGING = ".staging"
 
 
+FileMark = tuple[int, int, int] | None
+"""Which file lies in a place: its inode, when it was written, in nanoseconds, its bytes; None without a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """One partition as the manifest describes it."""
@@ -64,6 +69,8 @@ class Snapshot:
     dataset: Dataset
     folder: Path
     partitions: dict[str, Partition]
+    found: dict[str, FileMark] = field(default_factory=dict)
+    """The files of the partitions as they were before they were compared with the manifest."""
 
     @property
     def files(self) -> list[Path]:
@@ -122,23 +129,34 @@ class StoredTable:
         """
         partitions = self._manifest()
         chosen = {name: partition for name, partition in partitions.items() if is_before(name, before)}
+        found = {name: _mark(partition_file(self.folder, name)) for name in chosen}
         for name, partition in chosen.items():
             file = partition_file(self.folder, name)
             if not _is_intact(file, partition):
                 self._explain_mismatch(file, partitions)
         for file in unlisted_files(self.folder, partitions):
             self._explain_mismatch(file, partitions)
-        return Snapshot(self.dataset, self.folder, chosen)
+        return Snapshot(self.dataset, self.folder, chosen, found)
 
     @contextmanager
     def reading(self, *, before: datetime | None = None) -> Iterator[Snapshot]:
-        """Give a snapshot to a reader that takes its time; DatasetChangedError at the end if a writer came between."""
+        """Give a snapshot to a reader that takes its time.
+
+        Raises:
+            DatasetChangedError: at the end, whatever the reader made of it, if a writer came between.
+        """
         snapshot = self.snapshot(before=before)
-        yield snapshot
-        now = self._manifest()
-        if any(now.get(name) != partition for name, partition in snapshot.partitions.items()):
+        try:
+            yield snapshot
+        except Exception as error:
+            self._expect_unchanged(snapshot, error)
+            raise
+        self._expect_unchanged(snapshot)
+
+    def _expect_unchanged(self, snapshot: Snapshot, cause: Exception | None = None) -> None:
+        if any(_mark(partition_file(self.folder, name)) != snapshot.found[name] for name in snapshot.partitions):
             msg = f"table {self.dataset.name} in {self.folder} was rewritten while it was read; run the job again"
-            raise DatasetChangedError(msg)
+            raise DatasetChangedError(msg) from cause
 
     @property
     def exists(self) -> bool:
@@ -353,6 +371,14 @@ def partitions_sha256(partitions: dict[str, Partition]) -> str:
     """Return one SHA-256 over names, rows and contents."""
     lines = (f"{name}\0{part.rows}\0{part.sha256}\n" for name, part in sorted(partitions.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _mark(file: Path) -> FileMark:
+    try:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _is_intact(file: Path, partition: Partition) -> bool:

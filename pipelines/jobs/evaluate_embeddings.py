@@ -133,7 +133,7 @@ def read_log(snapshot: Snapshot, schema: Schema) -> tuple[next_like.Log, NDArray
     times = table.column("event_time").cast("int64").to_numpy()
     order = np.lexsort((items, users, times))
     positive = pc.is_in(table.column("event_type"), pa.array(schema.positive.event_types)).to_numpy()
-    liked = positive & (table.column("value").to_numpy() >= schema.positive.min_value)
+    liked = positive & (table.column("value").to_numpy() >= schema.positive.threshold)
     return next_like.Log(users[order], items[order], liked[order], times[order], len(ids)), ids
 
 

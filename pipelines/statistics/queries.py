@@ -61,7 +61,7 @@ def counted_terms(schema: Schema) -> tuple[Terms, ...]:
 def is_positive(schema: Schema) -> str:
     """Return the condition on a row of events that it shows a liking, as SQL."""
     types = ", ".join(f"'{name}'" for name in schema.positive.event_types)
-    return f"event_type IN ({types}) AND value >= {schema.positive.min_value!r}"
+    return f"event_type IN ({types}) AND value >= {schema.positive.threshold!r}::FLOAT"
 
 
 def daily_queries(terms: Sequence[Terms]) -> dict[str, str]:

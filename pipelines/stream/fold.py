@@ -121,7 +121,7 @@ def _count(
     for name, number in steps.items():
         sums[name] = sums.get(name, Sums()).plus(number)
     positive = schema.positive
-    if event.event_type in positive.event_types and event.value >= positive.min_value:
+    if event.event_type in positive.event_types and event.value >= positive.threshold:
         for attribute_name, terms in item.terms.items():
             likes.setdefault(attribute_name, Counter()).update(terms)
 

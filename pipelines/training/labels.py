@@ -169,6 +169,6 @@ def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Posi
 ), counted AS (
     SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS position,
         rank() OVER (ORDER BY {EVENT_TIME.name}) - 1 AS earlier,
-        ({kind} IN ({liked}) AND {value} >= {positive.min_value!r})::BIGINT AS {LABEL.name}
+        ({kind} IN ({liked}) AND {value} >= {positive.threshold!r}::FLOAT)::BIGINT AS {LABEL.name}
     FROM logged WHERE {kind} IN ({counted})
 )"""  # noqa: S608 - names are quoted

@@ -210,7 +210,7 @@ class Engine:
         nearest: dict[int, int] = {}
         if online.snapshot.vectors_problem:
             degraded.append(Missing.EMBEDDINGS)
-        liked = catalogue.find(user.liked(online.snapshot.schema.positive.min_value))
+        liked = catalogue.find(user.liked(online.snapshot.schema.positive.threshold))
         for kind, vectors in online.snapshot.vectors.items():
             near = recall_near(kind, vectors, liked, allowed, wanted)
             recalled.append((near.recalled, settings.embedding_quota(kind)))

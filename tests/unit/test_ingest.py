@@ -6,7 +6,9 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,6 +22,7 @@ from pipelines.errors import (
     QuarantineLimitError,
     SourceError,
 )
+from pipelines.io import lake
 from pipelines.io.lake import Snapshot, stored_dataset
 from pipelines.jobs import describe, ingest
 from pipelines.settings import Settings
@@ -445,6 +448,33 @@ def test_a_reader_notices_a_writer_that_came_between(settings: Settings, place: 
     with pytest.raises(DatasetChangedError), stored_dataset(place, EVENTS).reading() as snapshot:
         assert isinstance(snapshot, Snapshot)
         run(settings, place, more)
+
+
+def test_a_reader_notices_a_writer_that_was_killed_between_two_renames(
+    settings: Settings, place: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings, place, write_100k(tmp_path / "s"))
+    table = stored_dataset(place, EVENTS)
+    manifest = (table.folder / DATASET_MANIFEST).read_bytes()
+    with pytest.raises(DatasetChangedError, match="rewritten while it was read"), table.reading() as snapshot:
+        first = next(iter(snapshot.partitions))
+        changed = snapshot.read().slice(0, 1).set_column(3, "value", pa.array([1.5], pa.float32()))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), table.rewriting() as writer:
+            patch.setattr(lake, "sync_directory", Mock(side_effect=KeyboardInterrupt))
+            writer.add(first, changed)
+        assert (table.folder / DATASET_MANIFEST).read_bytes() == manifest, "the writer did not come as far"
+
+
+def test_what_a_reader_fails_of_is_the_writer_that_came_between(
+    settings: Settings, place: Namespace, tmp_path: Path
+) -> None:
+    run(settings, place, write_100k(tmp_path / "s"))
+    more = write_100k(tmp_path / "s", (*GOOD_EVENTS, "2\t20\t2\t880000300"))
+    with pytest.raises(DatasetChangedError), stored_dataset(place, EVENTS).reading() as snapshot:
+        run(settings, place, more)
+        raise FileNotFoundError(snapshot.folder)
+    with pytest.raises(FileNotFoundError), stored_dataset(place, EVENTS).reading():
+        raise FileNotFoundError
 
 
 def test_a_manifest_that_is_none_is_named(settings: Settings, place: Namespace, tmp_path: Path) -> None:
