@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
 from pipelines.sources.observations import read_off
 from pipelines.sources.same_data_set import check_same_data_set, keep_meaning
-from pipelines.stream.merge import Streamed, merge_landed, streamed_over
+from pipelines.stream.merge import Known, Streamed, merge_landed, streamed_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -156,6 +156,7 @@ class _Lake:
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
         related = self._relations(given.relations)
+        self.streamed = replace(self.streamed, known=Known(item_rows.column(ITEM_ID.name), schema))
         user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users(), *related})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
@@ -163,7 +164,8 @@ class _Lake:
         end = self.cutoff or self._end_of_lake(writer, until)
         written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
         skipped = events.skipped
-        warnings = implausible_attributes(schema, item_rows, user_rows)
+        left_out = self.streamed.left_out(self.streamed.names)
+        warnings = [*implausible_attributes(schema, item_rows, user_rows), *_left_out_told(left_out)]
         for warning in (*told_of(quarantine), *warnings):
             _log.warning("%s", warning)
         return {
@@ -174,6 +176,7 @@ class _Lake:
             "items": item_rows.num_rows,
             "users": user_rows.num_rows,
             "quarantined": quarantine.num_rows,
+            **({"streamed_left_out": left_out.num_rows} if left_out.num_rows else {}),
             **({"skipped": skipped} if skipped else {}),
             **({"warnings": warnings} if warnings else {}),
         }
@@ -265,10 +268,24 @@ class _Lake:
                 rows_of_day = upserted(rows, writer.current(name), dataset) if self._is_part else rows
                 writer.add(name, self.streamed.over(name, rows_of_day) if dataset is EVENTS else rows_of_day)
             for name in self.streamed.names if dataset is EVENTS else ():
-                if replaces(name) and name not in writer.staged:
-                    writer.add(name, self.streamed.rows(name))
+                if replaces(name) and name not in writer.staged and (rows := self.streamed.rows(name)).num_rows:
+                    writer.add(name, rows)
         self.changed += len(writer.changed)
         return writer
+
+
+def _left_out_told(left_out: pa.Table) -> list[str]:
+    """Say which streamed events the data set has no meaning for any more."""
+    if not left_out.num_rows:
+        return []
+    first = left_out.slice(0, 1).to_pylist()[0]
+    msg = (
+        f"{left_out.num_rows:,} streamed {'event is' if left_out.num_rows == 1 else 'events are'} of an item, a type "
+        f"or a value that the data set does not have, the first user {first['user_id']!r}, item {first['item_id']!r}, "
+        f"{first['event_type']} of {first['value']:g}: left out of `events`, kept in `streamed`, and back with the "
+        "next ingestion that has them"
+    )
+    return [msg]
 
 
 @contextmanager

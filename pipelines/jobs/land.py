@@ -36,4 +36,5 @@ def run(settings: Settings, place: Namespace) -> dict[str, object]:
         "files": merged.files,
         "changed_partitions": len(merged.partitions),
         "new_users": merged.new_users,
+        **({"left_out": merged.left_out} if merged.left_out else {}),
     }

@@ -92,7 +92,8 @@ def rank_frequency(title: str, label: str, now: Sequence[int], past: Sequence[in
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
-    axes.legend(loc="best", frameon=False, fontsize=8.5)
+    if now or past:
+        axes.legend(loc="best", frameon=False, fontsize=8.5)
     return as_svg(figure)
 
 

@@ -2,13 +2,15 @@
 
 Two tables. `streamed` holds what came by the stream, each event with its position, so that a correction wins over what
 it corrects in whatever order and however often files arrive. `events` is what a source's file says with the streamed
-events over it: an ingestion of the whole source takes none of them away.
+events over it: an ingestion of the whole source takes none of them away. A streamed event that the data set no longer
+has a meaning for (its item left the catalogue, its type the schema) waits in `streamed` alone until it has one again.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +18,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, USER_ID, users_dataset
+from feature_repo.contracts.columns import FLOAT32_ERROR, float32
+from feature_repo.contracts.datasets import (
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVENTS,
+    ITEM_ID,
+    USER_ID,
+    VALUE,
+    items_dataset,
+    users_dataset,
+)
 from feature_repo.contracts.events import LANDED, POSITION_HIGH, POSITION_LOW
 from feature_repo.contracts.schemas import read_schema
+from pipelines.errors import CorruptDatasetError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_file, partition_name, stored_dataset
@@ -31,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.schemas import Schema
 
 _FILES_AT_A_TIME = 200
 """Of 10,000 events at most: so many fit in memory."""
@@ -53,6 +67,8 @@ class Merged:
     partitions: set[str] = field(default_factory=set)
     """Partitions of the events table that changed."""
     new_users: int = 0
+    left_out: int = 0
+    """Streamed events of the same days that the data set has no meaning for."""
 
 
 def _nothing(_: str) -> bool:
@@ -89,10 +105,13 @@ def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged, mends:
     events = stored_dataset(place, EVENTS)
     if events.exists:
         written: set[str] = set()
-        with streamed_over(place) as streamed, events.rewriting(written.__contains__) as writer:
+        known = _known(place, mends)
+        with streamed_over(place, known) as streamed, events.rewriting(written.__contains__) as writer:
             written |= {name for name in days if not (mends(name) and writer.is_damaged(name))}
             for name in sorted(written):
-                writer.add(name, streamed.over(name, writer.current(name)))
+                if (rows := streamed.over(name, writer.current(name))).num_rows:
+                    writer.add(name, rows)
+            merged.left_out += streamed.left_out(written).num_rows
         merged.partitions |= set(writer.changed)
         merged.new_users += _add_users(place, set(landed.column(USER_ID.name).to_pylist()), mends)
     for file in files:
@@ -126,14 +145,36 @@ def latest(rows: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def streamed_over(place: Namespace) -> Iterator[Streamed]:
+def streamed_over(place: Namespace, known: Known | None = None) -> Iterator[Streamed]:
     """Give what came by the stream to whoever writes the events table; DatasetChangedError if it changed meanwhile."""
     table = streamed_table(place)
     if not table.exists:
-        yield Streamed(table.folder, ())
+        yield Streamed(table.folder, (), known)
         return
     with table.reading() as snapshot:
-        yield Streamed(table.folder, tuple(snapshot.partitions))
+        yield Streamed(table.folder, tuple(snapshot.partitions), known)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the data set has a meaning for."""
+
+    items: pa.ChunkedArray
+    """Ids."""
+    schema: Schema
+
+    def fits(self, events: pa.Table) -> pa.ChunkedArray:
+        """Tell of each event whether its item, its type and its value are among what there may be."""
+        value, allowed = events.column(VALUE.name), self.schema.value
+        types = pa.array([event_type.name for event_type in self.schema.event_types])
+        off = pc.abs(pc.subtract(value, pc.multiply(pc.round(pc.divide(value, allowed.step)), allowed.step)))
+        conditions = (
+            pc.is_in(events.column(ITEM_ID.name), self.items),
+            pc.is_in(events.column(EVENT_TYPE.name), types),
+            pc.and_(pc.greater_equal(value, float32(allowed.minimum)), pc.less_equal(value, float32(allowed.maximum))),
+            pc.less_equal(off, pc.multiply(pc.abs(value), FLOAT32_ERROR)),
+        )
+        return reduce(pc.and_, conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +184,23 @@ class Streamed:
     folder: Path
     names: tuple[str, ...]
     """Partitions that have any."""
+    known: Known | None = None
+    """What may be shown of it; None: everything."""
 
     def rows(self, name: str) -> pa.Table:
-        """Return a partition's streamed events, as rows of the events dataset."""
+        """Return a partition's streamed events, as rows of the events dataset, as far as they have a meaning."""
+        rows = self._all_rows(name)
+        return rows.filter(self.known.fits(rows)) if self.known else rows
+
+    def left_out(self, names: Collection[str]) -> pa.Table:
+        """Return the streamed events of these partitions that have no meaning."""
+        nothing = arrow_schema(EVENTS).empty_table()
+        if self.known is None:
+            return nothing
+        parts = map(self._all_rows, sorted(names))
+        return pa.concat_tables([nothing, *(rows.filter(pc.invert(self.known.fits(rows))) for rows in parts)])
+
+    def _all_rows(self, name: str) -> pa.Table:
         schema = arrow_schema(EVENTS)
         if name not in self.names:
             return schema.empty_table()
@@ -158,8 +213,7 @@ class Streamed:
 
     def users(self) -> set[str]:
         """Return everybody who has a streamed event."""
-        files = (partition_file(self.folder, name) for name in self.names)
-        return {user for file in files for user in pq.read_table(file, columns=[USER_ID.name]).column(0).to_pylist()}
+        return {user for name in self.names for user in self.rows(name).column(USER_ID.name).to_pylist()}
 
     def last_time(self, until: datetime) -> datetime | None:
         """Return the time of the last streamed event before `until`; None if there is none."""
@@ -169,6 +223,19 @@ class Streamed:
             if last is not None:
                 return last
         return None
+
+
+def _known(place: Namespace, mends: Callable[[str], bool]) -> Known | None:
+    """Return what the lake knows; None where its items are damaged, and the caller writes them and all events anew."""
+    schema = read_schema(place)
+    items = stored_dataset(place, items_dataset(schema))
+    items.finish()
+    try:
+        return Known(items.snapshot().read().column(ITEM_ID.name), schema)
+    except CorruptDatasetError:
+        if mends(UNDIVIDED):
+            return None
+        raise
 
 
 def _add_users(place: Namespace, seen: Collection[str], mends: Callable[[str], bool]) -> int:

@@ -17,7 +17,7 @@ from feature_repo.contracts.places import DATASET_MANIFEST, Namespace
 from feature_repo.contracts.publishing import read_json, write_json
 from pipelines.errors import CorruptDatasetError
 from pipelines.io.lake import partition_file, stored_dataset
-from pipelines.jobs import ingest
+from pipelines.jobs import check, ingest
 from pipelines.settings import Settings
 from pipelines.stream.landing import landed_files, write_landing
 from pipelines.stream.merge import merge_landed, streamed_table
@@ -147,6 +147,51 @@ def test_an_ingestion_takes_what_has_landed(tmp_path: Path) -> None:
     assert without_id([event]) <= set(lake_events(place))
     assert "newcomer" in stored_dataset(place, USERS).snapshot().read().column("user_id").to_pylist()
     assert landed_files(place) == []
+
+
+def test_a_streamed_event_of_an_item_that_left_the_catalogue_waits_until_it_is_back(tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=200)
+    place, options = Namespace(tmp_path / "state", "made-up"), Settings(state=tmp_path / "state")
+    items = source / "u.item"
+    without, whole = items.read_bytes(), items.read_bytes() + b"99|Extra (1995)|01-Jan-1995||http://x" + b"|0" * 19
+    items.write_bytes(whole + b"\n")
+    ingest.run(options, place, source, None, CLOCK)
+    extra, other = sent("newcomer", "99", 4.0, 7), sent("newcomer", "1", 4.0, 40 * 86_400)
+    alone = sent("someone", "99", 5.0, 50 * 86_400)
+    write_landing(place, numbered([extra, other, alone]))
+    merge_landed(place)
+    expected = checksums(place)
+    assert without_id([extra, other, alone]) <= set(lake_events(place))
+
+    items.write_bytes(without)
+    result = ingest.run(options, place, source, None, CLOCK)
+    assert result["streamed_left_out"] == 2
+    assert any("item '99'" in text and "kept in `streamed`" in text for text in result["warnings"])
+    assert without_id([other]) <= set(lake_events(place))
+    assert not without_id([extra, alone]) & set(lake_events(place))
+    assert "someone" not in stored_dataset(place, USERS).snapshot().read().column("user_id").to_pylist()
+    assert check.run(options, place, datetime(1998, 7, 1, tzinfo=UTC), None)["errors"] == 0
+    write_landing(place, numbered([sent("later", "1", 4.0, 8)], start=50))
+    assert merge_landed(place).left_out == 1, "of the same day"
+
+    items.write_bytes(whole + b"\n")
+    assert "streamed_left_out" not in ingest.run(options, place, source, None, CLOCK)
+    later = without_id([sent("later", "1", 4.0, 8)])
+    assert set(lake_events(place)) >= without_id([extra, other, alone]) | later
+    assert expected != checksums(place)
+
+
+@pytest.mark.parametrize(
+    "change", [{"event_type": "click"}, {"value": 7.0}, {"value": 3.3}, {"item_id": "i-unknown"}, {"value": 0.0}]
+)
+def test_a_streamed_event_without_a_meaning_stays_out_of_the_events(change: dict[str, object], tmp_path: Path) -> None:
+    place, events = empty_lake(tmp_path), random_events(5)
+    odd = dataclasses.replace(sent("odd", "i1", 4.0, 3), **change)  # type: ignore[arg-type] # of any field
+    write_landing(place, numbered([*events, odd]))
+    merged = merge_landed(place)
+    assert (merged.events, merged.left_out) == (6, 1)
+    assert set(lake_events(place)) == without_id(events)
+    assert streamed_table(place).snapshot().rows == 6
 
 
 def test_a_day_that_goes_on_is_left_to_the_stream(tmp_path: Path) -> None:
