@@ -361,6 +361,8 @@ class Service:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         self.send(signal.SIGSTOP)
+        # The signal is on its way until every thread has stopped: on a busy machine one may answer yet.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
         try:
             yield
         finally:

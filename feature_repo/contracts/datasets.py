@@ -189,8 +189,8 @@ QUARANTINE = Dataset(
         Column("expected", Dtype.STRING, "What the check wanted"),
         Column("received", Dtype.STRING, "What the row had, cut at 200 characters"),
     ),
-    key=("file", "line", "column", "reason"),
-    sort=("file", "line", "column", "reason"),
+    key=("file", "line", "column", "reason", "received"),
+    sort=("file", "line", "column", "reason", "received"),
     partitioned_by_event_date=False,
     meaning="Rows that were refused by the last whole ingestion and the parts since, each with the reason",
 )

@@ -29,7 +29,7 @@ from infra.bench.data_world import BenchLog, write_bench_log, write_lake, write_
 from infra.bench.errors import BenchError
 from infra.bench.process import Taken, run_measured
 from infra.bench.stack import private_stack
-from pipelines.feast_store.tables import duckdb_session
+from pipelines.io.duck import duckdb_session
 from pipelines.io.sql_text import literal
 from pipelines.synthetic.scale import LogScale
 

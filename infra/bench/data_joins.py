@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from infra.bench.errors import BenchError
 from pipelines.feast_store.offline import StrictDuckDBOfflineStoreConfig, StrictRetrievalJob
 from pipelines.feast_store.point_in_time import AsOfJoin
-from pipelines.feast_store.tables import FeatureTable, duckdb_session
+from pipelines.feast_store.tables import FeatureTable
+from pipelines.io.duck import duckdb_session
 from pipelines.io.sql_text import literal
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
 from infra.bench.data_features import write_item_codes
 from pipelines.embeddings.tables import write_embedding_table
-from pipelines.feast_store.tables import duckdb_session
 from pipelines.io.arrow import arrow_type
 from pipelines.io.days import by_day
+from pipelines.io.duck import duckdb_session
 from pipelines.io.lake import UNDIVIDED, partition_name, stored_dataset
 from pipelines.io.sql_text import literal
 from pipelines.synthetic.events import make_log

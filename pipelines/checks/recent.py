@@ -159,11 +159,12 @@ class RecentPast:
         distinct = f"SELECT DISTINCT bin FROM ({cases}) WHERE bin IS NOT NULL ORDER BY bin LIMIT {_FEW_VALUES + 1}"  # noqa: S608 - as above
         values = [row[0] for row in self._database.execute(distinct).fetchall()]
         if len(values) <= _FEW_VALUES:
-            labels = [f"{value:g}" for value in values]
+            labels = _told_apart(values)
             edges = values[:-1]
         else:
             edges = self._tenths(cases)
-            labels = [f"≤ {edge:g}" for edge in edges] + [f"> {edges[-1]:g}"]
+            named = _told_apart(edges)
+            labels = [f"≤ {edge}" for edge in named] + [f"> {named[-1]}"]
         cuts = " + ".join(f"CAST(bin > {edge!r} AS INT)" for edge in edges) or "0"
         names = ", ".join(f"'{label}'" for label in labels) or "''"
         binned = f"""
@@ -299,6 +300,12 @@ def _largest_moves(compared: Compared) -> Iterator[str]:
 
 def _move(pair: tuple[float, float, str]) -> float:
     return abs(pair[1] - pair[0])
+
+
+def _told_apart(numbers: Sequence[float]) -> list[str]:
+    """Return different numbers as different texts, as short as that allows."""
+    texts = ([f"{number:.{digits}g}" for number in numbers] for digits in (6, 9, 17))
+    return next(found for found in texts if len(set(found)) == len(numbers))
 
 
 def _power_label(power: int) -> str:

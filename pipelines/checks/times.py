@@ -20,13 +20,14 @@ _LAST_MICROSECOND = 253_402_300_799_999_999
 
 def time_checks(field: TimeField, now: int) -> list[Check]:
     """Return what refuses a row by its columns `micros` and `_time_text`; `now` in microseconds since 1970."""
-    in_bounds = f"micros IS NULL OR micros < 0 OR micros > {_LAST_MICROSECOND}"
     is_number = f"micros IS NULL AND regexp_full_match(_time_text, {literal(BARE_NUMBER)})"
     number = named("bad_time", is_number, field.column, field.number_expected, "_time_text")
-    bad = named("bad_time", in_bounds, field.column, field.expected, "_time_text")
+    bad = named("bad_time", "micros IS NULL", field.column, field.expected, "_time_text")
+    outside = f"micros < 0 OR micros > {_LAST_MICROSECOND}"
+    far = named("bad_time", outside, field.column, f"{field.expected}, of the years 1970 to 9999", "_time_text")
     expected = f"{field.expected}, not after the clock"
     later = named("future_time", f"micros > {now}", field.column, expected, "_time_text")
-    return [*([number] if field.number_expected else []), bad, later]
+    return [*([number] if field.number_expected else []), bad, far, later]
 
 
 def micros_of_moment(moment: datetime) -> int:

@@ -27,7 +27,8 @@ from pipelines.feast_store.retrieval_jobs import (
     microseconds_since_1970,
     planned_joins,
 )
-from pipelines.feast_store.tables import FeatureTable, duckdb_session
+from pipelines.feast_store.tables import FeatureTable
+from pipelines.io.duck import duckdb_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,7 @@ see, too; only the result's batches reach the driver.
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -42,7 +39,9 @@ from pipelines.feast_store.retrieval_jobs import (
     microseconds_since_1970,
     planned_joins,
 )
-from pipelines.feast_store.tables import FeatureTable, duckdb_session
+from pipelines.feast_store.tables import FeatureTable
+from pipelines.io.duck import duckdb_session
+from pipelines.io.scratch import scratch_folder
 from pipelines.io.spark import session_at_hand
 from pipelines.io.sql_text import identifier, literal
 from pipelines.settings import Settings, load_settings
@@ -50,6 +49,7 @@ from pipelines.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     import pandas as pd
     from feast import FeatureView
@@ -142,7 +142,7 @@ class SparkRetrievalJob(ArrowJob):
     @contextmanager
     def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
         """Stream the result in the rows' order; errors are those of `StrictRetrievalJob.reader`."""
-        with _scratch(self._options.settings) as scratch:
+        with scratch_folder(self._options.settings.state / _SCRATCH) as scratch:
             order, rows = self._write_labels(scratch / "labels.parquet")
             with session_at_hand(self._options.settings, "feast") as spark:
                 joined = spark.read.parquet(str(scratch / "labels.parquet"))
@@ -192,7 +192,7 @@ class SparkLatestJob(ArrowJob):
     @contextmanager
     def reader(self, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatchReader]:
         """Stream the result in the order of the keys; errors are those of `StrictLatestJob.reader`."""
-        with _scratch(self._options.settings) as scratch:
+        with scratch_folder(self._options.settings.state / _SCRATCH) as scratch:
             with session_at_hand(self._options.settings, "feast") as spark:
                 rows = _read(spark, self._table).select(*self._table.keys, *self._features, self._table.time)
                 time = F.unix_micros(F.col(self._table.time).cast("timestamp"))
@@ -206,18 +206,6 @@ class SparkLatestJob(ArrowJob):
             keys = list(self._table.keys)
             with _ordered(scratch / "latest", keys, self._options.memory_limit, batch_rows) as stream:
                 yield stream
-
-
-@contextmanager
-def _scratch(settings: Settings) -> Iterator[Path]:
-    """Give an empty folder within the state folder, which driver and executors share; it goes with the block."""
-    parent = settings.state / _SCRATCH
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

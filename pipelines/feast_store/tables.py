@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,27 +15,12 @@ from pipelines.feast_store.errors import FeatureTableMissingError, RepeatedFeatu
 from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from feast.data_source import DataSource
 
 
 def microseconds(column: str) -> str:
     """Return a time column in microseconds since 1970, as SQL. A time without a zone is UTC."""
     return f"epoch_us({identifier(column)}::TIMESTAMPTZ)"
-
-
-@contextmanager
-def duckdb_session(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give an empty DuckDB that keeps within `memory_limit` (such as '2GB') and spills the rest to a passing folder."""
-    with tempfile.TemporaryDirectory(prefix="kestrel-duckdb-") as spill:
-        options = {"memory_limit": memory_limit, "temp_directory": spill}
-        connection = duckdb.connect(config=options)
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-        finally:
-            connection.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from feature_repo.feast_redis import StoredValueError, decode_row
 from pipelines.feast_store.online_writes import feature_field, time_field
 from pipelines.feast_store.registry import quiet_output
 from pipelines.feast_store.retrieval_jobs import LABEL_TIME
-from pipelines.feast_store.tables import duckdb_session, microseconds
+from pipelines.feast_store.tables import microseconds
 from pipelines.feast_store.value_bytes import key_bytes
+from pipelines.io.duck import duckdb_session
 from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
@@ -20,6 +18,7 @@ from pipelines.embeddings.user_vectors import last_liked
 from pipelines.feature_page.example_log import CUTOFF, ENTITIES
 from pipelines.feature_page.request import value_at_request
 from pipelines.features.groups import compute
+from pipelines.io.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,8 +66,8 @@ def _vectors(kind: Embedding, inputs: Inputs) -> Example:
     likes = liked_events(inputs.known, inputs.schema.positive)
     lasts = last_liked(inputs.known, inputs.schema, LAST_ITEMS)
     side = side_information(inputs.items.toArrow(), inputs.schema, inputs.cutoff)
-    with TemporaryDirectory(prefix="kestrel-page-") as folder:
-        fitted = fit(small, likes, lasts, side, Path(folder) / kind.name)
+    with scratch_folder() as folder:
+        fitted = fit(small, likes, lasts, side, folder / kind.name)
     stamp = hashlib.sha256(kind.name.encode()).hexdigest()
     values: Example = {}
     for group, rows in ((kind.item_group, fitted.items), (kind.user_group, fitted.users)):

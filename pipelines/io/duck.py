@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from pipelines.io.arrow import arrow_schema
+from pipelines.io.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,8 @@ def duckdb_session(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
     It has one macro: `day_of(time)`, the midnight in UTC before a time.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="kestrel-duckdb-") as spill,
-        duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": spill}) as connection,
+        scratch_folder() as spill,
+        duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": str(spill)}) as connection,
     ):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(

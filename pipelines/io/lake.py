@@ -45,6 +45,11 @@ UNDIVIDED = "all"
 """The name of the only partition of a table that is not partitioned."""
 _DATE_PREFIX = "event_date="
 _STAGING = ".staging"
+_INGEST = "python -m pipelines ingest"
+_LAKE_REMEDY = (
+    f"run `{_INGEST}` of the whole source, which writes it anew; where parts are all there is, restore the file from a "
+    "backup, or remove it and its entry in the manifest, and ingest the parts again that have rows of it"
+)
 
 
 FileMark = tuple[int, int, int] | None
@@ -113,6 +118,8 @@ class StoredTable:
     """The command that writes it, for messages."""
     remedy: str = ""
     """What to do about a damaged file, where `writer` does not write it anew."""
+    manifest_remedy: str = ""
+    """What to do about a damaged manifest, where `writer` does not write everything anew."""
 
     @property
     def mending(self) -> str:
@@ -235,7 +242,8 @@ class StoredTable:
             msg = f"table {self.dataset.name}: expected {path}, found none; run `{self.writer}` first"
             raise JobError(msg) from error
         except (TypeError, KeyError, AttributeError, CorruptRecordError) as error:
-            msg = f"{path}: not a table's manifest ({error}); remove the folder and run `{self.writer}`"
+            remedy = self.manifest_remedy or f"remove the folder and run `{self.writer}`"
+            msg = f"{path}: not a table's manifest ({error}); {remedy}"
             raise CorruptDatasetError(msg) from error
 
     def _explain_mismatch(self, file: Path, seen: dict[str, Partition]) -> NoReturn:
@@ -335,9 +343,8 @@ def exclusive(lock: Path, subject: str, wait_s: float = 0) -> Iterator[None]:
 
 def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:
     """Return a dataset of the lake."""
-    return StoredTable(
-        dataset, place.dataset(dataset.name), place.locks / f"lake-{dataset.name}.lock", "python -m pipelines ingest"
-    )
+    lock = place.locks / f"lake-{dataset.name}.lock"
+    return StoredTable(dataset, place.dataset(dataset.name), lock, _INGEST, _LAKE_REMEDY)
 
 
 def partition_name(day: date) -> str:

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.places import REPOSITORY
 from pipelines.errors import JobError
 from pipelines.io.class_archive import class_archive
+from pipelines.io.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
     local = settings.spark_master.startswith("local")
     java_options = _JAVA_OPTIONS if rows is None or rows > _FEW_ROWS else _JAVA_OPTIONS_OF_FEW_ROWS
     with (
-        tempfile.TemporaryDirectory(prefix="kestrel-spark-") as scratch,
+        scratch_folder() as scratch,
         class_archive(settings.java_archives) as archive_options,
     ):
         options = {
@@ -106,7 +106,7 @@ def spark_session(settings: Settings, name: str, *, rows: int | None = None) -> 
             "spark.executorEnv.PYTHONPATH": str(REPOSITORY),  # tasks in Python import what the driver's job imports
         }
         if local:
-            os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": scratch}
+            os.environ |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(scratch)}
             options |= {
                 "spark.driver.host": "127.0.0.1",
                 "spark.driver.bindAddress": "127.0.0.1",

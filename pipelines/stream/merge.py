@@ -128,6 +128,7 @@ def streamed_table(place: Namespace) -> StoredTable:
         place.locks / f"lake-{LANDED.name}.lock",
         "python -m pipelines land",
         _NOWHERE_ELSE,
+        "restore it from a backup, and leave the files beside it alone: nothing else has what came by the stream",
     )
 
 

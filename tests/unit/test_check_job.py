@@ -91,6 +91,20 @@ def test_a_steady_lake_passes_and_a_second_run_changes_nothing(settings, place):
     assert before == {path: path.stat().st_mtime_ns for path in place.root.rglob("*.*") if path.suffix != ".lock"}
 
 
+def test_large_numbers_that_begin_alike_are_told_apart(settings, tmp_path):
+    place = Namespace(tmp_path / "state", "large")
+    items = [item(str(number), [GENRES[0]], 1_234_567 + number % 2) for number in range(60)]
+    users = [user(str(number), "F", 20) for number in range(200)]
+    last_week = DAY_ONE + timedelta(days=DAYS - 7)
+    events = [
+        {**row, "item_id": str(int(row["item_id"]) // 2 * 2 + (row["event_time"] >= last_week))}
+        for row in steady_events()
+    ]
+    write_lake(place, events, items, users)
+    _, record = report_of(place, check.run(settings, place, CUTOFF, None))
+    assert outcome_of(record, "events.items.release_year.distribution")["outcome"] == "warning"
+
+
 def test_the_page_needs_nothing_else_and_runs_nothing(settings, place):
     html, _ = report_of(place, check.run(settings, place, CUTOFF, None))
     assert "&lt;b&gt;Sci-Fi &amp; $x$&lt;/b&gt;" in html, "what a source says is text"

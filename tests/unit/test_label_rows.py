@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.schemas import Positive
-from pipelines.feast_store.tables import duckdb_session
 from pipelines.io.arrow import arrow_schema
+from pipelines.io.duck import duckdb_session
 from pipelines.training.labels import explicit_labels, implicit_labels, positive_labels, sampled_train
 
 if TYPE_CHECKING:

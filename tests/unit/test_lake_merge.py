@@ -256,6 +256,16 @@ def test_a_damaged_day_of_the_stream_is_given_up_as_the_message_says(tmp_path: P
     assert len(lake_events(place)) == 61
 
 
+def test_what_came_by_the_stream_is_not_to_be_removed_for_a_broken_manifest(tmp_path: Path) -> None:
+    place = empty_lake(tmp_path)
+    write_landing(place, numbered(random_events(5)))
+    merge_landed(place)
+    (place.dataset("streamed") / DATASET_MANIFEST).write_text("{")
+    with pytest.raises(CorruptDatasetError, match="restore it from a backup") as caught:
+        streamed_table(place).snapshot()
+    assert "remove" not in str(caught.value)
+
+
 def test_a_manifest_that_is_no_json_names_what_to_do(tmp_path: Path) -> None:
     place = empty_lake(tmp_path)
     (place.dataset("events") / DATASET_MANIFEST).write_text('{"partitions": {"all"')

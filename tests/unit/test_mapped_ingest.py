@@ -198,6 +198,7 @@ def test_a_bad_row_is_quarantined_with_its_place_and_reason(  # noqa: PLR0917 - 
     (row,) = stored(place, QUARANTINE)
     assert row["file"] == "events.csv"
     assert row["expected"]
+    assert ("of the years 1970 to 9999" in row["expected"]) == line.startswith("u1,a,1969")
 
 
 def test_ids_are_taken_as_they_are_but_for_space_around_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,12 @@ from feature_repo.contracts.datasets import (
     known_users_dataset,
     users_dataset,
 )
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.places import DATASET_MANIFEST, Namespace
+from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.schemas import read_schema
-from pipelines.errors import SourceError
+from pipelines.errors import CorruptDatasetError, SourceError
 from pipelines.io.arrow import arrow_schema, conform
-from pipelines.io.lake import stored_dataset
+from pipelines.io.lake import partition_file, stored_dataset
 from pipelines.io.merging import upserted
 from pipelines.jobs import ingest
 from pipelines.settings import Settings
@@ -154,6 +156,40 @@ def test_a_part_forgets_no_row_that_was_refused_before(
     assert stored_dataset(place, QUARANTINE).snapshot().checksum == refused.checksum
     run(settings, "n", write_shop(tmp_path / "2", parts[0], items), Mode.WHOLE)
     assert stored_dataset(place, QUARANTINE).snapshot().rows == 0, "a whole ingestion begins anew"
+
+
+def test_parts_of_one_name_keep_the_refusals_of_each(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    parts = days(events)
+    run(settings, "n", write_shop(tmp_path / "whole", parts[0], items), Mode.WHOLE)
+    for day, unknown in ((1, "nobody knows"), (2, "nobody knows either"), (2, "nobody knows either")):
+        run(settings, "n", write_shop(tmp_path / str(day), [{**parts[day][0], "sku": unknown}, *parts[day]]), Mode.PART)
+    rows = stored_dataset(Namespace(settings.state, "n"), QUARANTINE).snapshot().read().to_pylist()
+    assert [(row["file"], row["line"], row["received"]) for row in rows] == [
+        ("events.csv", 2, "nobody knows"),
+        ("events.csv", 2, "nobody knows either"),
+    ]
+
+
+def test_a_damaged_day_of_a_lake_of_parts_is_mended_as_the_message_says(settings: Settings, tmp_path: Path) -> None:
+    events, items = shop()
+    parts = days(events)
+    for day in (0, 1):
+        run(settings, "n", write_shop(tmp_path / str(day), parts[day], items), Mode.PART)
+    expected, table = lake(settings, "n"), stored_dataset(Namespace(settings.state, "n"), EVENTS)
+    name = list(table.snapshot().partitions)[-1]
+    file = partition_file(table.folder, name)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(CorruptDatasetError, match="remove it and its entry in the manifest, and ingest the parts"):
+        run(settings, "n", tmp_path / "1", Mode.PART)
+    with pytest.raises(CorruptDatasetError, match="remove it and its entry in the manifest, and ingest the parts"):
+        table.snapshot()
+    shutil.rmtree(file.parent)
+    record = read_json(table.folder / DATASET_MANIFEST)
+    del record["partitions"][name]  # type: ignore[attr-defined] # a JSON object
+    write_json(table.folder / DATASET_MANIFEST, record)
+    run(settings, "n", tmp_path / "1", Mode.PART)
+    assert lake(settings, "n") == expected
 
 
 def test_a_part_of_one_file_may_be_called_anything(
