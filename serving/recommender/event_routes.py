@@ -99,7 +99,7 @@ _DOCUMENTATION: dict[str, Any] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "The stream has the accepted events; `refused` names the others"},
     413: {"model": Problem, "description": "More events, or more bytes, than one request may have"},
-    422: {"model": Problem, "description": "No event was accepted; `refused` names each fault"},
+    422: {"model": Problem, "description": "No event was accepted: `refused` names each fault, or the body is no JSON"},
     503: {"model": Problem, "description": "The stream cannot take events now: send them again, which is harmless"},
 }
 

@@ -161,6 +161,46 @@ def test_what_is_not_taken_is_answered_with_what_to_do(path: Way, body: Any, sta
     assert path.entries() == before
 
 
+TEXTS = ("x" * 100_000, "\0", "a\0b", "\x85", "a/b", "", True, 1, [], {}, [[]], {"": None})
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *(("value", text) for text in ("1e308", "-1e308", "1.7976931348623157e308", "5e-324", "1" + "0" * 300)),
+        *(("value", text) for text in ("18446744073709551616", "-9223372036854775809", "true", "false", '"4"', "{}")),
+        *(("value", "[" * depth + "]" * depth) for depth in (1, 980, 1000)),
+        *((field, json.dumps(sent)) for field in ("user_id", "item_id", "event_id", "event_type") for sent in TEXTS),
+        ("user_id", "[" * 1000 + "]" * 1000),
+        *(("event_time", f'"{moment}"') for moment in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")),
+        *(("event_time", f'"{moment}"') for moment in ("-0001-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "1e308")),
+        *(("event_time", text) for text in ('"1998-04-22T10:00:00Z\\u0000more"', "1e308", "true", "893286638000000")),
+        ("event_time", json.dumps("1998-04-22T10:00:00." + "0" * 50_000 + "+99:00")),
+    ],
+)
+def test_no_value_costs_a_batch_its_good_events(path: Way, field: str, text: str) -> None:
+    before = path.entries()
+    bad = json.dumps(event(**{field: "HERE"})).replace('"HERE"', text)
+    answer = path.post(bad.encode(), 422)
+    assert answer["object"] == field
+    assert path.entries() == before
+    answer = path.post(f"[{json.dumps(event())}, {bad}, {json.dumps(event(item=4))}]".encode())
+    assert [(refused["index"], refused["object"]) for refused in answer["refused"]] == [(1, field)]
+    assert all(answer["refused"][0].values())
+    assert path.entries() == before + 2
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, '"\\ud800"', '"\\udfffx"', "[" * 2000 + "]" * 2000]
+)
+def test_what_json_does_not_know_makes_the_whole_body_none(path: Way, text: str) -> None:
+    before = path.entries()
+    answer = path.post(f"[{json.dumps(event())}, {json.dumps(event()).replace('4.5', text)}]".encode(), 422)
+    assert answer["object"] == "events"
+    assert "in JSON" in answer["expected"]
+    assert path.entries() == before
+
+
 def test_events_are_described_by_the_contract(path: Way) -> None:
     page = path.client.get("/openapi.json").json()
     event_schema = page["components"]["schemas"]["Event"]
