@@ -35,8 +35,8 @@ FULL_REDIS = "if it is out of memory, raise its maxmemory; if its disk is full, 
 """What to do about a Redis that refuses to write."""
 
 EVENT_ID = Column("event_id", Dtype.STRING, "What the sender calls the event; by default made from its key")
-POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the stream: a Redis id's milliseconds")
-POSITION_LOW = Column("position_low", Dtype.INT64, "Place in the stream within that: a Redis id's sequence number")
+POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the log: a Redis id's milliseconds; Kafka's partition")
+POSITION_LOW = Column("position_low", Dtype.INT64, "Place within that: a Redis id's sequence number; Kafka's offset")
 
 SENT = (EVENT_ID, *EVENTS.columns)
 """What an event consists of on its way."""

@@ -1,4 +1,4 @@
-"""A Kafka topic as the log of accepted events, its messages keyed by user, which keeps one user's events in order."""
+"""A Kafka topic as the log of accepted events, its messages keyed by user: readers rely on it for their order."""
 
 from __future__ import annotations
 
