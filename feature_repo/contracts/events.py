@@ -2,7 +2,8 @@
 
 The API's model, the fields of a stream's entry and the columns of a landing file are all made from `SENT`. What an
 event is follows from its key (user, item, type, time): the same key once more is the same event, with a corrected value
-if that differs. Of two that differ, the one that the stream holds at the later position is right.
+if that differs. Of two that differ, the one that the stream holds at the later position is right. An id that a sender
+gave names one event for a time: the recommender refuses it for another.
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ class Event:
     def key(self) -> tuple[str, str, str, int]:
         """What the event is: user, item, type and time."""
         return self.user_id, self.item_id, self.event_type, self.event_time
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether its sender gave it an id, not one that follows from the key."""
+        return self.event_id != key_id(*self.key)
 
     def fields(self) -> dict[str, str]:
         """Return the fields of a stream's entry, as text."""
@@ -164,6 +170,11 @@ def kafka_servers(events_url: str) -> str:
 def heartbeat_key(namespace: str) -> str:
     """Return the key that exists while a stream job of the namespace works."""
     return f"{stream_name(namespace)}:heartbeat"
+
+
+def id_key(namespace: str, event_id: str) -> str:
+    """Return the key that holds what an id, which a sender gave, named first."""
+    return f"{stream_name(namespace)}:id:{event_id}"
 
 
 def shown(received: object) -> str:

@@ -38,8 +38,8 @@ class KafkaEventLog:
         await asyncio.to_thread(self._send, events)
 
     async def close(self) -> None:
-        """Wait for what is on its way."""
-        await asyncio.to_thread(self._producer.flush, self._timeout_s)
+        """Wait for what is on its way, no longer than each message may take, and let go of the connection."""
+        await asyncio.to_thread(self._producer.close)
 
     def _send(self, events: Sequence[Event]) -> None:
         undelivered = len(events)
