@@ -2,7 +2,8 @@
 
 The API's model, the fields of a stream's entry and the columns of a landing file are all made from `SENT`. What an
 event is follows from its key (user, item, type, time): the same key once more is the same event, with a corrected value
-if that differs. Of two that differ, the one that the stream holds at the later position is right.
+if that differs. Of two that differ, the one that the stream holds at the later position is right. An id that a sender
+gave names one event for a time: the recommender refuses it for another.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ FULL_REDIS = "if it is out of memory, raise its maxmemory; if its disk is full, 
 """What to do about a Redis that refuses to write."""
 
 EVENT_ID = Column("event_id", Dtype.STRING, "What the sender calls the event; by default made from its key")
-POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the stream: a Redis id's milliseconds")
-POSITION_LOW = Column("position_low", Dtype.INT64, "Place in the stream within that: a Redis id's sequence number")
+POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the log: a Redis id's milliseconds; Kafka's partition")
+POSITION_LOW = Column("position_low", Dtype.INT64, "Place within that: a Redis id's sequence number; Kafka's offset")
 
 SENT = (EVENT_ID, *EVENTS.columns)
 """What an event consists of on its way."""
@@ -57,6 +58,8 @@ _STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
 _SHOWN = 80
 _ID = re.compile(ID_PATTERN)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half a character: JSON may name one, no UTF-8 can write it, and no pattern of SQL's or the API's can speak of it."""
 _WHOLE = "event"
 """What a refusal is about that is about no single field."""
 _REQUIRED = tuple(column.name for column in EVENTS.columns)
@@ -79,6 +82,11 @@ class Event:
     def key(self) -> tuple[str, str, str, int]:
         """What the event is: user, item, type and time."""
         return self.user_id, self.item_id, self.event_type, self.event_time
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether its sender gave it an id, not one that follows from the key."""
+        return self.event_id != key_id(*self.key)
 
     def fields(self) -> dict[str, str]:
         """Return the fields of a stream's entry, as text."""
@@ -163,15 +171,23 @@ def heartbeat_key(namespace: str) -> str:
     return f"{stream_name(namespace)}:heartbeat"
 
 
+def id_key(namespace: str, event_id: str) -> str:
+    """Return the key that holds what an id, which a sender gave, named first."""
+    return f"{stream_name(namespace)}:id:{event_id}"
+
+
 def shown(received: object) -> str:
     """Return a value as a message shows it: no longer than a line."""
-    text = repr(received)
+    try:
+        text = repr(received)
+    except (RecursionError, ValueError):  # lists within lists a thousand deep, a number of thousands of digits
+        return f"a {type(received).__name__} that is too deep or too long to show"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} and {len(text) - _SHOWN} more"
 
 
 def is_id(text: str) -> bool:
     """Tell whether a text may be an id."""
-    return len(text) <= ID_MAX and _ID.fullmatch(text) is not None
+    return len(text) <= ID_MAX and _ID.fullmatch(text) is not None and _SURROGATE.search(text) is None
 
 
 def key_id(user_id: str, item_id: str, event_type: str, event_time: int) -> str:
@@ -234,26 +250,29 @@ def _value(value: object, schema: Schema) -> float:
     allowed = schema.value
     meaning = f" ({allowed.meaning})" if allowed.meaning else ""
     expected = f"a number from {allowed.minimum:g} to {allowed.maximum:g} in steps of {allowed.step:g}{meaning}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RefusedError(VALUE.name, expected, value, f"Send {_nearest(0, allowed):g}, say.")
-    steps = value / allowed.step
-    if not allowed.minimum <= value <= allowed.maximum or abs(steps - round(steps)) > _STEP_TOLERANCE:
-        remedy = f"Send {_nearest(round(steps), allowed):g}, which is the nearest."
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RefusedError(VALUE.name, expected, value, f"Send {_nearest(allowed.minimum, allowed):g}, say.")
+    # Held to the range before it is divided, as 1e308 would become infinite. A NaN, which is no number, is the minimum.
+    within = min(max(allowed.minimum, value), allowed.maximum)
+    steps = within / allowed.step
+    if within != value or abs(steps - round(steps)) > _STEP_TOLERANCE:
+        remedy = f"Send {_nearest(within, allowed):g}, which is the nearest."
         raise RefusedError(VALUE.name, expected, value, remedy)
     return float32(value)
 
 
-def _nearest(steps: int, allowed: ValueRange) -> float:
-    """Return the allowed value that is nearest to so many whole steps."""
+def _nearest(within: float, allowed: ValueRange) -> float:
+    """Return the allowed value that is nearest to one of the range."""
     fewest = math.ceil(allowed.minimum / allowed.step - _STEP_TOLERANCE)
     most = math.floor(allowed.maximum / allowed.step + _STEP_TOLERANCE)
-    return min(max(steps, fewest), most) * allowed.step
+    return min(max(round(within / allowed.step), fewest), most) * allowed.step
 
 
 def _event_time(value: object, now: datetime) -> int:
     expected = "a time in ISO 8601 with its distance from UTC"
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        # What follows a NUL, Python's reader does not see.
+        moment = datetime.fromisoformat(value) if isinstance(value, str) and "\0" not in value else None
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:

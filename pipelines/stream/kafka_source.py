@@ -1,5 +1,6 @@
-"""A Kafka topic as a source. Its messages are keyed by user, so that one user's events keep their order.
+"""A Kafka topic as a source. Its messages are keyed by user, so that one user's events are in one partition, in order.
 
+Of two values for one event that with the higher offset is right: the broker's order, which no sender's clock can bend.
 Readers who share the work subscribe as a group; one that reads alone takes every partition from the group's committed
 offset to the end that the topic had when it was opened. Kafka's own retention decides how long the topic keeps events.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _ANSWER_S = 10.0
 _END_S = 60.0
 """How long reading alone may take from one message to the next."""
+_AFTER_REDIS = 2**62
+"""Above the milliseconds of any Redis id: what Kafka brings is later than what came before it took Redis' place."""
 
 
 class KafkaSource:
@@ -128,14 +131,14 @@ class KafkaSource:
 
 
 def _received(message: Message) -> Received:
-    """Return a message as an entry; its position is the time at which it was sent, and its offset."""
+    """Return a message as an entry; its position is its partition, which is its user's, and its offset there."""
     partition, offset = _number(message.partition()), _number(message.offset())
     try:
         fields = json.loads(message.value() or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     texts = {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
-    return Received(Position(int(message.timestamp()[1]), offset), (partition, offset), texts)
+    return Received(Position(_AFTER_REDIS + partition, offset), (partition, offset), texts)
 
 
 def _number(number: int | None) -> int:

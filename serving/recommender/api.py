@@ -19,6 +19,7 @@ from feature_repo.contracts.events import ID_MAX, ID_PATTERN
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
 from serving.recommender.engine import Engine
+from serving.recommender.event_ids import EventIds, open_event_ids
 from serving.recommender.event_log import EventLog, open_event_log
 from serving.recommender.event_routes import add_event_routes
 from serving.recommender.problems import (
@@ -91,13 +92,14 @@ class Running:
     watcher: Watcher
     recorder: Recorder
     events: EventLog
+    event_ids: EventIds
     started: float
 
 
 @contextlib.asynccontextmanager
 async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIterator[Running]:
     redis = connect(settings.redis_url.get_secret_value(), settings.recommender_ready_ms / 1000)
-    events = open_event_log(settings)
+    events, event_ids = open_event_log(settings), open_event_ids(settings)
     predictor = AsyncPredictClient(settings.model_server_grpc, timeout_s=settings.recommender_ranking_ms / 1000)
     engine = Engine(settings, redis, predictor)
     watcher = Watcher(settings, engine, on_swap)
@@ -105,7 +107,7 @@ async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIter
     recorder = Recorder(settings, predictor)
     following = [asyncio.create_task(watcher.run()), asyncio.create_task(recorder.run())]
     try:
-        yield Running(settings, redis, predictor, engine, watcher, recorder, events, time.monotonic())
+        yield Running(settings, redis, predictor, engine, watcher, recorder, events, event_ids, time.monotonic())
     finally:
         for task in following:
             task.cancel()
@@ -114,6 +116,7 @@ async def _running(settings: Settings, on_swap: Callable[[], None]) -> AsyncIter
         await predictor.close()
         await redis.aclose()
         await events.close()
+        await event_ids.close()
 
 
 def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -> FastAPI:

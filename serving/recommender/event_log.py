@@ -45,7 +45,8 @@ def open_event_log(settings: Settings) -> EventLog:
     return RedisEventLog(connect(settings.redis_url.get_secret_value(), timeout_s), settings.namespace, timeout_s)
 
 
-def _remedy(error: Exception) -> str:
+def redis_remedy(error: Exception) -> str:
+    """Return what to do about a Redis that took nothing."""
     if isinstance(error, ResponseError):
         return FULL_REDIS
     return "is it running? KESTREL_REDIS_URL names its address"
@@ -69,7 +70,7 @@ class RedisEventLog:
         except (RedisError, OSError, TimeoutError) as error:
             msg = (
                 f"event stream: expected Redis to take {len(events)} events within {self._timeout_s * 1000:.0f} ms, "
-                f"received {type(error).__name__}: {error}; {_remedy(error)}"
+                f"received {type(error).__name__}: {error}; {redis_remedy(error)}"
             )
             raise EventLogError(msg) from error
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, create_model
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.datasets import EVENT_TIME, VALUE
-from feature_repo.contracts.events import EVENT_ID, SENT, Event, RefusedError, check_event, shown
+from feature_repo.contracts.events import EVENT_ID, SENT, Event, Refusal, RefusedError, check_event, shown
 from serving.recommender.answers import Problem, ProblemDetail, encode
 from serving.recommender.errors import EventLogError
 from serving.recommender.problems import problem_response
@@ -99,7 +99,7 @@ _DOCUMENTATION: dict[str, Any] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "The stream has the accepted events; `refused` names the others"},
     413: {"model": Problem, "description": "More events, or more bytes, than one request may have"},
-    422: {"model": Problem, "description": "No event was accepted; `refused` names each fault"},
+    422: {"model": Problem, "description": "No event was accepted: `refused` names each fault, or the body is no JSON"},
     503: {"model": Problem, "description": "The stream cannot take events now: send them again, which is harmless"},
 }
 
@@ -119,7 +119,9 @@ def add_event_routes(app: FastAPI) -> None:
         """Take one event, or a list of events: answered when the stream has them, seen in features a moment later.
 
         The same event may be sent again at any time: an event is what its user, item, type and time say, so it counts
-        once. With another value it is a correction. Good events of a list are taken whatever the others are.
+        once. With another value it is a correction. An `event_id` of your own names one event for a time, a day unless
+        set otherwise: with another user, item, type or time it is refused. Good events of a list are taken whatever the
+        others are.
         """
         try:
             return await _take(request)
@@ -135,15 +137,19 @@ async def _take(request: Request) -> Response:
     if online is None:
         raise _AnswerError(HTTPStatus.SERVICE_UNAVAILABLE, nothing_to_recommend(running.watcher))
     batch = await _batch(request, running.settings.recommender_event_batch)
-    accepted, refused = _checked(batch, online, running)
-    if not accepted:
-        return _none_accepted(refused)
+    events, refusals = _checked(batch, online, running)
     try:
-        await running.events.append(accepted)
+        refusals |= await running.event_ids.remember(events)
+        accepted = [event for index, event in events.items() if index not in refusals]
+        if accepted:
+            await running.events.append(accepted)
     except EventLogError as error:
         remedy = "Send the same events again after Retry-After seconds; one that had arrived counts once."
-        problem = ProblemDetail("event stream", f"to take {len(accepted)} events", str(error), remedy)
+        problem = ProblemDetail("event stream", f"to take {len(events)} events", str(error), remedy)
         raise _AnswerError(HTTPStatus.SERVICE_UNAVAILABLE, problem) from error
+    refused = [{"index": index, **asdict(refusal)} for index, refusal in sorted(refusals.items())]
+    if not accepted:
+        return _none_accepted(refused)
     answer = {"accepted": len(accepted), "event_ids": [event.event_id for event in accepted], "refused": refused}
     return Response(encode(answer), HTTPStatus.ACCEPTED, media_type="application/json")
 
@@ -189,17 +195,17 @@ async def _body(request: Request, most: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _checked(batch: Sequence[object], online: Online, running: Running) -> tuple[list[Event], list[dict[str, object]]]:
-    """Return the events that pass, and for each other its index and what is wrong with it."""
+def _checked(batch: Sequence[object], online: Online, running: Running) -> tuple[dict[int, Event], dict[int, Refusal]]:
+    """Return the events that pass, and what is wrong with each other, by their index in the batch."""
     is_item, now = online.snapshot.catalogue.positions.__contains__, running.settings.latest_event_time()
-    accepted: list[Event] = []
-    refused: list[dict[str, object]] = []
+    events: dict[int, Event] = {}
+    refusals: dict[int, Refusal] = {}
     for index, raw in enumerate(batch):
         try:
-            accepted.append(check_event(raw, online.snapshot.schema, is_item, now))
+            events[index] = check_event(raw, online.snapshot.schema, is_item, now)
         except RefusedError as error:
-            refused.append({"index": index, **asdict(error.refusal)})
-    return accepted, refused
+            refusals[index] = error.refusal
+    return events, refusals
 
 
 def _none_accepted(refused: list[dict[str, object]]) -> Response:

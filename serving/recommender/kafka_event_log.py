@@ -1,4 +1,4 @@
-"""A Kafka topic as the log of accepted events, its messages keyed by user, which keeps one user's events in order."""
+"""A Kafka topic as the log of accepted events, its messages keyed by user: readers rely on it for their order."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class KafkaEventLog:
         await asyncio.to_thread(self._send, events)
 
     async def close(self) -> None:
-        """Wait for what is on its way."""
-        await asyncio.to_thread(self._producer.flush, self._timeout_s)
+        """Wait for what is on its way, no longer than each message may take, and let go of the connection."""
+        await asyncio.to_thread(self._producer.close)
 
     def _send(self, events: Sequence[Event]) -> None:
         undelivered = len(events)

@@ -60,9 +60,11 @@ class Settings(BaseSettings):
     events_url: str = Field(default="", pattern=EVENTS_URL_PATTERN)
     """Where events are streamed: empty, the online store's Redis, or kafka://host:port[,host:port]."""
     recommender_events_ms: Milliseconds = 1000
-    """How long accepted events may take into their stream."""
+    """How long accepted events may take into their stream, and before it their ids into Redis' memory."""
     recommender_event_batch: int = Field(default=1000, ge=1, le=100_000)
     """How many events one request may send."""
+    recommender_event_id_seconds: float = Field(default=86_400.0, ge=0.05, le=31_536_000)
+    """How long an id that a sender gave names one event and no other; each such id takes that long a place in Redis."""
     recommender_candidates: int = Field(default=200, ge=100, le=5000)
     """How many items are ranked for one request."""
     recommender_remembered_users: int = Field(default=10_000, ge=0, le=10_000_000)

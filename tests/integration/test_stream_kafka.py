@@ -6,7 +6,12 @@ It is no Kafka cluster: no replication, no disk. What is shown is that the adapt
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
+import time
+from collections import defaultdict
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +19,7 @@ import redis
 from confluent_kafka import Producer
 
 from feature_repo.contracts.datasets import EVENTS
-from feature_repo.contracts.events import topic_name
+from feature_repo.contracts.events import Position, topic_name
 from pipelines.io.lake import stored_dataset
 from pipelines.settings import Settings
 from pipelines.stream.kafka_source import KafkaSource
@@ -64,7 +69,8 @@ def test_events_reach_features_and_the_lake(events_url: str, client: redis.Redis
     settings = Settings(state=tmp_path, events_url=events_url)
     send(events_url, place.name, log[:40])
     broken = Producer({"bootstrap.servers": events_url.removeprefix("kafka://")})
-    broken.produce(topic_name(place.name), value=b"{")
+    for value in (b"{", b"[" * 100_000, b'{"user_id": "\\ud800"}'):
+        broken.produce(topic_name(place.name), value=value)
     assert broken.flush(10) == 0
     send(events_url, place.name, log[40:])
     with closing(KafkaSource(events_url, place.name, ONLINE, alone=True)) as dies:
@@ -88,6 +94,42 @@ def test_what_a_reader_did_not_acknowledge_is_read_again(events_url: str) -> Non
         assert {entry.token for entry in heir.read(100, 0)} == {entry.token for entry in first} - {
             entry.token for entry in kept
         }
+
+
+def test_the_broker_has_the_last_word_whatever_the_senders_clocks_say(
+    events_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    from pipelines.stream.merge import merge_landed, streamed_table
+
+    place, first = open_lake(tmp_path, "skewed-clocks"), random_events(30, seed=5)
+    settings = Settings(state=tmp_path, events_url=events_url)
+    corrected = [dataclasses.replace(event, value=5.5 - event.value) for event in first]
+    send(events_url, place.name, first)
+    an_hour_slow = Producer({"bootstrap.servers": events_url.removeprefix("kafka://")})
+    for event in corrected:
+        value, earlier = json.dumps(event.fields()).encode(), int(time.time() - 3600) * 1000
+        an_hour_slow.produce(topic_name(place.name), key=event.user_id.encode(), value=value, timestamp=earlier)
+    assert an_hour_slow.flush(10) == 0
+    with closing(KafkaSource(events_url, place.name, ONLINE, alone=True)) as source:
+        entries = source.read(100, 0)
+        partitions: dict[str, set[int]] = defaultdict(set)
+        for entry in entries:
+            partitions[entry.fields["user_id"]].add(entry.token[0])
+        assert {len(numbers) for numbers in partitions.values()} == {1}, "a user's events are in one partition"
+    with closing(KafkaSource(events_url, place.name, ONLINE, alone=True)) as source:
+        assert apply_next(source, users_of(client, place), wait_s=0) == 60
+    assert received(client, place) == expected(place, corrected)
+    assert land(settings, client, place, wait_s=1) == 60
+    merge_landed(place)
+    rows = streamed_table(place).snapshot().read().to_pylist()
+    assert {row["event_id"]: row["value"] for row in rows} == {event.event_id: event.value for event in corrected}
+
+
+def test_what_kafka_brings_is_later_than_what_redis_brought(events_url: str) -> None:
+    send(events_url, "moved-here", random_events(20, seed=6))
+    by_redis = Position(int(datetime(2500, 1, 1, tzinfo=UTC).timestamp() * 1000), 2**31)
+    with closing(KafkaSource(events_url, "moved-here", LAKE, alone=True)) as source:
+        assert all(by_redis < entry.position for entry in source.read(100, 0))
 
 
 def test_readers_share_a_group(events_url: str) -> None:

@@ -68,12 +68,24 @@ def test_the_id_is_the_senders_or_made_from_the_key() -> None:
         ({"value": 5.5}, "value", "0.5 to 5"),
         ({"value": 3.3}, "value", "steps of 0.5"),
         ({"value": float("nan")}, "value", "0.5 to 5"),
+        ({"value": float("inf")}, "value", "0.5 to 5"),
+        ({"value": float("-inf")}, "value", "0.5 to 5"),
+        ({"value": 1.7976931348623157e308}, "value", "0.5 to 5"),
+        ({"value": -1e308}, "value", "0.5 to 5"),
+        ({"value": 5e-324}, "value", "0.5 to 5"),
+        ({"value": 10**400}, "value", "0.5 to 5"),
         ({"event_time": 893286638}, "event_time", "ISO 8601"),
         ({"event_time": "yesterday"}, "event_time", "ISO 8601"),
         ({"event_time": "1998-04-22T23:10:38"}, "event_time", "distance from UTC"),
         ({"event_time": "1998-04-23T00:00:01Z"}, "event_time", "platform's clock, 1998-04-23T00:00:00"),
         ({"event_time": "1969-12-31T23:59:59Z"}, "event_time", "from 1970"),
+        ({"event_time": "0001-01-01T00:00:00+23:59"}, "event_time", "from 1970"),
+        ({"event_time": "9999-12-31T23:59:59-23:59"}, "event_time", "platform's clock"),
+        ({"event_time": "1998-04-22T23:10:38Z\0and more"}, "event_time", "ISO 8601"),
+        ({"event_time": "\ud800"}, "event_time", "ISO 8601"),
         ({"event_id": ""}, "event_id", "1 to 128"),
+        ({"event_id": "\ud800"}, "event_id", "1 to 128"),
+        ({"user_id": "a\udfff"}, "user_id", "1 to 128"),
         ({"rating": 4}, "event", "no field but event_id, user_id"),
     ],
 )
@@ -89,12 +101,35 @@ def test_a_bad_field_is_refused_by_name(change: dict[str, Any], field: str, expe
 
 
 @pytest.mark.parametrize(
-    ("value", "remedy"), [(3.3, "Send 3.5, "), (-1, "Send 0.5, "), (1e300, "Send 5, "), ("4", "Send 0.5, say")]
+    ("value", "remedy"),
+    [
+        (3.3, "Send 3.5, "),
+        (-1, "Send 0.5, "),
+        (1e300, "Send 5, "),
+        (1e308, "Send 5, "),
+        (-1e308, "Send 0.5, "),
+        (10**400, "Send 5, "),
+        ("4", "Send 0.5, say"),
+    ],
 )
 def test_the_remedy_is_a_value_that_passes(value: object, remedy: str) -> None:
     with pytest.raises(RefusedError) as caught:
         check({**GOOD, "value": value})
     assert caught.value.refusal.remedy.startswith(remedy)
+
+
+def test_what_no_message_can_show_is_refused_all_the_same() -> None:
+    for received in (nested(5000), 10**5000):
+        with pytest.raises(RefusedError) as caught:
+            check({**GOOD, "value": received})
+        assert "too long to show" in caught.value.refusal.received
+
+
+def nested(depth: int) -> list[Any]:
+    lists: list[Any] = []
+    for _ in range(depth):
+        lists = [lists]
+    return lists
 
 
 @pytest.mark.parametrize("raw", [None, 1, "event", [], [GOOD]])
@@ -134,6 +169,8 @@ def test_entries_without_the_fields_are_no_events() -> None:
             Event.from_fields({key: value for key, value in whole.items() if key != name})
     with pytest.raises(ValueError, match="float"):
         Event.from_fields({**whole, "value": "many"})
+    with pytest.raises(ValueError, match="event_id: expected an id"):
+        Event.from_fields({**whole, "event_id": "\ud800"})
 
 
 def test_namespaces_have_streams_of_their_own() -> None:
