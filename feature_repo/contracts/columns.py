@@ -90,9 +90,11 @@ TERM_ENCODINGS = frozenset({Encoding.VOCABULARY, Encoding.ONE_HOT, Encoding.MULT
 """Those that look terms up in a vocabulary."""
 SCALE_ENCODINGS = frozenset({Encoding.STANDARD, Encoding.MIN_MAX, Encoding.ROBUST})
 """Those that move and stretch a number."""
-_NUMBER_ENCODINGS = SCALE_ENCODINGS | {Encoding.QUANTILES, Encoding.NORM}
+NUMBER_ENCODINGS = SCALE_ENCODINGS | {Encoding.QUANTILES}
+"""Those that a single number can have."""
+_ANY_NUMBER_ENCODINGS = NUMBER_ENCODINGS | {Encoding.NORM}
 _LIST_ENCODINGS = frozenset({Encoding.MULTI_HOT, Encoding.NORM})
-_SCALAR_ENCODINGS = SCALE_ENCODINGS | {Encoding.QUANTILES, Encoding.ONE_HOT}
+_SCALAR_ENCODINGS = NUMBER_ENCODINGS | {Encoding.ONE_HOT}
 
 
 _LEAST_BUCKETS = {Encoding.HASHED: 1, Encoding.QUANTILES: 2}
@@ -149,14 +151,14 @@ class Column:
             != bool(self.vocabulary),
             f"it needs strings, the column is {self.dtype}": encoding in TERM_ENCODINGS | {Encoding.HASHED}
             and self.dtype is not Dtype.STRING,
-            f"it needs numbers, the column is {self.dtype}": encoding in _NUMBER_ENCODINGS
+            f"it needs numbers, the column is {self.dtype}": encoding in _ANY_NUMBER_ENCODINGS
             and self.dtype not in {Dtype.INT64, Dtype.FLOAT32},
             f"it needs one value, the column's length is {self.length}": encoding in _SCALAR_ENCODINGS
             and self.length != 0,
             f"it needs a list of fixed length, the column's length is {self.length}": encoding in _LIST_ENCODINGS
             and self.length < 1,
             f"it takes no curve, received {self.curve}": self.curve is not Curve.LINEAR
-            and encoding not in SCALE_ENCODINGS | {Encoding.QUANTILES},
+            and encoding not in NUMBER_ENCODINGS,
             f"it needs at least {(least := _LEAST_BUCKETS.get(encoding, 0))} buckets, received {self.buckets}": (
                 self.buckets < least
             ),

@@ -582,7 +582,8 @@ def _profile_feature(owner: str, attribute: Attribute) -> Column:
         case Kind.CATEGORICAL:
             return _strings(name, vocabulary, 0, attribute.meaning)
         case _:
-            return _mean(name, attribute.meaning)
+            as_is = _mean(name, attribute.meaning)
+            return replace(as_is, encoding=attribute.encoding, curve=attribute.curve, buckets=attribute.buckets)
 
 
 def _profile(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from feature_repo.contracts.columns import float32
+from feature_repo.contracts.columns import NUMBER_ENCODINGS, Curve, Encoding, float32
 from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.publishing import read_json, write_json
 
@@ -74,14 +74,36 @@ class Attribute:
     reduction: Reduction | None = None
     """Of a derived one: how its value follows from the event rows so far, so that it changes with time. None where the
     source states it, for all time."""
+    encoding: Encoding = Encoding.STANDARD
+    """Of a numeric one: how models read it, as `Column` has it."""
+    curve: Curve = Curve.LINEAR
+    buckets: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a name that is none, or is taken."""
+        """Refuse a name that is none, or is taken, and an encoding that the kind does not have."""
         check_name(self.name, "attribute")
         if self.name in _RESERVED:
             msg = f"attribute {self.name!r}: expected a name other than {sorted(_RESERVED)}; rename it"
             raise SchemaError(msg)
         _check_step(self.step, f"attribute {self.name}")
+        self._check_encoding()
+
+    def _check_encoding(self) -> None:
+        own = [name for name, default in _READ_BY_DEFAULT.items() if getattr(self, name) != default]
+        fault = ""
+        if own and self.kind is not Kind.NUMERIC:
+            fault = f"expected {' and '.join(own)} for a numeric attribute only, this one is {self.kind}; remove it"
+        elif self.encoding not in NUMBER_ENCODINGS:
+            known = ", ".join(sorted(NUMBER_ENCODINGS))
+            fault = f"expected an encoding of {known}, received {self.encoding}; correct it"
+        elif (self.encoding is Encoding.QUANTILES) != (self.buckets > 1):
+            fault = (
+                f"expected buckets, two or more, for the encoding quantiles and for no other, received {self.buckets} "
+                f"for {self.encoding}; correct one of them"
+            )
+        if fault:
+            msg = f"attribute {self.name!r}: {fault}"
+            raise SchemaError(msg)
 
     @property
     def is_term(self) -> bool:
@@ -259,14 +281,19 @@ def _attribute(record: Mapping[str, Any]) -> Attribute:
         msg = f"attribute {record.get('name')!r}: expected a kind of {sorted(kinds)}, received {record.get('kind')!r}"
         raise SchemaError(msg)
     reduction = record.get("reduction")
-    return Attribute(
-        **{**record, "kind": Kind(record["kind"]), "reduction": None if reduction is None else Reduction(reduction)}
-    )
+    fields = {
+        "kind": Kind(record["kind"]),
+        "reduction": None if reduction is None else Reduction(reduction),
+        "encoding": Encoding(record.get("encoding", Encoding.STANDARD)),
+        "curve": Curve(record.get("curve", Curve.LINEAR)),
+    }
+    return Attribute(**{**record, **fields})
 
 
 def _without_nothing(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an attribute's record without the reduction that it does not have: records are compared and hashed."""
-    return {name: value for name, value in record.items() if name != "reduction" or value is not None}
+    """Return an attribute's record without what says nothing: records are compared and hashed."""
+    silent = {"reduction": None, **_READ_BY_DEFAULT}
+    return {name: value for name, value in record.items() if name not in silent or value != silent[name]}
 
 
 def _check_step(step: float, what: str) -> None:
@@ -280,6 +307,9 @@ def _check_distinct(key: str, names: Sequence[str]) -> None:
         msg = f"schema: expected {key.replace('_', ' ')} of different names, received {list(names)}; rename one"
         raise SchemaError(msg, key)
 
+
+_READ_BY_DEFAULT = {"encoding": Encoding.STANDARD, "curve": Curve.LINEAR, "buckets": 0}
+"""How models read a numeric attribute whose source says nothing of it."""
 
 MOVIELENS = Schema(
     event_types=(EventType("rating", "The user rated the item"),),

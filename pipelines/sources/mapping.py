@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from feature_repo.contracts.columns import Curve, Encoding
 from feature_repo.contracts.schemas import (
     Attribute,
     EventType,
@@ -278,6 +279,9 @@ class AttributeOf(Part):
     meaning: str = ""
     reduce: Reduction | None = None
     """Where it is read off event rows: how one value is made of many."""
+    encoding: Literal[Encoding.STANDARD, Encoding.MIN_MAX, Encoding.ROBUST, Encoding.QUANTILES] = Encoding.STANDARD
+    curve: Curve = Curve.LINEAR
+    buckets: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @property
     def source_column(self) -> str:
@@ -287,7 +291,9 @@ class AttributeOf(Part):
     def attribute(self, *, is_derived: bool) -> Attribute:
         """Return it as the schema has it; where it is read off event rows, the latest counts unless it says more."""
         reduction = (self.reduce or Reduction.LATEST) if is_derived else None
-        return Attribute(self.name, self.kind, self.meaning, self.step, reduction)
+        return Attribute(
+            self.name, self.kind, self.meaning, self.step, reduction, self.encoding, self.curve, self.buckets
+        )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -399,9 +405,10 @@ class Mapping(Part):
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What rows become, as JSON: all of it but its name, and the names and formats of files."""
-        of_files = {"files", "format"}
-        parts = dict.fromkeys(("events", "items", "users"), of_files)
+        """What rows become, as JSON: all of it but its name, names and formats of files, and how models read it."""
+        of_files: dict[str, Any] = {"files": True, "format": True}
+        of_entities = {**of_files, "attributes": {"__all__": {"encoding", "curve", "buckets"}}}
+        parts = {"events": of_files, "items": of_entities, "users": of_entities}
         relations = of_files if self.relations else True
         return self.model_dump(mode="json", exclude={"name": True, **parts, "relations": relations})
 

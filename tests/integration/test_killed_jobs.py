@@ -110,6 +110,32 @@ def test_what_reads_the_lake_killed_at_any_moment_is_mended_by_the_next(
     assert tree_sha256(cut / "reports") == tree_sha256(whole / "reports")
 
 
+@pytest.mark.parametrize(
+    "job", [("ingest", "--source"), ("statistics",), ("check", "--cutoff", "1998-04-20")], ids=lambda job: job[0]
+)
+def test_two_runs_at_once_end_as_one_alone(tmp_path: Path, job: tuple[str, ...]) -> None:
+    """Each ends well, or as transient because the other is at work; and once more gives nothing else."""
+    source = str(write_movielens_100k(tmp_path / "source", users=60, items=100, events=2500))
+    ingestion = ("ingest", "--source", source, "--namespace", "made-up")
+    command = ingestion if job[0] == "ingest" else (*job, "--namespace", "made-up")
+    states = (tmp_path / "alone", tmp_path / "at-once")
+    if command != ingestion:
+        finish(states[0], *ingestion)
+        shutil.copytree(*states)
+    finish(states[0], *command)
+    both = [start(states[1], *command) for _ in range(2)]
+    statuses = {process.wait() for process in both}
+    assert ExitCode.OK in statuses
+    assert statuses <= {ExitCode.OK, ExitCode.TRANSIENT}
+    alone, at_once = (Namespace(state, "made-up").root for state in states)
+    made = {name for name in ("lake", "statistics", "reports") if (alone / name).exists()}
+    for name in made:
+        assert tree_sha256(at_once / name) == tree_sha256(alone / name)
+    finish(states[1], *command)
+    for name in made:
+        assert tree_sha256(at_once / name) == tree_sha256(alone / name)
+
+
 def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
     source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=60)
     arguments = ("ingest", "--namespace", "made-up", "--source", str(source))

@@ -11,13 +11,16 @@ import csv
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import redis
 
 from feature_repo.contracts.events import Position
 from feature_repo.contracts.features import declared
+from feature_repo.contracts.manifests import TRANSFORMS_FILE
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import read_schema
 from pipelines.feast_store.store import open_store
 from pipelines.jobs import (
@@ -62,7 +65,8 @@ positive: {event_types: rating, min_value: 4}
 events:
   {files: ratings.csv, user: user, item: film, time: at, type: {constant: rating},
    value: {column: stars, minimum: 1, maximum: 5}}
-items: {files: films.csv, id: film, title: title, attributes: [{name: genre, kind: categorical}]}
+items: {files: films.csv, id: film, title: title, attributes: [{name: genre, kind: categorical},
+  {name: minutes, kind: numeric, encoding: quantiles, buckets: 4, curve: log}]}
 relations: {files: friends.csv, user: user, other: friend, since: day}
 """
 BASE = datetime(2024, 3, 1, tzinfo=UTC)
@@ -93,7 +97,10 @@ def write_source(folder: Path) -> Path:
         {"user": "u2", "friend": "u1", "day": "2024-03-05"},
         {"user": "u0", "friend": "u0", "day": "2024-03-01"},
     ]
-    films = [{"film": f"f{film}", "title": f"Film {film}", "genre": ("noir", "war")[film % 2]} for film in range(FILMS)]
+    films = [
+        {"film": f"f{film}", "title": f"Film {film}", "genre": ("noir", "war")[film % 2], "minutes": 80 + film}
+        for film in range(FILMS)
+    ]
     for name, rows in (("ratings", ratings), ("friends", friends), ("films", films)):
         with (folder / f"{name}.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
@@ -171,6 +178,12 @@ def test_a_model_is_trained_on_what_was_known_of_relations(online: tuple[Setting
     known_since = BASE + timedelta(days=2)
     assert {count for moment, count in followed.items() if moment >= known_since} == {1}
     assert {count for moment, count in followed.items() if moment < known_since} == {0}
+    fitted: Any = read_json(folder / TRANSFORMS_FILE)["columns"]
+    lengths = np.log1p([row["item_minutes"] for row in pq.read_table(folder / "train.parquet").to_pylist()])
+    boundaries = fitted["item_minutes"]["boundaries"]
+    assert len(boundaries) == 3, "four buckets, as the mapping says"
+    shares = np.bincount(np.searchsorted(boundaries, lengths)) / len(lengths)
+    assert shares == pytest.approx([0.25] * 4, abs=0.08), "of a log's rows, about equally many each"
 
 
 def test_what_friends_liked_is_recommended_with_the_reason(online: tuple[Settings, Namespace]) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from feature_repo.contracts.columns import Curve, Encoding
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import Kind, Positive, Schema, ValueRange
 from pipelines.errors import SourceError
 from pipelines.sources.mapping_file import find_mapping, read_mapping, shipped
@@ -37,6 +39,21 @@ def test_a_schema_follows_from_a_mapping(tmp_path: Path) -> None:
     ]
 
 
+def test_how_models_read_a_number_is_of_the_schema_and_changes_no_row(tmp_path: Path) -> None:
+    plain, schema = read_mapping(write(tmp_path, MAPPING))
+    told = MAPPING.replace("step: 0.01", "step: 0.01, encoding: quantiles, buckets: 8, curve: log")
+    mapping, other = read_mapping(write(tmp_path, told))
+    profile = declared(other).item_profile
+    assert profile
+    (price,) = (column for column in profile.features if column.name == "item_price")
+    assert (price.encoding, price.buckets, price.curve) == (Encoding.QUANTILES, 8, Curve.LOG)
+    assert Schema.from_json(other.to_json()) == other != schema
+    assert mapping.meaning == plain.meaning, "a stored value is the same"
+    silent = {"encoding", "curve", "buckets"}
+    assert all(not silent & each.keys() for each in schema.to_json()["item_attributes"]), "hashed as before"
+    assert not silent & plain.meaning["items"]["attributes"][0].keys(), "a part still fits into an earlier lake"
+
+
 def test_the_shipped_mappings_make_sense() -> None:
     assert "online-retail" in shipped()
     for name in shipped():
@@ -57,6 +74,13 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("kind: numeric, step", "kind: numeric, sep", ["items.attributes.0.sep", "step", "received 'sep'"]),
         ("step: 0.01", "step: -1", ["line 22", "items.attributes.0.step", "greater than 0", "'-1'"]),
         ("step: 0.01", "step: cheap", ["valid number", "'cheap'"]),
+        ("step: 0.01", "encoding: hashed", ["items.attributes.0.encoding", "'quantiles'", "'hashed'"]),
+        ("step: 0.01", "encoding: quantiles", ["line 22, column 7: items.attributes.0", "buckets", "received 0"]),
+        ("step: 0.01", "encoding: robust, buckets: 4", ["items.attributes.0", "quantiles", "4 for robust"]),
+        ("step: 0.01", "encoding: quantiles, buckets: 1", ["items.attributes.0", "two or more", "received 1"]),
+        ("step: 0.01", "encoding: quantiles, buckets: 9999", ["items.attributes.0.buckets", "1000", "9999"]),
+        ("step: 0.01", "curve: cubic", ["items.attributes.0.curve", "'sqrt'", "'cubic'"]),
+        ("kind: text", "kind: text, curve: log", ["items.attributes.3", "curve", "numeric", "text; remove it"]),
         ("kind: text", "kind: prose", ["items.attributes.3.kind", "'prose'", "'text'"]),
         ('separator: "|"', 'separator: ""', ["items.attributes.2.separator", "at least 1 character"]),
         ("name: price", "name: Price", ["line 22", "'Price'", "lower case"]),
