@@ -35,7 +35,7 @@ from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
 from pipelines.jobs import stream as stream_jobs
 from pipelines.settings import Settings
-from pipelines.stream.batch import materializing_key, open_users
+from pipelines.stream.batch import materializing, materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
@@ -524,6 +524,32 @@ def test_an_event_waits_for_no_other_users_while_a_materialisation_writes(
         wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
         assert sum(folded) < 450
         wait_until(lambda: sum(folded) >= 451, "everybody is folded again")
+    finally:
+        worker.stop.set()
+        thread.join()
+
+
+def test_a_materialisation_is_mended_while_it_writes_however_long_and_not_for_long_after_it_died(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    log = [sent("u1", f"i{number}", 1 + number % 5, 10 * number) for number in range(8)]
+    send(client, place.name, log)
+    monkeypatch.setattr("pipelines.stream.batch._LAPSE_S", 0.6)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "the events' features")
+        began = time.monotonic()
+        with pytest.raises(InterruptedError), materializing(client, place, BASE + timedelta(days=9)):
+            wait_until(lambda: time.monotonic() > began + 3 * 0.6, "it takes thrice as long as the key lasts")
+            batch_writes(client, place, "u1", log[:4])
+            wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "it is mended meanwhile")
+            batch_writes(client, place, "u1", log[:5])
+            raise InterruptedError
+        wait_until(lambda: not client.exists(materializing_key(place.name)), "the key lapses", 5)
+        wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "what it left is mended")
     finally:
         worker.stop.set()
         thread.join()
