@@ -24,12 +24,13 @@ from pipelines.features.terms import MOST_TERMS
 from pipelines.io.lake import stored_dataset
 from pipelines.jobs import features
 from pipelines.settings import Settings
+from pipelines.stream.online_users import put_off_users_key
 from pipelines.stream.redis_source import ONLINE
 from pipelines.stream.worker import Worker
 from tests.lake_world import write_lake
 from tests.recommender_world import wait_until
 from tests.redis_server import redis_server
-from tests.spec.features.test_stream_and_batch import CUTOFF, EPOCH, SHOP, as_event, random_shop
+from tests.spec.features.test_stream_and_batch import BASE, CUTOFF, EPOCH, SHOP, as_event, random_shop
 from tests.stream_world import online_row, send
 
 if TYPE_CHECKING:
@@ -61,9 +62,12 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 def write_shop_lake(place: Namespace) -> None:
-    """Write a shop in which users do several things in one second, and rare tags are said of one item, many times."""
+    """Write a shop: users do several things in one second, one of them very many; an item says its rare tag often."""
     log, items = random_shop(seed=71)
     dice = random.Random(72)
+    log += [
+        {**dice.choice(log), "user_id": "bot", "event_time": BASE + timedelta(microseconds=at)} for at in range(1_500)
+    ]
     for item, rare in zip(items, RARE, strict=True):
         item["tags"] = [*dice.sample(TAGS, 20), *[rare] * 9]
     users = sorted({row["user_id"] for row in log})
@@ -78,7 +82,8 @@ def replay(settings: Settings, client: redis.Redis, place: Namespace) -> int:
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        wait_until(lambda: worker.applied == len(log), "every event is in the features")
+        wait_until(lambda: worker.applied == len(log), "every event is in the features, or their fold put off")
+        wait_until(lambda: not client.exists(put_off_users_key(place.name)), "no fold is")
     finally:
         worker.stop.set()
         thread.join()
@@ -99,7 +104,7 @@ def test_a_replay_of_the_lake_gives_the_features_of_the_batch(
     write_shop_lake(place)
     monkeypatch.setattr(features, "spark_session", lambda *_, **__: nullcontext(spark))
     features.run(settings, place, CUTOFF, None)
-    assert replay(settings, client, place) > 500
+    assert replay(settings, client, place) > 2_000
     declaration = declared(SHOP)
     everybody = batch_rows(place, declaration.user_state).keys()
     streamed = [group for group in declaration.users if group.streamed]
