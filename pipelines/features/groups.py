@@ -103,9 +103,9 @@ class Inputs:
         }
 
     def _most_common(self, attribute: str) -> list[str]:
-        """Return what most items have: no more of it than users' counts are kept for."""
+        """Return what most items have, however often one names it: no more of it than users' counts are kept for."""
         counts = (
-            self.items_with_terms.select(F.explode(attribute).alias("term"))
+            self.items_with_terms.select(F.explode(F.array_distinct(attribute)).alias("term"))
             .where(F.coalesce(F.col("term"), F.lit("")) != "")
             .groupBy("term")
             .count()

@@ -4,11 +4,15 @@ Beside the fields of Feast's views (docs/feast-redis-layout.md) a user's hash ho
 batch's state does not contain. A change reads the hash, folds, and writes events and features in one transaction,
 which Redis refuses if anybody wrote the hash in between: then it is read again. So neither a materialisation nor
 another worker is ever overwritten with figures that do not know of it.
+
+That costs time by the number of events. Of a user who has very many, an event is only written into the hash, and the
+fold put off: whoever works the stream off makes it up now and then (`fold_next`), so that nobody waits for it.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 _TRIES = 50
 _USERS_AT_A_TIME = 500
+_MANY_FIELDS = 1_000
+"""Whose hash has more, has very many events since the batch; a fold of so many takes about 10 ms."""
 _DAMAGED = "what Redis holds of the features is damaged; they stay as they are, and the next materialisation mends them"
 
 
@@ -48,6 +54,11 @@ def late_users_key(namespace: str) -> str:
     A materialisation empties it: from then on their rows are the batch's again.
     """
     return f"{stream_name(namespace)}:late"
+
+
+def put_off_users_key(namespace: str) -> str:
+    """Return the key of the set of users whose hash has events that no fold has seen."""
+    return f"{stream_name(namespace)}:put_off"
 
 
 class OnlineUsers:
@@ -66,6 +77,7 @@ class OnlineUsers:
     ) -> None:
         self._client = client
         self._recent, self._late = recent_users_key(namespace), late_users_key(namespace)
+        self._put_off = put_off_users_key(namespace)
         self._project = project
         self._knowledge = knowledge
         self._activity, self._session, self._history, self._state = (
@@ -86,12 +98,13 @@ class OnlineUsers:
     def apply(self, placed: Sequence[Placed]) -> int:
         """Bring events into the features of their users; return how many users' hashes changed.
 
-        Applied again, in whatever order and company, the same events change nothing.
+        Applied again, in whatever order and company, the same events change nothing. The features of users who have
+        very many events are left to `fold_next`.
         """
         by_user: dict[str, list[Placed]] = {}
         for each in placed:
             by_user.setdefault(each.event.user_id, []).append(each)
-        return self._change_all(by_user)
+        return self._change_soon(by_user)
 
     def recent(self) -> list[str]:
         """Return everybody who has events since the batch."""
@@ -104,10 +117,26 @@ class OnlineUsers:
         """
         return self._change_all({user: [] for user in (self.recent() if users is None else users)})
 
+    def fold_soon(self, users: Sequence[str]) -> int:
+        """Do as `fold_again` does, but leave users who have very many events to `fold_next`."""
+        return self._change_soon({user: [] for user in users})
+
+    def fold_next(self) -> bool:
+        """Make the features of one of those whose fold was put off; return whether there was any."""
+        drawn = cast("bytes | None", self._client.srandmember(self._put_off))
+        if drawn is None:
+            return False
+        with suppress(redis.WatchError):  # somebody has written more events; the user's turn comes again
+            self._try({drawn.decode(): []})
+        return True
+
     def folded(self, users: Iterable[str]) -> set[str]:
-        """Return those of `users` who have events since the batch, and whose rows are what state and events give."""
+        """Return those of `users` who have events since the batch, and whose rows are what state and events give.
+
+        Or will be with the fold that was put off.
+        """
         names = list(users)
-        found: set[str] = set()
+        found = self._members(self._put_off, names)
         for start in range(0, len(names), _USERS_AT_A_TIME):
             part = names[start : start + _USERS_AT_A_TIME]
             hashes = self._read(entity_key(self._project, USER_ID.name, user) for user in part)
@@ -119,11 +148,45 @@ class OnlineUsers:
 
     def late(self, users: Iterable[str]) -> set[str]:
         """Return those of `users` whose history has items of events that came too late for the batch's state."""
-        names = list(users)
-        if not names:
+        return self._members(self._late, list(users))
+
+    def _members(self, key: str, users: Sequence[str]) -> set[str]:
+        if not users:
             return set()
-        marks = cast("list[int]", self._client.smismember(self._late, cast("list[Any]", names)))
-        return {user for user, mark in zip(names, marks, strict=True) if mark}
+        marks = cast("list[int]", self._client.smismember(key, cast("list[Any]", users)))
+        return {user for user, mark in zip(users, marks, strict=True) if mark}
+
+    def _change_soon(self, by_user: Mapping[str, list[Placed]]) -> int:
+        busy = self._busy(list(by_user))
+        kept = sum(self._keep(user, by_user[user]) for user in busy)
+        return kept + self._change_all({user: events for user, events in by_user.items() if user not in busy})
+
+    def _busy(self, users: Sequence[str]) -> set[str]:
+        """Return those of `users` who have very many events since the batch."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for user in users:
+                pipeline.hlen(cast("str", entity_key(self._project, USER_ID.name, user)))
+            return {user for user, fields in zip(users, pipeline.execute(), strict=True) if fields > _MANY_FIELDS}
+
+    def _keep(self, user: str, arrived: Sequence[Placed]) -> bool:
+        """Write events into a user's hash, and put the fold off; return whether any was new."""
+        key = entity_key(self._project, USER_ID.name, user)
+        names = list({each.field for each in arrived})
+
+        def change(transaction: Any) -> bool:  # noqa: ANN401 - redis-py's pipeline
+            values = transaction.hmget(key, names) if names else []
+            stored = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            newer = _newer(_known(user, stored)[0], arrived)
+            transaction.multi()
+            if newer:
+                transaction.hset(key, mapping={name: each.encode() for name, each in newer.items()})
+                last = max(each.event.event_time for each in newer.values())
+                transaction.zadd(self._recent, {user: last // 1_000_000}, gt=True)
+            transaction.sadd(self._put_off, user)
+            return bool(newer)
+
+        changed = cast("Any", self._client).transaction(change, key, value_from_callable=True)
+        return bool(changed)
 
     def _change_all(self, by_user: Mapping[str, list[Placed]]) -> int:
         users = list(by_user)
@@ -152,6 +215,7 @@ class OnlineUsers:
             transaction.multi()
             for user, change in changes.items():
                 change.queue(transaction, keys[user], user, self._recent, self._late)
+                transaction.srem(self._put_off, user)
             transaction.execute()
         return sum(bool(change.fields or change.dropped) for change in changes.values())
 

@@ -38,6 +38,8 @@ _WAIT_S = 0.5
 """How long a read waits for the next event; an event that comes ends it at once."""
 _FOLDED_AT_A_TIME = 100
 """Users who are folded again between two looks at the stream: the next event must not wait for all of them."""
+_BUSY_SHARE = 0.1
+"""At most so much of the time goes into the folds of users who have very many events: the others must not wait."""
 _HEARTBEAT_S = 10
 _WORST_PAUSE_S = 2.0
 
@@ -65,6 +67,8 @@ class Worker:
     _knows: object = None
     _to_fold: list[str] = field(default_factory=list)
     """Users whose features are to be made anew."""
+    _busy_rest_until: float = 0.0
+    """When the next user who has very many events may be folded."""
     _kept_house: float = 0.0
     _was_materializing: bool = False
     _said: str = ""
@@ -111,11 +115,19 @@ class Worker:
                     self.stop.wait(_WAIT_S)
                 else:
                     self._fold_some(users)
+                    self._fold_busy(users)
                     self.applied += apply_next(source, users, 0 if self._to_fold else _WAIT_S)
 
     def _fold_some(self, users: OnlineUsers) -> None:
-        users.fold_again(self._to_fold[-_FOLDED_AT_A_TIME:])
+        users.fold_soon(self._to_fold[-_FOLDED_AT_A_TIME:])
         del self._to_fold[-_FOLDED_AT_A_TIME:]
+
+    def _fold_busy(self, users: OnlineUsers) -> None:
+        """Fold one of those who were put off, and rest from them the longer, the longer that took."""
+        began = time.monotonic()
+        if began >= self._busy_rest_until and users.fold_next():
+            ended = time.monotonic()
+            self._busy_rest_until = ended + (ended - began) * (1 / _BUSY_SHARE - 1)
 
     def _current_users(self) -> OnlineUsers | None:
         """Return the users with what the lake knows now, or knew last; None as long as nothing was ingested."""

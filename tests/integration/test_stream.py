@@ -35,7 +35,7 @@ from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
 from pipelines.jobs import stream as stream_jobs
 from pipelines.settings import Settings
-from pipelines.stream.batch import materializing_key, open_users
+from pipelines.stream.batch import materializing, materializing_key, open_users
 from pipelines.stream.fold import UserState, advance, features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
@@ -147,7 +147,7 @@ def test_events_reach_features_once_however_often_they_are_sent(client: redis.Re
 ONLINE_STEPS: tuple[Step, ...] = (
     ("pipelines.stream.redis_source", "RedisSource._next", True, 1),
     ("pipelines.stream.online_users", "OnlineUsers._read", True, 1),
-    ("redis.client", "Pipeline.execute", False, 2),
+    ("redis.client", "Pipeline.execute", False, 3),
     ("pipelines.stream.online_users", "OnlineUsers.apply", True, 1),
     ("pipelines.stream.redis_source", "RedisSource.acknowledge", True, 1),
 )
@@ -396,6 +396,98 @@ def test_a_late_event_is_seen_at_once_and_counted_by_the_batch(client: redis.Red
     assert seen == ["i1", "i2", "i9"]
 
 
+def test_who_has_very_many_events_is_folded_later_and_exactly(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, log = open_lake(tmp_path), random_events(200, users=1)
+    batch = sorted(log, key=lambda event: event.event_time)[:50]
+    batch_writes(client, place, "u0", batch)
+    known = received(client, place)["u0"]
+    since = with_corrections([event for event in log if event.event_time > batch[-1].event_time])
+    since += since[:40]
+    monkeypatch.setattr("pipelines.stream.online_users._MANY_FIELDS", 0)
+    send(client, place.name, [sent("u0", "i-late", 5.0, 0), *since, sent("u1", "i1", 4.0, 1)])
+    apply_here(client, place)
+    assert received(client, place)["u0"] == known
+    assert received(client, place)["u1"] == expected(place, [sent("u1", "i1", 4.0, 1)])["u1"], "nobody else waits"
+    assert client.zrange(recent_users_key(place.name), 0, -1) == [b"u1", b"u0"]
+    assert users_of(client, place).folded(["u0", "u1"]) == {"u0", "u1"}, "a verification forgives what is under way"
+
+    row, seen = expected(place, [*batch, *since])["u0"]
+    assert users_of(client, place).fold_next(), "by another process, too"
+    assert received(client, place)["u0"] == (row, sorted([*seen, "i-late"]))
+    assert users_of(client, place).late(["u0"]) == {"u0"}
+    assert not users_of(client, place).fold_next()
+
+    batch_writes(client, place, "u0", batch)
+    assert users_of(client, place).fold_soon(["u0"]) == 0
+    assert received(client, place)["u0"] == known, "not by the first who comes"
+    users_of(client, place).fold_again()
+    assert received(client, place)["u0"] == (row, seen)
+    assert not users_of(client, place).fold_next(), "it is done already"
+
+
+def test_an_event_that_comes_while_a_fold_is_made_up_is_in_the_next(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, log = open_lake(tmp_path), random_events(30, users=1)
+    monkeypatch.setattr("pipelines.stream.online_users._MANY_FIELDS", 0)
+    for part in (log[:10], log[10:20]):
+        send(client, place.name, part)
+        apply_here(client, place)
+    read, interfered = OnlineUsers._read, []
+
+    def read_then_more(users: OnlineUsers, keys: Any) -> Any:
+        result = read(users, keys)
+        if not interfered:
+            interfered.append(send(client, place.name, log[20:]))
+            apply_here(client, place)
+        return result
+
+    monkeypatch.setattr(OnlineUsers, "_read", read_then_more)
+    assert users_of(client, place).fold_next()
+    assert interfered
+    assert received(client, place)["u0"] == expected(place, log[:10])["u0"]
+    assert users_of(client, place).fold_next()
+    assert received(client, place)["u0"] == expected(place, log)["u0"]
+    assert not users_of(client, place).fold_next()
+
+
+def test_nobody_waits_for_the_folds_of_one_who_has_very_many_events(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, log = open_lake(tmp_path), [sent("u0", f"i{number % 20}", 4.0, number) for number in range(1_200)]
+    send(client, place.name, log)
+    apply_here(client, place)
+    folds: list[int] = []
+    fold = OnlineUsers._fold
+
+    def slow(users: OnlineUsers, stored: Any, known: Mapping[bytes, Any], newer: Any) -> Any:
+        if len(known) >= 1_000:
+            folds.append(len(known))
+            time.sleep(0.2)
+        return fold(users, stored, known, newer)
+
+    monkeypatch.setattr(OnlineUsers, "_fold", slow)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        for number in range(20):
+            log += [sent("u0", "i1", 2.0, 2_000 + number), sent(f"other{number}", "i2", 4.0, number)]
+            send(client, place.name, log[-2:])
+            other = f"other{number}"
+            wait_until(
+                lambda other=other: online_row(client, place.name, other, FEATURES.user_activity) is not None,  # type: ignore[misc]
+                "the other user's features",
+            )
+        assert len(folds) < 10
+        wait_until(lambda: received(client, place)["u0"] == expected(place, log)["u0"], "all of the user's events")
+    finally:
+        worker.stop.set()
+        thread.join()
+
+
 def test_a_user_of_whom_nothing_was_known_has_the_profile_that_the_batch_will_write(
     client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -524,6 +616,32 @@ def test_an_event_waits_for_no_other_users_while_a_materialisation_writes(
         wait_until(lambda: online_row(client, place.name, "u1", FEATURES.user_activity) is not None, "its features")
         assert sum(folded) < 450
         wait_until(lambda: sum(folded) >= 451, "everybody is folded again")
+    finally:
+        worker.stop.set()
+        thread.join()
+
+
+def test_a_materialisation_is_mended_while_it_writes_however_long_and_not_for_long_after_it_died(
+    server: DurableRedis, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_lake(tmp_path)
+    log = [sent("u1", f"i{number}", 1 + number % 5, 10 * number) for number in range(8)]
+    send(client, place.name, log)
+    monkeypatch.setattr("pipelines.stream.batch._LAPSE_S", 0.6)
+    worker = Worker(Settings(state=tmp_path, redis_url=server.url, stream_land_seconds=60), place, client)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "the events' features")
+        began = time.monotonic()
+        with pytest.raises(InterruptedError), materializing(client, place, BASE + timedelta(days=9)):
+            wait_until(lambda: time.monotonic() > began + 3 * 0.6, "it takes thrice as long as the key lasts")
+            batch_writes(client, place, "u1", log[:4])
+            wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "it is mended meanwhile")
+            batch_writes(client, place, "u1", log[:5])
+            raise InterruptedError
+        wait_until(lambda: not client.exists(materializing_key(place.name)), "the key lapses", 5)
+        wait_until(lambda: received(client, place)["u1"] == expected(place, log)["u1"], "what it left is mended")
     finally:
         worker.stop.set()
         thread.join()
