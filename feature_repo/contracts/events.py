@@ -35,7 +35,9 @@ FULL_REDIS = "if it is out of memory, raise its maxmemory; if its disk is full, 
 """What to do about a Redis that refuses to write."""
 
 EVENT_ID = Column("event_id", Dtype.STRING, "What the sender calls the event; by default made from its key")
-POSITION_HIGH = Column("position_high", Dtype.INT64, "Place in the log: a Redis id's milliseconds; Kafka's partition")
+POSITION_HIGH = Column(
+    "position_high", Dtype.INT64, "Place in the log: a Redis id's milliseconds, or 2^62 + Kafka's partition"
+)
 POSITION_LOW = Column("position_low", Dtype.INT64, "Place within that: a Redis id's sequence number; Kafka's offset")
 
 SENT = (EVENT_ID, *EVENTS.columns)
@@ -258,7 +260,7 @@ def _value(value: object, schema: Schema) -> float:
     if within != value or abs(steps - round(steps)) > _STEP_TOLERANCE:
         remedy = f"Send {_nearest(within, allowed):g}, which is the nearest."
         raise RefusedError(VALUE.name, expected, value, remedy)
-    return float32(value)
+    return float32(round(steps) * allowed.step)
 
 
 def _nearest(within: float, allowed: ValueRange) -> float:

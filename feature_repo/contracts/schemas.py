@@ -88,6 +88,10 @@ class Attribute:
         _check_step(self.step, f"attribute {self.name}")
         self._check_encoding()
 
+    def read_by_default(self) -> Self:
+        """Return the same, read by models as where nothing is said of it."""
+        return dataclasses.replace(self, **_READ_BY_DEFAULT)
+
     def _check_encoding(self) -> None:
         own = [name for name, default in _READ_BY_DEFAULT.items() if getattr(self, name) != default]
         fault = ""
@@ -96,7 +100,7 @@ class Attribute:
         elif self.encoding not in NUMBER_ENCODINGS:
             known = ", ".join(sorted(NUMBER_ENCODINGS))
             fault = f"expected an encoding of {known}, received {self.encoding}; correct it"
-        elif (self.encoding is Encoding.QUANTILES) != (self.buckets > 1):
+        elif self.buckets < 2 if self.encoding is Encoding.QUANTILES else self.buckets:  # noqa: PLR2004 - one is none
             fault = (
                 f"expected buckets, two or more, for the encoding quantiles and for no other, received {self.buckets} "
                 f"for {self.encoding}; correct one of them"
@@ -308,7 +312,7 @@ def _check_distinct(key: str, names: Sequence[str]) -> None:
         raise SchemaError(msg, key)
 
 
-_READ_BY_DEFAULT = {"encoding": Encoding.STANDARD, "curve": Curve.LINEAR, "buckets": 0}
+_READ_BY_DEFAULT: Mapping[str, Any] = {"encoding": Encoding.STANDARD, "curve": Curve.LINEAR, "buckets": 0}
 """How models read a numeric attribute whose source says nothing of it."""
 
 MOVIELENS = Schema(

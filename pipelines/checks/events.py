@@ -60,13 +60,14 @@ class CheckedEvents:
         source = self._source
         checks = event_checks(source, micros_of_moment(clock), knows_items=items is not None)
         derived = [identifier(derived.column.name) for derived in source.derived]
+        step = source.schema.value.step
         kept = [
             "_line",
             "_skip",
             "user_id",
             "item_id",
             "event_type",
-            "TRY_CAST(value AS FLOAT) AS value",
+            f"TRY_CAST(round(value / {step!r}) * {step!r} AS FLOAT) AS value",
             "micros",
             *derived,
         ]

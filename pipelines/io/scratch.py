@@ -37,9 +37,9 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+    for folder in parent.glob(f"{_PREFIX}*"):
         try:
-            with FileLock(lock, timeout=0):
-                shutil.rmtree(lock.parent, ignore_errors=True)
+            with FileLock(folder / _LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
         except (Timeout, OSError):
             continue  # somebody works there, it is somebody else's, or another process has just removed it

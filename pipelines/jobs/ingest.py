@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
@@ -150,13 +150,13 @@ class _Lake:
     ) -> dict[str, object]:
         """Write every table and return the job's result."""
         schema = self.source.schema
-        until = self.cutoff or self._end(span[1])
         self._write(QUARANTINE, upserted(quarantine, self._kept(QUARANTINE), QUARANTINE))
-        files = self._write_observations(events, until)
+        files = self._write_observations(events, self.cutoff or _next_midnight(span[1]))
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
         related = self._relations(given.relations)
-        self.streamed = replace(self.streamed, known=Known(item_rows.column(ITEM_ID.name), schema))
+        self.streamed = self.streamed.among(Known(item_rows.column(ITEM_ID.name), schema))
+        until = self.cutoff or self._end(span[1])
         user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users(), *related})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
@@ -164,7 +164,7 @@ class _Lake:
         end = self.cutoff or self._end_of_lake(writer, until)
         written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
         skipped = events.skipped
-        left_out = self.streamed.left_out(self.streamed.names)
+        left_out = self.streamed.left_out
         warnings = [*implausible_attributes(schema, item_rows, user_rows), *_left_out_told(left_out)]
         for warning in (*told_of(quarantine), *warnings):
             _log.warning("%s", warning)
@@ -257,18 +257,29 @@ class _Lake:
         self.changed += len(writer.changed)
 
     def _write_days(self, dataset: Dataset, batches: Iterator[pa.RecordBatch], until: datetime) -> Writer:
-        """Write a table of days: all of them before `until`, or those that a part has rows of."""
+        """Write a table of days: all of them before `until`, or those that a part has rows of.
+
+        Of the events, other days are written again as well where what came by the stream has a meaning now, or none.
+        """
+        touched: set[str] = set()
 
         def replaces(name: str) -> bool:
-            return name in writer.staged if self._is_part else self.cutoff is None or is_before(name, until)
+            is_anew = not self._is_part and (self.cutoff is None or is_before(name, until))
+            return is_anew or name in touched
 
         with stored_dataset(self.place, dataset).rewriting(replaces) as writer:
             for day, rows in by_day(batches, EVENT_TIME.name):
                 name = partition_name(day)
                 rows_of_day = upserted(rows, writer.current(name), dataset) if self._is_part else rows
+                touched.add(name)
                 writer.add(name, self.streamed.over(name, rows_of_day) if dataset is EVENTS else rows_of_day)
             for name in self.streamed.names if dataset is EVENTS else ():
-                if replaces(name) and name not in writer.staged and (rows := self.streamed.rows(name)).num_rows:
+                is_kept = not replaces(name)
+                if name in touched or (is_kept and writer.is_damaged(name)):
+                    continue  # a damaged day is for who writes it anew
+                touched.add(name)
+                before = writer.current(name) if is_kept else arrow_schema(EVENTS).empty_table()
+                if (rows := self.streamed.over(name, before)).num_rows:
                     writer.add(name, rows)
         self.changed += len(writer.changed)
         return writer

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.publishing import read_json, write_json
-from feature_repo.contracts.schemas import read_schema, write_schema
+from feature_repo.contracts.schemas import Attribute, read_schema, write_schema
 from pipelines.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.schemas import Schema
     from pipelines.sources.adapter import Source
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def check_same_data_set(place: Namespace, source: Source) -> None:
     if not place.schema.exists():
         _LOG.warning("namespace %s: there was nothing before this part; is the name right?", place.name)
         return
-    differences = _differences(read_schema(place).to_json(), source.schema.to_json())
+    differences = _differences(_stored_as(read_schema(place)), _stored_as(source.schema))
     if not differences:
         held = read_json(place.reading) if place.reading.exists() else {"reading": "unknown, of an earlier version"}
         differences = _differences(dict(_leaves(held)), dict(_leaves(source.meaning)))
@@ -49,6 +51,15 @@ def check_same_data_set(place: Namespace, source: Source) -> None:
             "of that ingestion, or another namespace; to change the mapping, ingest the whole anew (--mode whole)"
         )
         raise SourceError(msg)
+
+
+def _stored_as(schema: Schema) -> dict[str, Any]:
+    """Return what decides on what is stored: how models read it may change with any part."""
+    return dataclasses.replace(
+        schema,
+        item_attributes=tuple(map(Attribute.read_by_default, schema.item_attributes)),
+        user_attributes=tuple(map(Attribute.read_by_default, schema.user_attributes)),
+    ).to_json()
 
 
 def _differences(held: Mapping[str, object], received: Mapping[str, object]) -> list[str]:

@@ -9,7 +9,7 @@ has a meaning for (its item left the catalogue, its type the schema) waits in `s
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -91,12 +91,15 @@ def merge_landed(place: Namespace, mends: Callable[[str], bool] = _nothing) -> M
     """
     merged = Merged()
     files = landed_files(place)
+    known = _known(place, mends) if files and stored_dataset(place, EVENTS).exists else None
     for start in range(0, len(files), _FILES_AT_A_TIME):
-        _merge_files(place, files[start : start + _FILES_AT_A_TIME], merged, mends)
+        _merge_files(place, files[start : start + _FILES_AT_A_TIME], merged, known, mends)
     return merged
 
 
-def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged, mends: Callable[[str], bool]) -> None:
+def _merge_files(
+    place: Namespace, files: Sequence[Path], merged: Merged, known: Known | None, mends: Callable[[str], bool]
+) -> None:
     landed = read_landing(files).sort_by(EVENT_TIME.name)
     days = {partition_name(day): rows for day, rows in by_day(landed.to_batches(), EVENT_TIME.name)}
     with streamed_table(place).rewriting(days.__contains__) as writer:
@@ -105,15 +108,15 @@ def _merge_files(place: Namespace, files: Sequence[Path], merged: Merged, mends:
     events = stored_dataset(place, EVENTS)
     if events.exists:
         written: set[str] = set()
-        known = _known(place, mends)
-        with streamed_over(place, known) as streamed, events.rewriting(written.__contains__) as writer:
+        with streamed_over(place) as everything, events.rewriting(written.__contains__) as writer:
             written |= {name for name in days if not (mends(name) and writer.is_damaged(name))}
+            streamed = everything.among(known, written)
             for name in sorted(written):
                 if (rows := streamed.over(name, writer.current(name))).num_rows:
                     writer.add(name, rows)
-            merged.left_out += streamed.left_out(written).num_rows
+            merged.left_out += streamed.left_out.num_rows
         merged.partitions |= set(writer.changed)
-        merged.new_users += _add_users(place, set(landed.column(USER_ID.name).to_pylist()), mends)
+        merged.new_users += _add_users(place, streamed.users(written), mends)
     for file in files:
         file.unlink()
     merged.events += landed.num_rows
@@ -146,14 +149,14 @@ def latest(rows: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def streamed_over(place: Namespace, known: Known | None = None) -> Iterator[Streamed]:
+def streamed_over(place: Namespace) -> Iterator[Streamed]:
     """Give what came by the stream to whoever writes the events table; DatasetChangedError if it changed meanwhile."""
     table = streamed_table(place)
     if not table.exists:
-        yield Streamed(table.folder, (), known)
+        yield Streamed(table.folder, ())
         return
     with table.reading() as snapshot:
-        yield Streamed(table.folder, tuple(snapshot.partitions), known)
+        yield Streamed(table.folder, tuple(snapshot.partitions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +167,22 @@ class Known:
     """Ids."""
     schema: Schema
 
-    def fits(self, events: pa.Table) -> pa.ChunkedArray:
-        """Tell of each event whether its item, its type and its value are among what there may be."""
+    def without_meaning(self, events: pa.Table) -> pa.Table:
+        """Return the events whose item, type or value is none of what there may be."""
+        if not events.num_rows:
+            return events
+        # All the items are looked at once, and not for each event.
+        met = events.column(ITEM_ID.name).unique()
+        known = met.filter(pc.is_in(met, self.items))
         value, allowed = events.column(VALUE.name), self.schema.value
-        types = pa.array([event_type.name for event_type in self.schema.event_types])
         off = pc.abs(pc.subtract(value, pc.multiply(pc.round(pc.divide(value, allowed.step)), allowed.step)))
         conditions = (
-            pc.is_in(events.column(ITEM_ID.name), self.items),
-            pc.is_in(events.column(EVENT_TYPE.name), types),
+            pc.is_in(events.column(ITEM_ID.name), known),
+            pc.is_in(events.column(EVENT_TYPE.name), pa.array([each.name for each in self.schema.event_types])),
             pc.and_(pc.greater_equal(value, float32(allowed.minimum)), pc.less_equal(value, float32(allowed.maximum))),
             pc.less_equal(off, pc.multiply(pc.abs(value), FLOAT32_ERROR)),
         )
-        return reduce(pc.and_, conditions)
+        return events.filter(pc.invert(reduce(pc.and_, conditions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,36 +192,44 @@ class Streamed:
     folder: Path
     names: tuple[str, ...]
     """Partitions that have any."""
-    known: Known | None = None
-    """What may be shown of it; None: everything."""
+    left_out: pa.Table = field(default_factory=lambda: arrow_schema(EVENTS).empty_table())
+    """Events that nothing shows, as the data set has no meaning for them."""
+
+    def among(self, known: Known | None, names: Collection[str] | None = None) -> Streamed:
+        """Return the same without what has no meaning for `known`, looked for in `names` (default: everywhere)."""
+        if known is None:
+            return self
+        found = (known.without_meaning(self._stored(name)) for name in sorted(self.names if names is None else names))
+        return replace(self, left_out=pa.concat_tables([self.left_out, *found]))
 
     def rows(self, name: str) -> pa.Table:
-        """Return a partition's streamed events, as rows of the events dataset, as far as they have a meaning."""
-        rows = self._all_rows(name)
-        return rows.filter(self.known.fits(rows)) if self.known else rows
+        """Return a partition's streamed events, as rows of the events dataset."""
+        return self._without_left_out(self._stored(name))
 
-    def left_out(self, names: Collection[str]) -> pa.Table:
-        """Return the streamed events of these partitions that have no meaning."""
-        nothing = arrow_schema(EVENTS).empty_table()
-        if self.known is None:
-            return nothing
-        parts = map(self._all_rows, sorted(names))
-        return pa.concat_tables([nothing, *(rows.filter(pc.invert(self.known.fits(rows))) for rows in parts)])
+    def over(self, name: str, rows: pa.Table) -> pa.Table:
+        """Return a partition's `rows` with the streamed events in place of, or beside them.
 
-    def _all_rows(self, name: str) -> pa.Table:
+        Events that are left out go from `rows`, too, where they were shown once.
+        """
+        return upserted(self.rows(name), self._without_left_out(rows), EVENTS)
+
+    def users(self, names: Collection[str] | None = None) -> set[str]:
+        """Return everybody who has a streamed event in `names` (default: everywhere)."""
+        parts = map(self.rows, self.names if names is None else names)
+        return {user for rows in parts for user in rows.column(USER_ID.name).unique().to_pylist()}
+
+    def _stored(self, name: str) -> pa.Table:
         schema = arrow_schema(EVENTS)
         if name not in self.names:
             return schema.empty_table()
         file = pq.ParquetFile(partition_file(self.folder, name))
         return file.read(columns=list(EVENTS.column_names)).select(EVENTS.column_names).cast(schema)
 
-    def over(self, name: str, rows: pa.Table) -> pa.Table:
-        """Return a partition's `rows` with the streamed events in place of, or beside them."""
-        return upserted(self.rows(name), rows, EVENTS)
-
-    def users(self) -> set[str]:
-        """Return everybody who has a streamed event."""
-        return {user for name in self.names for user in self.rows(name).column(USER_ID.name).to_pylist()}
+    def _without_left_out(self, rows: pa.Table) -> pa.Table:
+        if not self.left_out.num_rows or not rows.num_rows:
+            return rows
+        columns = list(EVENTS.column_names)
+        return rows.select(columns).join(self.left_out, keys=columns, join_type="left anti").select(columns)
 
     def last_time(self, until: datetime) -> datetime | None:
         """Return the time of the last streamed event before `until`; None if there is none."""
@@ -227,16 +242,17 @@ class Streamed:
 
 
 def _known(place: Namespace, mends: Callable[[str], bool]) -> Known | None:
-    """Return what the lake knows; None where its items are damaged, and the caller writes them and all events anew."""
+    """Return what the lake knows; None where its items are damaged, and the caller writes them anew."""
     schema = read_schema(place)
     items = stored_dataset(place, items_dataset(schema))
     items.finish()
     try:
-        return Known(items.snapshot().read().column(ITEM_ID.name), schema)
+        files = items.snapshot().files
     except CorruptDatasetError:
         if mends(UNDIVIDED):
             return None
         raise
+    return Known(pq.read_table(files, columns=[ITEM_ID.name], partitioning=None).column(0), schema)
 
 
 def _add_users(place: Namespace, seen: Collection[str], mends: Callable[[str], bool]) -> int:

@@ -133,7 +133,7 @@ class OnlineUsers:
     def folded(self, users: Iterable[str]) -> set[str]:
         """Return those of `users` who have events since the batch, and whose rows are what state and events give.
 
-        Or will be with the fold that was put off.
+        Those whose fold was put off are among them: theirs will be.
         """
         names = list(users)
         found = self._members(self._put_off, names)
@@ -194,14 +194,21 @@ class OnlineUsers:
         return sum(self._change({user: by_user[user] for user in part}) for part in parts)
 
     def _change(self, by_user: Mapping[str, list[Placed]]) -> int:
-        """Change some users' hashes in one transaction; users who are written by others meanwhile, one by one."""
+        """Change some users' hashes in one transaction; users who are written by others meanwhile, one by one.
+
+        Where others write all the time, and there is nothing to add to the hash, the fold is put off: they fold, too.
+        """
         for _ in range(_TRIES):
             try:
                 return self._try(by_user)
             except redis.WatchError:
                 if len(by_user) > 1:
                     return sum(self._change({user: events}) for user, events in by_user.items())
-        msg = f"user {next(iter(by_user))!r}: Redis has refused {_TRIES} changes, as somebody else writes all the time"
+        ((user, arrived),) = by_user.items()
+        if not arrived:
+            self._client.sadd(self._put_off, user)
+            return 0
+        msg = f"user {user!r}: Redis has refused {_TRIES} changes, as somebody else writes all the time"
         raise TransientError(msg)
 
     def _try(self, by_user: Mapping[str, list[Placed]]) -> int:

@@ -139,11 +139,10 @@ class Worker:
                 # Nothing was ingested yet, or the items are being written: events wait, or meet what was known before.
                 self._say_once(str(error))
                 return self._users
-            before = self._users
             self._users, self._knows = open_users(self.client, self.place, knowledge), seen
-            if before is not None:
-                # What was folded while the new batch was being written knew its items as of the one before.
-                self._to_fold = self._users.recent()
+            # What was folded while a new batch was being written knew its items as of the one before; and a
+            # materialisation that was killed while no stream job ran has written over what nobody has folded again.
+            self._to_fold = self._users.recent()
         return self._users
 
     def _keep_house(self) -> None:

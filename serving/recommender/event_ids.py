@@ -87,7 +87,7 @@ class EventIds:
     def _refusal(self, event_id: str, first: bytes, text: bytes) -> Refusal:
         return Refusal(
             EVENT_ID.name,
-            f"the event that {event_id!r} named first, less than {self._window} ago: {_told(first)}",
+            f"the event that {event_id!r} named first in the last {self._window.total_seconds():g} s: {_told(first)}",
             f"another: {_told(text)}",
             f"Send a new {EVENT_ID.name} for a new event, or none; a correction has all but the value of the first.",
         )

@@ -20,6 +20,7 @@ import pytest
 from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDINGS
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.places import REPORT, Namespace
+from feature_repo.contracts.publishing import tree_sha256
 from pipelines.features.tables import feature_table
 from tests.synthetic import write_movielens_100k
 
@@ -56,17 +57,17 @@ def write_events(folder: Path, *, future: bool) -> Path:
     return folder
 
 
-def kill_while_it_writes(state: Path) -> None:
-    """Start the job and kill it as soon as a first partition has been staged or published."""
-    features = state / "data" / NAMESPACE / "features"
+def kill_while_it_writes(state: Path, name: str, written: str) -> None:
+    """Start a job and kill it as soon as there is a first file like `written`, staged or published, in its folder."""
+    folder = state / "data" / NAMESPACE / name
     with subprocess.Popen(
-        command("features", "--cutoff", CUTOFF),
+        command(name, "--cutoff", CUTOFF),
         env=environment(state),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
         deadline = time.monotonic() + 300
-        while not any(features.rglob("*.parquet")):
+        while not any(folder.rglob(written)):
             assert process.poll() is None, "the job ended before it wrote anything"
             assert time.monotonic() < deadline, "the job wrote nothing"
             time.sleep(0.002)
@@ -95,18 +96,22 @@ def test_neither_a_full_disk_nor_a_kill_nor_a_planted_future_changes_anything(tm
     expected = job(plain, "features", "--cutoff", CUTOFF)["views"]
     job(planted, "ingest", "--source", str(write_events(tmp_path / "b", future=True)))
     run_without_room(planted)
-    kill_while_it_writes(planted)
+    kill_while_it_writes(planted, "features", "*.parquet")
     assert job(planted, "features", "--cutoff", CUTOFF)["views"] == expected
     leftovers = [path for path in (planted / "data").rglob("*") if ".part" in path.name or path.name.startswith(".")]
     assert leftovers == []
 
 
 def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind: snapshots, feature tables and report, to the byte."""
-    monkeypatch.setenv("KESTREL_EMBEDDINGS", ",".join(EMBEDDINGS))
+    """Every kind: snapshots, feature tables and report, to the byte, also after a kill between two kinds' snapshots."""
     results, contents = [], []
     for name, future in (("plain", False), ("planted", True)):
         job(tmp_path / name, "ingest", "--source", str(write_events(tmp_path / f"{name}-source", future=future)))
+        if future:
+            monkeypatch.setenv("KESTREL_EMBEDDINGS", "item2vec,deepwalk")
+            kill_while_it_writes(tmp_path / name, "embeddings", "*.json")
+            assert not list((tmp_path / name).rglob("report.html"))
+        monkeypatch.setenv("KESTREL_EMBEDDINGS", ",".join(EMBEDDINGS))
         results.append(job(tmp_path / name, "embeddings", "--cutoff", CUTOFF))
         place = Namespace(tmp_path / name, NAMESPACE)
         tables = {group.name: feature_table(place, group).snapshot().read() for group in EMBEDDING_GROUPS}
@@ -114,6 +119,7 @@ def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path, monkey
         assert not (place.root / ".embeddings").exists()
     assert results[0] == results[1]
     assert contents[0] == contents[1]
+    assert len({tree_sha256(tmp_path / name / "data" / NAMESPACE / "embeddings") for name in ("plain", "planted")}) == 1
     (tables, page), snapshots = contents[0], results[0]["embeddings"]
     assert list(snapshots) == sorted(EMBEDDINGS)
     end = datetime.fromisoformat(CUTOFF).replace(tzinfo=UTC)

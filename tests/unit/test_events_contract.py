@@ -100,6 +100,10 @@ def test_a_bad_field_is_refused_by_name(change: dict[str, Any], field: str, expe
     assert refusal.received.startswith(repr(received)[:60]) or field == "event"
 
 
+def test_a_value_that_is_almost_a_whole_step_is_that_step() -> None:
+    assert check({**GOOD, "value": 3.5000004}).value == 3.5, "as the lake's checks want it"
+
+
 @pytest.mark.parametrize(
     ("value", "remedy"),
     [

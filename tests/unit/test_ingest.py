@@ -418,6 +418,12 @@ def changed_file(place: Namespace) -> Path:
     return file
 
 
+def test_a_value_that_is_almost_a_whole_step_is_that_step(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "s", RATINGS.replace("1,1,4.0,", "1,1,4.0000004,"), MOVIES)
+    assert run(settings, place, source)["quarantined"] == 0
+    assert stored_dataset(place, EVENTS).snapshot().read().column("value").to_pylist() == [0.5, 4.0]
+
+
 def test_a_file_changed_by_hand_is_found_and_the_next_run_mends_it(
     settings: Settings, place: Namespace, tmp_path: Path
 ) -> None:

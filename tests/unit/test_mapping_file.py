@@ -78,6 +78,7 @@ def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> 
         ("step: 0.01", "encoding: quantiles", ["line 22, column 7: items.attributes.0", "buckets", "received 0"]),
         ("step: 0.01", "encoding: robust, buckets: 4", ["items.attributes.0", "quantiles", "4 for robust"]),
         ("step: 0.01", "encoding: quantiles, buckets: 1", ["items.attributes.0", "two or more", "received 1"]),
+        ("step: 0.01", "buckets: 1", ["items.attributes.0", "quantiles", "1 for standard"]),
         ("step: 0.01", "encoding: quantiles, buckets: 9999", ["items.attributes.0.buckets", "1000", "9999"]),
         ("step: 0.01", "curve: cubic", ["items.attributes.0.curve", "'sqrt'", "'cubic'"]),
         ("kind: text", "kind: text, curve: log", ["items.attributes.3", "curve", "numeric", "text; remove it"]),

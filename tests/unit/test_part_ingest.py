@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
+from feature_repo.contracts.columns import Encoding
 from feature_repo.contracts.datasets import (
     EVENTS,
     QUARANTINE,
@@ -82,6 +83,22 @@ def test_parts_in_any_order_give_what_the_whole_gives(settings: Settings, tmp_pa
     assert lake(settings, "parts") == lake(settings, "whole")
     assert (result["events"], result["checksum"]) == (whole["events"], whole["checksum"])
     assert result["cutoff"] == whole["cutoff"], "a late part ends nothing earlier"
+
+
+def test_a_part_may_change_how_models_read_a_number_and_nothing_that_is_stored(
+    settings: Settings, tmp_path: Path
+) -> None:
+    events, items = shop()
+    source = write_shop(tmp_path / "whole", events, items)
+    run(settings, "n", source, Mode.WHOLE)
+    before = lake(settings, "n")
+    robust = MAPPING.replace("step: 0.01", "step: 0.01, encoding: robust")
+    assert run(settings, "n", source, Mode.PART, robust)["changed_partitions"] == 0
+    assert lake(settings, "n") == before
+    price, *_ = read_schema(Namespace(settings.state, "n")).item_attributes
+    assert price.encoding is Encoding.ROBUST
+    with pytest.raises(SourceError, match=r"item_attributes: .*0\.5"):
+        run(settings, "n", source, Mode.PART, MAPPING.replace("step: 0.01", "step: 0.5"))
 
 
 def test_the_same_part_twice_changes_nothing(settings: Settings, tmp_path: Path) -> None:

@@ -35,11 +35,22 @@ def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     with owner(tmp_path) as killed, owner(tmp_path) as living:
-        folders = [process.stdout.readline().strip() for process in (killed, living) if process.stdout]
-        killed.kill()
-        killed.wait()
-        assert all((tmp_path / folder / "spilt").exists() for folder in folders)
-        with scratch_folder(tmp_path) as mine:
-            assert {str(path) for path in tmp_path.iterdir()} == {folders[1], str(mine)}
-        assert (tmp_path / folders[1] / "spilt").exists()
-        living.kill()
+        try:
+            folders = [process.stdout.readline().strip() for process in (killed, living) if process.stdout]
+            killed.kill()
+            killed.wait()
+            assert all((tmp_path / folder / "spilt").exists() for folder in folders)
+            with scratch_folder(tmp_path) as mine:
+                assert {str(path) for path in tmp_path.iterdir()} == {folders[1], str(mine)}
+            assert (tmp_path / folders[1] / "spilt").exists()
+        finally:
+            killed.kill()
+            living.kill()
+
+
+def test_a_folder_whose_owner_was_killed_while_it_removed_it_goes(tmp_path: Path) -> None:
+    half = tmp_path / "kestrel-scratch-half"
+    half.mkdir()
+    (half / "spilt").write_text("much")
+    with scratch_folder(tmp_path):
+        assert not half.exists()
