@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
+
+import pytest
 
 from pipelines.io.scratch import scratch_folder
 
@@ -48,9 +51,18 @@ def test_the_folder_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_
             living.kill()
 
 
-def test_a_folder_whose_owner_was_killed_while_it_removed_it_goes(tmp_path: Path) -> None:
-    half = tmp_path / "kestrel-scratch-half"
-    half.mkdir()
-    (half / "spilt").write_text("much")
+def test_a_folder_without_a_lock_is_somebody_s_who_works_there(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        pass
+    (folder / "blockmgr").mkdir(parents=True)
     with scratch_folder(tmp_path):
-        assert not half.exists()
+        assert (folder / "blockmgr").exists(), "Java lives on, and has made its folder anew"
+
+
+def test_a_kill_while_a_folder_is_removed_leaves_one_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path) as folder:
+        (folder / "spilt").mkdir()
+        patch.setattr("pipelines.io.scratch.shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+    assert (folder / "spilt").exists()
+    with scratch_folder(tmp_path):
+        assert not folder.exists()
