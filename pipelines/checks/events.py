@@ -185,7 +185,7 @@ def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:
             "unknown_event_type",
             f"coalesce(event_type, '') NOT IN ({listed})",
             fields.event_type,
-            f"one of the event types {', '.join(types)}",
+            f"a text that stands for one of the event types {', '.join(types)}",
             "_type_text",
         ),
         *_value_checks(fields, value),

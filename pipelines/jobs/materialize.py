@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.contracts.features import FeatureGroup, Freshness
+from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
 from pipelines.feast_store.online import forget_absent, stored_entities
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
     from feature_repo.contracts.places import Namespace
-    from pipelines.io.lake import Snapshot
+    from pipelines.io.lake import Snapshot, StoredTable
     from pipelines.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             stack.enter_context(offline_engine(settings, f"materialize {place.name}"))
             tables = [
                 (group, stored.writer, stack.enter_context(stored.reading(before=cutoff)))
-                for group, stored in online_tables(settings, place)
+                for group, stored in _history_and_state_first(settings, place)
             ]
             store = open_store(settings, place)
             check_registered(store, place)
@@ -64,6 +65,18 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         checksums = {group.view_name: table.checksum for group, _, table in tables}
         write_materialized(place, Materialized(cutoff, checksums, rows))
     return {"rows": rows}
+
+
+def _history_and_state_first(settings: Settings, place: Namespace) -> list[tuple[FeatureGroup, StoredTable]]:
+    """Return what is written, in the order in which the stream job may fold users again between any two groups.
+
+    What it folds with the state before this batch does not know what the batch knows: all but the seen items is written
+    after the state. A fold with the new state drops the events that it has, and first adds their items to those seen.
+    """
+    groups = declared(read_schema(place))
+    first = [groups.user_history, groups.user_state]
+    tables = online_tables(settings, place)
+    return sorted(tables, key=lambda table: first.index(table[0]) if table[0] in first else len(first))
 
 
 def _write(store: FeatureStore, group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: str) -> set[str]:

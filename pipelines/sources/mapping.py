@@ -279,7 +279,7 @@ class AttributeOf(Part):
     meaning: str = ""
     reduce: Reduction | None = None
     """Where it is read off event rows: how one value is made of many."""
-    encoding: Literal[Encoding.STANDARD, Encoding.MIN_MAX, Encoding.ROBUST, Encoding.QUANTILES] = Encoding.STANDARD
+    encoding: Literal["standard", "min_max", "robust", "quantiles"] = "standard"
     curve: Curve = Curve.LINEAR
     buckets: Annotated[int, Field(ge=0, le=1000)] = 0
 
@@ -292,7 +292,7 @@ class AttributeOf(Part):
         """Return it as the schema has it; where it is read off event rows, the latest counts unless it says more."""
         reduction = (self.reduce or Reduction.LATEST) if is_derived else None
         return Attribute(
-            self.name, self.kind, self.meaning, self.step, reduction, self.encoding, self.curve, self.buckets
+            self.name, self.kind, self.meaning, self.step, reduction, Encoding(self.encoding), self.curve, self.buckets
         )
 
     @model_validator(mode="after")

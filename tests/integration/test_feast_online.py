@@ -6,7 +6,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -212,6 +212,36 @@ def test_what_users_did_since_stays_on_top_of_what_the_batch_writes(settings: Se
         assert served() == everything, "the batch knows of all of them"
         assert client.zcard(recent_users_key(place.name)) == 0
         assert not client.exists(materializing_key(place.name))
+
+
+def test_a_fold_between_two_groups_that_the_batch_writes_does_not_stay(
+    settings: Settings, place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch knows an earlier event of the user than the stream does, of a part that came late."""
+    day = timedelta(days=1)
+    streamed = [world.event("u1", "i3", world.CUTOFF + timedelta(hours=3), 5.0)]
+    too_late = [world.event("u1", "i-late", world.CUTOFF + timedelta(hours=2), 1.0)]
+    part = [world.event("u1", "i4", world.CUTOFF + timedelta(hours=1), 1.0)]
+    materialize.run(settings, place, world.CUTOFF)
+    with redis.Redis.from_url(settings.redis_url) as client:
+        users = open_users(client, place, read_knowledge(place, None))
+        users.apply([Placed(world.sent_event(row), Position(1, at)) for at, row in enumerate([*streamed, *too_late])])
+        world.write_world(settings.state, [*EVENTS, *streamed, *part], place.name, world.CUTOFF + day)
+        write = materialize._write
+
+        def write_and_fold(*arguments: Any) -> set[str]:
+            present = write(*arguments)
+            users.fold_again()
+            return present
+
+        monkeypatch.setattr(materialize, "_write", write_and_fold)
+        materialize.run(settings, place, world.CUTOFF + day)
+    rows = [row for row in world.read(feature_table(place, USER_ACTIVITY)) if row["user_id"] == "u1"]
+    latest = max(rows, key=lambda row: row["event_time"])
+    names = ("user_event_count", "user_last_items", "user_value_mean")
+    assert online(settings, place, "u1", *names, view=USER_ACTIVITY.view_name) == [latest[name] for name in names]
+    (seen,) = online(settings, place, "u1", "user_seen_items", view=USER_HISTORY.view_name)
+    assert {"i3", "i4", "i-late"} <= set(seen)
 
 
 def test_events_at_or_after_the_cutoff_stay_out(settings: Settings, place: Namespace) -> None:
