@@ -56,7 +56,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _END_OF_TIME = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _FLOAT32_MAX = 3.4028234663852886e38
-_STEP_TOLERANCE = 1e-6
+STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
 _SHOWN = 80
 _ID = re.compile(ID_PATTERN)
@@ -257,7 +257,7 @@ def _value(value: object, schema: Schema) -> float:
     # Held to the range before it is divided, as 1e308 would become infinite. A NaN, which is no number, is the minimum.
     within = min(max(allowed.minimum, value), allowed.maximum)
     steps = within / allowed.step
-    if within != value or abs(steps - round(steps)) > _STEP_TOLERANCE:
+    if within != value or abs(steps - round(steps)) > STEP_TOLERANCE:
         remedy = f"Send {_nearest(within, allowed):g}, which is the nearest."
         raise RefusedError(VALUE.name, expected, value, remedy)
     return float32(round(steps) * allowed.step)
@@ -265,8 +265,8 @@ def _value(value: object, schema: Schema) -> float:
 
 def _nearest(within: float, allowed: ValueRange) -> float:
     """Return the allowed value that is nearest to one of the range."""
-    fewest = math.ceil(allowed.minimum / allowed.step - _STEP_TOLERANCE)
-    most = math.floor(allowed.maximum / allowed.step + _STEP_TOLERANCE)
+    fewest = math.ceil(allowed.minimum / allowed.step - STEP_TOLERANCE)
+    most = math.floor(allowed.maximum / allowed.step + STEP_TOLERANCE)
     return min(max(round(within / allowed.step), fewest), most) * allowed.step
 
 

@@ -44,7 +44,7 @@ class Freshness(StrEnum):
     """When a group gets a new row."""
 
     PER_EVENT = "per_event"
-    """One row for each (key, second) that has an event, partitioned by event date."""
+    """One row for each (key, time) that has an event, partitioned by event date."""
     DAILY = "daily"
     """One row for each (key, day) on which a figure changes, because an event enters a window of whole days or leaves
     it, or because the day's events say something else of the key; stamped with the day's last microsecond, when it is

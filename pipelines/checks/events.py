@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from feature_repo.contracts.events import ID_MEANING
+from feature_repo.contracts.events import ID_MEANING, STEP_TOLERANCE
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.checks.times import micros_of_moment, time_checks
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _MEMORY = "1GB"
 _BATCH_ROWS = 1 << 17
-_STEP_TOLERANCE = 1e-6
-"""Of a step: decimal fractions have no exact binary form."""
 _MERGED = -1
 """The `skip` of a row that went into another one."""
 _PASSED = "_reason IS NULL AND _skip IS NULL"
@@ -203,7 +201,7 @@ def _value_checks(fields: EventFields, value: ValueRange) -> list[Check]:
         "bad_number": "value IS NULL",
         "not_a_number": "isnan(value)",
         "out_of_range": f"value < {value.minimum} OR value > {value.maximum}",
-        "not_a_whole_step": f"abs({steps} - round({steps})) > {_STEP_TOLERANCE}",
+        "not_a_whole_step": f"abs({steps} - round({steps})) > {STEP_TOLERANCE}",
     }
     return [
         named(reason, condition, fields.value, _range(value), "_value_text") for reason, condition in conditions.items()

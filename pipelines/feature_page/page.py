@@ -54,7 +54,7 @@ data set has those that its own attributes give rise to; without relations there
 
 - **source**: the tables, or the raw inputs, that it is computed from.
 - **window**: what the value looks back on.
-- **fresh**: when there is a new value. *event*: a row for each second with an event; *day*: one for each day on which a
+- **fresh**: when there is a new value. *event*: a row for each time of an event; *day*: one for each day on which a
   figure changes, complete at its end; *refresh*: with each refresh; *request*: with each request. Online, what is of an
   event or a day comes with a refresh; where *stream* is said, a moment after the event.
 - **owner**: the plane that answers for it, and what of it writes the values.

@@ -1,7 +1,7 @@
-"""User and item activity: what was known after each second that has an event.
+"""User and item activity: what was known after each moment that has an event.
 
 Every figure is a running sum of whole steps (half stars, years, cents) over the key's events in a total order, read off
-at the last event of each second. So it is exact, and no order of execution can change it. One shuffle and one sort per
+at the last event of each moment. So it is exact, and no order of execution can change it. One shuffle and one sort per
 group.
 """
 
@@ -129,7 +129,7 @@ def padded(values: Column, length: int, missing: Column) -> Column:
 
 
 def ends_second(order: WindowSpec) -> Column:
-    """Return `ends_second`: whether the row is the key's last of its second, where the second's state is complete."""
+    """Return `ends_second`: whether the row is the key's last of its moment, where that moment's state is complete."""
     following = F.lead("event_time").over(order)
     return (following.isNull() | (following != F.col("event_time"))).alias("ends_second")
 
