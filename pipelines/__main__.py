@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from feature_repo.contracts.embeddings import EMBEDDINGS, parse_embedding
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import JobError, run_job
 from feature_repo.contracts.manifests import TrainingKind
@@ -192,27 +191,6 @@ def embeddings(namespace: NamespaceName, cutoff: Cutoff) -> None:
     _run("embeddings", cutoff, namespace=namespace)
 
 
-@app.command("evaluate-embeddings")
-def evaluate_embeddings(  # noqa: PLR0917 - one parameter for each option
-    namespace: NamespaceName,
-    cutoff: Cutoff,
-    kinds: Annotated[
-        list[Any],
-        typer.Option("--kind", parser=_usage(parse_embedding), metavar="KIND", help="Or changed: node2vec:p=2,q=0.5"),
-    ] = list(EMBEDDINGS),  # noqa: B006 - typer reads it, and changes nothing
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Fits of each kind.")] = 3,
-    begin: Annotated[
-        float, typer.Option("--begin", min=0.05, max=0.99, help="Share of the likes that is known.")
-    ] = 0.9,
-    end: Annotated[
-        float, typer.Option("--end", min=0.06, max=1.0, help="Share of the likes where questions end.")
-    ] = 1.0,
-    questions: Annotated[int, typer.Option("--questions", min=100, help="More likes than that are sampled.")] = 20_000,
-) -> None:
-    """Print how often the next liked item is among the first k that a method finds, by a test in order of time."""
-    _run("evaluate_embeddings", cutoff, kinds, seeds, (begin, end, questions), namespace=namespace)
-
-
 @app.command()
 def registry(namespace: NamespaceName) -> None:
     """Tell Feast of the feature views and services that the contracts declare."""
@@ -248,6 +226,22 @@ def training_set(
 ) -> None:
     """Join events to what was known strictly before them, split by time, fit the transforms."""
     _run("training_set", cutoff, kind, namespace=namespace)
+
+
+@app.command()
+def questions(
+    namespace: NamespaceName,
+    cutoff: Cutoff,
+    training_set: Annotated[
+        str, typer.Option("--training-set", help="Ask from where this training set's model knows no more.")
+    ] = "",
+    origin: Annotated[
+        datetime | None,
+        typer.Option("--origin", parser=_usage(parse_cutoff), metavar="DATE", help="Ask at this midnight."),
+    ] = None,
+) -> None:
+    """Write questions that lists are judged by: whom to ask at moments of the past, and what they liked next."""
+    _run("questions", cutoff, training_set, origin, namespace=namespace)
 
 
 @app.command("feature-page")

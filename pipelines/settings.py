@@ -91,6 +91,14 @@ class Settings(BaseSettings):
     """How many windows as long as the interval make the recent past."""
     check_accepted: Annotated[str, Field(pattern=r"^[a-z0-9_.,\s]*$")] = ""
     """Names of checks whose failure stops nothing, parted by commas; it is still shown."""
+    question_days: Annotated[int, Field(ge=1, le=366)] = 30
+    """How many days after an origin hold the answers to its questions."""
+    question_origins: Annotated[int, Field(ge=1, le=52)] = 5
+    """How many origins a log is judged at, where it is long enough."""
+    question_users: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """How many users are asked at an origin; of more, a sample."""
+    question_ease_items: Annotated[int, Field(ge=1, le=20_000)] = 5000
+    """So many of the most liked items EASE and ItemCF know; they take its square of memory."""
     embeddings: Annotated[str, AfterValidator(_names)] = "item2vec"
     """Kinds of item embeddings to fit, their names with commas between. Training sets and releases name the first."""
 

@@ -42,6 +42,8 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
     TIMESTAMP = "timestamp"
     """Microseconds since 1970 in UTC."""
+    BYTES = "bytes"
+    """What another part has encoded; in files only, never a feature."""
 
 
 class Encoding(StrEnum):

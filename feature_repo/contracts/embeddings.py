@@ -6,9 +6,8 @@ ranking raw: a fit is future knowledge for labels before its cutoff, and two fit
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype, Scalar
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID, Dataset
@@ -182,45 +181,6 @@ EMBEDDINGS = {kind.name: kind for kind in (ITEM2VEC, DEEPWALK, NODE2VEC, EGES)}
 
 EMBEDDING_GROUPS = tuple(group for kind in EMBEDDINGS.values() for group in (kind.item_group, kind.user_group))
 """The feature groups of every kind, fitted here or not."""
-
-
-def parse_embedding(text: str) -> Embedding:
-    """Read a kind's name, with some of its parameters changed perhaps: `node2vec:p=2,window=3`.
-
-    ValueError names what there is not. For comparison only: what is fitted for use is as declared.
-    """
-    name, _, changes = text.partition(":")
-    (kind,) = embeddings_named([name])
-    for change in filter(None, changes.split(",")):
-        parameter, _, value = change.partition("=")
-        kind = _changed(kind, parameter, value)
-    return replace(kind, name=text)
-
-
-def _changed(kind: Embedding, parameter: str, value: str) -> Embedding:
-    for part in ("skip_gram", "walks"):
-        holder = getattr(kind, part)
-        old = getattr(holder, parameter, None)
-        if old is not None:
-            changed: Any = replace(holder, **{parameter: _value(kind, parameter, type(old), value)})
-            return replace(kind, **{part: changed})
-    known = sorted([*asdict(kind.skip_gram), *([] if kind.walks is None else asdict(kind.walks))])
-    msg = f"parameter {parameter!r} of {kind.name}: expected one of {', '.join(known)}"
-    raise ValueError(msg)
-
-
-def _value(kind: Embedding, parameter: str, wanted: type, text: str) -> Scalar:
-    what = {bool: "true or false", int: "a whole number", float: "a number"}[wanted]
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted:
-        msg = f"parameter {parameter!r} of {kind.name}: expected {what}, received {text!r}"
-        raise ValueError(msg)
-    return wanted(value)  # type: ignore[no-any-return]  # it is of the type that the declaration has
 
 
 def embeddings_named(names: Iterable[str]) -> tuple[Embedding, ...]:

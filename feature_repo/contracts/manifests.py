@@ -156,6 +156,32 @@ class OnlineSnapshot(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Questions(_Record):
+    """Questions at one or several origins of a log (`contracts.questions`). Equal inputs give an equal id."""
+
+    questions_id: str
+    namespace: str
+    schema: dict[str, Any]
+    """The data set's, as in `TrainingSet`."""
+    cutoff: str
+    """Exclusive end of the events that were looked at."""
+    training_set_id: str
+    """The training set whose model is asked; empty where the origins do not follow from one."""
+    days: int
+    """How many days after an origin hold its answers, where the log goes on for so long."""
+    origins: list[dict[str, Any]]
+    """In order of time, each: `origin`, `end` (of its answers, exclusive), `role`, `folder`, and what was counted:
+    `users`, `asked` (all, or a sample), `answers`, `new_items` (answers that nobody had before), `repeats` (share of
+    the likes after the origin that are left out because the user had the item before)."""
+    note: str
+    """Why there are no origins, or fewer than were asked for; empty where there is nothing to say."""
+    checksums: dict[str, str]
+    """File, relative to the folder → SHA-256 of its canonical content."""
+    sources: dict[str, str]
+    """Dataset or feature view → checksum over the partitions that were read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Release(_Record):
     """One immutable record that ties together everything a served model needs."""
 

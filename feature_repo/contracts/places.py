@@ -109,6 +109,11 @@ class Namespace:
         return self.root / "training_sets"
 
     @property
+    def questions(self) -> Path:
+        """`<questions_id>/`: written once; `contracts.questions` says what is in it."""
+        return self.root / "questions"
+
+    @property
     def candidates(self) -> Path:
         """`<run key>/`: the working folder of one training run, from training to verdict."""
         return self.root / "candidates"

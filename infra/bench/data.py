@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +27,7 @@ from infra.bench.data_online import weigh
 from infra.bench.data_world import BenchLog, write_bench_log, write_lake, write_vectors
 from infra.bench.errors import BenchError
 from infra.bench.process import Taken, run_measured
+from infra.bench.results import Figure, machine, record_results
 from infra.bench.stack import private_stack
 from pipelines.io.duck import duckdb_session
 from pipelines.io.sql_text import literal
@@ -41,6 +41,8 @@ ENGINES, WAYS = ("duckdb", "duckdb-packed", "polars", "spark"), ("bare", "duckdb
 NAMESPACE = "bench"
 _TARGET_SPARK, _TARGET_GROWTH, _TARGET_BYTES = 4.0, 2.5, 6e9
 _TARGET_JOINS = {"duckdb": 2.0, "spark": 10.0}
+_JOINS = {"bare": "DuckDB's ASOF join alone", "duckdb": "offline store, DuckDB", "spark": "offline store, Spark"}
+_WRITERS = {"feast": "Feast's own", "arrow": "Arrow batches"}
 _WIDTH = 130
 _BUSY = 0.5
 """Load average, for each core, from which the figures are marked as those of a shared machine."""
@@ -58,6 +60,12 @@ class Runs:
         return float(statistics.median(run.result["seconds"] for run in self.taken))
 
     @property
+    def spread(self) -> float | None:
+        """Sample standard deviation of the seconds; None of one run."""
+        seconds = [run.result["seconds"] for run in self.taken]
+        return float(statistics.stdev(seconds)) if len(seconds) > 1 else None
+
+    @property
     def cpu(self) -> float:
         """Median of the processor seconds, which other programs on the machine change less."""
         return float(statistics.median(run.result["cpu"] for run in self.taken))
@@ -73,7 +81,19 @@ class Runs:
         return max(run.peak_bytes for run in self.taken)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One engine's features of the largest log beside DuckDB's, and beside its own of the smallest."""
+
+    ratio: float
+    by_cpu: float
+    growth: float
+    peak_bytes: int
+    """The greatest of any log."""
+
+
 def measure(  # noqa: PLR0917 - typer's options
+    context: typer.Context,
     events: Annotated[list[int] | None, typer.Option(help="Sizes of the logs, ascending.")] = None,
     users: Annotated[int, typer.Option(min=1, help="Users of every log.")] = 200_000,
     items: Annotated[int, typer.Option(min=20, help="Items of every log.")] = 30_000,
@@ -86,13 +106,14 @@ def measure(  # noqa: PLR0917 - typer's options
         Path | None, typer.Option(envvar="KESTREL_ARG_FOLDER", help="Where to work; default: the temporary folder.")
     ] = None,
 ) -> None:
-    """Print features, catalogue, joins and materialisation, each beside what it is held against."""
+    """Print and record features, catalogue, joins and materialisation, each beside what it is held against."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     scales = [LogScale(events=size, users=users, items=items) for size in events or [2_000_000, 20_000_000]]
     try:
         _print_machine(console)
         with tempfile.TemporaryDirectory(prefix="kestrel-bench-data-", dir=folder) as work:
-            _measure(console, Path(work), scales, labels=labels, rounds=rounds, catalogue=catalogue)
+            figures = _measure(console, Path(work), scales, labels=labels, rounds=rounds, catalogue=catalogue)
+        record_results(context, "data", figures, console, harmless=["folder"])
     except JobError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(error.exit_code)) from error
@@ -100,7 +121,7 @@ def measure(  # noqa: PLR0917 - typer's options
 
 def _measure(
     console: Console, work: Path, scales: Sequence[LogScale], *, labels: int, rounds: int, catalogue: int
-) -> None:
+) -> list[Figure]:
     environment = _environment(work / "state")
     logs = []
     for scale in scales:
@@ -109,11 +130,13 @@ def _measure(
     console.log(f"Features: {rounds} turns of {', '.join(ENGINES)} on each log ...")
     runs = {log.scale.events: _feature_runs(log, work, environment, rounds) for log in logs}
     console.print(_feature_table(runs))
+    figures = list(_feature_figures(runs))
     console.log(f"Point-in-time join, {rounds} turns of {', '.join(WAYS)} ...")
-    _join(console, logs[-1], work / "join", environment, labels=labels, rounds=rounds)
+    figures += _join(console, logs[-1], work / "join", environment, labels=labels, rounds=rounds)
     for log in logs:
         if log.scale.events <= catalogue:
-            _catalogue(console, log, work, environment)
+            figures += _catalogue(console, log, work, environment)
+    return figures
 
 
 def _environment(state: Path) -> dict[str, str]:
@@ -172,31 +195,56 @@ def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:
         "target",
     ):
         table.add_column(heading, justify="left" if heading in {"engine", "target"} else "right")
-    smallest, largest = runs[sizes[0]], runs[sizes[-1]]
+    largest = runs[sizes[-1]]
     for engine in ENGINES:
-        ratio = largest[engine].seconds / largest["duckdb"].seconds
-        by_cpu = largest[engine].cpu / largest["duckdb"].cpu
-        growth = largest[engine].seconds / smallest[engine].seconds
-        peak = max(of[engine].peak_bytes for of in runs.values())
+        beside = _comparison(runs, engine)
         verdicts = (
             [
-                f"<= {_TARGET_SPARK:g} x DuckDB {_verdict(ratio <= _TARGET_SPARK)}",
-                f"growth <= {_TARGET_GROWTH:g} {_verdict(growth <= _TARGET_GROWTH)}",
-                f"memory <= 6 GB {_verdict(peak <= _TARGET_BYTES)}",
+                f"<= {_TARGET_SPARK:g} x DuckDB {_verdict(beside.ratio <= _TARGET_SPARK)}",
+                f"growth <= {_TARGET_GROWTH:g} {_verdict(beside.growth <= _TARGET_GROWTH)}",
+                f"memory <= 6 GB {_verdict(beside.peak_bytes <= _TARGET_BYTES)}",
             ]
             if engine == "spark"
             else []
         )
         seconds = [f"{runs[size][engine].seconds:.1f}" for size in sizes]
         start, cpu = f"{largest[engine].start:.1f}", f"{largest[engine].cpu:.1f}"
-        figures = (*seconds, start, cpu, _gigabytes(peak), f"{ratio:.2f}", f"{by_cpu:.2f}", f"{growth:.2f}")
-        table.add_row(engine, *figures, "\n".join(verdicts))
+        ratios = (f"{ratio:.2f}" for ratio in (beside.ratio, beside.by_cpu, beside.growth))
+        table.add_row(engine, *seconds, start, cpu, _gigabytes(beside.peak_bytes), *ratios, "\n".join(verdicts))
     return table
+
+
+def _comparison(runs: Mapping[int, Mapping[str, Runs]], engine: str) -> Comparison:
+    sizes = list(runs)
+    smallest, largest = runs[sizes[0]], runs[sizes[-1]]
+    return Comparison(
+        ratio=largest[engine].seconds / largest["duckdb"].seconds,
+        by_cpu=largest[engine].cpu / largest["duckdb"].cpu,
+        growth=largest[engine].seconds / smallest[engine].seconds,
+        peak_bytes=max(of[engine].peak_bytes for of in runs.values()),
+    )
+
+
+def _feature_figures(runs: Mapping[int, Mapping[str, Runs]]) -> Iterator[Figure]:
+    sizes = list(runs)
+    largest, span = _millions(sizes[-1]), f"{sizes[0] / 1e6:g} M to {_millions(sizes[-1])}"
+    for engine in ENGINES:
+        name, beside, last = f"features on {engine}", _comparison(runs, engine), runs[sizes[-1]][engine]
+        growth, ratio, most = (_TARGET_GROWTH, _TARGET_SPARK, _TARGET_BYTES) if engine == "spark" else (None,) * 3
+        for size, of in runs.items():
+            yield _median(f"{name}, {_millions(size)}", of[engine])
+        yield Figure(f"start of {name}, {largest}", last.start, "s", "lower")
+        yield Figure(f"processor time of {name}, {largest}", last.cpu, "s", "lower")
+        yield _peak(f"{name}, {span}", beside.peak_bytes, most)
+        yield _ratio(f"growth of the median time of {name}, {span}", beside.growth, growth)
+        if engine != "duckdb":
+            yield _ratio(f"median time of {name} over DuckDB, {largest}", beside.ratio, ratio)
+            yield _ratio(f"processor time of {name} over DuckDB, {largest}", beside.by_cpu)
 
 
 def _join(
     console: Console, log: BenchLog, folder: Path, environment: Mapping[str, str], *, labels: int, rounds: int
-) -> None:
+) -> list[Figure]:
     folder.mkdir()
     snapshots, count = write_join_inputs(log.events, folder, labels, log.scale.end)
     runs = {way: Runs() for way in WAYS}
@@ -207,18 +255,29 @@ def _join(
     table = _table(f"Point-in-time join: {count:,} labels, {snapshots:,} snapshots; median seconds without the start")
     for heading in ("way", "seconds", "cpu", "peak", "/ bare", "target"):
         table.add_column(heading, justify="left" if heading in {"way", "target"} else "right")
-    names = {"bare": "DuckDB's ASOF join alone", "duckdb": "offline store, DuckDB", "spark": "offline store, Spark"}
     for way in WAYS:
         ratio = runs[way].seconds / runs["bare"].seconds
         target = _TARGET_JOINS.get(way)
         verdict = f"<= {target:g} {_verdict(ratio <= target)}" if target else ""
         seconds, cpu = f"{runs[way].seconds:.1f}", f"{runs[way].cpu:.1f}"
         figures = (seconds, cpu, _gigabytes(runs[way].peak_bytes), f"{ratio:.2f}")
-        table.add_row(names[way], *figures, verdict)
+        table.add_row(_JOINS[way], *figures, verdict)
     console.print(table)
+    return list(_join_figures(runs, _millions(log.scale.events)))
 
 
-def _catalogue(console: Console, log: BenchLog, work: Path, environment: Mapping[str, str]) -> None:
+def _join_figures(runs: Mapping[str, Runs], size: str) -> Iterator[Figure]:
+    for way in WAYS:
+        name = f"point-in-time join, {_JOINS[way]}, {size}"
+        yield _median(name, runs[way])
+        yield Figure(f"processor time of {name}", runs[way].cpu, "s", "lower")
+        yield _peak(name, runs[way].peak_bytes)
+        if way in _TARGET_JOINS:
+            ratio = runs[way].seconds / runs["bare"].seconds
+            yield _ratio(f"median time of {name}, over the bare join", ratio, _TARGET_JOINS[way])
+
+
+def _catalogue(console: Console, log: BenchLog, work: Path, environment: Mapping[str, str]) -> list[Figure]:
     """Compute every feature group of a log by its job, and take the features to Redis."""
     name, size = f"{NAMESPACE}-{log.scale.events}", f"{log.scale.events:,}"
     console.log(f"Filling the lake with {size} events ...")
@@ -236,11 +295,14 @@ def _catalogue(console: Console, log: BenchLog, work: Path, environment: Mapping
         console.print(f"  {line}", highlight=False)
     with private_stack(["redis"], given={}, folder=work, say=lambda text: console.log(text.strip())) as stack:
         url = stack.settings.redis_url
-        _online(console, log, name, {**environment, "KESTREL_REDIS_URL": url}, url)
+        online = _online(console, log, name, {**environment, "KESTREL_REDIS_URL": url}, url)
+    what = f"the whole catalogue, {_millions(log.scale.events)}"
+    seconds = Figure(f"time of {what}", taken.seconds, "s", "lower")
+    return [seconds, _peak(what, taken.peak_bytes, _TARGET_BYTES), *online]
 
 
-def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str, str], redis_url: str) -> None:
-    common = ["--namespace", name]
+def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str, str], redis_url: str) -> list[Figure]:
+    size, common = _millions(log.scale.events), ["--namespace", name]
     run_measured(["pipelines", "registry", *common], environment)
     whole = run_measured(["pipelines", "materialize", *common, "--cutoff", log.cutoff], environment)
     weight = weigh(redis_url, name)
@@ -255,17 +317,36 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
     )
     for line in _lines(whole.log, "entities written"):
         console.print(f"  {line}", highlight=False)
+    figures = [
+        Figure(f"time of the materialisation, {size}", whole.seconds, "s", "lower"),
+        Figure(f"memory of Redis, {size}", weight.used / 1e9, "GB", "lower"),
+        Figure(f"memory of Redis for each user, {size}", weight.per_user, "bytes", "lower"),
+    ]
+    return [*figures, *_writers(console, log, name, whole.result["rows"], environment)]
+
+
+def _writers(
+    console: Console, log: BenchLog, name: str, counts: Mapping[str, int], environment: Mapping[str, str]
+) -> list[Figure]:
+    """Materialise one view by Feast's own writer and by ours; `counts` are the rows of each view."""
     group = declared(MOVIELENS).user_activity
-    view = group.view_name
-    rows = whole.result["rows"][view]
+    view, figures = group.view_name, []
+    rows = counts[view]
     table = _table(f"Writers side by side: {view}, {rows:,} users, {len(group.features)} features")
     for heading in ("writer", "seconds", "cpu", "entities/s"):
         table.add_column(heading, justify="left" if heading == "writer" else "right")
-    for writer, title in (("feast", "Feast's own"), ("arrow", "Arrow batches")):
+    for writer, title in _WRITERS.items():
         command = [WORK, "materialise", writer, name, view, log.cutoff]
         taken = run_measured(command, environment).result
         table.add_row(title, f"{taken['seconds']:.1f}", f"{taken['cpu']:.1f}", f"{rows / taken['seconds']:,.0f}")
+        what = f"user_activity into Redis, {title}, {_millions(log.scale.events)}"
+        figures += [
+            Figure(f"time of {what}", taken["seconds"], "s", "lower"),
+            Figure(f"processor time of {what}", taken["cpu"], "s", "lower"),
+            Figure(f"entities a second of {what}", rows / taken["seconds"], "entities/s", "higher"),
+        ]
     console.print(table)
+    return figures
 
 
 def _lines(log: str, phrase: str) -> Iterator[str]:
@@ -276,14 +357,32 @@ def _lines(log: str, phrase: str) -> Iterator[str]:
 
 
 def _print_machine(console: Console) -> None:
-    cores, memory = os.cpu_count() or 1, psutil.virtual_memory().total
     load = os.getloadavg()[0]
-    shared = "; the machine is shared: take the ratios, not the seconds" if load > _BUSY * cores else ""
-    console.print(f"{cores} cores, {_gigabytes(memory)} of memory, load average {load:.1f}{shared}", highlight=False)
+    busy = load > _BUSY * (os.cpu_count() or 1)
+    shared = "; the machine is shared: take the ratios, not the seconds" if busy else ""
+    console.print(f"{machine()}, load average {load:.1f}{shared}", highlight=False)
 
 
 def _table(title: str) -> Table:
     return Table(title=title, box=None, title_justify="left")
+
+
+def _median(what: str, runs: Runs) -> Figure:
+    return Figure(f"median time of {what}", runs.seconds, "s", "lower", spread=runs.spread)
+
+
+def _peak(what: str, count: int, target: float | None = None) -> Figure:
+    """Return a figure in GB of what is given in bytes, as is the target."""
+    most = None if target is None else target / 1e9
+    return Figure(f"peak memory of {what}", count / 1e9, "GB", "lower", most, hard=target is not None)
+
+
+def _ratio(what: str, ratio: float, target: float | None = None) -> Figure:
+    return Figure(what, ratio, "ratio", "lower", target, hard=target is not None)
+
+
+def _millions(events: int) -> str:
+    return f"{events / 1e6:g} M events"
 
 
 def _gigabytes(count: float) -> str:

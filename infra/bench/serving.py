@@ -20,11 +20,12 @@ from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.places import Serving, state_folder
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE
 from infra.bench.errors import BenchError
-from infra.bench.latency import GRPC, REST, measure_latencies
+from infra.bench.latency import GRPC, IN_PROCESS, REST, measure_latencies
 from infra.bench.load import under_load
 from infra.bench.memory import measure_memory
 from infra.bench.ranker import Ranker, promoted_ranker
 from infra.bench.registry import register_copies
+from infra.bench.results import Figure, record_results
 from infra.bench.stack import private_stack
 from infra.bench.swaps import run_swaps, swap_figures
 from infra.local.settings import read_settings
@@ -39,8 +40,9 @@ from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from infra.bench.latency import Latency
     from infra.bench.load import Calls
     from infra.bench.swaps import SwapFigures
     from infra.local.stack import Stack
@@ -53,6 +55,7 @@ _TARGET_SWAP_RATIO, _TARGET_MEMORY_RATIO = 2.0, 1.1
 
 
 def measure(
+    context: typer.Context,
     *,
     grpc: Annotated[str, typer.Option(envvar="KESTREL_ARG_GRPC", help="host:port of a server that runs.")] = "",
     rest: Annotated[str, typer.Option(envvar="KESTREL_ARG_REST", help="Its REST address, http://host:port.")] = "",
@@ -64,7 +67,7 @@ def measure(
     swaps: Annotated[int, typer.Option(min=1, help="Promotions and rollbacks under load.")] = 20,
     reloads: Annotated[int, typer.Option(min=EARLY_SWAP + 1, help="Version swaps for the memory.")] = 50,
 ) -> None:
-    """Print latencies, swaps under load, and memory after many swaps."""
+    """Print and record latencies, swaps under load, and memory after many swaps."""
     console = Console()
     try:
         if bool(grpc) != bool(rest):
@@ -76,13 +79,14 @@ def measure(
         parts = ["mlflow"] if grpc else ["mlflow", "model-server"]
         say = console.log
         with private_stack(parts, given=given, folder=folder, say=lambda text: say(text.strip())) as stack:
-            _measure(stack, ranker, console, repeats=repeats, swaps=swaps, reloads=reloads)
+            figures = _measure(stack, ranker, console, repeats=repeats, swaps=swaps, reloads=reloads)
+        record_results(context, "serving", figures, console)
     except JobError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(error.exit_code)) from error
 
 
-def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, swaps: int, reloads: int) -> None:
+def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, swaps: int, reloads: int) -> list[Figure]:
     settings = stack.settings
     work = stack.places.state / "bench"
     console.log(f"Registering {swaps + 1} copies of {ranker.release.namespace} version {ranker.release.version} ...")
@@ -91,22 +95,29 @@ def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, sw
     publish(model, versions[0])
     promote(model, versions[0])
     console.log(f"Measuring latencies: {repeats} calls of each kind and size, in turns ...")
-    console.print(_latency_table(ranker, stack, model.name, repeats))
+    addresses = settings.model_server_grpc, settings.model_server_rest
+    latencies = [one for group in measure_latencies(ranker, *addresses, model.name, repeats) for one in group]
+    console.print(_latency_table(latencies))
     console.log(f"{CLIENTS} clients, {LOADED_ROWS} rows each; {swaps} times publish, promote, roll back ...")
     inputs = ranker.inputs(ONE_USER_SIGNATURE, LOADED_ROWS)
     with under_load(
         settings.model_server_grpc, model.name, ONE_USER_SIGNATURE, inputs, clients=CLIENTS, work=work
     ) as calls:
         done = run_swaps(_steps(model, versions[1:]))
-    _print_swaps(console, calls, swap_figures(calls, done), len(done))
+    swapped = swap_figures(calls, done)
+    _print_swaps(console, calls, swapped, len(done))
+    figures = [*_latency_figures(latencies), *_swap_figures(swapped)]
     pid = next((row.pid for row in stack_status(stack.places.state, {}) if row.name == "model-server"), 0)
     if pid:
         console.log(f"Memory: {reloads} swaps ...")
         base_path = Serving(stack.places.state).root / "models" / "bench.memory"
         base_path.mkdir(parents=True)
-        _print_memory(console, dict(measure_memory(model.server, pid, ranker.saved_model, base_path, reloads)))
+        memory = dict(measure_memory(model.server, pid, ranker.saved_model, base_path, reloads))
+        _print_memory(console, memory)
+        figures.extend(_memory_figures(memory))
     else:
         console.log("Memory: not measured, the server is not a process of this stack")
+    return figures
 
 
 def _serving_model(stack: Stack, ranker: Ranker) -> ServingModel:
@@ -131,18 +142,32 @@ def _steps(model: ServingModel, versions: list[int]) -> Iterator[tuple[str, Call
         yield "roll back", partial(rollback, model)
 
 
-def _latency_table(ranker: Ranker, stack: Stack, model: str, repeats: int) -> Table:
+def _latency_table(latencies: Sequence[Latency]) -> Table:
     table = Table(title="One caller at a time, milliseconds", box=None, title_justify="left")
     for heading in ("signature", "rows", "way", "p50", "p99", "p50 / in process", "target"):
         table.add_column(heading, justify="left" if heading in {"signature", "way"} else "right")
-    settings = stack.settings
-    for group in measure_latencies(ranker, settings.model_server_grpc, settings.model_server_rest, model, repeats):
-        for one in group:
-            target = _TARGET_RATIOS.get(one.way) if one.rows == _TARGET_ROWS else None
-            verdict = f"<= {target} {_verdict(one.ratio <= target)}" if target else ""
-            figures = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.ratio:.2f}")
-            table.add_row(one.signature_name, str(one.rows), one.way, *figures, verdict)
+    for one in latencies:
+        target = _target_ratio(one)
+        verdict = f"<= {target} {_verdict(one.ratio <= target)}" if target else ""
+        figures = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.ratio:.2f}")
+        table.add_row(one.signature_name, str(one.rows), one.way, *figures, verdict)
     return table
+
+
+def _target_ratio(latency: Latency) -> float | None:
+    return _TARGET_RATIOS.get(latency.way) if latency.rows == _TARGET_ROWS else None
+
+
+def _latency_figures(latencies: Sequence[Latency]) -> Iterator[Figure]:
+    for one in latencies:
+        what, target = f"{one.signature_name}, {one.rows} {'row' if one.rows == 1 else 'rows'}", _target_ratio(one)
+        call = f"{one.way.replace(' ', '-')} {what}"
+        yield Figure(f"p50 of {call}", one.p50_ms, "ms", "lower")
+        yield Figure(f"p99 of {call}", one.p99_ms, "ms", "lower")
+        if one.way != IN_PROCESS:
+            yield Figure(
+                f"p50 of {call}, over in-process", one.ratio, "ratio", "lower", target, hard=target is not None
+            )
 
 
 def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: int) -> None:
@@ -169,6 +194,19 @@ def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: in
         console.print(f"the first error: {calls.first_error}", highlight=False)
 
 
+def _swap_figures(swapped: SwapFigures) -> Iterator[Figure]:
+    yield Figure("calls under load", swapped.calls, "calls", "higher")
+    yield Figure("failed calls under load", swapped.failed, "calls", "lower", 0, hard=True)
+    yield Figure("p50 of the steady seconds", swapped.steady_p50_ms, "ms", "lower")
+    yield Figure("p99 of the steady seconds", swapped.steady_p99_ms, "ms", "lower")
+    yield Figure("p99 of the worst steady second", swapped.worst_steady_p99_ms, "ms", "lower")
+    for step, p99 in sorted(swapped.swap_p99_ms.items()):
+        yield Figure(f"p99 of the worst second with: {step}", p99, "ms", "lower")
+    name = "p99 of the worst swap second over the steady ones"
+    yield Figure(name, swapped.ratio, "ratio", "lower", _TARGET_SWAP_RATIO, hard=True)
+    yield Figure("slowest call under load", swapped.slowest_ms, "ms", "lower")
+
+
 def _print_memory(console: Console, memory: Mapping[int, int]) -> None:
     early, late = memory[EARLY_SWAP], memory[max(memory)]
     ratio = late / early
@@ -177,6 +215,14 @@ def _print_memory(console: Console, memory: Mapping[int, int]) -> None:
         f"{max(memory)}: ratio {ratio:.3f}, target <= {_TARGET_MEMORY_RATIO} {_verdict(ratio <= _TARGET_MEMORY_RATIO)}",
         highlight=False,
     )
+
+
+def _memory_figures(memory: Mapping[int, int]) -> Iterator[Figure]:
+    last = max(memory)
+    for swap in (EARLY_SWAP, last):
+        yield Figure(f"server memory after {swap} swaps", memory[swap] / 1e6, "MB", "lower")
+    name, ratio = f"server memory after {last} swaps over that after {EARLY_SWAP}", memory[last] / memory[EARLY_SWAP]
+    yield Figure(name, ratio, "ratio", "lower", _TARGET_MEMORY_RATIO, hard=True)
 
 
 def _verdict(holds: bool) -> str:  # noqa: FBT001 - reads as it is called

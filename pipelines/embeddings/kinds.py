@@ -59,11 +59,7 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, side: SideInformati
         folder: For what Spark writes on the way, which every executor must be able to read.
     """
     often = liked_often(liked, kind.skip_gram.least_likes).cache()
-    try:
-        items = fit_items(kind, often, side, folder)
-    except TooFewLikesError as reason:
-        _LOG.warning("%s: no vectors: %s", kind.name, reason)
-        items = arrow_schema(ITEM_EMBEDDINGS).empty_table()
+    items = fit_items_if_any(kind, often, side, folder)
     file = folder / "items.parquet"
     folder.mkdir(parents=True, exist_ok=True)  # Spark made it, unless there was nothing to write
     pq.write_table(items, file)
@@ -71,6 +67,15 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, side: SideInformati
     user_vectors(lasts, file).write.parquet(str(folder / "users"))
     often.unpersist()
     return Fit(kind, items, pq.read_table(folder / "users"), covered)
+
+
+def fit_items_if_any(kind: Embedding, often: DataFrame, side: SideInformation, folder: Path) -> pa.Table:
+    """Return what `fit_items` returns; no rows at all where too little was liked."""
+    try:
+        return fit_items(kind, often, side, folder)
+    except TooFewLikesError as reason:
+        _LOG.warning("%s: no vectors: %s", kind.name, reason)
+        return arrow_schema(ITEM_EMBEDDINGS).empty_table()
 
 
 def fit_items(kind: Embedding, often: DataFrame, side: SideInformation, folder: Path) -> pa.Table:

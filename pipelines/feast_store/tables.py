@@ -11,11 +11,16 @@ import duckdb
 from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import FileSource
 
+from feature_repo.contracts.datasets import EVENT_TIME
+from feature_repo.sources import partitions_of
 from pipelines.feast_store.errors import FeatureTableMissingError, RepeatedFeatureRowError
 from pipelines.io.sql_text import identifier, literal
 
 if TYPE_CHECKING:
     from feast.data_source import DataSource
+
+    from feature_repo.contracts.features import FeatureGroup
+    from feature_repo.contracts.places import Namespace
 
 
 def microseconds(column: str) -> str:
@@ -44,6 +49,12 @@ class FeatureTable:
             msg = f"feature view {view}: field_mapping is not supported, name the columns of the table as the features"
             raise TypeError(msg)
         return cls(view, os.path.join(repo_path, source.path), keys, source.timestamp_field)  # noqa: PTH118 - a pattern
+
+    @classmethod
+    def of_group(cls, place: Namespace, group: FeatureGroup) -> FeatureTable:
+        """Describe the table of a feature group in a namespace."""
+        pattern = str(place.feature_table(group.view_name) / partitions_of(group))
+        return cls(group.view_name, pattern, (group.entity.name,), EVENT_TIME.name)
 
     @property
     def sql(self) -> str:

@@ -20,6 +20,7 @@ _TYPES = {
     Dtype.INT64: pa.int64(),
     Dtype.FLOAT32: pa.float32(),
     Dtype.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    Dtype.BYTES: pa.binary(),
 }
 
 
@@ -103,8 +104,8 @@ def _update(digest: hashlib._Hash, values: pa.Array | pa.ChunkedArray) -> None:
     if pa.types.is_list(values.type):
         digest.update(_little_endian(pc.fill_null(pc.list_value_length(values), 0).to_numpy(), "<i8"))
         _update(digest, pc.list_flatten(values))
-    elif pa.types.is_string(values.type):
-        values = pc.fill_null(values, "")
+    elif pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        values = pc.fill_null(values, pa.scalar(b"").cast(values.type))
         digest.update(_little_endian(pc.binary_length(values).to_numpy(), "<i8"))
         digest.update(_text_bytes(values))
     elif pa.types.is_floating(values.type):

@@ -4,6 +4,7 @@ JobError
 ├── ProtocolMissingError        the message classes were not generated
 ├── CallError                   the server, or the way to it, refused a call (terminal)
 │   └── TransientCallError      and the same call may succeed in a minute; a TransientError, too
+├── PrivateServerError          a model server of one's own does not come up
 ├── TensorError                 a value that no tensor can carry
 └── RecordFileError             a file of recorded requests is damaged
 """
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 class ProtocolMissingError(JobError):
     """The descriptors were not collected yet, and the wheels that carry them are not installed."""
+
+
+class PrivateServerError(JobError):
+    """A model server that was started for one SavedModel does not come up with it."""
 
 
 class TensorError(JobError):

@@ -30,13 +30,14 @@ from serving.recommender.slate import order_slate
 from serving.recommender.user_features import Commands, UserFeatures, read_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
     from feature_repo.contracts.manifests import Release
     from feature_repo.feast_redis import Stored
+    from serving.recommender.recall.channel import Recalled
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
 
@@ -91,6 +92,15 @@ class Ranked:
     taste: tuple[tuple[str, str], ...] = ()
     """(attribute, term), what the user likes, most liked first."""
     sent: SentRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What the channels found, each with its quota."""
+
+    recalled: list[tuple[Recalled, int]]
+    nearest: dict[int, int]
+    """As in `Ranked`."""
 
 
 class Stopwatch:
@@ -203,6 +213,11 @@ class Engine:
         return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
 
     def _recall(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> tuple[Candidates, dict[int, int]]:
+        found = self._channels(online, user, degraded)
+        return blend(found.recalled, self._settings.recommender_candidates), found.nearest
+
+    def _channels(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> Channels:
+        """Ask every channel for as many items as there are candidates."""
         settings, catalogue = self._settings, online.snapshot.catalogue
         wanted = settings.recommender_candidates
         allowed = unseen_items(catalogue, user.seen)
@@ -218,7 +233,19 @@ class Engine:
         circle = recall_circle(catalogue.find(user.circle()), allowed, wanted)
         if len(circle.positions):
             recalled.append((circle, settings.recommender_circle_quota))
-        return blend(recalled, wanted), nearest
+        return Channels(recalled, nearest)
+
+    async def channels(self, online: Online, user_id: str) -> Sequence[tuple[Recalled, int]]:
+        """Return what each channel finds for a user, with its quota, before they are blended: for who measures recall.
+
+        Nobody who is not known is asked about: what is popular is all that they are offered.
+        """
+        degraded: list[Missing] = []
+        user = await self._user(online, user_id, degraded)
+        if user is None or not user.known:
+            allowed = unseen_items(online.snapshot.catalogue, self._seen.recall(user_id))
+            return [(recall_popular(online.snapshot.catalogue, allowed, self._settings.recommender_candidates), 1)]
+        return self._channels(online, user, degraded).recalled
 
     async def _scores(
         self, online: Online, user: UserFeatures, candidates: Candidates, degraded: list[Missing]

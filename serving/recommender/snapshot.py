@@ -49,23 +49,26 @@ def _kinds(manifest: OnlineSnapshot) -> tuple[str, ...]:
     return known + tuple(kind for kind in manifest.item_embeddings if kind not in known)
 
 
-def load_snapshot(place: Namespace) -> Snapshot:
-    """Load the snapshot in force. Item vectors that are not what the manifest says leave a snapshot without them.
+def load_snapshot(place: Namespace, pointer: Path | None = None) -> Snapshot:
+    """Load the snapshot in force, or the one that another `pointer` names.
+
+    Item vectors that are not what the manifest says leave a snapshot without them.
 
     Raises:
         SnapshotError: The catalogue is not what the manifest says, or the manifest belongs to another namespace.
         CorruptRecordError: The manifest cannot be read.
         FileNotFoundError: There is none yet.
     """
-    manifest = OnlineSnapshot.read(place.online_current)
+    pointer = pointer or place.online_current
+    manifest = OnlineSnapshot.read(pointer)
     if manifest.namespace != place.name:
-        msg = f"{place.online_current}: expected namespace {place.name}, received {manifest.namespace}; publish again"
+        msg = f"{pointer}: expected namespace {place.name}, received {manifest.namespace}; publish again"
         raise SnapshotError(msg)
-    schema = _schema(manifest, str(place.online_current))
+    schema = _schema(manifest, str(pointer))
     declaration = declared(schema)
     absent = [group.name for group in declaration.users if group.name not in manifest.views]
     if absent:
-        msg = f"{place.online_current}: expected views of the users, {absent} are missing; publish again"
+        msg = f"{pointer}: expected views of the users, {absent} are missing; publish again"
         raise SnapshotError(msg)
     path = place.root / manifest.catalogue
     catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), declaration, str(path))

@@ -1,4 +1,4 @@
-"""The declaration of the kinds of embeddings: names, changed parameters, view names, settings."""
+"""The declaration of the kinds of embeddings: names, view names, settings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feature_repo.contracts.embeddings import (
-    DEEPWALK,
     EMBEDDING_GROUPS,
     ITEM2VEC,
     NODE2VEC,
     embeddings_named,
-    parse_embedding,
 )
 from pipelines.errors import JobError
 from pipelines.settings import load_settings
@@ -30,29 +28,6 @@ def test_kinds_come_in_the_order_of_their_declaration() -> None:
 def test_names_that_are_none_or_come_twice_are_refused(names: list[str]) -> None:
     with pytest.raises(ValueError, match="one or more of item2vec, deepwalk, node2vec, eges, each once"):
         embeddings_named(names)
-
-
-def test_changed_parameters_make_another_kind() -> None:
-    kind = parse_embedding("node2vec:p=2,epochs=1,directed=true,damping=0.25")
-    assert kind.walks is not None
-    assert (kind.walks.p, kind.walks.directed, kind.walks.damping, kind.skip_gram.epochs) == (2.0, True, 0.25, 1)
-    assert kind.name == "node2vec:p=2,epochs=1,directed=true,damping=0.25"
-    assert parse_embedding("deepwalk") == DEEPWALK
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("word2vec", "one or more of"),
-        ("item2vec:p=2", "parameter 'p' of item2vec: expected one of epochs"),
-        ("item2vec:window", "'window' of item2vec: expected a whole number, received ''"),
-        ("item2vec:window=wide", "'window' of item2vec: expected a whole number, received 'wide'"),
-        ("item2vec:window=0.5", "'window' of item2vec: expected a whole number"),
-    ],
-)
-def test_changes_that_make_no_sense_are_named(text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        parse_embedding(text)
 
 
 def test_a_changed_parameter_is_another_view_and_other_kinds_keep_theirs() -> None:

@@ -1,0 +1,166 @@
+"""Who is asked at an origin, and what they liked after it: DuckDB over the lake's events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, ITEM_ID, USER_ID, VALUE
+from feature_repo.contracts.questions import ANSWERS, ASKED, ASKED_TIME, HISTORY, QUESTION_ID, QUESTIONS, Asked
+from pipelines.feast_store.tables import microseconds
+from pipelines.io.arrow import conform
+from pipelines.io.sql_text import identifier, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    import duckdb
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.schemas import Positive
+    from pipelines.questions.origins import Origin
+
+SAMPLING = "questions-1"
+"""Seed of which users are asked where there are too many. Raised by whoever changes how."""
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AskedUsers:
+    """Questions and answers of one origin."""
+
+    questions: pa.Table
+    """Rows of QUESTIONS."""
+    answers: pa.Table
+    """Rows of ANSWERS, of the asked users."""
+    counted: Mapping[str, object]
+    """Figures for the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likes:
+    """What was liked before an origin: each user and item once, with the latest time."""
+
+    users: NDArray[np.str_]
+    """`[likes]`, ids."""
+    items: NDArray[np.str_]
+    """`[likes]`, ids."""
+    age_days: NDArray[np.float64]
+    """`[likes]`, how long before the origin it was liked last."""
+
+
+def is_positive(positive: Positive) -> str:
+    """Return, as SQL, whether an event says that the user likes the item."""
+    types = ", ".join(map(literal, positive.event_types))
+    return f"({identifier(EVENT_TYPE.name)} IN ({types}) AND {identifier(VALUE.name)} >= {positive.threshold!r}::FLOAT)"
+
+
+def first_event(connection: duckdb.DuckDBPyConnection) -> datetime | None:
+    """Return the time of the first event of the view `events`; None where there is none."""
+    ((moment,),) = connection.execute(f"SELECT min({EVENT_TIME.name}) FROM events").fetchall()  # noqa: S608 - a contract's column
+    return None if moment is None else moment
+
+
+def ask(connection: duckdb.DuckDBPyConnection, origin: Origin, positive: Positive, most_users: int) -> AskedUsers:
+    """Return the questions of everybody who likes something new after the origin, or of a sample of them.
+
+    Args:
+        connection: With the view `events`.
+        origin: Where.
+        positive: What is a like.
+        most_users: How many are asked at most.
+    """
+    connection.execute(
+        _TABLES.format(positive=is_positive(positive), start=time_us(origin.moment), end=time_us(origin.end))
+    )
+    ((likes, repeats),) = connection.execute("SELECT count(*), count(*) FILTER (had) FROM liked_after").fetchall()
+    ((users, answers, new_items),) = connection.execute(
+        "SELECT count(DISTINCT user_id), count(*), count(DISTINCT item_id) FILTER (is_new = 1) FROM answer"
+    ).fetchall()
+    asked = connection.sql(_ASKED, params=[SAMPLING, most_users]).to_arrow_table()
+    connection.register("asked_users", asked.select([USER_ID.name]))
+    rows = connection.sql("SELECT answer.* FROM answer SEMI JOIN asked_users USING (user_id)").to_arrow_table()
+    connection.unregister("asked_users")
+    counted = {
+        "users": users,
+        "asked": asked.num_rows,
+        "answers": answers,
+        "new_items": new_items,
+        "repeats": repeats / likes if likes else None,
+    }
+    return AskedUsers(_questions(asked, origin), conform(rows, ANSWERS), counted)
+
+
+_TABLES = """
+CREATE OR REPLACE TEMP TABLE met AS
+    SELECT DISTINCT user_id, item_id FROM events WHERE epoch_us(event_time) < {start};
+CREATE OR REPLACE TEMP TABLE known_item AS SELECT DISTINCT item_id FROM met;
+CREATE OR REPLACE TEMP TABLE liked_after AS
+    SELECT after.*, met.user_id IS NOT NULL AS had, (known_item.item_id IS NULL)::BIGINT AS is_new FROM (
+        SELECT user_id, item_id, min(event_time) AS liked_time FROM events
+        WHERE {positive} AND epoch_us(event_time) >= {start} AND epoch_us(event_time) < {end} GROUP BY ALL
+    ) AS after LEFT JOIN met USING (user_id, item_id) LEFT JOIN known_item USING (item_id);
+CREATE OR REPLACE TEMP TABLE answer AS
+    SELECT user_id, item_id, liked_time, is_new FROM liked_after WHERE NOT had;
+CREATE OR REPLACE TEMP TABLE asked_user AS
+    SELECT user_id, count(*) FILTER (epoch_us(event_time) < {start}) AS history,
+        min(event_time) FILTER (epoch_us(event_time) >= {start}) AS next_time
+    FROM events SEMI JOIN answer USING (user_id) GROUP BY user_id;
+"""
+_ASKED = """
+SELECT * FROM (SELECT * FROM asked_user ORDER BY md5_number_lower(concat($1, '|', user_id)), user_id LIMIT $2)
+ORDER BY user_id
+"""
+
+
+def time_us(moment: datetime) -> int:
+    """Return microseconds since 1970."""
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _questions(asked: pa.Table, origin: Origin) -> pa.Table:
+    """Return two questions for each user: at the origin, then just before the next event."""
+    count = asked.num_rows
+    stamp = pa.timestamp("us", tz="UTC")
+    at_origin = pa.array(np.full(count, time_us(origin.moment)), pa.int64()).cast(stamp)
+    times = pa.concat_arrays([at_origin, asked.column("next_time").cast(stamp).combine_chunks()])
+    users = pa.chunked_array([*asked.column(USER_ID.name).chunks] * 2, pa.string())
+    history = pa.chunked_array([*asked.column(HISTORY.name).chunks] * 2, pa.int64())
+    kinds = [Asked.AT_ORIGIN.value] * count + [Asked.BEFORE_NEXT.value] * count
+    columns = {
+        QUESTION_ID.name: pa.array(range(2 * count), pa.int64()),
+        USER_ID.name: users,
+        ASKED.name: pa.array(kinds, pa.string()),
+        ASKED_TIME.name: times,
+        HISTORY.name: history,
+    }
+    return conform(pa.table(columns), QUESTIONS)
+
+
+def likes_before(connection: duckdb.DuckDBPyConnection, moment: datetime, positive: Positive) -> Likes:
+    """Return what users liked before a moment, in the order of users and items."""
+    rows = connection.sql(
+        f"SELECT {USER_ID.name}, {ITEM_ID.name}, ($start - max({microseconds(EVENT_TIME.name)})) / {_DAY_US} AS age "  # noqa: S608 - quoted
+        f"FROM events WHERE {is_positive(positive)} AND {microseconds(EVENT_TIME.name)} < $start "
+        f"GROUP BY ALL ORDER BY {USER_ID.name}, {ITEM_ID.name}",
+        params={"start": time_us(moment)},
+    ).to_arrow_table()
+    users, items = (rows.column(name).to_numpy().astype(np.str_) for name in (USER_ID.name, ITEM_ID.name))
+    return Likes(users, items, pc.cast(rows.column("age"), pa.float64()).to_numpy())
+
+
+def seen_before(connection: duckdb.DuckDBPyConnection, moment: datetime, users: pa.Array) -> pa.Table:
+    """Return user_id, item_id of everything that some users had an event with before a moment."""
+    connection.register("some_users", pa.table({USER_ID.name: users}))
+    rows = connection.sql(
+        f"SELECT DISTINCT {USER_ID.name}, {ITEM_ID.name} FROM events SEMI JOIN some_users USING ({USER_ID.name}) "  # noqa: S608 - contract columns
+        f"WHERE {microseconds(EVENT_TIME.name)} < $start ORDER BY ALL",
+        params={"start": time_us(moment)},
+    ).to_arrow_table()
+    connection.unregister("some_users")
+    return rows

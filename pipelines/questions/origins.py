@@ -1,0 +1,96 @@
+"""Where in a log lists are judged: midnights whose following days hold the answers.
+
+    ├─────────── known ───────────┤ answers of validation │ answers of test │
+    first event                   origin                  origin            cutoff
+
+Validation origins come first: their answers end before the first test origin, so that nothing that is chosen on them
+has seen what it is judged by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.questions import Role
+from pipelines.errors import JobError
+
+_DAY = timedelta(days=1)
+_VALIDATION_SHARE = 0.4
+"""Of the origins: two of five."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A midnight, what the days after it are for, and where they end (exclusive)."""
+
+    moment: datetime
+    end: datetime
+    role: Role
+
+
+def midnight_from(moment: datetime) -> datetime:
+    """Return the first midnight in UTC at or after a moment."""
+    midnight = datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
+    return midnight if midnight == moment else midnight + _DAY
+
+
+def spaced_origins(first_event: datetime, cutoff: datetime, days: int, count: int) -> list[Origin]:
+    """Return up to `count` origins, `days` apart, the last of them `days` before the cutoff; the earlier validate.
+
+    Each has at least as long a log before it as its answers are. A log too short for that twice over has one origin
+    for each role, whose answers share what lies after the log's first half.
+    """
+    horizon = timedelta(days=days)
+    moments: list[datetime] = []
+    while len(moments) < count and cutoff - (len(moments) + 2) * horizon >= first_event:
+        moments.insert(0, cutoff - (len(moments) + 1) * horizon)
+    if len(moments) < min(count, 2):
+        return _halved(midnight_from(first_event), cutoff, count)
+    validating = max(1, round(_VALIDATION_SHARE * len(moments))) if len(moments) > 1 else 0
+    return [
+        Origin(moment, moment + horizon, Role.VALIDATION if place < validating else Role.TEST)
+        for place, moment in enumerate(moments)
+    ]
+
+
+def _halved(first: datetime, cutoff: datetime, count: int) -> list[Origin]:
+    whole = (cutoff - first) // _DAY
+    middle, last = first + _DAY * (whole // 2), first + _DAY * (3 * whole // 4)
+    if count > 1 and first < middle < last < cutoff:
+        return [Origin(middle, last, Role.VALIDATION), Origin(last, cutoff, Role.TEST)]
+    return [Origin(middle, cutoff, Role.TEST)] if first < middle < cutoff else []
+
+
+def origins_after(known_until: datetime, first_event: datetime, cutoff: datetime, days: int) -> list[Origin]:
+    """Return the test origin of a model that has learned from what lies before `known_until`, and one to choose on.
+
+    The test origin is the first midnight from then on; the validation origin lies `days` before it, or half-way into a
+    log that is too short for that. No origin where no day is left for answers.
+    """
+    horizon, test = timedelta(days=days), midnight_from(known_until)
+    if test >= cutoff:
+        return []
+    found = [Origin(test, min(test + horizon, cutoff), Role.TEST)]
+    first = midnight_from(first_event)
+    halfway = first + _DAY * ((test - first) // _DAY // 2)
+    validation = max(test - horizon, halfway)
+    if first < validation < test:
+        found.insert(0, Origin(validation, test, Role.VALIDATION))
+    return found
+
+
+def given_origin(moment: datetime, first_event: datetime, cutoff: datetime, days: int) -> list[Origin]:
+    """Return one test origin that somebody chose, and the validation origin before it.
+
+    Raises:
+        JobError: It does not lie inside the log.
+    """
+    if not first_event < moment < cutoff:
+        msg = (
+            f"origin {format_cutoff(moment)}: expected a midnight after the first event, {format_cutoff(first_event)}, "
+            f"and before the cutoff, {format_cutoff(cutoff)}; choose another origin, or ingest later events"
+        )
+        raise JobError(msg)
+    return origins_after(moment, first_event, cutoff, days)

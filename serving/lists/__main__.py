@@ -1,0 +1,67 @@
+"""`python -m serving.lists measure`: the lists that a model's users would be shown, judged by what they liked next."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - typer reads the annotations
+from pathlib import Path  # noqa: TC003 - as above
+from typing import Annotated
+
+import typer
+
+from feature_repo.contracts.intervals import check_namespace, parse_cutoff
+from feature_repo.contracts.jobs import run_job
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def commands() -> None:
+    """The measured lists."""
+
+
+def _origin(text: str) -> datetime:
+    try:
+        return parse_cutoff(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _namespace(text: str) -> str:
+    try:
+        return check_namespace(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
+def measure(  # noqa: PLR0917 - typer makes options of them
+    namespace: Annotated[
+        str, typer.Option("--namespace", parser=_namespace, metavar="NAME", help="The data set's namespace.")
+    ],
+    questions: Annotated[str, typer.Option("--questions", help="What `python -m pipelines questions` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the record goes.")],
+    saved_model: Annotated[
+        Path | None, typer.Option("--saved-model", help="The candidate's SavedModel; without one recall is measured.")
+    ] = None,
+    training_set: Annotated[str, typer.Option("--training-set", help="What the candidate has learned from.")] = "",
+    origin: Annotated[
+        datetime | None,
+        typer.Option("--origin", parser=_origin, metavar="DATE", help="A test origin; default: the last."),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Where each user's figures go, as Parquet; default: nowhere.")
+    ] = None,
+) -> None:
+    """Answer questions of the past with the recommender's engine, and measure the lists."""
+
+    def job() -> dict[str, object]:
+        from serving.lists import job  # noqa: PLC0415 - heavy, and not wanted for --help
+        from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
+
+        return job.measure(load_settings(), namespace, questions, saved_model, training_set, origin, out, figures)
+
+    run_job(job)
+
+
+if __name__ == "__main__":
+    app()

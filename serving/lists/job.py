@@ -1,0 +1,248 @@
+"""The job `measure`: questions, a SavedModel → the figures of the lists that its users would be shown."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.places import MANIFEST, Namespace, Serving
+from feature_repo.contracts.publishing import CorruptRecordError, replacing, write_json
+from feature_repo.contracts.questions import Asked, Role
+from feature_repo.contracts.schemas import Schema
+from feature_repo.contracts.signatures import RANKING_MODEL, ranking
+from serving.lists import report
+from serving.lists.answering import Answering
+from serving.lists.errors import QuestionsError
+from serving.lists.questions import load_questions
+from serving.lists.report import CANDIDATE, CHAMPION, RECALL_ORDER, Shown
+from serving.lists.simple import choose
+from serving.protocol.private_server import private_server
+from serving.recommender.release import RankingOff, plan_ranking
+from serving.recommender.snapshot import load_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from serving.lists.questions import OriginQuestions
+    from serving.recommender.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+
+_VERSION = 1
+"""Under which a private server serves a model that no registry knows."""
+
+
+def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
+    settings: Settings,
+    namespace: str,
+    questions_id: str,
+    saved_model: Path | None,
+    training_set: str,
+    origin: datetime | None,
+    out: Path,
+    figures: Path | None,
+) -> dict[str, object]:
+    """Answer the questions of a test origin and write the record; return what a person would read first.
+
+    Args:
+        settings: Of the recommender: its quotas and how many candidates it ranks.
+        namespace: The data set.
+        questions_id: Which questions.
+        saved_model: The candidate's export; None measures recall and the simple lists alone.
+        training_set: What the candidate has learned from.
+        origin: Which test origin; None: the last one.
+        out: Where the record goes.
+        figures: Where each user's figures go, as Parquet; None: nowhere.
+
+    Raises:
+        QuestionsError: There are no such questions, or no such test origin.
+        PrivateServerError: No model server comes up with the SavedModel.
+        UnansweredError: It came up, and did not answer.
+    """
+    place = Namespace(settings.state, namespace)
+    record, origins = load_questions(place, questions_id)
+    tests = [each for each in origins if each.role is Role.TEST]
+    if not tests:
+        return _finish(out, report.empty_record(record, record.note or "there is no test origin"))
+    asked = _of_origin(tests, origin, questions_id)
+    if not len(asked.users):
+        why = f"nobody likes anything new between {asked.record['origin']} and {asked.record['end']}"
+        return _finish(out, report.empty_record(record, why) | {"origin": dict(asked.record)})
+    shown = _shown(settings, place, origins, asked, saved_model, training_set)
+    if figures is not None:
+        _write_figures(figures, shown)
+    return _finish(out, report.record_of(record, shown))
+
+
+def _finish(out: Path, record: dict[str, Any]) -> dict[str, object]:
+    write_json(out, record)
+    _LOG.info("%s", record["sentence"])
+    return {"sentence": record["sentence"], "origin": record["origin"].get("origin", "")}
+
+
+def _of_origin(tests: Sequence[OriginQuestions], origin: datetime | None, questions_id: str) -> OriginQuestions:
+    if origin is None:
+        return tests[-1]
+    wanted = format_cutoff(origin)
+    for each in tests:
+        if each.record["origin"] == wanted:
+            return each
+    known = [each.record["origin"] for each in tests]
+    msg = f"questions {questions_id}: expected one of the test origins {known}, received {wanted}"
+    raise QuestionsError(msg)
+
+
+def _shown(  # noqa: PLR0917 - as for `measure`
+    settings: Settings,
+    place: Namespace,
+    origins: Sequence[OriginQuestions],
+    asked: OriginQuestions,
+    saved_model: Path | None,
+    training_set: str,
+) -> Shown:
+    snapshot = load_snapshot(place, asked.snapshot_pointer)
+    answering = Answering(settings, asked, snapshot)
+    lists: dict[Asked, dict[str, NDArray[np.intp]]] = {when: {} for when in Asked}
+    absent: dict[str, str] = {}
+    for name, (folder, release) in _rankers(settings, place, saved_model, training_set, asked, absent).items():
+        plan = plan_ranking(release, snapshot)
+        if isinstance(plan, RankingOff):
+            absent[name] = plan.reason
+            continue
+        with private_server(folder, plan.model, plan.version) as (address, _):
+            for when in Asked:
+                lists[when][name] = answering.recommended(plan, address, when)
+        _LOG.info("%s: %d users asked twice", name, len(asked.users))
+    recalled = {when: answering.recalled(when) for when in Asked}
+    chosen = choose(origins)
+    simple = asked.simple_lists()
+    for when in Asked:
+        depth = lists[when][CANDIDATE].shape[1] if CANDIDATE in lists[when] else recalled[when].candidates.shape[1]
+        ranked = min(settings.recommender_candidates, depth)
+        lists[when][RECALL_ORDER] = recalled[when].candidates[:, :ranked]
+        lists[when] |= {one.name: simple[one.method, one.variant] for one in chosen}
+    return Shown(
+        questions=asked,
+        catalogue=snapshot.catalogue,
+        ranked=settings.recommender_candidates,
+        lists=lists,
+        recall=recalled[Asked.AT_ORIGIN],
+        simple=chosen,
+        absent=absent,
+    )
+
+
+def _rankers(  # noqa: PLR0917 - as for `measure`
+    settings: Settings,
+    place: Namespace,
+    saved_model: Path | None,
+    training_set: str,
+    asked: OriginQuestions,
+    absent: dict[str, str],
+) -> dict[str, tuple[Path, Release]]:
+    """Return the candidate and the champion, as far as there are any; `absent` gets why there are not."""
+    rankers: dict[str, tuple[Path, Release]] = {}
+    if saved_model is None:
+        absent[CANDIDATE] = "no SavedModel was given"
+        return rankers
+    rankers[CANDIDATE] = (saved_model, candidate_release(place, training_set))
+    champion = _champion(settings, place, asked, absent)
+    return rankers | ({CHAMPION: champion} if champion else {})
+
+
+def candidate_release(place: Namespace, training_set: str) -> Release:
+    """Return a Release as the rollout would make it of a model that learned from a training set.
+
+    Raises:
+        QuestionsError: There is no such training set.
+    """
+    path = place.training_sets / training_set / MANIFEST
+    try:
+        record = TrainingSet.read(path)
+    except (FileNotFoundError, CorruptRecordError) as error:
+        msg = f"{path}: expected the manifest of the candidate's training set, received {error}; name another"
+        raise QuestionsError(msg) from error
+    signature = ranking(Schema.from_json(record.schema))
+    return Release(
+        namespace=place.name,
+        model=RANKING_MODEL,
+        version=str(_VERSION),
+        run_id="",
+        saved_model_sha256="",
+        feature_service=record.feature_service,
+        feature_service_hash=record.feature_service_hash,
+        views=record.views,
+        inputs=[column.name for column in signature.input_columns],
+        training_set_id=record.training_set_id,
+        train_end=record.train_end,
+        cutoff=record.cutoff,
+        item_embeddings=record.item_embeddings,
+        item_embeddings_sha256=record.item_embeddings_sha256,
+        verdict="",
+        previous_version="",
+    )
+
+
+def _champion(
+    settings: Settings, place: Namespace, asked: OriginQuestions, absent: dict[str, str]
+) -> tuple[Path, Release] | None:
+    """Return the version in force and where it lies, unless there is none, or it knows the answers already."""
+    serving = Serving(settings.state)
+    try:
+        release = Release.read(serving.current_release(place.name, RANKING_MODEL))
+    except FileNotFoundError:
+        absent[CHAMPION] = "there is no champion yet"
+        return None
+    except CorruptRecordError as error:
+        absent[CHAMPION] = str(error)
+        return None
+    origin = asked.times[Asked.AT_ORIGIN][0]
+    if known_until(place, release) > origin:
+        absent[CHAMPION] = f"version {release.version} has learned from events after the origin"
+        return None
+    folder = serving.model(place.name, RANKING_MODEL) / release.version
+    if not (folder / "saved_model.pb").is_file():
+        absent[CHAMPION] = f"version {release.version}: expected its SavedModel in {folder}, found none"
+        return None
+    return folder, release
+
+
+def known_until(place: Namespace, release: Release) -> datetime:
+    """Return the end of the rows that a release was fitted or chosen on; its cutoff where its training set is gone."""
+    try:
+        record = TrainingSet.read(place.training_sets / release.training_set_id / MANIFEST)
+    except (FileNotFoundError, CorruptRecordError):
+        return datetime.fromisoformat(release.cutoff)
+    return datetime.fromisoformat(record.valid_end)
+
+
+def _write_figures(path: Path, shown: Shown) -> None:
+    """Write one row for each user, moment and list, so that figures of several origins and seeds can be pooled."""
+    tables = []
+    for when, lists in shown.lists.items():
+        for name, own in lists.items():
+            figures = report.by_user(shown, own)
+            count = len(shown.questions.users)
+            tables.append(
+                pa.table(
+                    {
+                        "asked": pa.repeat(pa.scalar(when.value), count),
+                        "list": pa.repeat(pa.scalar(name), count),
+                        "user_id": pa.array(shown.questions.users, pa.string()),
+                        "history": shown.questions.history,
+                        **figures,
+                    }
+                )
+            )
+    with replacing(path) as part:
+        pq.write_table(pa.concat_tables(tables), part, compression="zstd")
