@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 # Tests wait now and then, so that two cores have room for a third process, where there is memory for it (kB).
 TEST_PROCESSES := $(shell awk '/^MemTotal:/ {print ($$2 > 12000000) ? 3 : 2}' /proc/meminfo)
 
-.PHONY: help setup demo test lint up down status logs reset bench-data bench-serving bench-stream
+.PHONY: help setup demo test lint up down status logs reset bench-data bench-lists bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1
 
 bench-data: setup ## Measure features, joins and materialisation at 2 M and 20 M events; FOLDER=<dir> to work in, ARGS="--events n --rounds n"
 	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m infra.bench.data $(ARGS)
+
+bench-lists: setup ## Measure the lists that users would be shown; DATA, SOURCE as for demo, ARGS="--origins n --seeds n", FOLDER=<dir>
+	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m infra.bench.lists $(ARGS)
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
 	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)

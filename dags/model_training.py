@@ -1,11 +1,12 @@
 """Train, evaluate, judge.
 
 Started by the asset **features**. `training_set` joins every label to the features strictly before it; the candidate
-and a baseline are trained; `evaluate` measures them, the champion and the simple baselines on the same later window;
-`serving_check` compares a model server's scores with the offline ones; `gate` decides, registers the version with the
-alias `candidate`, and sends the asset **verdict**.
+and a baseline are trained; `questions` asks users at a midnight that neither has learned from, and `lists` has the
+recommender's own engine answer with the candidate; `evaluate` measures both, the champion and the simple baselines on
+the same later window, and logs the lists' figures beside theirs; `serving_check` compares a model server's scores with
+the offline ones; `gate` decides, registers the version with the alias `candidate`, and sends the asset **verdict**.
 
-The run ends green whatever the verdict: a rejection is a result. The report lies in the MLflow run.
+The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
 """
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
@@ -16,12 +17,11 @@ from dags._policy import FEATURES, NAMESPACE_PARAM, VERDICT, shared
 CANDIDATE, BASELINE = "deepfm", "lr"
 """As `models/ranking/catalogue.py` has them."""
 NAMESPACE = "{{ partition(partition_key, params).namespace }}"
+CUTOFF = "{{ format_cutoff(partition(partition_key, params).cutoff) }}"
+TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
-RUN = {
-    "namespace": NAMESPACE,
-    "training-set": "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}",
-    "run-key": "{{ run_key(run_id) }}",
-}
+SAVED_MODEL = f"{FOLDER}/{CANDIDATE}/saved_model"
+RUN = {"namespace": NAMESPACE, "training-set": TRAINING_SET, "run-key": "{{ run_key(run_id) }}"}
 
 with DAG(
     dag_id="model_training",
@@ -43,10 +43,10 @@ with DAG(
         task_id="training_set",
         module="pipelines",
         command="training-set",
-        options={"namespace": NAMESPACE, "cutoff": "{{ format_cutoff(partition(partition_key, params).cutoff) }}"},
+        options={"namespace": NAMESPACE, "cutoff": CUTOFF},
         doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
     )
-    train = [
+    train_candidate, train_baseline = (
         JobOperator(
             task_id=f"train_{model}",
             module="models",
@@ -55,20 +55,40 @@ with DAG(
             doc_md=f"Fit `{model}` and log it as an MLflow run.",
         )
         for model in (CANDIDATE, BASELINE)
-    ]
+    )
+    questions = JobOperator(
+        task_id="questions",
+        module="pipelines",
+        command="questions",
+        options={"namespace": NAMESPACE, "cutoff": CUTOFF, "training-set": TRAINING_SET},
+        doc_md="Whom to ask at a midnight that the models do not know of, what was known then, what they liked next.",
+    )
+    lists = JobOperator(
+        task_id="lists",
+        module="serving.lists",
+        command="measure",
+        options={
+            "namespace": NAMESPACE,
+            "questions": "{{ ti.xcom_pull(task_ids='questions')['questions'] }}",
+            "saved-model": SAVED_MODEL,
+            "training-set": TRAINING_SET,
+            "out": f"{FOLDER}/lists.json",
+        },
+        doc_md="The lists that the candidate's users would be shown, beside simple lists and what they liked next.",
+    )
     evaluate = JobOperator(
         task_id="evaluate",
         module="models",
         command="evaluate",
         options=RUN,
-        doc_md="Candidate, champion and baselines on the same test window.",
+        doc_md="Candidate, champion and baselines on the same test window; the page of the measured lists.",
     )
     serving_check = JobOperator(
         task_id="serving_check",
         module="serving.model_server",
         command="check",
         options={
-            "saved-model": f"{FOLDER}/{CANDIDATE}/saved_model",
+            "saved-model": SAVED_MODEL,
             "golden": f"{FOLDER}/golden.json",
             "out": f"{FOLDER}/serving_check.json",
         },
@@ -83,4 +103,6 @@ with DAG(
         partition_key="{{ partition(partition_key, params) }}",
         doc_md="Promote, tie or reject, with the report in MLflow.",
     )
-    training_set >> train >> evaluate >> serving_check >> gate
+    training_set >> [train_candidate, train_baseline, questions]
+    [train_candidate, questions] >> lists
+    [lists, train_baseline] >> evaluate >> serving_check >> gate

@@ -60,6 +60,11 @@ class CandidateFolder:
         return self.root / "serving_check.json"
 
     @property
+    def lists(self) -> Path:
+        """What `python -m serving.lists measure` measured: the lists that the candidate's users would be shown."""
+        return self.root / "lists.json"
+
+    @property
     def verdict(self) -> Path:
         """The Verdict."""
         return self.root / "verdict.json"

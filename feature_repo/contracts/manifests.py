@@ -171,8 +171,8 @@ class Questions(_Record):
     """How many days after an origin hold its answers, where the log goes on for so long."""
     origins: list[dict[str, Any]]
     """In order of time, each: `origin`, `end` (of its answers, exclusive), `role`, `folder`, and what was counted:
-    `users`, `asked` (all, or a sample), `answers`, `new_items` (answers that nobody had before), `repeats` (share of
-    the likes after the origin that are left out because the user had the item before)."""
+    `users`, `asked` (all, or a sample), `answers`, `new_items` (items among the answers that nobody had before), and
+    `repeats` (share of the likes after the origin that are left out because the user had the item before)."""
     note: str
     """Why there are no origins, or fewer than were asked for; empty where there is nothing to say."""
     checksums: dict[str, str]

@@ -15,9 +15,13 @@ PLANES: Mapping[str, str] = {
     "pipelines": "data",
     "models": "model",
     "serving.model_server": "model-server",
+    "serving.lists": "model-server",
     "serving.rollout": "rollout",
 }
-"""The package of a job → its plane's extra, which is its image's name too."""
+"""The package of a job → its plane's extra, which is its image's name too.
+
+Measured lists start a model server beside the recommender's engine: its image has the recommender's extra as well.
+"""
 DATA_PLANE = "data"
 SPARK_ACCOUNT = "kestrel-spark"
 """The service account of base/spark.yaml."""

@@ -1,4 +1,4 @@
-"""What a demo ends with: metrics, gates, recommendations, the lines to copy, and what it all took."""
+"""What a demo ends with: metrics, gates, measured lists, recommendations, the lines to copy, and what it all took."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from infra.local.stack import command_environment
 from infra.local.tables import addresses, named_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -41,6 +41,16 @@ _EXAMPLE_ITEMS = 3
 _RANKED_WITHIN_S = 30.0
 _SPLITS = {"test": "features as of the moment", "test_as_of_refresh": "features as of the last refresh"}
 _METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "ECE"}
+_LIST_METRICS = {
+    "ndcg_at_10": "NDCG@10",
+    "recall_at_10": "Recall@10",
+    "hit_rate_at_10": "hit rate",
+    "coverage": "coverage",
+    "novelty": "novelty",
+    "diversity": "diversity",
+    "overlap": "overlap",
+}
+"""Figures of lists. The best of a column is the highest, of the last one, which users have in common, the lowest."""
 _BENCH_REQUESTS = 300
 _REPORTS = {"check": "Checks", "embeddings": "Embeddings"}
 """Tasks of the refresh that write a report, and what it is of."""
@@ -80,6 +90,43 @@ def losses(evaluation: Mapping[str, Any], split: str) -> str:
     own = measured["candidate"]["auc"]
     better = [name for name, row in measured.items() if row["auc"] > own]
     return f"The candidate loses to {', '.join(better)} here.\n" if better else ""
+
+
+def lists_table(lists: Mapping[str, Any]) -> Table:
+    """Return the figures of the lists that users would be shown, the best of each column in bold.
+
+    Args:
+        lists: The evaluation's record of them, with a table or more; the first is what verdicts are about.
+    """
+    first, origin = lists["tables"][0], lists["origin"]
+    asked = f"{first['users']:,} users with {first['history']} events asked {origin['origin'][:10]}"
+    title = f"Lists: {asked}, {first['answers']:,} answers until {origin['end'][:10]}"
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("list", min_width=24)
+    for heading in _LIST_METRICS.values():
+        table.add_column(heading, justify="right")
+    best = {metric: _best(metric, [row.get(metric) for row in first["rows"]]) for metric in _LIST_METRICS}
+    for row in first["rows"]:
+        table.add_row(row["list"], *(_list_figure(row.get(metric), best[metric]) for metric in _LIST_METRICS))
+    return table
+
+
+def print_lists(lists: Mapping[str, Any], console: Console) -> None:
+    """Print the figures of the lists, if they were measured, and what they come to."""
+    if lists["tables"]:
+        console.print(lists_table(lists))
+    console.print(f"{lists['sentence']}\n", markup=False)
+
+
+def _best(metric: str, values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return (min if metric == "overlap" else max)(known, default=None)
+
+
+def _list_figure(value: float | None, best: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"[bold]{value:.3f}[/]" if value == best else f"{value:.3f}"
 
 
 def gates_table(verdict: Verdict) -> Table:
@@ -233,10 +280,11 @@ def print_report(
         gate = airflow.result(chain.runs["model_training"], "gate")
         folder = candidate_folder(place, str(gate["run_id"]))
         verdict = Verdict.read(folder / "verdict.json")
-        evaluation = read_json(folder / "evaluation.json")
+        evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
         for split, title in _SPLITS.items():
             console.print(metrics_table(evaluation, split, title), losses(evaluation, split))
         console.print(gates_table(verdict), "")
+        print_lists(evaluation["lists"], console)
         console.print(ending(verdict, serving))
         if serving.get("version"):
             request = stack.places.state / "examples" / f"{namespace}.json"

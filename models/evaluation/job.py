@@ -1,4 +1,4 @@
-"""The job `evaluate`: candidate, champion and baselines on the same test rows, twice."""
+"""The job `evaluate`: candidate, champion and baselines on the same test rows, twice; and the lists as measured."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
+from models.evaluation.lists import log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.evaluation.table import BASELINE_ROW, CANDIDATE_ROW, CHAMPION_ROW, PROBABILITIES
 from models.export import signature_differences
@@ -38,10 +39,11 @@ SPLITS = (TEST, TEST_AS_OF_REFRESH)
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
-    """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots; return the candidate's metrics."""
+    """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots, log them; return the test metrics."""
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
     candidate, baseline = (folder.run_of(model.name, training_set_id) for model in (CANDIDATE, BASELINE))
+    lists = read_lists(folder.lists, namespace_name, training_set_id, candidate["saved_model_sha256"])
     client = tracking.connect(settings.mlflow_uri)
     dataset = read_dataset(find_training_set(namespace, training_set_id), SPLITS)
     _check_same_rows(dataset)
@@ -72,6 +74,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
         "signature_differences": signature_differences(directory, dataset.signature),
+        "lists": lists,
     }
     _write_scores(folder.scores, dataset[TEST], scores)
     write_json(folder.golden, golden)
@@ -82,6 +85,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         client.log_artifact(candidate["run_id"], str(folder.golden))
         client.log_artifact(candidate["run_id"], str(folder.evaluation))
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
+        log_lists(client, candidate["run_id"], folder.lists, lists)
     return {"run_id": candidate["run_id"], "metrics": table[TEST], "champion": champion.version if champion else ""}
 
 

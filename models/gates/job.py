@@ -182,4 +182,5 @@ def _report(
         "training_set": {field: getattr(training_set, field) for field in lineage},
         "settings": margins.model_dump(mode="json"),
         "serving_check": dict(check),
+        "lists": evaluation["lists"]["sentence"],
     }

@@ -74,8 +74,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 _VIEW = "events"
-_TASKS = 4
-"""Into so few parts Spark gathers a lake's days, of which some hold a handful of events."""
 REVISION = 1
 """Raised by whoever changes how questions are made from the same inputs."""
 
@@ -213,6 +211,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         found.append(asked)
         span = {"origin": format_cutoff(each.moment), "end": format_cutoff(each.end), "role": each.role.value}
         records.append({**span, "folder": folder.name, **asked.counted})
+        _LOG.info("%s", _told(records[-1]))
     if origins:
         _write_snapshots(sources, connection, origins, found, part, names[0])
     checksums = {
@@ -230,6 +229,16 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         note="" if origins else _no_origins(cutoff, names[1]),
         checksums=checksums,
         sources=sources.checksums,
+    )
+
+
+def _told(origin: Mapping[str, Any]) -> str:
+    """Say whom an origin asks, and what of their likes is no answer."""
+    share = origin["repeats"]
+    left_out = "" if share is None else f"; {100 * share:.1f} % of their likes are left out: they had the item before"
+    return (
+        f"{origin['role']} origin {origin['origin']}: {origin['asked']} of {origin['users']} users asked, "
+        f"{origin['answers']} answers, {origin['new_items']} items new{left_out}"
     )
 
 
@@ -322,7 +331,7 @@ class _Moment:
     def of(cls, sources: Sources, spark: SparkSession, origin: Origin, scratch: Path) -> _Moment:
         """Read the lake's tables once: every step goes over the same events, which lie in many small files."""
         events, items, users, *relations = (read_snapshot(spark, each) for each in sources.lake)
-        known = events.where(F.col("event_time") < F.lit(origin.moment)).coalesce(_TASKS).cache()
+        known = events.where(F.col("event_time") < F.lit(origin.moment)).cache()
         return cls(sources, Inputs(sources.schema, known, items, users, origin.moment, None, *relations), scratch)
 
     def latest(self, name: str, asked: AskedUsers) -> pa.Table:

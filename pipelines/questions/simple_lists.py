@@ -150,9 +150,8 @@ def ease_weights(together: NDArray[np.float32], penalty: float) -> NDArray[np.fl
     gram[np.diag_indices_from(gram)] += penalty
     factor, _ = linalg.lapack.dpotrf(gram, lower=True, overwrite_a=True)
     lower, _ = linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
-    inverse = np.tril(lower) + np.tril(lower, -1).T
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
+    off_diagonal = np.tril(lower, -1)  # LAPACK fills this triangle alone
+    weights = (off_diagonal + off_diagonal.T) / -np.diag(lower)
     return np.asarray(weights, dtype=np.float32)
 
 
@@ -223,7 +222,7 @@ def _table(
     )
 
 
-def _scores(variant: Variant, own: sparse.csr_array, items: int) -> NDArray[np.float64]:
+def _scores(variant: Variant, own: sparse.csr_array, items: int) -> NDArray[np.floating]:
     """Return `[users, items]`; items that a similarity does not know come last, by popularity."""
     if variant.by_item is not None:
         return np.tile(variant.by_item, (own.shape[0], 1))
@@ -231,13 +230,14 @@ def _scores(variant: Variant, own: sparse.csr_array, items: int) -> NDArray[np.f
     head = 0 if similarity is None else similarity.shape[0]
     weights = own.copy()
     half_life = variant.half_life
-    weights.data = 0.5 ** ((weights.data - 1) / half_life) if half_life else np.ones(len(weights.data))
-    scores = np.full((own.shape[0], items), np.finfo(np.float32).min, dtype=np.float64)
-    scores[:, :head] = weights[:, :head] @ similarity
+    counts = 0.5 ** ((weights.data - 1) / half_life) if half_life else np.ones(len(weights.data))
+    weights.data = counts.astype(np.float32)  # in single precision the product takes a fifth of the time
+    scores = np.full((own.shape[0], items), np.finfo(np.float32).min, dtype=np.float32)
+    scores[:, :head] = weights[:, :head].toarray() @ similarity
     return scores
 
 
-def top(scores: NDArray[np.float64], k: int) -> Iterator[NDArray[np.intp]]:
+def top(scores: NDArray[np.floating], k: int) -> Iterator[NDArray[np.intp]]:
     """Yield, for each row of `[users, items]`, the up to `k` places of the greatest scores, ties by place; not -inf."""
     k = min(k, scores.shape[1])
     for row in scores:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import Release, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import CorruptRecordError, replacing, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
 from feature_repo.contracts.questions import Asked, Role
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.signatures import RANKING_MODEL, ranking
@@ -72,16 +72,17 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     place = Namespace(settings.state, namespace)
     record, origins = load_questions(place, questions_id)
     tests = [each for each in origins if each.role is Role.TEST]
+    sha256 = "" if saved_model is None else tree_sha256(saved_model)
     if not tests:
-        return _finish(out, report.empty_record(record, record.note or "there is no test origin"))
+        return _finish(out, report.empty_record(record, record.note or "there is no test origin", sha256))
     asked = _of_origin(tests, origin, questions_id)
     if not len(asked.users):
         why = f"nobody likes anything new between {asked.record['origin']} and {asked.record['end']}"
-        return _finish(out, report.empty_record(record, why) | {"origin": dict(asked.record)})
+        return _finish(out, report.empty_record(record, why, sha256) | {"origin": dict(asked.record)})
     shown = _shown(settings, place, origins, asked, saved_model, training_set)
     if figures is not None:
         _write_figures(figures, shown)
-    return _finish(out, report.record_of(record, shown))
+    return _finish(out, report.record_of(record, shown, sha256))
 
 
 def _finish(out: Path, record: dict[str, Any]) -> dict[str, object]:

@@ -40,6 +40,14 @@ _HEAD, _MIDDLE = 100, 500
 _EXAMPLES_AT = (0.1, 0.5, 0.9)
 """Which users are shown: a busy one, a middling one, and a quiet one, by their place in the order of activity."""
 _MOST_LIKED_SHOWN = 30
+_WHY_UNDEFINED = {
+    "interval": "expected two users or more",
+    "coverage": "expected a catalogue of one item or more",
+    "novelty": "expected items that were shown, and events before the origin",
+    "diversity": "expected a list with two items that have terms",
+    "overlap": "expected two users or more",
+}
+"""Figure of a list → when some users who are asked do not make it defined."""
 _SEED = 1
 
 
@@ -66,29 +74,31 @@ def group_of(history: NDArray[np.int64], group: str) -> NDArray[np.bool_]:
     return (history >= least) & (history <= most)
 
 
-def record_of(questions: Questions, shown: Shown) -> dict[str, Any]:
-    """Return the record of an origin, ready for JSON."""
+def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") -> dict[str, Any]:
+    """Return the record of an origin, ready for JSON; `saved_model_sha256` names the candidate's export."""
     undefined: dict[str, str] = dict(shown.absent)
+    if any(one.validation is None for one in shown.simple):
+        undefined["choice of simple lists"] = "no validation origin has a question: the stated variants count"
     tables = [_table(shown, asked, group, undefined) for asked in Asked for group in HISTORIES]
     return {
-        **_head(questions),
+        **_head(questions, saved_model_sha256),
         "origin": dict(shown.questions.record),
         "simple": [asdict(one) for one in shown.simple],
         "best_simple": best_of(shown.simple).name,
         "tables": tables,
         "against": _against(shown, undefined),
         "recall": _recall(shown, undefined),
-        "slices": _slices(shown),
+        "slices": _slices(shown, undefined),
         "examples": _examples(shown),
         "undefined": undefined,
         "sentence": sentence(shown),
     }
 
 
-def empty_record(questions: Questions, why: str) -> dict[str, Any]:
+def empty_record(questions: Questions, why: str, saved_model_sha256: str = "") -> dict[str, Any]:
     """Return the record where there is nothing to ask: every figure is undefined for the same reason."""
     return {
-        **_head(questions),
+        **_head(questions, saved_model_sha256),
         "origin": {},
         "simple": [],
         "best_simple": "",
@@ -102,11 +112,12 @@ def empty_record(questions: Questions, why: str) -> dict[str, Any]:
     }
 
 
-def _head(questions: Questions) -> dict[str, Any]:
+def _head(questions: Questions, saved_model_sha256: str) -> dict[str, Any]:
     return {
         "namespace": questions.namespace,
         "questions_id": questions.questions_id,
         "training_set_id": questions.training_set_id,
+        "saved_model_sha256": saved_model_sha256,
         "days": questions.days,
     }
 
@@ -129,6 +140,10 @@ def _table(shown: Shown, asked: Asked, group: str, undefined: dict[str, str]) ->
             f"no user with {group} events before the origin likes something new"
         )
     rows = [_row(shown, name, lists, chosen) for name, lists in shown.lists[asked].items()]
+    for figure, why in _WHY_UNDEFINED.items():
+        without = [row["list"] for row in rows if row[figure] is None]
+        if without and chosen.any():
+            undefined[f"{asked.value}, {group} events, {figure}"] = f"{why}: {', '.join(without)}"
     answers = int(shown.questions.answer_counts[chosen].sum())
     return {"asked": asked.value, "history": group, "users": int(chosen.sum()), "answers": answers, "rows": rows}
 
@@ -157,7 +172,7 @@ def mean(values: NDArray[np.float64]) -> float | None:
 def _terms(shown: Shown) -> tuple[list[str], NDArray[np.bool_]]:
     """Return the terms of the first attribute that has any, most frequent first, and `[items, terms]`."""
     catalogue = shown.catalogue
-    own = next(iter(catalogue.terms.values()), ())
+    own = next((terms for terms in catalogue.terms.values() if any(terms)), ())
     counts: dict[str, int] = {}
     for terms in own:
         for term in terms:
@@ -250,7 +265,7 @@ def found_in(shown: Shown, pairs: NDArray[np.intp]) -> NDArray[np.int64]:
     return np.bincount(questions.answer_users[inside], minlength=len(questions.users))
 
 
-def _slices(shown: Shown) -> dict[str, list[dict[str, Any]]]:
+def _slices(shown: Shown, undefined: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     """Return the share of the answers that are among the first 10 and 100, by what their items are."""
     questions = shown.questions
     known = questions.answer_items >= 0
@@ -265,25 +280,22 @@ def _slices(shown: Shown) -> dict[str, list[dict[str, Any]]]:
     names, has = _terms(shown)
     of_terms = {term: known & has[items, place] for place, term in enumerate(names)}
     frequent = sorted(of_terms, key=lambda term: (-int(of_terms[term].sum()), term))[:_SHOWN_TERMS]
-    return {
-        "item age": _slice_rows(
-            shown,
-            {
-                "new: nobody had it before": questions.is_new,
-                "begun in the 30 days before": old & is_young,
-                "older": old & ~is_young,
-            },
-        ),
-        "item popularity": _slice_rows(
-            shown,
-            {
-                f"the {_HEAD} with most events": old & (rank < _HEAD),
-                f"the {_MIDDLE - _HEAD} after them": old & (rank >= _HEAD) & (rank < _MIDDLE),
-                "all others": ~(old & (rank < _MIDDLE)),
-            },
-        ),
-        "term": _slice_rows(shown, {term: of_terms[term] for term in frequent if of_terms[term].any()}),
+    slices = {
+        "item age": {
+            "new: nobody had it before": questions.is_new,
+            "begun in the 30 days before": old & is_young,
+            "older": old & ~is_young,
+        },
+        "item popularity": {
+            f"the {_HEAD} with most events": old & (rank < _HEAD),
+            f"the {_MIDDLE - _HEAD} after them": old & (rank >= _HEAD) & (rank < _MIDDLE),
+            "all others": ~(old & (rank < _MIDDLE)),
+        },
+        "term": {term: of_terms[term] for term in frequent if of_terms[term].any()},
     }
+    for kind, parts in slices.items():
+        undefined |= {f"{kind}, {title}": "no answer belongs to it" for title, own in parts.items() if not own.any()}
+    return {kind: _slice_rows(shown, parts) for kind, parts in slices.items()}
 
 
 def _slice_rows(shown: Shown, slices: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
@@ -362,6 +374,9 @@ def sentence(shown: Shown) -> str:
     simple = {one.name: figures[one.name] for one in shown.simple}
     better = sorted((name for name, value in simple.items() if value > own), key=lambda name: -simple[name])
     users = f"{int(chosen.sum())} users, NDCG@{K}"
+    if not better and own in simple.values():
+        equal = ", ".join(name for name, value in simple.items() if value == own)
+        return f"No simple list beats the candidate's lists, and they do not beat {equal}: {own:.3f} ({users})."
     if not better:
         best = max(simple, key=lambda name: simple[name])
         return (

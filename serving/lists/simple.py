@@ -36,7 +36,7 @@ class Chosen:
     tried: int
     """How many variants there were."""
     validation: float | None
-    """The deciding metric over all questions of the validation origins; None where there are none."""
+    """The mean of the deciding metric over the judged users of the validation origins; None where there are none."""
 
     @property
     def name(self) -> str:

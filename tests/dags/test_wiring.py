@@ -49,7 +49,10 @@ def test_model_training_graph(dags):
     assert edges(dags["model_training"]) == {
         ("training_set", f"train_{CANDIDATE}"),
         ("training_set", f"train_{BASELINE}"),
-        (f"train_{CANDIDATE}", "evaluate"),
+        ("training_set", "questions"),
+        (f"train_{CANDIDATE}", "lists"),
+        ("questions", "lists"),
+        ("lists", "evaluate"),
         (f"train_{BASELINE}", "evaluate"),
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
@@ -219,6 +222,28 @@ def test_serving_check_looks_into_the_runs_own_folder(dags):
         "golden": f"{folder}/golden.json",
         "out": f"{folder}/serving_check.json",
     }
+
+
+def test_questions_are_asked_from_where_the_training_set_ends(dags):
+    ti = TaskInstance(training_set={"training_set": "set", "rows": {}})
+    task = rendered(dags["model_training"].get_task("questions"), partition_key=INTERVAL, ti=ti)
+    assert task.arguments()[1:] == [
+        *("-m", "pipelines", "questions", "--namespace", "ml-100k"),
+        *("--cutoff", "1998-04-23T00:00:00Z", "--training-set", "set"),
+    ]
+
+
+def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
+    ti = TaskInstance(training_set={"training_set": "set"}, questions={"questions": "asked", "asked": {}, "note": ""})
+    task = rendered(
+        dags["model_training"].get_task("lists"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00", ti=ti
+    )
+    folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
+    assert task.arguments()[1:] == [
+        *("-m", "serving.lists", "measure", "--namespace", "ml-100k", "--questions", "asked"),
+        *("--saved-model", f"{folder}/{CANDIDATE}/saved_model", "--training-set", "set"),
+        *("--out", f"{folder}/lists.json"),
+    ]
 
 
 def test_rollout_takes_the_version_from_the_verdict_that_triggered_it(dags):

@@ -9,6 +9,9 @@ import httpx
 import psutil
 import pytest
 
+from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import read_json
+from infra.local.report import candidate_folder
 from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -25,6 +28,33 @@ def test_the_three_runs_finish_although_the_demo_was_killed_right_after_its_trig
         "model_rollout": "success",
     }
     assert set(states(first, "model_rollout").values()) == {"success"}
+
+
+def test_the_candidates_lists_were_measured_and_are_in_its_evaluation_and_in_mlflow(first, stack):
+    tasks = states(first, "model_training")
+    assert tasks == dict.fromkeys(
+        (
+            *("training_set", "train_deepfm", "train_lr", "questions", "lists"),
+            *("evaluate", "serving_check", "gate"),
+        ),
+        "success",
+    )
+    run = first.chain.runs["model_training"]
+    training_set, asked = (stack.xcom(run, task) for task in ("training_set", "questions"))
+    candidate = candidate_folder(Namespace(stack.state, NAMESPACE), first.verdict["run_id"])
+    lists = read_json(candidate / "evaluation.json")["lists"]
+    assert lists == read_json(candidate / "lists.json")
+    assert (lists["questions_id"], lists["training_set_id"]) == (asked["questions"], training_set["training_set"])
+    assert lists["tables"], lists["sentence"]
+    rows = [row["list"] for row in lists["tables"][0]["rows"]]
+    assert {"candidate", "recall order", "most liked", "EASE"} <= set(rows)
+    assert "champion" not in rows  # nothing was served then
+    logged = stack.http.get(
+        f"{stack.settings.mlflow_uri}/api/2.0/mlflow/runs/get", params={"run_id": first.verdict["run_id"]}
+    ).json()["run"]["data"]
+    metrics = {metric["key"]: metric["value"] for metric in logged["metrics"]}
+    assert metrics["lists_candidate_ndcg_at_10"] == lists["tables"][0]["rows"][0]["ndcg_at_10"]
+    assert "lists_best_simple_ndcg_at_10" in metrics
 
 
 def test_the_report_of_the_checks_opens_from_its_task_for_who_is_logged_in(first, stack):
@@ -81,6 +111,10 @@ def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
         "champion",
         "popularity",
         "lr",
+        "Lists: ",
+        "recall order",
+        "most liked, 7 days",
+        "EASE",
         "curl",
         stack.settings.airflow_uri,
         stack.settings.airflow_password,

@@ -1,4 +1,4 @@
-"""train, evaluate and gate against a real MLflow server."""
+"""train, evaluate and gate against a real MLflow server; the measured lists are made up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from models.ranking.catalogue import CANDIDATE
+from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
 from tests.movielens import RANKING
 from tests.training_set_fixture import rewrite_manifest, write_training_set
@@ -63,8 +64,10 @@ def _run(settings, run_key, training_set="toy"):
     for name, model in RANKING_MODELS.items():
         config = model.config_class(fit=FitConfig(batch_size=256, epochs=8, learning_rate=5e-3))
         runs[name] = train(settings, "toy", training_set, name, run_key, config=config)
-    evaluate(settings, "toy", training_set, run_key)
     folder = Namespace(settings.state, "toy").candidates / run_key
+    lists = lists_record(training_set_id=training_set, saved_model_sha256=runs["deepfm"]["saved_model_sha256"])
+    write_json(folder / "lists.json", lists)
+    evaluate(settings, "toy", training_set, run_key)
     write_json(folder / "serving_check.json", CHECK)
     margins = GateSettings(
         resamples=200,
@@ -118,12 +121,13 @@ def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_
     assert run.inputs.dataset_inputs[0].dataset.name == "toy"
     found = {
         file.path
-        for folder_name in ("", "plots", "gates")
+        for folder_name in ("", "plots", "gates", "lists")
         for file in client.list_artifacts(run_id, folder_name or None)
     }
     assert {
         *("training_set.json", "golden.json", "evaluation.json", "gates/verdict.json", "gates/report.html"),
         *("gates/report.json", "plots/roc.png", "plots/calibration.png", "plots/comparison_roc.png"),
+        *("lists/lists.json", "lists/report.html", "lists/table.json"),
     } <= found
     manifest = client.download_artifacts(run_id, "training_set.json", str(tmp_path))
     assert TrainingSet.read(Path(manifest)).training_set_id == "toy"
@@ -131,8 +135,40 @@ def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_
     assert "auc_vs_means" in report
     assert "<svg" in report
     assert "src=" not in report  # it needs nothing else
+    assert "The candidate&#39;s lists" in report
     golden = json.loads((folder / "golden.json").read_text())
     assert [len(request["score"]) for request in golden["requests"]] == [20, 10, 10]
+
+
+def test_the_lists_are_in_the_record_and_in_the_run_once_however_often_it_is_evaluated(first, settings, client):
+    from models.evaluation.job import evaluate
+    from models.evaluation.lists import table
+
+    runs, _, folder = first
+    run_id = runs[CANDIDATE.name]["run_id"]
+    evaluate(settings, "toy", "toy", "first")
+    lists = json.loads((folder / "evaluation.json").read_text())["lists"]
+    assert lists == json.loads((folder / "lists.json").read_text())
+    rows = {row["list"]: row for row in lists["tables"][0]["rows"]}
+    for name, row in {"candidate": rows["candidate"], "best_simple": rows[lists["best_simple"]]}.items():
+        (metric,) = client.get_metric_history(run_id, f"lists_{name}_ndcg_at_10")
+        assert metric.value == row["ndcg_at_10"]
+    run = client.get_run(run_id)
+    shown = client.load_table(run.info.experiment_id, "lists/table.json", run_ids=[run_id])
+    assert list(shown.columns) == table(lists)["columns"]
+    assert len(shown) == len(table(lists)["data"])
+    logged = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert logged == [{"path": "lists/table.json", "type": "table"}]
+
+
+def test_without_measured_lists_nothing_is_evaluated(first, settings):
+    from models.errors import CandidateError
+    from models.evaluation.job import evaluate
+
+    folder = Namespace(settings.state, "toy").candidates
+    shutil.copytree(folder / "first", folder / "unmeasured", ignore=shutil.ignore_patterns("lists.json"))
+    with pytest.raises(CandidateError, match=r"serving\.lists measure.*run it first"):
+        evaluate(settings, "toy", "toy", "unmeasured")
 
 
 def test_pyfunc_predicts_from_a_data_frame(first, settings, client):

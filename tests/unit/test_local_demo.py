@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.schemas import MOVIELENS
@@ -19,12 +20,15 @@ from infra.local.report import (
     ending,
     example_request,
     gates_table,
+    lists_table,
     losses,
     measured_lines,
     metrics_table,
+    print_lists,
 )
 from infra.local.settings import read_settings
 from infra.local.watching import changes, elapsed, in_order
+from tests.lists_record import lists_record, unmeasured_record
 from tests.movielens import RANKING
 
 REPOSITORY = Path(__file__).parents[2]
@@ -171,6 +175,43 @@ def test_a_candidate_that_loses_is_reported_as_losing() -> None:
     evaluation = {"metrics": {"test": won, "test_as_of_refresh": measured}}
     assert "loses to lr, means" in losses(evaluation, "test_as_of_refresh")
     assert losses(evaluation, "test") == ""
+
+
+def listed(lists: dict[str, Any]) -> str:
+    console = Console(width=100, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        print_lists(lists, console)
+    return Text.from_ansi(capture.get()).plain
+
+
+def test_lists_are_shown_beside_simple_ones_within_a_narrow_terminal() -> None:
+    lists = lists_record()
+    text = listed(lists)
+    table = text.partition("The candidate's lists")[0]
+    assert "Lists: 4 users with 5+ events asked 1998-01-15, 12 answers until 1998-02-14" in table
+    assert [line.split("  ")[0].strip() for line in table.splitlines()[2:]] == [
+        *("candidate", "recall order", "most liked", "most liked, 7 days", "most liked, 30 days"),
+        *("most liked, recency-weighted", "ItemCF", "EASE"),
+    ]
+    assert all(heading in table for heading in ("NDCG@10", "Recall@10", "diversity", "overlap"))
+    assert "…" not in table
+    assert " ".join(text[len(table) :].split()) == lists["sentence"]
+
+
+def test_the_best_list_of_a_column_is_bold_and_little_overlap_is_best() -> None:
+    row = {"ndcg_at_10": 0.1, "coverage": None, "overlap": 0.4}
+    rows = [{"list": "candidate", **row}, {"list": "EASE", **row, "ndcg_at_10": 0.2}, {"list": "worse", "overlap": 0.5}]
+    lists = lists_record()
+    lists["tables"][0]["rows"] = rows
+    cells = [list(column.cells) for column in lists_table(lists).columns]
+    assert cells[1] == ["0.100", "[bold]0.200[/]", "-"]
+    assert cells[4] == ["-"] * 3
+    assert cells[-1] == ["[bold]0.400[/]", "[bold]0.400[/]", "0.500"]
+
+
+def test_lists_that_were_not_measured_are_one_sentence() -> None:
+    lists = unmeasured_record("there is no [test] origin")
+    assert listed(lists).strip() == "Lists were not measured: there is no [test] origin."
 
 
 def test_a_second_demo_is_refused_while_the_first_runs(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""Measured lists are served lists: the engine on files beside a running stack at the same state, item for item."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.manifests import Questions
+from feature_repo.contracts.places import MANIFEST, Namespace, Serving
+from feature_repo.contracts.questions import Asked
+from feature_repo.contracts.signatures import RANKING_MODEL
+from pipelines.io.lake import stored_dataset
+from pipelines.jobs import embeddings, features, ingest, materialize, publish, questions, registry
+from pipelines.settings import Settings as PipelineSettings
+from serving.lists import job
+from serving.lists.answering import Answering
+from serving.lists.questions import OriginQuestions, load_questions
+from serving.protocol.private_server import private_server
+from serving.recommender.release import RankingPlan, plan_ranking
+from serving.recommender.settings import Settings
+from serving.recommender.snapshot import load_snapshot
+from tests.recommender_world import export_model, recommender_in_thread
+from tests.redis_server import redis_server
+from tests.synthetic import write_movielens_100k
+from tests.training_set_fixture import write_training_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import httpx
+
+NAME = "judged"
+ORIGIN, END = datetime(1998, 1, 20, tzinfo=UTC), datetime(1998, 4, 23, tzinfo=UTC)
+TRAINING_SET = "toy"
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
+
+
+class World:
+    """A log that goes on after the origin, a stack that knows nothing of that, and questions about it."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self.state = folder / "state"
+        self.place = Namespace(self.state, NAME)
+        self.redis_url = redis_url
+        self.saved_model = folder / "saved_model"
+        self.settings = PipelineSettings(state=self.state, redis_url=redis_url, question_days=60)
+
+    def build(self, folder: Path) -> None:
+        source = write_movielens_100k(folder / "source", users=150, items=300, events=9000)
+        ingest.run(self.settings, self.place, source, None, None)
+        features.run(self.settings, self.place, ORIGIN, None)
+        embeddings.run(self.settings, self.place, ORIGIN)
+        registry.run(self.settings, self.place)
+        materialize.run(self.settings, self.place, ORIGIN)
+        publish.run(self.settings, self.place, ORIGIN)
+        features.run(self.settings, self.place, END, ORIGIN)
+        write_training_set(self.place, TRAINING_SET)
+        export_model(self.saved_model)
+
+    def ask(self) -> str:
+        return str(questions.run(self.settings, self.place, END, "", ORIGIN)["questions"])
+
+    def recommender(self, **changes: Any) -> Settings:
+        given = {"state": self.state, "namespace": NAME, "redis_url": self.redis_url, "recommender_clock": "snapshot"}
+        return Settings(**(given | changes))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("lists")
+    with redis_server() as url:
+        world = World(folder, url)
+        world.build(folder)
+        yield world
+
+
+@pytest.fixture(scope="module")
+def asked(world: World) -> OriginQuestions:
+    _, origins = load_questions(world.place, world.ask())
+    return origins[-1]
+
+
+def test_the_files_hold_what_redis_holds(world: World, asked: OriginQuestions) -> None:
+    layout = load_snapshot(world.place).layout
+    stored = asked.stored_fields(Asked.AT_ORIGIN)
+    with contextlib.closing(redis.Redis.from_url(world.redis_url)) as client:
+        for user, fields in stored.items():
+            online = client.hmget(layout.key(user), layout.fields)
+            assert [fields.get(field) for field in layout.fields] == online, user
+    assert any(stored.values())
+
+
+def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions) -> None:
+    release = job.candidate_release(world.place, TRAINING_SET)
+    snapshot = load_snapshot(world.place, asked.snapshot_pointer)
+    plan = plan_ranking(release, snapshot)
+    assert isinstance(plan, RankingPlan)
+    with private_server(world.saved_model, plan.model, plan.version) as (address, _):
+        settings = world.recommender(model_server_grpc=address, recommender_ranking_ms=10_000)
+        measured = Answering(settings, asked, snapshot).recommended(plan, address, Asked.AT_ORIGIN)
+        pointer = Serving(world.state).current_release(NAME, RANKING_MODEL)
+        release.write(pointer)
+        try:
+            with recommender_in_thread(settings) as client:
+                served = [_recommended(client, user) for user in asked.users.tolist()]
+        finally:
+            pointer.unlink()
+    catalogue = snapshot.catalogue
+    shown = [[catalogue.item_ids[item] for item in row if item >= 0] for row in measured.tolist()]
+    assert shown == served
+    assert len({tuple(row) for row in shown}) > 1
+    assert (asked.history == 0).any()
+    assert (asked.history >= 5).any()
+
+
+def _recommended(client: httpx.Client, user: str) -> list[str]:
+    answer = client.get(f"/recommend/{user}", params={"k": 100}).json()
+    assert not {"redis", "model_server", "internal", "release"} & set(answer["degraded"])
+    return [item["item_id"] for item in answer["items"]]
+
+
+def test_the_job_writes_a_record_without_nan(world: World, asked: OriginQuestions, tmp_path: Path) -> None:
+    out, figures = tmp_path / "lists.json", tmp_path / "figures.parquet"
+    settings, of = world.recommender(), asked.folder.parent.name
+    done = job.measure(settings, NAME, of, world.saved_model, TRAINING_SET, None, out, figures)
+    record = json.loads(out.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in the record"))
+    assert record["sentence"] == done["sentence"]
+    first = record["tables"][0]
+    assert (first["asked"], first["history"]) == ("at_origin", "5+")
+    names = [row["list"] for row in first["rows"]]
+    assert names[:2] == ["candidate", "recall order"]
+    assert {"most liked", "EASE", "ItemCF"} < set(names)
+    assert record["undefined"]["champion"] == "there is no champion yet"
+    rows = pq.read_table(figures)
+    assert rows.num_rows == 2 * len(asked.users) * len(names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"views": {"user_activity": "user_activity_00000000"}},
+            "reads feature view user_activity_00000000, online is",
+        ),
+        ({"training_set_id": "gone", "cutoff": "1998-04-23T00:00:00Z"}, "has learned from events after the origin"),
+        ({"version": "9"}, "expected its SavedModel in"),
+    ],
+)
+def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
+    world: World, asked: OriginQuestions, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    serving = Serving(world.state)
+    candidate = job.candidate_release(world.place, TRAINING_SET)
+    early = {"version": "1", "training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
+    folder = serving.model(NAME, RANKING_MODEL) / "1"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(world.saved_model, target_is_directory=True)
+    pointer = serving.current_release(NAME, RANKING_MODEL)
+    replace(candidate, **(early | changes)).write(pointer)
+    try:
+        out, of = tmp_path / "lists.json", asked.folder.parent.name
+        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
+    finally:
+        pointer.unlink()
+        folder.unlink()
+    record = json.loads(out.read_text())
+    assert reason in record["undefined"]["champion"]
+    assert "champion" not in {row["list"] for row in record["tables"][0]["rows"]}
+
+
+def test_questions_are_the_same_when_asked_again_and_change_nothing_online(
+    world: World, asked: OriginQuestions
+) -> None:
+    with contextlib.closing(redis.Redis.from_url(world.redis_url)) as client:
+        before = {key: client.hgetall(key) for key in client.keys()}  # noqa: SIM118 - Redis, not a mapping
+        current = world.place.online_current.read_bytes()
+        name = asked.folder.parent.name
+        first = Questions.read(world.place.questions / name / MANIFEST)
+        (world.place.questions / name).rename(world.place.questions / "kept")
+        assert world.ask() == name
+        assert Questions.read(world.place.questions / name / MANIFEST) == first
+        assert {key: client.hgetall(key) for key in client.keys()} == before  # noqa: SIM118 - as above
+    assert world.place.online_current.read_bytes() == current
+
+
+def test_nothing_that_is_asked_with_knows_the_future(world: World, asked: OriginQuestions) -> None:
+    """Events from the origin on are changed; only the answers and the second question's times may differ."""
+    everything = stored_dataset(world.place, EVENTS).snapshot()
+    assert everything.within(ORIGIN, END).rows > 0
+    other = World(world.state.parent / "without-future", world.redis_url)
+    source = write_movielens_100k(other.state / "source", users=150, items=300, events=9000)
+    lines = (source / "u.data").read_text(encoding="latin-1").splitlines()
+    past = int(ORIGIN.timestamp())
+    planted = [
+        line if int(line.split("\t")[3]) < past else "\t".join([line.split("\t")[0], "7", "5", line.split("\t")[3]])
+        for line in lines
+    ]
+    (source / "u.data").write_text("".join(f"{line}\n" for line in dict.fromkeys(planted)), encoding="latin-1")
+    ingest.run(other.settings, other.place, source, None, None)
+    features.run(other.settings, other.place, END, None)
+    registry.run(other.settings, other.place)
+    _, origins = load_questions(other.place, other.ask())
+    theirs, mine = origins[-1].stored_fields(Asked.AT_ORIGIN), asked.stored_fields(Asked.AT_ORIGIN)
+    common = theirs.keys() & mine.keys()
+    assert common
+    assert {user: theirs[user] for user in common} == {user: mine[user] for user in common}
+    for file in ("catalogue.parquet",):
+        assert pq.read_table(origins[-1].folder / file).equals(pq.read_table(asked.folder / file))
+    snapshots = [
+        load_snapshot(place, each.snapshot_pointer)
+        for place, each in ((other.place, origins[-1]), (world.place, asked))
+    ]
+    assert snapshots[0].manifest.item_embeddings_sha256 == snapshots[1].manifest.item_embeddings_sha256
+    lists = [
+        dict(zip(each.users.tolist(), zip(*each.simple_lists().values(), strict=True), strict=True))
+        for each in (origins[-1], asked)
+    ]
+    for user in common:
+        assert [row.tolist() for row in lists[0][user]] == [row.tolist() for row in lists[1][user]]
