@@ -79,6 +79,7 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
     undefined: dict[str, str] = dict(shown.absent)
     if any(one.validation is None for one in shown.simple):
         undefined["choice of simple lists"] = "no validation origin has a question: the stated variants count"
+    against = _against(shown, undefined)
     tables = [_table(shown, asked, group, undefined) for asked in Asked for group in HISTORIES]
     return {
         **_head(questions, saved_model_sha256),
@@ -86,12 +87,12 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
         "simple": [asdict(one) for one in shown.simple],
         "best_simple": best_of(shown.simple).name,
         "tables": tables,
-        "against": _against(shown, undefined),
+        "against": against,
         "recall": _recall(shown, undefined),
         "slices": _slices(shown, undefined),
         "examples": _examples(shown),
         "undefined": undefined,
-        "sentence": sentence(shown),
+        "sentence": f"{sentence(shown)} {certainty(shown, against)}".strip(),
     }
 
 
@@ -209,7 +210,7 @@ def _recall(shown: Shown, undefined: dict[str, str]) -> dict[str, Any]:
     questions, counts = shown.questions, shown.questions.answer_counts
     chosen = group_of(questions.history, next(iter(HISTORIES)))
     if not chosen.any():
-        undefined["recall"] = "no user with five events or more before the origin likes something new"
+        undefined["recall"] = f"no user with {LONG_HISTORY} events or more before the origin likes something new"
         return {}
     candidates = found(shown, shown.recall.candidates)
     possible = metrics.best_possible(candidates[:, : shown.ranked], counts, K)[chosen]
@@ -365,7 +366,8 @@ def sentence(shown: Shown) -> str:
     chosen = group_of(shown.questions.history, next(iter(HISTORIES)))
     if not chosen.any():
         return (
-            "Lists were not measured: nobody with five events or more before the origin likes something new after it."
+            f"Lists were not measured: nobody with {LONG_HISTORY} events or more before the origin likes something new "
+            "after it."
         )
     if CANDIDATE not in lists:
         return f"The candidate's lists were not measured: {shown.absent.get(CANDIDATE, 'no model was given')}."
@@ -385,3 +387,19 @@ def sentence(shown: Shown) -> str:
     losing = ", ".join(f"{name} ({simple[name]:.3f})" for name in better)
     count = "every simple list" if len(better) == len(simple) else f"{len(better)} of {len(simple)} simple lists"
     return f"The candidate's lists lose to {count}: {own:.3f} against {losing} ({users})."
+
+
+def certainty(shown: Shown, against: Sequence[Mapping[str, Any]]) -> str:
+    """Say which differences from simple lists may be chance; nothing where there are none."""
+    simple = {one.name for one in shown.simple}
+    bounds = {
+        each["list"]: each["interval"] for each in against if each["list"] in simple and each["difference"] is not None
+    }
+    unsure = [name for name, span in bounds.items() if span is None or span[0] <= 0 <= span[1]]
+    if not bounds:
+        return ""
+    if not unsure:
+        return "Every difference is beyond chance (95 %)."
+    if len(unsure) == len(bounds):
+        return "No difference is beyond chance (95 %)."
+    return f"The difference from {', '.join(unsure)} may be chance (95 %)."

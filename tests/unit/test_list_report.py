@@ -323,13 +323,13 @@ def test_nobody_has_five_events_before_the_origin():
     why = "no user with 5+ events before the origin likes something new"
     assert record["undefined"]["at_origin, 5+ events"] == why
     assert record["undefined"]["before_next, 5+ events"] == why
-    assert record["undefined"]["recall"].startswith("no user with five events")
+    assert record["undefined"]["recall"].startswith("no user with 5 events")
     assert record["recall"] == {}
     assert record["examples"] == []
     assert {row["difference"] for row in record["against"]} == {None}
     assert {row["ndcg_at_10"] for row in rows_of(record).values()} == {None}
     assert rows_of(record, history="1 to 4")[CANDIDATE]["ndcg_at_10"] == 1
-    assert record["sentence"].startswith("Lists were not measured: nobody with five events")
+    assert record["sentence"].startswith("Lists were not measured: nobody with 5 events")
 
 
 def test_one_user_has_figures_without_intervals():
@@ -442,7 +442,7 @@ def test_ties_everywhere():
     assert record["best_simple"] == "most liked"
     assert record["sentence"] == (
         f"No simple list beats the candidate's lists, and they do not beat {', '.join(SIMPLE)}: 0.631 "
-        "(3 users, NDCG@10)."
+        "(3 users, NDCG@10). No difference is beyond chance (95 %)."
     )
 
 
@@ -508,6 +508,16 @@ def test_the_candidate_loses_to_every_simple_list():
 def test_the_candidate_equals_the_best_simple_lists():
     assert sentence(of_figures([1, 1], EASE=[1, 1], ItemCF=[2, 2])) == (
         "No simple list beats the candidate's lists, and they do not beat EASE: 0.631 (2 users, NDCG@10)."
+    )
+
+
+def test_the_sentence_is_followed_by_what_may_be_chance():
+    each = {"EASE": [1, 1], "ItemCF": [0, 2]}
+    assert recorded(of_figures([0, 0], **each))["sentence"].endswith(
+        "(2 users, NDCG@10). The difference from ItemCF may be chance (95 %)."
+    )
+    assert recorded(of_figures([0, 0], EASE=[1, 1], ItemCF=[2, 2]))["sentence"].endswith(
+        "(2 users, NDCG@10). Every difference is beyond chance (95 %)."
     )
 
 

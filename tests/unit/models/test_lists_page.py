@@ -148,7 +148,7 @@ def test_without_a_candidate_nobody_knows_what_ranking_loses():
 
 def test_where_nobody_has_a_long_history_the_page_says_so():
     html = render(lists_record(history=(2, 0)))
-    assert "nobody with five events or more" in Outline(html).of("section")[0]
+    assert "nobody with 5 events or more" in Outline(html).of("section")[0]
 
 
 def test_what_was_not_measured_is_a_sentence_and_a_reason():
