@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 from contextlib import ExitStack, contextmanager
@@ -10,18 +9,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
 from feature_repo.contracts.datasets import (
+    EVENT_TIME,
+    EVENT_TYPE,
     EVENTS,
     ITEM_ID,
-    USER_ID,
     known_items_dataset,
     known_users_dataset,
     relation_datasets,
 )
 from feature_repo.contracts.embeddings import embeddings_named
-from feature_repo.contracts.features import declared
+from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot, Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, cutoff_name
@@ -36,23 +35,21 @@ from feature_repo.contracts.questions import (
     Role,
 )
 from feature_repo.contracts.schemas import read_schema
-from pipelines.embeddings.kinds import fit_items_if_any
-from pipelines.embeddings.likes import liked_events, liked_often
-from pipelines.embeddings.side_information import NOTHING_SAID, side_information
-from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.errors import JobError
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import offline_engine, open_store
-from pipelines.features.groups import Inputs, compute
+from pipelines.feast_store.tables import FeatureTable, microseconds
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import content_sha256
 from pipelines.io.duck import create_view, duckdb_session
 from pipelines.io.lake import exclusive, stored_dataset
 from pipelines.io.leftovers import remove_leftovers
-from pipelines.io.spark import read_snapshot, spark_session
+from pipelines.io.spark import spark_session
+from pipelines.io.sql_text import literal
 from pipelines.jobs.publish import read_catalogue
 from pipelines.questions import simple_lists
-from pipelines.questions.asked import SAMPLING, ask, first_event, likes_before, seen_before
+from pipelines.questions.as_of import Sources, as_of
+from pipelines.questions.asked import SAMPLING, ask, first_event, likes_before, seen_before, time_us
 from pipelines.questions.origins import Origin, given_origin, origins_after, spaced_origins
 from pipelines.questions.user_fields import latest_groups, user_fields
 from pipelines.training.identity import training_set_id as identity
@@ -63,11 +60,11 @@ if TYPE_CHECKING:
 
     import duckdb
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from feast import FeatureStore
 
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
-    from pipelines.io.lake import Snapshot
+    from pipelines.questions.as_of import AsOf
     from pipelines.questions.asked import AskedUsers
     from pipelines.settings import Settings
 
@@ -76,25 +73,6 @@ _MEMORY = "2GB"
 _VIEW = "events"
 REVISION = 1
 """Raised by whoever changes how questions are made from the same inputs."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sources:
-    """What questions are made from."""
-
-    settings: Settings
-    place: Namespace
-    schema: Schema
-    lake: tuple[Snapshot, ...]
-    """Events, items, users, relations where the schema has them."""
-    tables: Mapping[str, Snapshot]
-    """Feature view → its table, of the groups of users and items that are served."""
-
-    @property
-    def checksums(self) -> dict[str, str]:
-        """What determines the content, beside settings and origins."""
-        names = {snapshot.dataset.name: snapshot.checksum for snapshot in self.lake}
-        return names | {view: table.checksum for view, table in self.tables.items()}
 
 
 def run(
@@ -111,8 +89,8 @@ def run(
         origin: One that somebody chose; None: as above.
 
     Raises:
-        JobError: The lake has no events before the cutoff, the features were not computed, or `origin` lies outside
-            the log.
+        JobError: The lake has no events before the cutoff, the features were not computed up to the origins, or
+            `origin` lies outside the log.
         TransientError: Another job is writing what is read.
     """
     schema = read_schema(place)
@@ -120,8 +98,9 @@ def run(
         remove_leftovers(place.questions)
         sources = _open(stack, settings, place, schema, cutoff)
         connection = stack.enter_context(duckdb_session(_MEMORY))
-        create_view(connection, _VIEW, sources.lake[0])
+        create_view(connection, _VIEW, sources.events)
         origins = _origins(sources, connection, cutoff, training_set, origin)
+        _check_features(sources, connection, origins)
         name = identity(_inputs(sources, training_set, origins))
         directory = place.questions / name
         if not (directory / MANIFEST).exists():
@@ -170,6 +149,31 @@ def _origins(
         known_until = datetime.fromisoformat(TrainingSet.read(path).valid_end)
         return origins_after(known_until, first, cutoff, days)
     return spaced_origins(first, cutoff, days, sources.settings.question_origins)
+
+
+def _check_features(sources: Sources, connection: duckdb.DuckDBPyConnection, origins: list[Origin]) -> None:
+    """JobError unless the features know the last counted event before every origin: older ones would be asked with."""
+    counted = ", ".join(map(literal, sources.schema.counted_types))
+    time = microseconds(EVENT_TIME.name)
+    for group in declared(sources.schema).groups:
+        table = sources.tables.get(group.view_name)
+        if table is None or group.freshness is not Freshness.PER_EVENT:
+            continue
+        for each in origins:
+            known = f"{time} < {time_us(each.moment)}"
+            rows = f"FROM {FeatureTable.of_group(sources.place, group).sql} WHERE {known}"
+            query = (
+                f"SELECT (SELECT max({EVENT_TIME.name}) {rows}), (SELECT max({EVENT_TIME.name}) FROM {_VIEW} "  # noqa: S608 - quoted
+                f"WHERE {known} AND {EVENT_TYPE.name} IN ({counted}))"
+            )
+            ((received, expected),) = connection.execute(query).fetchall() if table.files else ((None, each.moment),)
+            if received != expected:
+                msg = (
+                    f"feature view {group.view_name}: expected rows up to {expected}, the last event before the origin "
+                    f"{format_cutoff(each.moment)}, received rows up to {received}; run `python -m pipelines features` "
+                    "for a cutoff at or after it"
+                )
+                raise JobError(msg)
 
 
 def _inputs(sources: Sources, training_set: str, origins: list[Origin]) -> dict[str, object]:
@@ -259,47 +263,32 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
     part: Path,
     name: str,
 ) -> None:
-    """Write what is known as of each origin: of users and items, vectors where a model is asked, and simple lists."""
+    """Write what is known as of each origin: the catalogue and simple lists; of test origins users and vectors, too."""
     settings, place = sources.settings, sources.place
     store = open_store(settings, place)
     check_registered(store, place)
-    features = declared(sources.schema)
     with (
         _scratch(place) as scratch,
-        spark_session(settings, f"questions {place.name}", rows=sources.lake[0].rows) as spark,
+        spark_session(settings, f"questions {place.name}", rows=sources.events.rows) as spark,
         offline_engine(settings, f"questions {place.name}"),
     ):
         for each, asked in zip(origins, found, strict=True):
             folder = part / cutoff_name(each.moment)
-            files = {view: table.files for view, table in sources.tables.items()}
-            catalogue = read_catalogue(store, features, _items_before(sources, each.moment), each.moment, files)
-            pq.write_table(catalogue, folder / CATALOGUE_FILE, compression="zstd")
+            catalogue = _write_catalogue(sources, store, each.moment, folder)
             _write_simple_lists(sources, connection, each, asked, catalogue, folder)
-            if each.role is Role.VALIDATION:
-                continue
-            moment = _Moment.of(sources, spark, each, scratch / folder.name)
-            latest = {group.name: moment.latest(group.name, asked) for group in latest_groups(features)}
-            fields = user_fields(connection, place, features, asked.questions, latest)
-            pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
-            snapshot = OnlineSnapshot(
-                namespace=place.name,
-                schema=sources.schema.to_json(),
-                cutoff=format_cutoff(each.moment),
-                feast_project=feast_project(place.name),
-                views={group.name: group.view_name for group in features.groups},
-                catalogue=(place.questions / name / folder.name / CATALOGUE_FILE).relative_to(place.root).as_posix(),
-                catalogue_sha256=file_sha256(folder / CATALOGUE_FILE),
-                **moment.vectors(),
-                users=asked.counted["asked"],  # type: ignore[arg-type]  # a count
-                items=catalogue.num_rows,
-            )
-            snapshot.write(folder / SNAPSHOT_FILE)
+            if each.role is Role.TEST:
+                with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
+                    _write_users(sources, connection, moment, asked, folder)
+                    size = (catalogue.num_rows, len(asked.users))
+                    _write_snapshot(sources, moment, size, folder, place.questions / name / folder.name)
 
 
-def _items_before(sources: Sources, moment: datetime) -> Snapshot:
-    """Return the items, or their versions before a moment."""
-    first = sources.lake[1]
-    return first if not first.dataset.partitioned_by_event_date else first.within(None, moment)
+def _write_catalogue(sources: Sources, store: FeatureStore, moment: datetime, folder: Path) -> pa.Table:
+    files = {view: table.files for view, table in sources.tables.items()}
+    items = sources.items if not sources.items.dataset.partitioned_by_event_date else sources.items.within(None, moment)
+    catalogue = read_catalogue(store, declared(sources.schema), items, moment, files)
+    pq.write_table(catalogue, folder / CATALOGUE_FILE, compression="zstd")
+    return catalogue
 
 
 def _write_simple_lists(  # noqa: PLR0917 - from what, whose, of what, to where
@@ -312,58 +301,38 @@ def _write_simple_lists(  # noqa: PLR0917 - from what, whose, of what, to where
 ) -> None:
     likes = likes_before(connection, origin.moment, sources.schema.positive)
     ids = catalogue.column(ITEM_ID.name).to_numpy().astype("U")
-    users = asked.questions.column(USER_ID.name).slice(0, len(asked.questions) // 2)
-    seen = seen_before(connection, origin.moment, users)
+    seen = seen_before(connection, origin.moment, asked.users)
     matrix = simple_lists.like_matrix(likes, ids)
-    lists = simple_lists.write_lists(matrix, users.to_pylist(), seen, sources.settings.question_ease_items)
+    lists = simple_lists.write_lists(matrix, asked.users.to_pylist(), seen, sources.settings.question_ease_items)
     pq.write_table(lists, folder / SIMPLE_LISTS_FILE, compression="zstd")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Moment:
-    """What Spark computes as of one origin."""
+def _write_users(
+    sources: Sources, connection: duckdb.DuckDBPyConnection, moment: AsOf, asked: AskedUsers, folder: Path
+) -> None:
+    features = declared(sources.schema)
+    latest = {group.name: moment.latest(group, asked.users) for group in latest_groups(features)}
+    fields = user_fields(connection, sources.place, features, asked.questions, latest)
+    pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
 
-    sources: Sources
-    inputs: Inputs
-    scratch: Path
 
-    @classmethod
-    def of(cls, sources: Sources, spark: SparkSession, origin: Origin, scratch: Path) -> _Moment:
-        """Read the lake's tables once: every step goes over the same events, which lie in many small files."""
-        events, items, users, *relations = (read_snapshot(spark, each) for each in sources.lake)
-        known = events.where(F.col("event_time") < F.lit(origin.moment)).cache()
-        return cls(sources, Inputs(sources.schema, known, items, users, origin.moment, None, *relations), scratch)
-
-    def latest(self, name: str, asked: AskedUsers) -> pa.Table:
-        """Return the rows of a group that holds the latest state only, of the asked users."""
-        (group,) = (group for group in declared(self.sources.schema).groups if group.name == name)
-        file = self.scratch / "asked.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(asked.questions.select([USER_ID.name]), file)
-        wanted = self.inputs.events.sparkSession.read.parquet(str(file)).distinct()
-        rows: DataFrame = compute(group, self.inputs).join(wanted, on=USER_ID.name, how="left_semi")
-        columns = [USER_ID.name, "event_time", *(column.name for column in group.features)]
-        return rows.select(*columns).toArrow()
-
-    def vectors(self) -> dict[str, Any]:
-        """Fit every kind of embedding on what was liked before, as dated snapshots; return the manifest's fields."""
-        settings, place, cutoff = self.sources.settings, self.sources.place, self.inputs.cutoff
-        kinds = embeddings_named(settings.embedding_names)
-        asks = any(kind.side_information for kind in kinds)
-        items = self.sources.lake[1]
-        side = side_information(items.read(), self.sources.schema, cutoff) if asks else NOTHING_SAID
-        liked = liked_events(self.inputs.known, self.sources.schema.positive)
-        records = {}
-        with exclusive(place.locks / "embeddings.lock", f"embeddings of namespace {place.name}"):
-            for kind in kinds:
-                often = liked_often(liked, kind.skip_gram.least_likes).cache()
-                rows = fit_items_if_any(kind, often, side, self.scratch / kind.name)
-                records[kind.name] = write_item_embeddings(place, kind, cutoff, rows)
-                often.unpersist()
-        return {
-            "item_embeddings": {name: record.item_embeddings for name, record in records.items()},
-            "item_embeddings_sha256": {name: record.sha256 for name, record in records.items()},
-        }
+def _write_snapshot(sources: Sources, moment: AsOf, size: tuple[int, int], folder: Path, published: Path) -> None:
+    """Write the manifest of what would be online; `published` is where `folder` will be, `size` its items and users."""
+    place, vectors = sources.place, moment.vectors()
+    snapshot = OnlineSnapshot(
+        namespace=place.name,
+        schema=sources.schema.to_json(),
+        cutoff=format_cutoff(moment.cutoff),
+        feast_project=feast_project(place.name),
+        views={group.name: group.view_name for group in declared(sources.schema).groups},
+        catalogue=(published / CATALOGUE_FILE).relative_to(place.root).as_posix(),
+        catalogue_sha256=file_sha256(folder / CATALOGUE_FILE),
+        item_embeddings={name: record.item_embeddings for name, record in vectors.items()},
+        item_embeddings_sha256={name: record.sha256 for name, record in vectors.items()},
+        users=size[1],
+        items=size[0],
+    )
+    snapshot.write(folder / SNAPSHOT_FILE)
 
 
 @contextmanager

@@ -41,6 +41,12 @@ class AskedUsers:
     counted: Mapping[str, object]
     """Figures for the manifest."""
 
+    @property
+    def users(self) -> pa.Array:
+        """Who is asked, ascending: each user has two questions, of which the first half is at the origin."""
+        ids = self.questions.column(USER_ID.name).slice(0, self.questions.num_rows // 2)
+        return ids.combine_chunks()
+
 
 @dataclass(frozen=True, slots=True)
 class Likes:
