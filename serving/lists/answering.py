@@ -43,9 +43,9 @@ class Recall:
     """What the channels found, in positions of the catalogue; -1 where there is no more."""
 
     candidates: NDArray[np.intp]
-    """`[users, CANDIDATES]`, blended, in recall order: the first of them are what is ranked."""
+    """`[users, candidates]`, blended, in recall order: the first of them are what is ranked."""
     channels: Mapping[str, NDArray[np.intp]]
-    """Channel → `[users, CANDIDATES]`, what it found by itself."""
+    """Channel → `[users, candidates]`, what it found by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +93,27 @@ class Answering:
         return lists
 
     def recalled(self, asked: Asked) -> Recall:
-        """Ask every channel for CANDIDATES items, and blend them as the recommender does."""
+        """Ask every channel for CANDIDATES items, or as many as are ranked if more, and blend them as for users.
+
+        Channels take turns by quota, so that the first candidates of many are the candidates of a request for few.
+        """
         return asyncio.run(self._recalled(asked))
 
     async def _recalled(self, asked: Asked) -> Recall:
-        count = len(self.questions.users)
+        shape = (len(self.questions.users), max(CANDIDATES, self.settings.recommender_candidates))
         online = Online(self.snapshot, None, RankingOff("only recall is measured"))
-        candidates = np.full((count, CANDIDATES), -1, dtype=np.intp)
+        candidates = np.full(shape, -1, dtype=np.intp)
         channels: dict[str, NDArray[np.intp]] = {}
 
         async def one(place: int, user: str, engine: Engine) -> None:
             found = await engine.channels(online, user)
             for recalled, _ in found:
-                own = channels.setdefault(recalled.channel, np.full((count, CANDIDATES), -1, dtype=np.intp))
+                own = channels.setdefault(recalled.channel, np.full(shape, -1, dtype=np.intp))
                 own[place, : len(recalled.positions)] = recalled.positions
-            blended = blend(found, CANDIDATES).positions
+            blended = blend(found, shape[1]).positions
             candidates[place, : len(blended)] = blended
 
-        await self._each(asked, _NOBODY, CANDIDATES, one)
+        await self._each(asked, _NOBODY, shape[1], one)
         return Recall(candidates, channels)
 
     async def _each(

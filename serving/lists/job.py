@@ -13,7 +13,7 @@ from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import Release, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
-from feature_repo.contracts.questions import Asked, Role
+from feature_repo.contracts.questions import LIST_DEPTH, Asked, Role
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.signatures import RANKING_MODEL, ranking
 from serving.lists import report
@@ -128,9 +128,7 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     chosen = choose(origins)
     simple = asked.simple_lists()
     for when in Asked:
-        depth = lists[when][CANDIDATE].shape[1] if CANDIDATE in lists[when] else recalled[when].candidates.shape[1]
-        ranked = min(settings.recommender_candidates, depth)
-        lists[when][RECALL_ORDER] = recalled[when].candidates[:, :ranked]
+        lists[when][RECALL_ORDER] = recalled[when].candidates[:, :LIST_DEPTH]
         lists[when] |= {one.name: simple[one.method, one.variant] for one in chosen}
     return Shown(
         questions=asked,

@@ -156,3 +156,11 @@ def test_the_memory_of_what_was_seen_forgets_the_least_recent_user() -> None:
     nothing = SeenMemory(0)
     nothing.keep("a", ("a",))
     assert nothing.recall("a") == ()
+
+
+@given(channels)
+def test_more_candidates_begin_with_those_of_fewer(found: list[tuple[Recalled, int]]) -> None:
+    """Recall is measured on more candidates than are ranked: the first of them are those that are."""
+    for few in (1, 5, 12):
+        short = [(Recalled(one.channel, one.positions[:few]), quota) for one, quota in found]
+        assert blend(found, 40).positions[:few].tolist() == blend(short, few).positions.tolist()
