@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feature_repo.contracts.intervals import check_namespace, parse_cutoff
+from feature_repo.contracts.intervals import check_id, check_namespace, parse_cutoff
 from feature_repo.contracts.jobs import JobError, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
@@ -233,7 +233,8 @@ def questions(
     namespace: NamespaceName,
     cutoff: Cutoff,
     training_set: Annotated[
-        str, typer.Option("--training-set", help="Ask from where this training set's model knows no more.")
+        str,
+        typer.Option("--training-set", parser=_usage(check_id), help="Ask from where its model knows no more."),
     ] = "",
     origin: Annotated[
         datetime | None,
@@ -241,6 +242,9 @@ def questions(
     ] = None,
 ) -> None:
     """Write questions that lists are judged by: whom to ask at moments of the past, and what they liked next."""
+    if training_set and origin is not None:
+        msg = "expected --training-set or --origin, received both: the first names its own origin; leave one out"
+        raise typer.BadParameter(msg)
     _run("questions", cutoff, training_set, origin, namespace=namespace)
 
 

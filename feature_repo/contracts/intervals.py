@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CUTOFF_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _SEPARATOR = "|"
+
+
+def check_id(name: str) -> str:
+    """Return the id of a training set or of questions, which names a folder, or raise ValueError; none is empty."""
+    if name and not _ID.fullmatch(name):
+        msg = f"id {name[:80]!r}: expected up to 64 letters, digits and . _ -, as the job that wrote it printed"
+        raise ValueError(msg)
+    return name
 
 
 def check_namespace(namespace: str) -> str:

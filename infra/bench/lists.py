@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from feature_repo.contracts.intervals import check_namespace, parse_cutoff
-from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.intervals import parse_cutoff
+from feature_repo.contracts.jobs import JobError, exit_code_of
 from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, Namespace, cutoff_name, state_folder
-from feature_repo.contracts.publishing import read_json, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from feature_repo.contracts.questions import Role
-from infra.bench.lists_page import DATA_FILE, read_cells, write_page
+from infra.bench.lists_page import DATA_FILE, is_measured, read_cells, write_page
 from infra.bench.results import write_results
 from infra.bench.stack import private_stack
-from infra.local.demo import bring_source, choose_mapping
+from infra.local.demo import bring_source, choose_mapping, choose_namespace
 from infra.local.places import Places
 from infra.local.planes import run_plane
 from infra.local.settings import ensure_settings_file
@@ -90,27 +90,31 @@ def measure(  # noqa: PLR0917 - typer's options
         found = read_cells(work)
         figures = write_page(found, docs)
         console.print(f"Written: {write_results('lists', figures, docs / 'results')}, {docs / 'quality.md'}")
-    except JobError as error:
+    except (JobError, CorruptRecordError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(int(error.exit_code)) from error
+        raise typer.Exit(int(exit_code_of(error))) from error
 
 
 def _measure(  # noqa: PLR0917 - where, of what, how often
     console: Console, state: Path, work: Path, given: tuple[str, str, str], origins: int, seeds: int
 ) -> None:
     data, mapping, name = given
+    mapped = ["--mapping", choose_mapping(mapping, data)] if mapping else []
+    if name:
+        choose_namespace(name, {})
     ensure_settings_file(state)
     outside = command_environment(state, os.environ, toolchain_only=False)
     source = bring_source(data, Places(state), outside, console.log)
-    mapped = ["--mapping", choose_mapping(mapping, data)] if mapping else []
     described = run_plane(["pipelines", "describe", "--source", str(source), *mapped], outside)
-    namespace = check_namespace(name or str(described["namespace"]))
+    namespace = choose_namespace(name, described)
     _announce(console, source, described, origins, seeds)
     with private_stack(["mlflow"], given={}, folder=None, say=lambda text: console.log(text.strip())) as stack:
         environment = _environment(outside, work / namespace / "state", stack.settings.mlflow_uri)
         bench = Bench(work / namespace, namespace, environment, console)
         cutoff, questions = _prepare(bench, source, mapped, origins)
         _write_data(bench, source, described, cutoff, questions)
+        if questions.note:
+            console.print(questions.note, highlight=False, soft_wrap=True)
         tests = [each for each in questions.origins if each["role"] == Role.TEST][-origins:]
         cells = [(str(each["origin"]), seed) for each in reversed(tests) for seed in range(1, seeds + 1)]
         for number, (origin, seed) in enumerate(cells, 1):
@@ -170,7 +174,7 @@ def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
     """Train as for a refresh that ends at the origin, and measure the lists; nothing where it was measured before."""
     name = f"{cutoff_name(parse_cutoff(origin))}-seed{seed}"
     record, figures = (bench.folder / "cells" / f"{name}.{kind}" for kind in ("json", "parquet"))
-    if record.exists() and figures.exists() and read_json(record).get("questions_id") == questions.questions_id:
+    if is_measured(record, questions.questions_id):
         return
     record.unlink(missing_ok=True)
     training_set = str(bench.run("pipelines", "training-set", "--cutoff", origin)["training_set"])

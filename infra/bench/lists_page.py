@@ -73,20 +73,28 @@ class Measured:
         return np.unique(users.astype(np.str_), return_inverse=True)[1], table.column(metric).to_numpy()[chosen]
 
 
+def is_measured(record: Path, questions_id: str) -> bool:
+    """Return whether a cell was measured with these questions; where nobody could be asked it has no figures."""
+    if not record.exists():
+        return False
+    content = read_json(record)
+    has_figures = record.with_suffix(".parquet").exists() or not content.get("tables")
+    return content.get("questions_id") == questions_id and has_figures
+
+
 def read_cells(work: Path) -> list[Measured]:
-    """Return every data set of the benchmark's folder that has a cell."""
+    """Return every data set of the benchmark's folder; one in which nobody could be asked has no cells."""
     found = []
     for path in sorted(work.glob(f"*/{DATA_FILE}")):
         data = read_json(path)
-        records = [
-            (file, read_json(file))
+        files = [
+            file
             for file in sorted((path.parent / "cells").glob("*.json"))
-            if file.with_suffix(".parquet").exists()
+            if is_measured(file, str(data["questions_id"])) and file.with_suffix(".parquet").exists()
         ]
-        own = [(file, record) for file, record in records if record.get("questions_id") == data["questions_id"]]
-        if own:
-            tables = [_numbered(pq.read_table(file.with_suffix(".parquet")), file.stem) for file, _ in own]
-            found.append(Measured(data, [record for _, record in own], pa.concat_tables(tables)))
+        tables = [_numbered(pq.read_table(file.with_suffix(".parquet")), file.stem) for file in files]
+        figures = pa.concat_tables(tables) if tables else pa.table({})
+        found.append(Measured(data, [read_json(file) for file in files], figures))
     return found
 
 
@@ -115,7 +123,7 @@ def best_simple(measured: Measured) -> str:
 def record_figures(found: Sequence[Measured]) -> list[Figure]:
     """Return what the record holds of every data set."""
     figures = []
-    for measured in found:
+    for measured in (each for each in found if each.cells):
         best = best_simple(measured)
         size = f"{measured.name}, {len(measured.cells)} cells"
         target = _mean(measured, best, DECIDING)
@@ -171,7 +179,7 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 def write_page(found: Sequence[Measured], docs: Path) -> list[Figure]:
     """Write `quality.md` and its plots below `docs`; return the figures for the record."""
     parts = [_INTRODUCTION.format(machine=machine()), _summary(found)]
-    for measured in found:
+    for measured in (each for each in found if each.cells):
         plot = docs / "images" / f"lists-{measured.name}.svg"
         drawn = _plot(measured)
         with replacing(plot) as part:
@@ -211,6 +219,8 @@ def _summary(found: Sequence[Measured]) -> str:
 
 def verdict(measured: Measured) -> str:
     """Say plainly how the served list does beside the simple ones."""
+    if not measured.cells:
+        return f"Lists were not measured: {measured.data['note'] or 'nobody could be asked'}."
     names = lists_of(measured)
     if CANDIDATE not in names:
         reasons = {why for cell in measured.cells for why in cell["undefined"].values()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from infra.local.settings import ensure_settings_file, set_setting
 from infra.local.stack import start_stack, stop_stack
@@ -48,7 +49,14 @@ def private_stack(
             set_setting(state, setting, value)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("KESTREL_")}
         environ["KESTREL_STATE"] = str(state)
+        before = signal.signal(signal.SIGTERM, _end)
         try:
             yield start_stack(state, environ, only=parts, say=say)
         finally:
             stop_stack(state, say=say)
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """End as the signal says, but by way of every `finally`: else the stack would outlive its benchmark."""
+    raise SystemExit(128 + number)

@@ -24,7 +24,7 @@ from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot, Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, cutoff_name
-from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, publishing_directory
 from feature_repo.contracts.questions import (
     ANSWERS_FILE,
     CATALOGUE_FILE,
@@ -40,7 +40,6 @@ from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import FeatureTable, microseconds
 from pipelines.features.tables import feature_table
-from pipelines.io.arrow import content_sha256
 from pipelines.io.duck import create_view, duckdb_session
 from pipelines.io.lake import exclusive, stored_dataset
 from pipelines.io.leftovers import remove_leftovers
@@ -49,8 +48,8 @@ from pipelines.io.sql_text import literal
 from pipelines.jobs.publish import read_catalogue
 from pipelines.questions import simple_lists
 from pipelines.questions.as_of import Sources, as_of
-from pipelines.questions.asked import SAMPLING, ask, first_event, likes_before, seen_before, time_us
-from pipelines.questions.origins import Origin, given_origin, origins_after, spaced_origins
+from pipelines.questions.asked import SAMPLING, ask, first_and_last_event, likes_before, seen_before, time_us
+from pipelines.questions.origins import Origin, given_origin, midnight_after, origins_after, spaced_origins
 from pipelines.questions.user_fields import latest_groups, user_fields
 from pipelines.training.identity import training_set_id as identity
 
@@ -103,7 +102,10 @@ def run(
         _check_features(sources, connection, origins)
         name = identity(_inputs(sources, training_set, origins))
         directory = place.questions / name
-        if not (directory / MANIFEST).exists():
+        if fault := damage(place, directory):
+            _LOG.warning("questions %s are written anew: %s", name, fault)
+            shutil.rmtree(directory)
+        if not directory.exists():
             with publishing_directory(directory) as part:
                 record = _write(sources, connection, cutoff, origins, part, (name, training_set))
                 stack.close()  # a table that changed meanwhile ends the job here, before anything is published
@@ -135,20 +137,23 @@ def _origins(
     training_set: str,
     origin: datetime | None,
 ) -> list[Origin]:
-    first = first_event(connection)
-    if first is None:  # `_open` has refused it
-        return []
-    days = sources.settings.question_days
+    first, last = first_and_last_event(connection)
+    days, end = sources.settings.question_days, min(cutoff, midnight_after(last))
     if origin is not None:
-        return given_origin(origin, first, cutoff, days)
+        return given_origin(origin, first, end, days)
     if training_set:
-        path = sources.place.training_sets / training_set / MANIFEST
-        if not path.exists():
-            msg = f"{path}: expected the training set's manifest, found none; run `python -m pipelines training-set`"
-            raise JobError(msg)
-        known_until = datetime.fromisoformat(TrainingSet.read(path).valid_end)
-        return origins_after(known_until, first, cutoff, days)
-    return spaced_origins(first, cutoff, days, sources.settings.question_origins)
+        return origins_after(_known_until(sources.place, training_set), first, end, days)
+    return spaced_origins(first, end, days, sources.settings.question_origins)
+
+
+def _known_until(place: Namespace, training_set: str) -> datetime:
+    """Return the end of the rows that models of a training set are fitted and chosen on."""
+    path = place.training_sets / training_set / MANIFEST
+    try:
+        return datetime.fromisoformat(TrainingSet.read(path).valid_end)
+    except (OSError, ValueError, CorruptRecordError) as error:
+        msg = f"{path}: expected the record of a training set, received {error}; run `python -m pipelines training-set`"
+        raise JobError(msg) from error
 
 
 def _check_features(sources: Sources, connection: duckdb.DuckDBPyConnection, origins: list[Origin]) -> None:
@@ -218,10 +223,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         _LOG.info("%s", _told(records[-1]))
     if origins:
         _write_snapshots(sources, connection, origins, found, part, names[0])
-    checksums = {
-        file.relative_to(part).as_posix(): content_sha256(pq.read_table(file, partitioning=None))
-        for file in sorted(part.glob("*/*.parquet"))
-    }
+    checksums = {file.relative_to(part).as_posix(): file_sha256(file) for file in sorted(part.glob("*/*"))}
     return Questions(
         questions_id=names[0],
         namespace=sources.place.name,
@@ -230,7 +232,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         training_set_id=names[1],
         days=sources.settings.question_days,
         origins=records,
-        note="" if origins else _no_origins(cutoff, names[1]),
+        note=_note(records, cutoff, names[1]),
         checksums=checksums,
         sources=sources.checksums,
     )
@@ -246,13 +248,48 @@ def _told(origin: Mapping[str, Any]) -> str:
     )
 
 
+def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str) -> str:
+    """Say why no list can be judged; nothing where lists can be."""
+    tests = [each for each in origins if each["role"] == Role.TEST]
+    if any(each["asked"] for each in tests):
+        return ""
+    if tests:
+        spans = ", ".join(f"{each['origin'][:10]} to {each['end'][:10]}" for each in tests)
+        return f"nobody likes anything new in {spans}"
+    return _no_origins(cutoff, training_set)
+
+
+def damage(place: Namespace, directory: Path) -> str:
+    """Return in what stored questions differ from what was written; nothing where they do not, or are not there.
+
+    Item vectors lie outside the folder: without them the next to ask would be told less than there was.
+    """
+    if not directory.exists():
+        return ""
+    try:
+        record = Questions.read(directory / MANIFEST)
+        if (record.namespace, record.questions_id) != (place.name, directory.name):
+            return f"expected {place.name} and {directory.name}, received {record.namespace} and {record.questions_id}"
+        for name, expected in record.checksums.items():
+            if file_sha256(directory / name) != expected:
+                return f"{name} has other bytes than its manifest says"
+        for each in directory.glob(f"*/{SNAPSHOT_FILE}"):
+            snapshot = OnlineSnapshot.read(each)
+            for kind, path in snapshot.item_embeddings.items():
+                if file_sha256(place.root / path) != snapshot.item_embeddings_sha256[kind]:
+                    return f"{path} has other bytes than {each} says"
+    except (OSError, ValueError, CorruptRecordError) as error:
+        return str(error)
+    return ""
+
+
 def _no_origins(cutoff: datetime, training_set: str) -> str:
     if training_set:
         return (
-            f"no list can be judged: no midnight lies between the end of the rows that training set {training_set} "
+            f"no midnight lies between the end of the rows that training set {training_set} "
             f"chooses on and the cutoff, {format_cutoff(cutoff)}"
         )
-    return f"no list can be judged: the log before {format_cutoff(cutoff)} is too short for an origin inside it"
+    return f"the log before {format_cutoff(cutoff)} is too short for an origin inside it"
 
 
 def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, under which name

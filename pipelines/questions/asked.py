@@ -66,10 +66,11 @@ def is_positive(positive: Positive) -> str:
     return f"({identifier(EVENT_TYPE.name)} IN ({types}) AND {identifier(VALUE.name)} >= {positive.threshold!r}::FLOAT)"
 
 
-def first_event(connection: duckdb.DuckDBPyConnection) -> datetime | None:
-    """Return the time of the first event of the view `events`; None where there is none."""
-    ((moment,),) = connection.execute(f"SELECT min({EVENT_TIME.name}) FROM events").fetchall()  # noqa: S608 - a contract's column
-    return None if moment is None else moment
+def first_and_last_event(connection: duckdb.DuckDBPyConnection) -> tuple[datetime, datetime]:
+    """Return the times of the first and the last event of the view `events`, which has one at least."""
+    query = f"SELECT min({EVENT_TIME.name}), max({EVENT_TIME.name}) FROM events"  # noqa: S608 - a contract's column
+    ((first, last),) = connection.execute(query).fetchall()
+    return first, last
 
 
 def ask(connection: duckdb.DuckDBPyConnection, origin: Origin, positive: Positive, most_users: int) -> AskedUsers:

@@ -79,8 +79,9 @@ class Answering:
             body: dict[str, Any] = (await engine.recommend(online, user, LIST_DEPTH)).body
             if without := _UNMEASURABLE.intersection(body["degraded"]):
                 msg = (
-                    f"user {user}: expected an answer that lacks nothing, received one without {sorted(without)}; "
-                    "run the job again when the machine is less busy"
+                    f"user {user}: expected an answer that lacks nothing, received one without "
+                    f"{', '.join(sorted(without))}: the log above says why; if it was too slow, run the job again when "
+                    "the machine is less busy"
                 )
                 raise UnansweredError(msg)
             positions = [self.snapshot.catalogue.positions[item["item_id"]] for item in body["items"]]
@@ -131,9 +132,12 @@ class Answering:
                 await one(place, user, Engine(self._settings_at(moment, candidates), redis, predictor))
 
         moments = self.questions.times[asked]
-        async with asyncio.TaskGroup() as tasks:
-            for place, (user, moment) in enumerate(zip(self.questions.users.tolist(), moments, strict=True)):
-                tasks.create_task(at_its_moment(place, user, moment))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for place, (user, moment) in enumerate(zip(self.questions.users.tolist(), moments, strict=True)):
+                    tasks.create_task(at_its_moment(place, user, moment))
+        except ExceptionGroup as failed:  # the first is why the others were cancelled
+            raise failed.exceptions[0] from None
 
     def _stored(self, asked: Asked) -> StoredUsers:
         layout = self.snapshot.layout

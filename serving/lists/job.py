@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.manifests import Release, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
@@ -71,6 +72,8 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     """
     place = Namespace(settings.state, namespace)
     record, origins = load_questions(place, questions_id)
+    for path in filter(None, (out, figures)):
+        _check_writable(path)
     tests = [each for each in origins if each.role is Role.TEST]
     sha256 = "" if saved_model is None else tree_sha256(saved_model)
     if not tests:
@@ -83,6 +86,18 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     if figures is not None:
         _write_figures(figures, shown)
     return _finish(out, report.record_of(record, shown, sha256))
+
+
+def _check_writable(path: Path) -> None:
+    """QuestionsError unless a file can be written there: better before the work than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{path}: expected a place for a file, received {error}; name another"
+        raise QuestionsError(msg) from error
+    if path.is_dir():
+        msg = f"{path}: expected a place for a file, received a folder; name a file in it"
+        raise QuestionsError(msg)
 
 
 def _finish(out: Path, record: dict[str, Any]) -> dict[str, object]:
@@ -99,7 +114,7 @@ def _of_origin(tests: Sequence[OriginQuestions], origin: datetime | None, questi
         if each.record["origin"] == wanted:
             return each
     known = [each.record["origin"] for each in tests]
-    msg = f"questions {questions_id}: expected one of the test origins {known}, received {wanted}"
+    msg = f"questions {questions_id}: expected one of the test origins {known}, received {wanted}; name one of them"
     raise QuestionsError(msg)
 
 
@@ -112,6 +127,10 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     training_set: str,
 ) -> Shown:
     snapshot = load_snapshot(place, asked.snapshot_pointer)
+    if snapshot.vectors_problem:
+        # The recommender would answer without them; measured so, lists would be worse than those that users get.
+        msg = f"{snapshot.vectors_problem}; run `python -m pipelines questions` again, which fits them anew"
+        raise QuestionsError(msg)
     answering = Answering(settings, asked, snapshot)
     lists: dict[Asked, dict[str, NDArray[np.intp]]] = {when: {} for when in Asked}
     absent: dict[str, str] = {}
@@ -120,9 +139,16 @@ def _shown(  # noqa: PLR0917 - as for `measure`
         if isinstance(plan, RankingOff):
             absent[name] = plan.reason
             continue
-        with private_server(folder, plan.model, plan.version) as (address, _):
-            for when in Asked:
-                lists[when][name] = answering.recommended(plan, address, when)
+        try:
+            with private_server(folder, plan.model, plan.version) as (address, _):
+                found = {when: answering.recommended(plan, address, when) for when in Asked}
+        except JobError as error:
+            if name != CHAMPION:
+                raise
+            absent[name] = f"version {release.version}: {error}"  # what is served must not stop who may follow it
+            continue
+        for when, own in found.items():
+            lists[when][name] = own
         _LOG.info("%s: %d users asked twice", name, len(asked.users))
     recalled = {when: answering.recalled(when) for when in Asked}
     chosen = choose(origins)
@@ -154,7 +180,11 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
     if saved_model is None:
         absent[CANDIDATE] = "no SavedModel was given"
         return rankers
-    rankers[CANDIDATE] = (saved_model, candidate_release(place, training_set))
+    candidate = candidate_release(place, training_set)
+    if known_until(place, candidate) > asked.times[Asked.AT_ORIGIN][0]:
+        absent[CANDIDATE] = f"training set {training_set} goes on after the origin: the model knows some of the answers"
+    else:
+        rankers[CANDIDATE] = (saved_model, candidate)
     champion = _champion(settings, place, asked, absent)
     return rankers | ({CHAMPION: champion} if champion else {})
 
@@ -168,7 +198,7 @@ def candidate_release(place: Namespace, training_set: str) -> Release:
     path = place.training_sets / training_set / MANIFEST
     try:
         record = TrainingSet.read(path)
-    except (FileNotFoundError, CorruptRecordError) as error:
+    except (OSError, CorruptRecordError) as error:
         msg = f"{path}: expected the manifest of the candidate's training set, received {error}; name another"
         raise QuestionsError(msg) from error
     signature = ranking(Schema.from_json(record.schema))

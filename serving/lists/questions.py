@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
 from feature_repo.contracts.questions import (
     ANSWERS_FILE,
     ASKED,
@@ -132,24 +132,28 @@ def find(item_ids: NDArray[np.str_], wanted: pa.Array | pa.ChunkedArray) -> NDAr
 
 
 def load_questions(place: Namespace, questions_id: str) -> tuple[Questions, list[OriginQuestions]]:
-    """Load what the data plane wrote.
+    """Load what the data plane wrote, after comparing every file with its checksum.
 
     Raises:
-        QuestionsError: There is no such folder, or it is not what it should be.
+        QuestionsError: There are no such questions, or they are not what their manifest says.
     """
     directory = place.questions / questions_id
+    remedy = "run `python -m pipelines questions` again, which writes damaged ones anew"
     try:
         record = Questions.read(directory / MANIFEST)
-        if record.namespace != place.name:
-            msg = f"{directory}: expected questions of namespace {place.name}, received {record.namespace}"
+    except (OSError, ValueError, CorruptRecordError) as error:
+        msg = f"questions {questions_id}: expected {directory / MANIFEST}, received {error}; {remedy}"
+        raise QuestionsError(msg) from error
+    if record.namespace != place.name:
+        msg = f"{directory}: expected questions of namespace {place.name}, received {record.namespace}; name others"
+        raise QuestionsError(msg)
+    for name, expected in record.checksums.items():
+        file = directory / name
+        received = file_sha256(file) if file.is_file() else "no file"
+        if received != expected:
+            msg = f"{file}: expected SHA-256 {expected}, received {received}; {remedy}"
             raise QuestionsError(msg)
-        return record, [_load(directory / str(each["folder"]), each) for each in record.origins]
-    except FileNotFoundError as error:
-        msg = f"{error.filename or directory}: expected what `python -m pipelines questions` writes, found none"
-        raise QuestionsError(msg) from error
-    except (CorruptRecordError, pa.ArrowException, KeyError, ValueError) as error:
-        msg = f"{directory}: expected questions, received {error}; remove the folder and write them again"
-        raise QuestionsError(msg) from error
+    return record, [_load(directory / str(each["folder"]), each) for each in record.origins]
 
 
 def _load(folder: Path, record: Mapping[str, Any]) -> OriginQuestions:

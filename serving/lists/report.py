@@ -222,7 +222,7 @@ def _recall(shown: Shown, undefined: dict[str, str]) -> dict[str, Any]:
         "best_possible": mean(possible),
         "lost_by_recall": mean(1 - possible),
         "lost_by_ranking": None if ranked is None else mean(possible - ranked),
-        "channels": _channels(shown, chosen),
+        "channels": _channels(shown, chosen, undefined),
     }
 
 
@@ -231,7 +231,7 @@ def _share(hits: NDArray[np.bool_], counts: NDArray[np.int64], k: int, chosen: N
     return mean((hits[:, :k].sum(axis=1) / counts)[chosen])
 
 
-def _channels(shown: Shown, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _channels(shown: Shown, chosen: NDArray[np.bool_], undefined: dict[str, str]) -> list[dict[str, Any]]:
     counts, items = shown.questions.answer_counts, len(shown.questions.item_ids)
     channels = shown.recall.channels
     union = _union(list(channels.values()), items, len(counts))
@@ -241,6 +241,10 @@ def _channels(shown: Shown, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
         others = [lists for other, lists in channels.items() if other != name]
         without = found_in(shown, _union(others, items, len(counts)))
         hits = found(shown, own)
+        if (own < 0).all():
+            undefined[f"channel {name}"] = (
+                "it found nothing for anybody: too little was liked before the origin to fit it"
+            )
         rows.append(
             {
                 "channel": name,
@@ -375,7 +379,8 @@ def sentence(shown: Shown) -> str:
     own = figures[CANDIDATE]
     simple = {one.name: figures[one.name] for one in shown.simple}
     better = sorted((name for name, value in simple.items() if value > own), key=lambda name: -simple[name])
-    users = f"{int(chosen.sum())} users, NDCG@{K}"
+    count = int(chosen.sum())
+    users = f"{count} user{'s' if count > 1 else ''}, NDCG@{K}"
     if not better and own in simple.values():
         equal = ", ".join(name for name, value in simple.items() if value == own)
         return f"No simple list beats the candidate's lists, and they do not beat {equal}: {own:.3f} ({users})."
@@ -385,17 +390,15 @@ def sentence(shown: Shown) -> str:
             f"The candidate's lists beat every simple list: {own:.3f} against {simple[best]:.3f} of {best} ({users})."
         )
     losing = ", ".join(f"{name} ({simple[name]:.3f})" for name in better)
-    count = "every simple list" if len(better) == len(simple) else f"{len(better)} of {len(simple)} simple lists"
-    return f"The candidate's lists lose to {count}: {own:.3f} against {losing} ({users})."
+    how_many = "every simple list" if len(better) == len(simple) else f"{len(better)} of {len(simple)} simple lists"
+    return f"The candidate's lists lose to {how_many}: {own:.3f} against {losing} ({users})."
 
 
 def certainty(shown: Shown, against: Sequence[Mapping[str, Any]]) -> str:
     """Say which differences from simple lists may be chance; nothing where there are none."""
     simple = {one.name for one in shown.simple}
-    bounds = {
-        each["list"]: each["interval"] for each in against if each["list"] in simple and each["difference"] is not None
-    }
-    unsure = [name for name, span in bounds.items() if span is None or span[0] <= 0 <= span[1]]
+    bounds = {each["list"]: each["interval"] for each in against if each["list"] in simple and each["interval"]}
+    unsure = [name for name, span in bounds.items() if span[0] <= 0 <= span[1]]
     if not bounds:
         return ""
     if not unsure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ import pytest
 import redis
 
 from feature_repo.contracts.datasets import EVENTS
-from feature_repo.contracts.manifests import Questions
+from feature_repo.contracts.exit_codes import ExitCode
+from feature_repo.contracts.jobs import exit_code_of
+from feature_repo.contracts.manifests import Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL
@@ -22,7 +25,9 @@ from pipelines.jobs import embeddings, features, ingest, materialize, publish, q
 from pipelines.settings import Settings as PipelineSettings
 from serving.lists import job
 from serving.lists.answering import Answering
+from serving.lists.errors import QuestionsError, UnansweredError
 from serving.lists.questions import OriginQuestions, load_questions
+from serving.protocol.free_ports import free_ports
 from serving.protocol.private_server import private_server
 from serving.recommender.release import RankingPlan, plan_ranking
 from serving.recommender.settings import Settings
@@ -30,7 +35,7 @@ from serving.recommender.snapshot import load_snapshot
 from tests.recommender_world import export_model, recommender_in_thread
 from tests.redis_server import redis_server
 from tests.synthetic import write_movielens_100k
-from tests.training_set_fixture import write_training_set
+from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +69,8 @@ class World:
         materialize.run(self.settings, self.place, ORIGIN)
         publish.run(self.settings, self.place, ORIGIN)
         features.run(self.settings, self.place, END, ORIGIN)
-        write_training_set(self.place, TRAINING_SET)
+        record = write_training_set(self.place, TRAINING_SET)
+        rewrite_manifest(self.place, record, valid_end="1998-01-19T00:00:00+00:00")
         export_model(self.saved_model)
 
     def ask(self) -> str:
@@ -191,6 +197,74 @@ def test_questions_are_the_same_when_asked_again_and_change_nothing_online(
         assert Questions.read(world.place.questions / name / MANIFEST) == first
         assert {key: client.hgetall(key) for key in client.keys()} == before  # noqa: SIM118 - as above
     assert world.place.online_current.read_bytes() == current
+
+
+@pytest.mark.parametrize("file", ["answers.parquet", "user_fields.parquet", "simple_lists.parquet", "snapshot.json"])
+def test_damaged_questions_are_not_asked(world: World, asked: OriginQuestions, file: str) -> None:
+    path = asked.folder / file
+    before = path.read_bytes()
+    path.write_bytes(before[:-1])
+    try:
+        with pytest.raises(
+            QuestionsError, match=rf"{file}: expected SHA-256 \w+, received \w+; run `python -m pipelines"
+        ):
+            load_questions(world.place, asked.folder.parent.name)
+    finally:
+        path.write_bytes(before)
+
+
+def test_damaged_questions_and_vectors_that_are_gone_are_written_anew(world: World, asked: OriginQuestions) -> None:
+    name, directory = asked.folder.parent.name, asked.folder.parent
+    record = Questions.read(directory / MANIFEST)
+    (asked.folder / "answers.parquet").write_bytes(b"damaged")
+    assert "answers.parquet has other bytes" in questions.damage(world.place, directory)
+    assert world.ask() == name
+    assert Questions.read(directory / MANIFEST) == record
+    vectors = world.place.root / load_snapshot(world.place, asked.snapshot_pointer).manifest.item_embeddings["item2vec"]
+    (directory / MANIFEST).unlink()
+    vectors.unlink()
+    assert world.ask() == name
+    assert Questions.read(directory / MANIFEST) == record
+    assert vectors.exists()
+
+
+def test_a_candidate_that_knows_the_answers_is_not_asked(world: World, asked: OriginQuestions, tmp_path: Path) -> None:
+    path = world.place.training_sets / "late" / MANIFEST
+    record = TrainingSet.read(world.place.training_sets / TRAINING_SET / MANIFEST)
+    replace(record, training_set_id="late", valid_end="1998-02-01T00:00:00+00:00").write(path)
+    out, of = tmp_path / "lists.json", asked.folder.parent.name
+    job.measure(world.recommender(), NAME, of, world.saved_model, "late", None, out, None)
+    found = json.loads(out.read_text())
+    assert "goes on after the origin" in found["undefined"]["candidate"]
+    assert found["undefined"]["candidate"] in found["sentence"]
+
+
+def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQuestions, tmp_path: Path) -> None:
+    folder = Serving(world.state).model(NAME, RANKING_MODEL) / "1"
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"junk")
+    pointer = Serving(world.state).current_release(NAME, RANKING_MODEL)
+    early = {"training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
+    replace(job.candidate_release(world.place, TRAINING_SET), **early).write(pointer)
+    out, of = tmp_path / "lists.json", asked.folder.parent.name
+    try:
+        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
+    finally:
+        pointer.unlink()
+        shutil.rmtree(folder)
+    found = json.loads(out.read_text())
+    assert found["undefined"]["champion"].startswith("version 1: ")
+    assert "candidate" in {row["list"] for row in found["tables"][0]["rows"]}
+
+
+def test_a_model_server_that_does_not_answer_is_worth_another_try(world: World, asked: OriginQuestions) -> None:
+    snapshot = load_snapshot(world.place, asked.snapshot_pointer)
+    plan = plan_ranking(job.candidate_release(world.place, TRAINING_SET), snapshot)
+    assert isinstance(plan, RankingPlan)
+    (port,) = free_ports(1)
+    with pytest.raises(UnansweredError, match="received one without model_server") as caught:
+        Answering(world.recommender(), asked, snapshot).recommended(plan, f"127.0.0.1:{port}", Asked.AT_ORIGIN)
+    assert exit_code_of(caught.value) is ExitCode.TRANSIENT
 
 
 def test_nothing_that_is_asked_with_knows_the_future(world: World, asked: OriginQuestions) -> None:

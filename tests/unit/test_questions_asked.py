@@ -17,7 +17,7 @@ from feature_repo.contracts.questions import ANSWERS, QUESTIONS, Asked, Role
 from feature_repo.contracts.schemas import MOVIELENS, Positive
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.duck import duckdb_session
-from pipelines.questions.asked import AskedUsers, ask, first_event, likes_before, seen_before
+from pipelines.questions.asked import AskedUsers, ask, first_and_last_event, likes_before, seen_before
 from pipelines.questions.origins import Origin
 from tests.lake_world import DAY_ONE, event
 
@@ -219,9 +219,9 @@ def test_origins_of_one_connection_do_not_see_each_other_s_tables(log):
     assert answers_of(late) == [("ann", "y", 12.0, 1), ("bob", "x", 11.0, 0)]
 
 
-def test_the_first_event_of_a_log(log):
-    assert first_event(log([event("ann", "x", day=3.5), event("bob", "x", day=2.25)])) == DAY_ONE + timedelta(days=2.25)
-    assert first_event(log([])) is None
+def test_the_first_and_the_last_event_of_a_log(log):
+    found = first_and_last_event(log([event("ann", "x", day=3.5), event("bob", "x", day=2.25)]))
+    assert found == (DAY_ONE + timedelta(days=2.25), DAY_ONE + timedelta(days=3.5))
 
 
 def test_likes_have_the_age_of_the_last_time_before_the_origin(log):
