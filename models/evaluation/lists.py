@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from feature_repo.contracts.publishing import read_json
@@ -17,6 +16,7 @@ from feature_repo.contracts.questions import Asked
 from models import tracking
 from models.errors import CandidateError
 from models.evaluation.table import CANDIDATE_ROW
+from models.pages import page_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -125,13 +125,7 @@ def table(record: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def render(record: Mapping[str, Any]) -> str:
     """Return the page of a record: one HTML file that needs nothing else."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(_TEMPLATES)
     environment.filters |= {"figure": _figure, "share": _share, "day": _day}
     first = {each["asked"]: each for each in reversed(record["tables"])}
     return environment.get_template("lists.html.jinja").render(

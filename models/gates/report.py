@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from models.pages import page_environment
 from models.ranking.catalogue import CANDIDATE
 
 if TYPE_CHECKING:
@@ -32,13 +31,7 @@ _METRICS = {
 
 def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """Return the HTML of `report` (what `report.json` holds); `plots` are title → SVG."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(_TEMPLATES)
     environment.filters["figure"] = _figure
     return environment.get_template("report.html.jinja").render(
         report=report,
