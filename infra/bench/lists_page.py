@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.publishing import read_json, replacing
 from feature_repo.contracts.questions import Asked
-from infra.bench.results import Figure, machine
+from infra.bench.results import Figure
 from serving.lists.intervals import interval
 from serving.lists.metrics import DECIDING, LIST_METRICS
 from serving.lists.report import CANDIDATE, RECALL_DEPTHS, RECALL_ORDER
@@ -125,7 +125,7 @@ def record_figures(found: Sequence[Measured]) -> list[Figure]:
     figures = []
     for measured in (each for each in found if each.cells):
         best = best_simple(measured)
-        size = f"{measured.name}, {len(measured.cells)} cells"
+        size = f"{measured.name}, {_count(len(measured.cells), 'cell')}"
         target = _mean(measured, best, DECIDING)
         for name in lists_of(measured):
             for metric in ("ndcg_at_10", "recall_at_10", "ndcg_at_100", "recall_at_100"):
@@ -143,10 +143,8 @@ def record_figures(found: Sequence[Measured]) -> list[Figure]:
                 )
             )
         for depth in RECALL_DEPTHS:
-            values = [cell["recall"].get(f"recall_at_{depth}") for cell in measured.cells]
-            figures.append(
-                Figure(f"{size}: Recall@{depth} of the candidates", _mean_or_none(values), "ratio", "higher")
-            )
+            value = of_recall(measured, f"recall_at_{depth}")
+            figures.append(Figure(f"{size}: Recall@{depth} of the candidates", value, "ratio", "higher"))
     return figures
 
 
@@ -177,44 +175,73 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def write_page(found: Sequence[Measured], docs: Path) -> list[Figure]:
-    """Write `quality.md` and its plots below `docs`; return the figures for the record."""
-    parts = [_INTRODUCTION.format(machine=machine()), _summary(found)]
-    for measured in (each for each in found if each.cells):
+    """Write `quality.md` and its plots below `docs`; return the figures for the record.
+
+    What the page says of data sets that are not in `found`, measured elsewhere perhaps, stays.
+    """
+    page = docs / "quality.md"
+    verdicts, sections = _parts(page.read_text(encoding="utf-8") if page.exists() else "")
+    for measured in found:
+        verdicts[measured.name] = f"- **{measured.name}**: {verdict(measured)}"
+        sections.pop(measured.name, None)
+        if not measured.cells:
+            continue
         plot = docs / "images" / f"lists-{measured.name}.svg"
         drawn = _plot(measured)
         with replacing(plot) as part:
             drawn.savefig(part, format="svg", metadata={"Date": None})
-        parts.append(_section(measured, plot.relative_to(docs).as_posix()))
-    with replacing(docs / "quality.md") as part:
+        sections[measured.name] = _section(measured, plot.relative_to(docs).as_posix())
+    told = "\n".join([_SUMMARY, "", *(verdicts[name] for name in sorted(verdicts)), ""])
+    parts = [_INTRODUCTION, told, *(sections[name] for name in sorted(sections))]
+    with replacing(page) as part:
         part.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-    return record_figures(found)
+    return _figures_of_others(docs / "results" / "lists.json", found) + record_figures(found)
+
+
+def _figures_of_others(record: Path, found: Sequence[Measured]) -> list[Figure]:
+    """Return the figures that a record has of data sets that are not in `found`."""
+    if not record.exists():
+        return []
+    stored: list[dict[str, Any]] = read_json(record)["figures"]  # type: ignore[assignment]  # as `write_results` wrote it
+    names = {measured.name for measured in found}
+    return [Figure(**each) for each in stored if each["name"].partition(",")[0] not in names]
+
+
+_SUMMARY = "## In one sentence each"
+
+
+def _parts(page: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what a page says of each data set: its verdict's line, and its section."""
+    verdicts = {line.split("**")[1]: line for line in page.splitlines() if line.startswith("- **") and "**: " in line}
+    pieces = [f"## {piece}".rstrip() + "\n" for piece in page.split("\n## ")[1:]]
+    sections = {piece.splitlines()[0].removeprefix("## "): piece for piece in pieces}
+    sections.pop(_SUMMARY.removeprefix("## "), None)
+    return verdicts, sections
 
 
 _INTRODUCTION = """# Quality of the lists
 
 `make bench-lists` measures the lists that users would be shown, and writes this page and `docs/results/lists.json`.
-Nothing here is edited by hand. `make bench-lists DATA=<folder, zip or file> SOURCE=<yaml>` adds a data set.
+`make bench-lists DATA=<folder, zip or file> SOURCE=<yaml>` measures another data set and adds it; `ARGS="--origins n
+--seeds n"` takes more or fewer test origins and trainings (3 and 2), `ARGS="--docs <folder>"` leaves this page alone.
+Nothing here is edited by hand.
 
 - An **origin** is a midnight inside the log. Features, channels, ranker and simple lists are made from events before
-  it. Its **answers** are what users liked in the days that follow. What a user had before is shown by no list and is
-  no answer.
-- The recommender's own engine answers, with users' stored fields, catalogue and item vectors as of the origin and a
-  model server that serves the model trained up to there. Nothing of the pipeline is written twice.
-- The verdict is about users with at least {LONG} events before the origin. NDCG, recall and MAP are in proportion to
-  what the places can hold, so that 1 is a perfect list.
-- Simple lists have their variants chosen on **validation** origins, whose answers end before the first **test**
-  origin. Every figure below is of test origins. Intervals hold 95 %: users are resampled with all their questions.
-- Coverage is the share of the catalogue among anybody's ten. Novelty is the mean of -log2 of the items' share of all
-  events. Diversity is the mean share of terms that two items of a list do not have in common. Overlap is the share of
-  items that two users' tens have in common.
-
-Measured on {machine}.
+  it. Its **answers** are what users liked in the days that follow. No list shows what a user had before, and it is no
+  answer.
+- The recommender's own engine answers, on stored fields, catalogue and item vectors as of the origin. It asks a model
+  that was trained up to there.
+- Users with at least {LONG} events before the origin decide the verdict.
+- Validation origins choose each simple list's variant; their answers end before the first test origin. Test origins
+  judge. The tables show test origins, the last one of each data set what was chosen.
+- NDCG, MAP and the Recall of lists are in proportion to what the places can hold: 1 is a perfect list. The Recall of
+  candidates and channels is the share of all answers.
+- Intervals hold 95 %: users are resampled with all their questions.
+- Coverage is the share of the catalogue that at least one user sees in the first ten. Novelty is the mean of -log2 of
+  the items' share of all events. Diversity is the mean share of terms that two items of a list do not have in common.
+  Overlap is the share of items that two users' tens have in common.
+- "-" stands for a figure that is undefined: nobody was asked, or items have no terms.
 """.replace("{LONG}", str(LONG_HISTORY))
-
-
-def _summary(found: Sequence[Measured]) -> str:
-    lines = ["## In one sentence each", ""]
-    return "\n".join([*lines, *(f"- **{one.name}**: {verdict(one)}" for one in found), ""])
 
 
 def verdict(measured: Measured) -> str:
@@ -234,11 +261,14 @@ def verdict(measured: Measured) -> str:
     bounds = interval(own - other, users, _SEED)
     how = _compared(difference, bounds)
     count = len(np.unique(users))
-    shown = f"NDCG@10 {own.mean():.3f} against {other.mean():.3f} of {best}, the best on validation"
+    shown = f"NDCG@10 {own.mean():.3f} against {other.mean():.3f} of {best}, the simple list chosen on validation"
     few = f" With {count} users this is a report, not a verdict." if count < _FEW_USERS else ""
     simple = [one["method"] for one in measured.cells[-1]["simple"]]
     losing = [name for name in simple if (_mean(measured, name, DECIDING) or 0.0) > own.mean()]
     also = f" {len(losing)} of {len(simple)} simple lists are better." if losing else ""
+    unranked = _mean(measured, RECALL_ORDER, DECIDING)
+    if unranked is not None and unranked > own.mean():
+        also += f" Ranking makes the lists worse: the candidates in recall order reach {unranked:.3f}."
     between = "" if bounds is None else f" ({difference:+.3f}, between {bounds[0]:+.3f} and {bounds[1]:+.3f})"
     return f"The served list {how}: {shown}{between}, {count} users.{also}{few}"
 
@@ -246,7 +276,7 @@ def verdict(measured: Measured) -> str:
 def _compared(difference: float, bounds: tuple[float, float] | None) -> str:
     if bounds is None or bounds[0] <= 0 <= bounds[1]:
         return "cannot be told from the best simple list"
-    return "beats the best simple list" if difference > 0 else "loses to the best simple list"
+    return "beats the best simple list" if difference > 0 else "loses"
 
 
 def _section(measured: Measured, plot: str) -> str:
@@ -255,8 +285,8 @@ def _section(measured: Measured, plot: str) -> str:
     origins = [each for each in data["origins"] if each["role"] == "test" and each["origin"] in told]
     shown = ", ".join(f"{each['origin'][:10]} ({each['asked']} users)" for each in origins)
     about = (
-        f"{data['events']:,} events, {data['layout']}. Test origins: {shown}; {len(measured.cells)} cells of origin "
-        f"and seed. Answers are of {data['days']} days. {_repeats(origins)}"
+        f"{data['events']:,} events, {data['layout']}. Test origins: {shown}; {_count(len(measured.cells), 'cell')} of "
+        f"origin and seed. Answers are of {data['days']} days. {_repeats(origins)}"
     )
     lines = [
         f"## {measured.name}",
@@ -265,21 +295,25 @@ def _section(measured: Measured, plot: str) -> str:
         "",
         f"![NDCG@10 of each list, and recall of each channel]({plot})",
         "",
-        f"Asked at the origin, users with {LONG_HISTORY} events or more:",
+        f"### Users with {LONG_HISTORY} events or more, asked at the origin",
         "",
         *_list_table(measured, Asked.AT_ORIGIN),
         "",
-        "Asked just before their next event:",
+        _before_next(measured),
         "",
-        *_list_table(measured, Asked.BEFORE_NEXT, brief=True),
-        "",
-        "NDCG@10 by how many events a user has before the origin:",
+        "### NDCG@10 by how many events a user has before the origin",
         "",
         *_history_table(measured),
         "",
+        "### Recall and ranking",
+        "",
         *_recall_lines(measured),
         "",
+        "### By item",
+        "",
         *_slice_lines(measured),
+        "",
+        "### Variants, as validation chose them",
         "",
         *_choice_lines(measured),
         "",
@@ -291,24 +325,32 @@ def _repeats(origins: Sequence[Mapping[str, Any]]) -> str:
     """Say how much of what users liked is no answer, because they had it before."""
     shares = [each["repeats"] for each in origins if each["repeats"]]
     if not shares:
-        return "Nobody likes again what they had before."
+        return "No user likes an item twice."
     low, high = (f"{100 * bound:.0f}" for bound in (min(shares), max(shares)))
     between = f"{low} %" if low == high else f"{low} to {high} %"
     return f"Of the likes after an origin, {between} are of items that the user had before: they are left out."
 
 
-def _list_table(measured: Measured, asked: Asked, *, brief: bool = False) -> list[str]:
+def _list_table(measured: Measured, asked: Asked) -> list[str]:
     metrics = list(LIST_METRICS)
-    extra = {} if brief else _OF_LISTS
-    rows = [["list", "95 % of NDCG@10", *(_HEADINGS[name] for name in metrics), *extra.values()]]
+    rows = [["list", "95 % of NDCG@10", *(_HEADINGS[name] for name in metrics), *_OF_LISTS.values()]]
     for name in lists_of(measured):
         users, deciding = measured.values(asked, name, DECIDING, LONG_HISTORY, np.inf)
         bounds = interval(deciding, users, _SEED) if len(deciding) else None
         shown = "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
         figures = [_mean(measured, name, metric, asked) for metric in metrics]
-        others = [_mean_or_none(_of_rows(measured, name, figure)) for figure in extra]
+        others = [_mean_or_none(_of_rows(measured, name, figure)) for figure in _OF_LISTS]
         rows.append([title(name), shown, *map(_number, figures), *map(_number, others)])
     return _markdown(rows)
+
+
+def _before_next(measured: Measured) -> str:
+    """Say what changes when users are asked just before their next event: no event lies between."""
+    earlier, later = (_mean(measured, CANDIDATE, DECIDING, asked) for asked in Asked)
+    return (
+        f"Asked just before their next event, the same users get lists with an NDCG@10 of {_number(later)}, against "
+        f"{_number(earlier)} at the origin: nothing happened to them in between, only the clock moved."
+    )
 
 
 def _history_table(measured: Measured) -> list[str]:
@@ -326,28 +368,58 @@ def _history_table(measured: Measured) -> list[str]:
 
 
 def _recall_lines(measured: Measured) -> list[str]:
-    told = [cell["recall"] for cell in measured.cells if cell["recall"]]
-    if not told:
+    if not any(cell["recall"] for cell in measured.cells):
         return ["Recall was not measured: nobody was asked whom verdicts are about."]
-    mean = {key: _mean_or_none([each[key] for each in told]) for key in told[0] if key not in {"channels", "ranked"}}
+    keys = [f"recall_at_{depth}" for depth in RECALL_DEPTHS]
     rows = [["channel", *(f"Recall@{depth}" for depth in RECALL_DEPTHS), "adds"]]
-    names = dict.fromkeys(channel["channel"] for each in told for channel in each["channels"])
-    for name in names:
-        own = [channel for each in told for channel in each["channels"] if channel["channel"] == name]
-        keys = [*(f"recall_at_{depth}" for depth in RECALL_DEPTHS), "adds"]
-        rows.append([name, *(_number(_mean_or_none([channel[key] for channel in own])) for key in keys)])
-    rows.append(["together", *(_number(mean[f"recall_at_{depth}"]) for depth in RECALL_DEPTHS), ""])
-    about = (
-        f"The best order of the {told[0]['ranked']} candidates that are ranked has an NDCG@10 of "
-        f"{_number(mean['best_possible'])}: recall loses {_number(mean['lost_by_recall'])}, ranking "
-        f"{_number(mean['lost_by_ranking'])}. A channel adds the share of the answers that no other channel finds "
-        f"among its first {RECALL_DEPTHS[-1]}:"
-    )
-    return [
-        about,
-        "",
-        *_markdown(rows),
+    rows += [
+        [name, *(_number(of_channel(measured, name, key)) for key in (*keys, "adds"))] for name in channels_of(measured)
     ]
+    rows.append(["blended", *(_number(of_recall(measured, key)) for key in keys), ""])
+    possible, by_recall, by_ranking = (
+        _number(of_recall(measured, key)) for key in ("best_possible", "lost_by_recall", "lost_by_ranking")
+    )
+    ranking = (
+        f"The best order of the candidates that are ranked has an NDCG@10 of {possible}: recall loses {by_recall}, "
+        f"ranking {by_ranking}."
+    )
+    channels = (
+        "What channels find of these users' answers, and what they find blended by their quotas. A channel adds the "
+        f"share that no other channel finds among its first {RECALL_DEPTHS[-1]}."
+    )
+    return [ranking, "", channels, "", *_markdown(rows)]
+
+
+def channels_of(measured: Measured) -> list[str]:
+    """Return the names of the channels."""
+    told = [cell["recall"] for cell in measured.cells if cell["recall"]]
+    return list(dict.fromkeys(channel["channel"] for each in told for channel in each["channels"]))
+
+
+def of_recall(measured: Measured, key: str) -> float | None:
+    """Return a figure of the candidates over all questions: a cell counts by the users who were asked in it."""
+    return _weighted([(cell["recall"].get(key), _users(cell)) for cell in measured.cells if cell["recall"]])
+
+
+def of_channel(measured: Measured, name: str, key: str) -> float | None:
+    """Return a figure of a channel, in the same way."""
+    return _weighted(
+        [
+            (channel[key], _users(cell))
+            for cell in measured.cells
+            for channel in cell["recall"].get("channels", ())
+            if channel["channel"] == name
+        ]
+    )
+
+
+def _users(cell: Mapping[str, Any]) -> int:
+    return int(cell["tables"][0]["users"])
+
+
+def _weighted(values: Sequence[tuple[float | None, int]]) -> float | None:
+    known = [(value, weight) for value, weight in values if value is not None and weight]
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
 
 
 def _slice_lines(measured: Measured) -> list[str]:
@@ -371,6 +443,10 @@ def _choice_lines(measured: Measured) -> list[str]:
         for one in measured.cells[-1]["simple"]
     ]
     return _markdown(rows)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:
@@ -413,15 +489,13 @@ def _draw_lists(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - Matplo
 
 
 def _draw_recall(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - as above
-    told = [cell["recall"] for cell in measured.cells if cell["recall"]]
-    names = dict.fromkeys(channel["channel"] for each in told for channel in each["channels"])
+    keys = [f"recall_at_{depth}" for depth in RECALL_DEPTHS]
+    names = channels_of(measured)
     for name in names:
-        own = [channel for each in told for channel in each["channels"] if channel["channel"] == name]
-        heights = [_mean_or_none([channel[f"recall_at_{depth}"] for channel in own]) for depth in RECALL_DEPTHS]
-        axes.plot(RECALL_DEPTHS, heights, marker="o", label=name)
-    if told:
-        together = [_mean_or_none([each[f"recall_at_{depth}"] for each in told]) for depth in RECALL_DEPTHS]
-        axes.plot(RECALL_DEPTHS, together, marker="o", color="black", label="together")
+        axes.plot(RECALL_DEPTHS, [of_channel(measured, name, key) for key in keys], marker="o", label=name)
+    if names:
+        blended = [of_recall(measured, key) for key in keys]
+        axes.plot(RECALL_DEPTHS, blended, marker="o", color="black", label="blended")
         axes.legend(frameon=False)
     axes.set_xlabel("candidates")
     axes.set_ylabel("share of the answers")

@@ -113,9 +113,23 @@ def lists_table(lists: Mapping[str, Any]) -> Table:
 
 def print_lists(lists: Mapping[str, Any], console: Console) -> None:
     """Print the figures of the lists, if they were measured, and what they come to."""
+    gate = ""
     if lists["tables"]:
         console.print(lists_table(lists))
-    console.print(f"{lists['sentence']}\n", markup=False)
+        gate = " No gate reads the lists yet."
+    console.print(f"{lists['sentence']}{gate}\n", markup=False)
+
+
+def lists_page(settings: LocalSettings, run_id: str) -> str:
+    """Return the address of the page of a run's lists in MLflow; LocalError if it does not know the run."""
+    base = settings.mlflow_uri.rstrip("/")
+    response = httpx.get(f"{base}/api/2.0/mlflow/runs/get", params={"run_id": run_id}, timeout=10, trust_env=False)
+    if response.is_error:
+        what = f"GET {response.url}: HTTP {response.status_code}"
+        msg = f"MLflow: expected the run {run_id}, received {what}; see make logs PART=mlflow"
+        raise LocalError(msg)
+    experiment = response.json()["run"]["info"]["experiment_id"]
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/lists/report.html"
 
 
 def _best(metric: str, values: Sequence[float | None]) -> float | None:
@@ -285,6 +299,7 @@ def print_report(
             console.print(metrics_table(evaluation, split, title), losses(evaluation, split))
         console.print(gates_table(verdict), "")
         print_lists(evaluation["lists"], console)
+        console.out(f"All figures, and what three users then liked: {lists_page(settings, str(gate['run_id']))}\n")
         console.print(ending(verdict, serving))
         if serving.get("version"):
             request = stack.places.state / "examples" / f"{namespace}.json"

@@ -93,7 +93,10 @@ def log_lists(client: mlflow.MlflowClient, run_id: str, path: Path, record: Mapp
     # MLflow's own log_table adds a retry's rows to those that are there.
     client.log_text(run_id, json.dumps(table(record), ensure_ascii=False), _TABLE)
     shown_as_table = json.dumps([{"path": _TABLE, "type": "table"}])
-    tracking.set_tags(client, run_id, {MLFLOW_LOGGED_ARTIFACTS: shown_as_table})
+    tags = {MLFLOW_LOGGED_ARTIFACTS: shown_as_table, "kestrel.lists": record["sentence"][:4900]}
+    if record["best_simple"]:
+        tags["kestrel.lists_best_simple"] = record["best_simple"]
+    tracking.set_tags(client, run_id, tags)
 
 
 def figures(record: Mapping[str, Any]) -> dict[str, float]:
@@ -110,12 +113,14 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 
 def table(record: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return all tables as one, in the form in which MLflow keeps tables: `columns`, and rows as `data`."""
-    columns = ["asked", "history", "users", "answers", "list", *_COLUMNS, "interval_low", "interval_high"]
+    about = ("asked", "history", "users", "answers")
+    columns = ["list", *_COLUMNS, f"{_DECIDING}_low", f"{_DECIDING}_high", *about]
     rows = [
         [
-            *(each[key] for key in ("asked", "history", "users", "answers")),
-            *(row.get(key) for key in ("list", *_COLUMNS)),
+            row["list"],
+            *(row.get(key) for key in _COLUMNS),
             *(row["interval"] or (None, None)),
+            *(each[key] for key in about),
         ]
         for each in record["tables"]
         for row in each["rows"]

@@ -92,7 +92,7 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
         "slices": _slices(shown, undefined),
         "examples": _examples(shown),
         "undefined": undefined,
-        "sentence": f"{sentence(shown)} {certainty(shown, against)}".strip(),
+        "sentence": " ".join(filter(None, (sentence(shown), certainty(shown, against), beside_recall(shown)))),
     }
 
 
@@ -392,6 +392,22 @@ def sentence(shown: Shown) -> str:
     losing = ", ".join(f"{name} ({simple[name]:.3f})" for name in better)
     how_many = "every simple list" if len(better) == len(simple) else f"{len(better)} of {len(simple)} simple lists"
     return f"The candidate's lists lose to {how_many}: {own:.3f} against {losing} ({users})."
+
+
+def beside_recall(shown: Shown) -> str:
+    """Say where ranking makes lists worse, and what recall alone gives where nothing was ranked."""
+    lists = shown.lists[Asked.AT_ORIGIN]
+    chosen = group_of(shown.questions.history, next(iter(HISTORIES)))
+    if not chosen.any():
+        return ""
+    unranked = float(by_user(shown, lists[RECALL_ORDER])[DECIDING][chosen].mean())
+    if CANDIDATE not in lists:
+        best = best_of(shown.simple).name
+        simple = float(by_user(shown, lists[best])[DECIDING][chosen].mean())
+        return f"NDCG@{K} of the candidates in recall order is {unranked:.3f}, of {best} {simple:.3f}."
+    if unranked > float(by_user(shown, lists[CANDIDATE])[DECIDING][chosen].mean()):
+        return f"Ranking makes them worse: the candidates in recall order reach {unranked:.3f}."
+    return ""
 
 
 def certainty(shown: Shown, against: Sequence[Mapping[str, Any]]) -> str:

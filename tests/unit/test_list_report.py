@@ -449,7 +449,10 @@ def test_ties_everywhere():
 def test_there_is_no_candidate():
     shown = shown_of([9, 9], [[3], [4]], channels={"near": [[3], [0]]})
     record = recorded(shown)
-    assert record["sentence"] == "The candidate's lists were not measured: no SavedModel was given."
+    assert record["sentence"] == (
+        "The candidate's lists were not measured: no SavedModel was given. "
+        "NDCG@10 of the candidates in recall order is 0.500, of most liked 0.000."
+    )
     assert record["against"] == []
     assert record["recall"]["lost_by_ranking"] is None
     assert record["recall"]["best_possible"] == 1 / 2
@@ -519,6 +522,13 @@ def test_the_sentence_is_followed_by_what_may_be_chance():
     assert recorded(of_figures([0, 0], EASE=[1, 1], ItemCF=[2, 2]))["sentence"].endswith(
         "(2 users, NDCG@10). Every difference is beyond chance (95 %)."
     )
+
+
+def test_ranking_that_makes_lists_worse_is_said():
+    shown = shown_of([9, 9], [[3], [4]], lists={CANDIDATE: [[], []]}, channels={"near": [[3], [0]]})
+    assert recorded(shown)["sentence"].endswith("Ranking makes them worse: the candidates in recall order reach 0.500.")
+    better = shown_of([9, 9], [[3], [4]], lists={CANDIDATE: [[3], [4]]}, channels={"near": [[3], [0]]})
+    assert "Ranking makes" not in recorded(better)["sentence"]
 
 
 def test_the_sentence_is_about_users_of_long_history():

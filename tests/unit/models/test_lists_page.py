@@ -89,7 +89,7 @@ def test_table_has_the_rows_of_all_tables_in_mlflows_form():
     assert all(len(row) == len(made["columns"]) for row in made["data"])
     first = dict(zip(made["columns"], made["data"][0], strict=True))
     assert (first["asked"], first["history"], first["list"]) == ("at_origin", "5+", "candidate")
-    assert [first["interval_low"], first["interval_high"]] == record["tables"][0]["rows"][0]["interval"]
+    assert [first["ndcg_at_10_low"], first["ndcg_at_10_high"]] == record["tables"][0]["rows"][0]["interval"]
     assert table(unmeasured_record("there is no test origin"))["data"] == []
 
 
@@ -100,9 +100,8 @@ def test_page_begins_with_the_sentence_and_needs_nothing_else():
     assert outline.of("section") == [record["sentence"]]
     headings = outline.of("h2")
     assert headings == [
-        *("Asked at the origin", "Asked just before the next event", "Users by history"),
-        *("What recall and ranking each lose", "Channels", "Slices", "Simple lists", "Undefined"),
-        "A busy, a middling and a quiet user",
+        *("Asked at the origin", "Asked just before the next event", "A busy, a middling and a quiet user"),
+        *("Users by history", "What recall and ranking each lose", "Channels", "Slices", "Simple lists", "Undefined"),
     ]
     assert "4 users with 5+ events before it, 12 answers" in outline.of("span", "soft")
     assert "25.0 % of what they liked is left out" in html
