@@ -86,8 +86,8 @@ def read_lists(path: Path, namespace: str, training_set_id: str, saved_model_sha
 
 def log_lists(client: mlflow.MlflowClient, run_id: str, path: Path, record: Mapping[str, Any]) -> None:
     """Log the record that lies at `path` to the candidate's run; a retry leaves the run as it is."""
-    measured_ms = int(path.stat().st_mtime * 1000)
-    tracking.log_metrics(client, run_id, figures(record), measured_ms)
+    # MLflow keeps one of equal metrics of one time. It is the run's own, so that a retry adds nothing.
+    tracking.log_metrics(client, run_id, figures(record), client.get_run(run_id).info.start_time)
     client.log_artifact(run_id, str(path), _FOLDER)
     client.log_text(run_id, render(record), f"{_FOLDER}/report.html")
     # MLflow's own log_table adds a retry's rows to those that are there.
