@@ -5,6 +5,7 @@ A figure that is undefined is null, and `undefined` says why.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,18 @@ def group_of(history: NDArray[np.int64], group: str) -> NDArray[np.bool_]:
     return (history >= least) & (history <= most)
 
 
+def judged(shown: Shown) -> NDArray[np.bool_]:
+    """Return `[users]`, whom verdicts are about."""
+    return group_of(shown.questions.history, next(iter(HISTORIES)))
+
+
 def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") -> dict[str, Any]:
     """Return the record of an origin, ready for JSON; `saved_model_sha256` names the candidate's export."""
     undefined: dict[str, str] = dict(shown.absent)
     if any(one.validation is None for one in shown.simple):
         undefined["choice of simple lists"] = "no validation origin has a question: the stated variants count"
-    against = _against(shown, undefined)
-    tables = [_table(shown, asked, group, undefined) for asked in Asked for group in HISTORIES]
+    against, terms = _against(shown, undefined), _terms(shown.catalogue)
+    tables = [_table(shown, asked, group, terms, undefined) for asked in Asked for group in HISTORIES]
     return {
         **_head(questions, saved_model_sha256),
         "origin": dict(shown.questions.record),
@@ -89,7 +95,7 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
         "tables": tables,
         "against": against,
         "recall": _recall(shown, undefined),
-        "slices": _slices(shown, undefined),
+        "slices": _slices(shown, terms, undefined),
         "examples": _examples(shown),
         "undefined": undefined,
         "sentence": " ".join(filter(None, (sentence(shown), certainty(shown, against), beside_recall(shown)))),
@@ -134,13 +140,13 @@ def by_user(shown: Shown, lists: NDArray[np.intp]) -> dict[str, NDArray[np.float
     return metrics.by_question(found(shown, lists), shown.questions.answer_counts)
 
 
-def _table(shown: Shown, asked: Asked, group: str, undefined: dict[str, str]) -> dict[str, Any]:
+def _table(shown: Shown, asked: Asked, group: str, terms: Terms, undefined: dict[str, str]) -> dict[str, Any]:
     chosen = group_of(shown.questions.history, group)
     if not chosen.any():
         undefined[f"{asked.value}, {group} events"] = (
             f"no user with {group} events before the origin likes something new"
         )
-    rows = [_row(shown, name, lists, chosen) for name, lists in shown.lists[asked].items()]
+    rows = [_row(shown, name, lists, chosen, terms) for name, lists in shown.lists[asked].items()]
     for figure, why in _WHY_UNDEFINED.items():
         without = [row["list"] for row in rows if row[figure] is None]
         if without and chosen.any():
@@ -149,7 +155,7 @@ def _table(shown: Shown, asked: Asked, group: str, undefined: dict[str, str]) ->
     return {"asked": asked.value, "history": group, "users": int(chosen.sum()), "answers": answers, "rows": rows}
 
 
-def _row(shown: Shown, name: str, lists: NDArray[np.intp], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+def _row(shown: Shown, name: str, lists: NDArray[np.intp], chosen: NDArray[np.bool_], terms: Terms) -> dict[str, Any]:
     items = len(shown.questions.item_ids)
     values = {metric: own[chosen] for metric, own in by_user(shown, lists).items()}
     own = lists[chosen]
@@ -160,7 +166,7 @@ def _row(shown: Shown, name: str, lists: NDArray[np.intp], chosen: NDArray[np.bo
         "interval": interval(deciding, np.arange(len(deciding)), _SEED),
         "coverage": metrics.coverage(own, K, items) if len(own) else None,
         "novelty": metrics.novelty(own, K, shown.catalogue.inputs["item_event_count"]),
-        "diversity": metrics.diversity(own, K, _terms(shown)[1]),
+        "diversity": metrics.diversity(own, K, terms.has),
         "overlap": metrics.overlap(own, K, items),
     }
 
@@ -170,26 +176,30 @@ def mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _terms(shown: Shown) -> tuple[list[str], NDArray[np.bool_]]:
-    """Return the terms of the first attribute that has any, most frequent first, and `[items, terms]`."""
-    catalogue = shown.catalogue
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of the first attribute that has any, most frequent first."""
+
+    names: list[str]
+    has: NDArray[np.bool_]
+    """`[items, terms]`, which item has which."""
+
+
+def _terms(catalogue: Catalogue) -> Terms:
     own = next((terms for terms in catalogue.terms.values() if any(terms)), ())
-    counts: dict[str, int] = {}
-    for terms in own:
-        for term in terms:
-            counts[term] = counts.get(term, 0) + 1
+    counts = Counter(term for terms in own for term in terms)
     names = sorted(counts, key=lambda term: (-counts[term], term))[:_MOST_TERMS]
     places = {term: place for place, term in enumerate(names)}
     has = np.zeros((len(catalogue), len(names)), dtype=np.bool_)
     for item, terms in enumerate(own):
         has[item, [places[term] for term in terms if term in places]] = True
-    return names, has
+    return Terms(names, has)
 
 
 def _against(shown: Shown, undefined: dict[str, str]) -> list[dict[str, Any]]:
     """Return the candidate's deciding metric less every other list's, over the users that verdicts are about."""
     lists = shown.lists[Asked.AT_ORIGIN]
-    chosen = group_of(shown.questions.history, next(iter(HISTORIES)))
+    chosen = judged(shown)
     if CANDIDATE not in lists:
         return []
     own = by_user(shown, lists[CANDIDATE])[DECIDING][chosen]
@@ -207,8 +217,8 @@ def _against(shown: Shown, undefined: dict[str, str]) -> list[dict[str, Any]]:
 
 def _recall(shown: Shown, undefined: dict[str, str]) -> dict[str, Any]:
     """Return what the candidates hold, and so what recall and ranking lose each."""
-    questions, counts = shown.questions, shown.questions.answer_counts
-    chosen = group_of(questions.history, next(iter(HISTORIES)))
+    counts = shown.questions.answer_counts
+    chosen = judged(shown)
     if not chosen.any():
         undefined["recall"] = f"no user with {LONG_HISTORY} events or more before the origin likes something new"
         return {}
@@ -232,14 +242,12 @@ def _share(hits: NDArray[np.bool_], counts: NDArray[np.int64], k: int, chosen: N
 
 
 def _channels(shown: Shown, chosen: NDArray[np.bool_], undefined: dict[str, str]) -> list[dict[str, Any]]:
-    counts, items = shown.questions.answer_counts, len(shown.questions.item_ids)
-    channels = shown.recall.channels
-    union = _union(list(channels.values()), items, len(counts))
-    whole = found_in(shown, union)
+    counts, channels = shown.questions.answer_counts, shown.recall.channels
+    whole = _found_in(shown, list(channels.values()))
     rows = []
     for name, own in channels.items():
         others = [lists for other, lists in channels.items() if other != name]
-        without = found_in(shown, _union(others, items, len(counts)))
+        without = _found_in(shown, others)
         hits = found(shown, own)
         if (own < 0).all():
             undefined[f"channel {name}"] = (
@@ -255,22 +263,28 @@ def _channels(shown: Shown, chosen: NDArray[np.bool_], undefined: dict[str, str]
     return rows
 
 
-def _union(lists: Sequence[NDArray[np.intp]], items: int, users: int) -> NDArray[np.intp]:
+def _pairs(shown: Shown, lists: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
     """Return the distinct (user, item) pairs of several lists, coded as `user * items + item`."""
-    rows = np.arange(users, dtype=np.intp)[:, None] * np.intp(items)
+    rows = np.arange(len(shown.questions.users), dtype=np.intp)[:, None] * np.intp(len(shown.questions.item_ids))
     pairs = [(rows + each)[each >= 0] for each in lists]
     return np.unique(np.concatenate(pairs)) if pairs else np.empty(0, dtype=np.intp)
 
 
-def found_in(shown: Shown, pairs: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return `[users]`, how many answers are among coded pairs."""
+def _inside(shown: Shown, lists: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
+    """Return `[answers]`, which of them are in any of their user's lists."""
     questions = shown.questions
     coded = questions.answer_users * np.intp(len(questions.item_ids)) + questions.answer_items
-    inside = np.isin(coded, pairs) & (questions.answer_items >= 0)
-    return np.bincount(questions.answer_users[inside], minlength=len(questions.users))
+    inside: NDArray[np.bool_] = np.isin(coded, _pairs(shown, lists)) & (questions.answer_items >= 0)
+    return inside
 
 
-def _slices(shown: Shown, undefined: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+def _found_in(shown: Shown, lists: Sequence[NDArray[np.intp]]) -> NDArray[np.int64]:
+    """Return `[users]`, how many answers are in any of the lists."""
+    inside = _inside(shown, lists)
+    return np.bincount(shown.questions.answer_users[inside], minlength=len(shown.questions.users))
+
+
+def _slices(shown: Shown, terms: Terms, undefined: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     """Return the share of the answers that are among the first 10 and 100, by what their items are."""
     questions = shown.questions
     known = questions.answer_items >= 0
@@ -282,8 +296,7 @@ def _slices(shown: Shown, undefined: dict[str, str]) -> dict[str, list[dict[str,
     ranks[shown.catalogue.popular] = np.arange(len(ranks))
     rank = ranks[items]
     old, is_young = known & ~questions.is_new, begun >= origin - _YOUNG_S
-    names, has = _terms(shown)
-    of_terms = {term: known & has[items, place] for place, term in enumerate(names)}
+    of_terms = {term: known & terms.has[items, place] for place, term in enumerate(terms.names)}
     frequent = sorted(of_terms, key=lambda term: (-int(of_terms[term].sum()), term))[:_SHOWN_TERMS]
     slices = {
         "item age": {
@@ -306,7 +319,7 @@ def _slices(shown: Shown, undefined: dict[str, str]) -> dict[str, list[dict[str,
 def _slice_rows(shown: Shown, slices: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
     lists = shown.lists[Asked.AT_ORIGIN]
     names = [name for name in (CANDIDATE, RECALL_ORDER, best_of(shown.simple).name) if name in lists]
-    inside = {(name, k): _answers_inside(shown, lists[name][:, :k]) for name in names for k in (K, 100)}
+    inside = {(name, k): _inside(shown, [lists[name][:, :k]]) for name in names for k in (K, 100)}
     return [
         {
             "slice": title,
@@ -317,21 +330,12 @@ def _slice_rows(shown: Shown, slices: Mapping[str, NDArray[np.bool_]]) -> list[d
     ]
 
 
-def _answers_inside(shown: Shown, lists: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return `[answers]`, which of them are in their user's list."""
-    questions = shown.questions
-    items = np.intp(len(questions.item_ids))
-    pairs = _union([lists], int(items), len(questions.users))
-    inside: NDArray[np.bool_] = np.isin(questions.answer_users * items + questions.answer_items, pairs)
-    return inside & (questions.answer_items >= 0)
-
-
 def _examples(shown: Shown) -> list[dict[str, Any]]:
     """Return what a busy, a middling and a quiet user were shown, beside what they then liked."""
     questions, catalogue = shown.questions, shown.catalogue
     lists = shown.lists[Asked.AT_ORIGIN]
     name = CANDIDATE if CANDIDATE in lists else RECALL_ORDER
-    asked = np.flatnonzero(group_of(questions.history, next(iter(HISTORIES))))
+    asked = np.flatnonzero(judged(shown))
     if not len(asked):
         return []
     order = asked[np.argsort(-questions.history[asked], kind="stable")]
@@ -367,7 +371,7 @@ def _examples(shown: Shown) -> list[dict[str, Any]]:
 def sentence(shown: Shown) -> str:
     """Say plainly how the candidate does beside the simple lists."""
     lists = shown.lists[Asked.AT_ORIGIN]
-    chosen = group_of(shown.questions.history, next(iter(HISTORIES)))
+    chosen = judged(shown)
     if not chosen.any():
         return (
             f"Lists were not measured: nobody with {LONG_HISTORY} events or more before the origin likes something new "
@@ -397,7 +401,7 @@ def sentence(shown: Shown) -> str:
 def beside_recall(shown: Shown) -> str:
     """Say where ranking makes lists worse, and what recall alone gives where nothing was ranked."""
     lists = shown.lists[Asked.AT_ORIGIN]
-    chosen = group_of(shown.questions.history, next(iter(HISTORIES)))
+    chosen = judged(shown)
     if not chosen.any():
         return ""
     unranked = float(by_user(shown, lists[RECALL_ORDER])[DECIDING][chosen].mean())
