@@ -205,7 +205,8 @@ class Schema:
         if not self.value.minimum <= self.positive.min_value <= self.value.maximum:
             msg = (
                 f"positive: expected a min_value in the range of values, {self.value.minimum:g} to "
-                f"{self.value.maximum:g}, received {self.positive.min_value:g}; correct it"
+                f"{self.value.maximum:g}, received {self.positive.min_value:g}; correct it, or leave it out "
+                "if any value will do"
             )
             raise SchemaError(msg, "positive", "min_value")
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.events import ID_MEANING, STEP_TOLERANCE
 from pipelines.checks.attributes import attribute_checks
-from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
+from pipelines.checks.judging import FAULT, REFUSAL_COLUMNS, is_no_id, judged, named, refused_rows
+from pipelines.checks.plausibility import PASSED, implausible_events
 from pipelines.checks.times import micros_of_moment, time_checks
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.adapter import REPEATED, Duplicates
+from pipelines.sources.expressions import MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +31,6 @@ _MEMORY = "1GB"
 _BATCH_ROWS = 1 << 17
 _MERGED = -1
 """The `skip` of a row that went into another one."""
-_PASSED = "_reason IS NULL AND _skip IS NULL"
 _KEY = "user_id, item_id, event_type, micros"
 
 
@@ -69,13 +71,18 @@ class CheckedEvents:
             "micros",
             *derived,
         ]
+        self._database.execute(f"CREATE OR REPLACE TABLE checked ({_columns(source.derived)})")
         for number, part in enumerate(source.event_parts()):
             self._files.append(part.file)
             with part.typed(self._database) as typed:
                 rows = judged(typed, checks, [f"{number} AS _part", *kept], skip="_skip")
-                into = f"INSERT INTO checked {rows}" if number else f"CREATE OR REPLACE TABLE checked AS {rows}"
-                self._database.execute(into)
+                self._database.execute(f"INSERT INTO checked {rows}")
+        self._refuse_strays()
         self._settle_duplicates()
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for whatever is hardly meant as it is."""
+        return implausible_events(self._database, self._source.schema)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -95,18 +102,18 @@ class CheckedEvents:
 
     def span(self) -> tuple[datetime, datetime] | None:
         """Return the times of the first and the last event that passed; None if none did."""
-        query = f"SELECT min(micros), max(micros) FROM checked WHERE {_PASSED}"  # noqa: S608 - constants
+        query = f"SELECT min(micros), max(micros) FROM checked WHERE {PASSED}"  # noqa: S608 - constants
         ((first, last),) = self._database.execute(query).fetchall()
         return None if first is None else (_moment(first), _moment(last))
 
     def refused(self) -> pa.Table:
         """Return the refused rows as rows of the quarantine dataset."""
         cases = " ".join(f"WHEN {number} THEN {literal(file)}" for number, file in enumerate(self._files))
-        return refused_rows(self._database, "checked", f"CASE _part {cases} END")
+        return refused_rows(self._database, "checked", f"CASE _part {cases} END" if cases else "''")
 
     def users(self) -> list[str]:
         """Return the users of all events that passed."""
-        rows = self._database.execute(f"SELECT DISTINCT user_id FROM checked WHERE {_PASSED}").fetchall()  # noqa: S608 - constants
+        rows = self._database.execute(f"SELECT DISTINCT user_id FROM checked WHERE {PASSED}").fetchall()  # noqa: S608 - constants
         return [row[0] for row in rows]
 
     def before(self, cutoff: datetime) -> Iterator[pa.RecordBatch]:
@@ -121,9 +128,25 @@ class CheckedEvents:
     def _ordered(self, columns: str, cutoff: datetime) -> Iterator[pa.RecordBatch]:
         query = (
             f"SELECT user_id, item_id, event_type, make_timestamptz(micros) AS event_time, {columns} FROM checked "  # noqa: S608 - constants and quoted names
-            f"WHERE {_PASSED} AND micros < {micros_of_moment(cutoff)} ORDER BY micros, user_id, item_id, event_type"
+            f"WHERE {PASSED} AND micros < {micros_of_moment(cutoff)} ORDER BY micros, user_id, item_id, event_type"
         )
         yield from self._database.sql(query).to_arrow_reader(_BATCH_ROWS)
+
+    def _refuse_strays(self) -> None:
+        """Refuse times of 1970 where all others are of years later: zeros, and numbers of a larger unit."""
+        ((last_stray, first, last),) = self._database.execute(_SPANS).fetchall()
+        if None in {last_stray, first} or first - last_stray < _FAR_APART:
+            return
+        time = self._source.fields.time
+        span = f"{_moment(first):%Y-%m-%d} to {_moment(last):%Y-%m-%d}"
+        wanted = literal(f"{time.expected}, near those of the other rows, which are of {span}")
+        unit = MICROSECONDS.get(time.unit)
+        number = f"concat(trunc(micros / {unit}, 3), ' ', {literal(time.unit)}, ', ')" if unit else "''"
+        moment = "strftime(make_timestamp(micros), '%Y-%m-%d %H:%M:%S')"
+        self._database.execute(
+            f"UPDATE checked SET _reason = 'implausible_time', _fault_column = {literal(time.column)}, "  # noqa: S608 - quoted
+            f"_expected = {wanted}, _received = concat({number}, {moment}) WHERE {PASSED} AND micros < {_YEAR}"
+        )
 
     def _settle_duplicates(self) -> None:
         """Make one event of the rows that describe one, in the way that the source declares."""
@@ -143,15 +166,22 @@ class CheckedEvents:
                 self._database.execute(f"{_SUM_REPEATED} AND total <= {maximum}")
 
 
+_YEAR = 365 * 86_400_000_000
+_FAR_APART = 5 * _YEAR
+_SPANS = f"""
+SELECT max(micros) FILTER (micros < {_YEAR}), min(micros) FILTER (micros >= {_YEAR}), max(micros)
+FROM checked WHERE {PASSED}
+"""  # noqa: S608 - constants
+"""The last time of 1970, and the first and the last of any other year."""
 # Grouping by a hash first keeps the table that DuckDB has to hold small; only hashes that occur twice are looked at.
 _REPEATED = f"""
 CREATE OR REPLACE TEMP TABLE repeated AS
 SELECT rowid AS id, row_number() OVER place AS nth, count(*) OVER events AS copies,
     sum(CAST(value AS DOUBLE)) OVER events AS total
-FROM checked WHERE {_PASSED} AND hash({_KEY}) IN (
-    SELECT hash({_KEY}) AS code FROM checked WHERE {_PASSED} GROUP BY code HAVING count(*) > 1
+FROM checked WHERE {PASSED} AND hash({_KEY}) IN (
+    SELECT hash({_KEY}) AS code FROM checked WHERE {PASSED} GROUP BY code HAVING count(*) > 1
 )
-WINDOW events AS (PARTITION BY {_KEY}), place AS (PARTITION BY {_KEY} ORDER BY _part, _line)
+WINDOW events AS (PARTITION BY {_KEY}), place AS (PARTITION BY {_KEY} ORDER BY _part, _line, rowid)
 """  # noqa: S608 - constants
 _EVENT = "concat_ws(' ', user_id, item_id, event_type, strftime(make_timestamp(micros), '%Y-%m-%dT%H:%M:%SZ'))"
 _REFUSE_REPEATED = f"""
@@ -166,6 +196,24 @@ FROM repeated WHERE checked.rowid = repeated.id AND total > {maximum}
 """
 _SUM_REPEATED = "UPDATE checked SET value = total FROM repeated WHERE checked.rowid = repeated.id AND nth = 1"
 _SKIP_REPEATED = f"UPDATE checked SET _skip = {_MERGED} WHERE rowid IN (SELECT id FROM repeated"  # noqa: S608 - constants
+
+
+def _columns(derived: Sequence[Derived]) -> str:
+    """Return the columns of `checked` and their types."""
+    kinds = {Dtype.FLOAT32: "DOUBLE", Dtype.STRING: "VARCHAR"}
+    columns = {
+        "_part": "INTEGER",
+        "_line": "BIGINT",
+        "_skip": "INTEGER",
+        "user_id": "VARCHAR",
+        "item_id": "VARCHAR",
+        "event_type": "VARCHAR",
+        "value": "FLOAT",
+        "micros": "BIGINT",
+        **{each.column.name: kinds[each.column.dtype] + "[]" * bool(each.column.length) for each in derived},
+        **dict.fromkeys(REFUSAL_COLUMNS, "VARCHAR"),
+    }
+    return ", ".join(f"{identifier(name)} {kind}" for name, kind in columns.items())
 
 
 def event_checks(source: Source, now: int, *, knows_items: bool) -> list[Check]:

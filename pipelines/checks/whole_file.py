@@ -7,6 +7,7 @@ import csv
 from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.errors import SourceError
+from pipelines.sources.first_bytes import what_text_is_not
 
 if TYPE_CHECKING:
     from pipelines.sources.archive import SourceFile
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 1000
 _SHOWN = 120
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_MAPPING = "other columns want a mapping (docs/bring-your-own-events.md)"
+_OTHER_ENCODING = "convert it to UTF-8, or give csv.encoding in a mapping, latin-1 or cp1252 for instance"
 _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar", "::": "double colon", " ": "space"}
 
 
@@ -25,8 +27,8 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
         head = stream.read(_HEAD_BYTES)
     if not head.strip():
         _refuse(file, 1, "", f"lines of {len(form.columns)} fields", "an empty file")
-    if head.startswith(_UTF16_MARKS) or b"\0" in head:
-        _refuse(file, 1, "", f"{form.encoding.upper()} text", "UTF-16, UTF-32 or binary data; save it anew")
+    if kind := what_text_is_not(head):
+        _refuse(file, 1, "", f"{form.encoding.upper()} text", f"{kind[0]}; save it as text")
     lines = head.removeprefix(b"\xef\xbb\xbf").decode(form.encoding, errors="replace").splitlines()
     if len(lines) > 1 and len(head) == _HEAD_BYTES:
         lines.pop()
@@ -37,6 +39,13 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
             _refuse(file, 2, "", "data below the header", "the end of the file")
     _check_separator(file, form, lines[:_SAMPLE_LINES])
     check_encoding(file, form.encoding)
+
+
+def has_no_rows(file: SourceFile, form: FileFormat) -> bool:
+    """Tell whether a file is empty, or has nothing but a header."""
+    with file.open() as stream:
+        lines = stream.read(_HEAD_BYTES).splitlines()
+    return not any(line.strip() for line in lines[int(form.has_header) :])
 
 
 def cut_line(text: str, form: FileFormat) -> list[str]:
@@ -54,8 +63,14 @@ def _check_header(file: SourceFile, form: FileFormat, header: str) -> None:
     _refuse_other_separator(file, form, 1, header)
     missing = [name for name in form.columns if name not in received]
     if missing:
-        _refuse(file, 1, missing[0], f"the header {expected!r}", f"{header[:_SHOWN]!r}, without {', '.join(missing)}")
-    _refuse(file, 1, "", f"the header {expected!r}", f"{header[:_SHOWN]!r}")
+        _refuse(
+            file,
+            1,
+            missing[0],
+            f"the header {expected!r}",
+            f"{header[:_SHOWN]!r}, without {', '.join(missing)}; {_MAPPING}",
+        )
+    _refuse(file, 1, "", f"the header {expected!r}", f"{header[:_SHOWN]!r}; {_MAPPING}")
 
 
 def _check_separator(file: SourceFile, form: FileFormat, lines: list[str]) -> None:
@@ -107,7 +122,7 @@ def check_encoding(file: SourceFile, encoding: str) -> None:
         _refuse(file, number, "", "Latin-1 text", f"UTF-8: {line.decode()[:_SHOWN]!r}; convert it to Latin-1")
     if name == "utf-8" and 2 * len(other) > len(lines):
         number, line = other[0]
-        _refuse(file, number, "", "UTF-8 text", f"another encoding: {line[:_SHOWN]!r}; convert it to UTF-8")
+        _refuse(file, number, "", "UTF-8 text", f"another encoding: {line[:_SHOWN]!r}; {_OTHER_ENCODING}")
 
 
 def _decodes(line: bytes) -> bool:

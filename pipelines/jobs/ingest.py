@@ -90,7 +90,7 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     source.check()
     if mode is Mode.PART:
         check_same_data_set(place, source)
-    now = clock or datetime.now(UTC)
+    now, limit = clock or datetime.now(UTC), settings.quarantine_limit
     told = _with_report(place, source, cutoff or _midnight(now))
 
     def mends(name: str) -> bool:
@@ -101,14 +101,15 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
         items, users, relations = source.items(), source.users(), source.relations(now)
         for table in (items, users, relations):
             if table is not None:
-                check_limit(table.rows, table.refused, settings.quarantine_limit)
+                check_limit(table.rows, table.refused, limit, is_mapped=source.is_mapped)
         events = CheckedEvents(scratch, source)
         with closing(events):
             events.load(lake.known_items(items), now)
             refused = events.refused()
-            check_limit(events.rows, refused, settings.quarantine_limit)
-            span = _span(place, events, cutoff)
-            check_unit(source, span)
+            check_limit(events.rows, refused, limit, is_mapped=source.is_mapped)
+            span = _span(place, events, cutoff, may_be_quiet=mode is Mode.PART and place.schema.exists())
+            if span:
+                check_unit(source, span)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
             keep_meaning(place, source)
             return lake.write(events, _Tables(items, users, relations), quarantine, span)
@@ -146,17 +147,18 @@ class _Lake:
         return upserted(items.accepted, stored, items_dataset(self.source.schema)) if self._is_part else items.accepted
 
     def write(
-        self, events: CheckedEvents, given: _Tables, quarantine: pa.Table, span: tuple[datetime, datetime]
+        self, events: CheckedEvents, given: _Tables, quarantine: pa.Table, span: tuple[datetime, datetime] | None
     ) -> dict[str, object]:
-        """Write every table and return the job's result."""
+        """Write every table and return the job's result; `span` is None where a part has no event."""
         schema = self.source.schema
+        last = span[1] if span else self._last_of_lake()
         self._write(QUARANTINE, upserted(quarantine, self._kept(QUARANTINE), QUARANTINE))
-        files = self._write_observations(events, self.cutoff or _next_midnight(span[1]))
+        files = self._write_observations(events, self.cutoff or _next_midnight(last))
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
         related = self._relations(given.relations)
         self.streamed = self.streamed.among(Known(item_rows.column(ITEM_ID.name), schema))
-        until = self.cutoff or self._end(span[1])
+        until = self.cutoff or self._end(last)
         user_rows = with_unknown_users(user_rows, {*events.users(), *self.streamed.users(), *related})
         for dataset, rows in ((items_dataset(schema), item_rows), (users_dataset(schema), user_rows)):
             self._write(dataset, rows)
@@ -165,8 +167,12 @@ class _Lake:
         written = {name: partition for name, partition in writer.partitions.items() if is_before(name, end)}
         skipped = events.skipped
         left_out = self.streamed.left_out
-        warnings = [*implausible_attributes(schema, item_rows, user_rows), *_left_out_told(left_out)]
-        for warning in (*told_of(quarantine), *warnings):
+        warnings = [
+            *events.warnings(),
+            *implausible_attributes(schema, item_rows, user_rows),
+            *_left_out_told(left_out),
+        ]
+        for warning in (*told_of(quarantine, is_mapped=self.source.is_mapped), *warnings):
             _log.warning("%s", warning)
         return {
             "cutoff": format_cutoff(end),
@@ -192,6 +198,11 @@ class _Lake:
         """
         last_streamed = self.streamed.last_time(_midnight(self.now))
         return _next_midnight(max(last, last_streamed) if last_streamed else last)
+
+    def _last_of_lake(self) -> datetime:
+        """Return a moment of the last day that is over and of which the lake holds events."""
+        names = stored_dataset(self.place, EVENTS).snapshot(before=_midnight(self.now)).partitions
+        return max((partition_day(name) for name in names), default=_midnight(self.now) - timedelta(days=1))
 
     def _end_of_lake(self, writer: Writer, until: datetime) -> datetime:
         """Return `until`, or after a part the midnight after the last day of the lake that is over, if later."""
@@ -321,9 +332,17 @@ def _streamed(place: Namespace, mends: Callable[[str], bool]) -> Iterator[Stream
         yield streamed
 
 
-def _span(place: Namespace, events: CheckedEvents, cutoff: datetime | None) -> tuple[datetime, datetime]:
-    """Return the times of the first and the last event. SourceError where none lies before the cutoff."""
+def _span(
+    place: Namespace, events: CheckedEvents, cutoff: datetime | None, *, may_be_quiet: bool
+) -> tuple[datetime, datetime] | None:
+    """Return the times of the first and the last event, None where none is and none need be.
+
+    Raises:
+        SourceError: none lies before the cutoff.
+    """
     span = events.span()
+    if span is None and may_be_quiet:
+        return None
     if span is None:
         msg = f"namespace {place.name}: expected at least one event that passes the checks, the source has none"
         raise SourceError(msg)

@@ -163,6 +163,10 @@ class Source(Protocol):
         """What a person calls the kind of source."""
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether a mapping says how it is read, whose keys may mend what is refused."""
+
+    @property
     def schema(self) -> Schema:
         """What the data set has."""
 

@@ -43,6 +43,11 @@ class SourceFile:
         """Whether its bytes are others than those on the disk."""
         return self.zipped or self.is_gz
 
+    def head(self) -> bytes:
+        """Return its first bytes, unpacked."""
+        with self.open() as stream:
+            return stream.read(_HEAD_BYTES)
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Give the file's bytes as a stream, unpacked; SourceError where a zip or gz turns out to be damaged."""
@@ -54,7 +59,9 @@ class SourceFile:
                 with gzip.open(stored) as stream:
                     yield cast("IO[bytes]", stream)
             except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-                msg = f"{self.path}: {self.name}: expected a whole gz, received damaged data ({error}); {_AGAIN}"
+                is_plain = isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error)
+                remedy = "is it not packed at all? Leave .gz out of its name" if is_plain else _AGAIN
+                msg = f"{self.path}: {self.name}: expected a whole gz, received other data ({error}); {remedy}"
                 raise SourceError(msg) from error
 
     @contextmanager
@@ -69,6 +76,12 @@ class SourceFile:
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             msg = f"{self.path}: {self.name}: expected a whole zip member, received damaged data ({error}); {_AGAIN}"
             raise SourceError(msg) from error
+        except NotImplementedError as error:
+            msg = (
+                f"{self.path}: {self.name}: expected a zip packed by Deflate, bzip2 or LZMA, received another way "
+                f"({error}), such as Deflate64 of Windows; unpack it and name the folder"
+            )
+            raise SourceError(msg) from error
         except RuntimeError as error:
             msg = (
                 f"{self.path}: {self.name}: expected a zip without a password ({error}); unpack it and name the folder"
@@ -77,6 +90,7 @@ class SourceFile:
 
 
 _GZ = ".gz"
+_HEAD_BYTES = 512
 _AGAIN = "download it again and compare its checksum"
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pipelines.sources.found import Found
+
 FAULT = ("_line", "_fault", "_fault_column", "_fault_expected", "_fault_received")
 """What a query of cells has beside them."""
 
@@ -33,18 +35,24 @@ class Cells:
 class Rows(Protocol):
     """A file in one of the formats."""
 
-    def check(self) -> None:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are wanted of it."""
+
+    def found(self) -> Found:
         """Look at its beginning; SourceError for a fault that no single row is to blame for."""
 
     def cells(self, database: duckdb.DuckDBPyConnection) -> AbstractContextManager[Cells]:
-        """Give its rows; valid within the block, read once."""
+        """Give its rows, null where it has no such column; valid within the block, read once."""
 
 
-def text_cells(rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False) -> Cells:
+def text_cells(
+    rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False, decimal: str = "."
+) -> Cells:
     """Return cells of texts: `rows` has them as r0, r1 ... in the order of `columns`. They are trimmed; "" is null."""
     texts = [f"{nothing(f'trim(r{number})', missing)} AS _c{number}" for number in range(len(columns))]
     query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
-    cells = {name: Cell(f"_c{number}", "VARCHAR", name, is_json) for number, name in enumerate(columns)}
+    cells = {name: Cell(f"_c{number}", "VARCHAR", name, is_json, decimal) for number, name in enumerate(columns)}
     return Cells(query, cells)
 
 

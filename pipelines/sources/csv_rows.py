@@ -1,25 +1,32 @@
-"""CSV as cells: quotes, line ends within them, any encoding; each row with its number, also those of another width."""
+"""CSV as cells: quotes, line ends within them, any encoding; each row with its line, also those that are no rows."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import io
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from pipelines.checks.whole_file import check_encoding
 from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal
 from pipelines.sources.batches import registered
 from pipelines.sources.cells import Cells, text_cells
+from pipelines.sources.csv_lines import END, CountedLines, csv_reader, line_of_long_row, text_lines
+from pipelines.sources.first_bytes import what_it_is, what_text_is_not
+from pipelines.sources.found import Found
 from pipelines.sources.lines import UNDECODABLE
 from pipelines.sources.utf8 import Utf8Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import IO
 
     import duckdb
 
@@ -27,9 +34,23 @@ if TYPE_CHECKING:
     from pipelines.sources.mapping import CsvForm
 
 _BLOCK = 4 << 20
+_HEAD = 1 << 16
 _SHOWN = 120
+_REFUSED_AT_ONCE = 1 << 16
+_LINE_END = r"\r\n|\r|\n"
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _ROWS = "csv_rows"
+_OPEN = -1
+"""Stands for the number of fields of a line that an open quote took into a cell."""
+_OPEN_QUOTE = "quotes that close in their row; csv.quote: '' where a quote is a character as any other"
+_LONG_TEXT = f"{_OPEN_QUOTE}, csv.long_texts: true where a text has lines with so many separators"
+
+
+class _Header(NamedTuple):
+    """The names of the columns, and how many lines come before the rows."""
+
+    names: Sequence[str]
+    lines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,152 +62,298 @@ class CsvRows:
     columns: tuple[str, ...]
     missing: tuple[str, ...]
 
-    def check(self) -> None:
-        """Look at the header and the first rows; SourceError names what is missing, and what there is instead."""
+    def found(self) -> Found:
+        """Look at the header and the first rows; SourceError where they are no CSV, or another one."""
+        if kind := what_it_is(self.file.head()):
+            self._refuse(f"{self.form.encoding.upper()} text", f"{kind[0]}; {kind[1]}")
         check_encoding(self.file, self.form.encoding)
-        names = self._header()
+        header = self._header()
+        if len(header.names) == 1:
+            self._check_separator(header.names[0])
         for column in self.columns:
-            if column not in names:
-                self._refuse_header(names, column)
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            self._refuse("columns of different names", f"{twice} more than once")
-        with self.file.open() as stream:
-            if not any(batch.num_rows for batch in self._batches(stream)):
-                self._refuse("rows below the header" if not self.form.columns else "rows", "the end of the file")
+            if header.names.count(column) > 1:
+                places = [number for number, name in enumerate(header.names, start=1) if name == column]
+                self._refuse(f"one column {column!r}", f"it as columns {places}; rename all but one")
+        wanted = frozenset(self.columns) & frozenset(header.names)
+        with closing(text_lines(self.file, self.form)) as lines:
+            has_rows = any(line.strip() for line in islice(lines, header.lines, None))
+        return Found(self.file.name, header.names, wanted, has_rows)
 
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:
-        """Give the wanted columns as texts."""
-        with self.file.open() as stream, registered(database, _ROWS, self._schema, self._batches(stream)):
-            yield text_cells(self._read_rows(), self.columns, self.missing)
+        """Give the wanted columns as texts, null where there is no such column."""
+        header = self._header()
+        with (
+            self.file.open() as stream,
+            registered(database, _ROWS, self._schema, self._batches(stream, header)),
+        ):
+            yield text_cells(self._read_rows(header.names), self.columns, self.missing, decimal=self.form.decimal)
 
     @property
     def _schema(self) -> pa.Schema:
         cells = [pa.field(f"r{number}", pa.string()) for number in range(len(self.columns))]
         return pa.schema([("line", pa.int64()), ("refused", pa.string()), ("fields", pa.int64()), *cells])
 
-    def _read_rows(self) -> str:
+    def _read_rows(self, names_there: Sequence[str]) -> str:
         names = [f"r{number}" for number in range(len(self.columns))]
         undecodable = " OR ".join(f"contains({name}, {literal(UNDECODABLE)})" for name in ("refused", *names))
-        names_there = self._header()
         width, header = len(names_there), ", ".join(map(literal, names_there))
+        is_short = f"fields BETWEEN 0 AND {width - 1}"
+        open_quote = _OPEN_QUOTE if self.form.long_texts else _LONG_TEXT
         return (
-            f"SELECT line AS _line, CASE WHEN coalesce({undecodable}, false) THEN 'undecodable_bytes' "  # noqa: S608 - names made here
-            f"WHEN fields < {width} THEN 'missing_field' WHEN fields > {width} THEN 'too_many_fields' END AS _fault, "
-            f"CASE WHEN fields < {width} THEN [{header}][fields + 1] ELSE '' END AS _fault_column, "
-            f"CASE WHEN fields IS NULL THEN {literal(f'{self.form.encoding.upper()} text')} "
+            f"SELECT line AS _line, CASE WHEN fields = {_OPEN} THEN 'open_quote' "  # noqa: S608 - names made here
+            f"WHEN coalesce({undecodable}, false) THEN 'undecodable_bytes' "
+            f"WHEN {is_short} THEN 'missing_field' WHEN fields > {width} THEN 'too_many_fields' END AS _fault, "
+            f"CASE WHEN {is_short} THEN CAST([{header}] AS VARCHAR[])[fields + 1] ELSE '' END AS _fault_column, "
+            f"CASE WHEN fields = {_OPEN} THEN {literal(open_quote)} "
+            f"WHEN fields IS NULL THEN {literal(f'{self.form.encoding.upper()} text')} "
             f"ELSE '{width} fields' END AS _fault_expected, "
             f"coalesce(refused, concat_ws({literal(self.form.separator)}, {', '.join(names)})) AS _fault_received, "
             f"{', '.join(names)} FROM {_ROWS}"
         )
 
-    def _batches(self, stream: object) -> Iterator[pa.RecordBatch]:
-        refused = _Refused()
+    def _batches(self, stream: IO[bytes], header: _Header) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, then the lines that quotes took into cells; SourceError where a line belongs to neither."""
+        width = len(header.names)
+        if not width:
+            return
+        counted = CountedLines(cast("IO[bytes]", Utf8Stream(stream, self.form.encoding)), self.form.separator, width)
+        claims = _Claims(header.lines + 1, self.form.separator, None if self.form.long_texts else width - 1)
         try:
-            reader = self._reader(stream, refused)
-            row = 1 if self.form.columns else 2
-            for batch in reader:
-                numbers = refused.numbers_between(row, batch.num_rows)
-                row = int(numbers[-1]) + 1 if len(numbers) else row
-                nothing = pa.nulls(batch.num_rows, pa.string()), pa.nulls(batch.num_rows, pa.int64())
-                cells = [batch.column(name) for name in self.columns]
-                yield pa.RecordBatch.from_arrays([pa.array(numbers), *nothing, *cells], schema=self._schema)
-                yield refused.released(row, self._schema)
-            yield refused.released(None, self._schema)
+            for batch in self._reader(counted, header, claims):
+                yield from self._rows(claims.of(batch), header)
         except pa.ArrowInvalid as error:
             self._explain(error)
+        yield from self._rows(claims.rest(width), header)
+        if claims.line != counted.lines + 2:  # the row of marks has a line of its own
+            msg = (
+                f"{self.file.name}: expected each of its {counted.lines:,} lines in a row, received rows of "
+                f"{claims.line - 2:,}; save it anew"
+            )
+            raise SourceError(msg)
+        yield from self._refused(self._open_lines(claims, counted.lines))
 
-    def _reader(self, stream: object, refused: _Refused) -> csv.CSVStreamingReader:
+    def _rows(self, claimed: _Claimed, header: _Header) -> Iterator[pa.RecordBatch]:
+        nothing = pa.nulls(len(claimed.lines), pa.string())
+        cells = [
+            claimed.rows.column(header.names.index(column)) if column in header.names else nothing
+            for column in self.columns
+        ]
+        numbers = pa.array(claimed.lines), nothing, pa.nulls(len(claimed.lines), pa.int64())
+        yield pa.RecordBatch.from_arrays([*numbers, *cells], schema=self._schema)
+        yield from self._refused(iter(claimed.refused))
+
+    def _open_lines(self, claims: _Claims, lines: int) -> Iterator[_Line]:
+        """Yield each line that a quote took into a cell: the row that it belongs to is not known."""
+        if not claims.open:
+            return
+        taken = np.zeros(lines + 2, dtype=bool)
+        for first, height in claims.open:
+            taken[first : first + height] = True
+        for number, text in enumerate(text_lines(self.file, self.form), start=1):
+            if number <= lines and taken[number] and text.strip():
+                yield _Line(number, text.rstrip("\r\n"), _OPEN)
+
+    def _refused(self, lines: Iterator[_Line]) -> Iterator[pa.RecordBatch]:
+        while some := list(islice(lines, _REFUSED_AT_ONCE)):
+            numbers, texts, fields = zip(*some, strict=True)
+            nothing = [pa.nulls(len(some), pa.string()) for _ in self.columns]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(numbers, pa.int64()), pa.array(texts, pa.string()), pa.array(fields, pa.int64()), *nothing],
+                schema=self._schema,
+            )
+
+    def _reader(self, stream: CountedLines, header: _Header, claims: _Claims) -> pyarrow.csv.CSVStreamingReader:
+        """Read all columns: a quote may be open in one that nobody wants."""
+        names = [f"f{number}" for number in range(len(header.names))]
         form = self.form
-        return csv.open_csv(
-            pa.PythonFile(Utf8Stream(stream, form.encoding), mode="r"),  # type: ignore[arg-type]  # SourceFile.open's
-            read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=form.columns or None),
-            parse_options=csv.ParseOptions(
+        return pyarrow.csv.open_csv(
+            pa.PythonFile(stream, mode="r"),
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=_BLOCK, column_names=names, skip_rows=header.lines
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
                 delimiter=form.separator,
                 quote_char=form.quote or False,
                 newlines_in_values=bool(form.quote),
-                invalid_row_handler=refused.take,
+                ignore_empty_lines=False,
+                invalid_row_handler=claims.take,
             ),
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(self.columns, pa.string()),
-                include_columns=list(self.columns),
-                strings_can_be_null=False,
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
         )
 
-    def _header(self) -> list[str]:
-        """Return the names of all columns."""
-        if self.form.columns:
-            return list(self.form.columns)
+    def _header(self) -> _Header:
+        """Return the names of all columns, and where the rows begin: below blank lines and Excel's `sep=;`."""
         with self.file.open() as raw:
-            head = Utf8Stream(raw, self.form.encoding).read(1 << 16) or b""
-        if not head.strip():
-            self._refuse("a header and rows", "an empty file")
+            head = Utf8Stream(raw, self.form.encoding).read(_HEAD) or b""
         if b"\0" in head:
-            self._refuse(f"{self.form.encoding.upper()} text", "UTF-16, UTF-32 or binary data; give csv.encoding")
-        first = head.splitlines()[0]
-        try:
-            names: list[str] = csv.read_csv(
-                pa.BufferReader(first + b"\n"),
-                parse_options=csv.ParseOptions(delimiter=self.form.separator, quote_char=self.form.quote or False),
-            ).column_names
-        except pa.ArrowInvalid:
-            names = first.decode(errors="replace").split(self.form.separator)
-        return names
+            self._refuse_binary()
+        above, header = 0, list[str]()
+        reader = csv_reader(io.StringIO(head.decode(errors="ignore"), newline=""), self.form)
+        while not header and (cells := next(reader, None)) is not None:
+            if any(cell.strip() for cell in cells) and not self._says_separator(cells):
+                header = cells
+            else:
+                above = reader.line_num
+        if self.form.columns:
+            return _Header(self.form.columns, above if header else 0)
+        if any(len(cell.splitlines()) > 1 and cell.count(self.form.separator) >= len(header) - 1 for cell in header):
+            self._refuse("a header whose quotes close", "an open quote; close it, or give csv.quote: ''")
+        return _Header(header, reader.line_num if header else 0)
 
-    def _refuse_header(self, names: Sequence[str], column: str) -> NoReturn:
+    def _says_separator(self, cells: Sequence[str]) -> bool:
+        """Tell whether a line is the one by which Excel tells itself the separator; SourceError for another one."""
+        line = self.form.separator.join(cells)
+        if len(line) != len("sep=,") or not line.lower().startswith("sep="):
+            return False
+        if line[-1] != self.form.separator:
+            self._refuse(self._fields_parted(), f"{line!r}; give csv.separator: {line[-1]!r}")
+        return True
+
+    def _fields_parted(self) -> str:
+        return f"fields parted by {_SEPARATORS.get(self.form.separator, repr(self.form.separator))}"
+
+    def _check_separator(self, header: str) -> None:
         for separator, word in _SEPARATORS.items():
-            if separator != self.form.separator and len(names) == 1 and column in names[0].split(separator):
-                mine = _SEPARATORS.get(self.form.separator, repr(self.form.separator))
-                self._refuse(
-                    f"fields parted by {mine}", f"fields parted by {word}: {names[0][:_SHOWN]!r}; give csv.separator"
-                )
-        self._refuse(
-            f"a column {column!r}, as the mapping says", f"the columns {', '.join(names)[:_SHOWN]}; correct the mapping"
-        )
+            names = set(header.split(separator)) if separator in header else set()
+            if separator != self.form.separator and names & set(self.columns):
+                self._refuse(self._fields_parted(), f"fields parted by {word}: {header[:_SHOWN]!r}; give csv.separator")
+
+    def _refuse_binary(self) -> NoReturn:
+        with self.file.open() as raw:
+            head = raw.read(_HEAD)
+        kind, remedy = what_text_is_not(head) or ("binary data", "is it another format, or damaged?")
+        self._refuse(f"{self.form.encoding.upper()} text", f"{kind}; {remedy}")
 
     def _refuse(self, expected: str, received: str) -> NoReturn:
-        msg = f"{self.file.name}, row 1: expected {expected}, received {received}"
+        msg = f"{self.file.name}, line 1: expected {expected}, received {received}"
         raise SourceError(msg)
 
     def _explain(self, error: pa.ArrowInvalid) -> NoReturn:
-        said = " ".join(str(error).split())
-        if "Empty CSV" in said:
-            self._refuse("a header and rows", "an empty file")
+        line = line_of_long_row(self.file, self.form)
+        where = f"{self.file.name}, line {line}" if line else self.file.name
+        said = " ".join(str(error).split())[:300]
+        received = "a cell of more than 8 MB" if line else f"other text ({said})"
         msg = (
-            f"{self.file.name}: expected CSV, received {said[:300]}. Is a quote not closed? Give csv.quote: '' if "
-            "quotes mean nothing in this file"
+            f"{where}: expected rows whose quotes close, received {received}; give csv.quote: '' if quotes mean nothing"
         )
         raise SourceError(msg) from error
 
 
+class _Line(NamedTuple):
+    """A line that is no row."""
+
+    number: int
+    text: str
+    fields: int
+
+
+class _Claimed(NamedTuple):
+    """Rows, the lines in which they begin, and lines between them that are no rows."""
+
+    rows: pa.RecordBatch
+    lines: np.ndarray
+    refused: list[_Line]
+
+
 @dataclass(slots=True)
-class _Refused:
-    """The rows that have another number of fields than the header."""
+class _Claims:
+    """Which lines the rows of a file have taken so far."""
 
-    rows: list[tuple[int, str, int]] = field(default_factory=list)
+    line: int
+    """The first that no row has taken."""
+    separator: str
+    suspicious: int | None
+    """A cell that holds line ends and so many separators has swallowed rows; None: it may hold any number."""
+    open: list[tuple[int, int]] = field(default_factory=list)
+    """First line and number of lines of each row whose quote did not close in it."""
+    _row: int = 0
+    """The number of the next row, as Arrow counts them: every skipped line is one."""
+    _wrong: list[tuple[int, str, int]] = field(default_factory=list)
+    """Number, text and fields of rows that have another number of fields than the header."""
 
-    def take(self, row: csv.InvalidRow) -> str:
-        """Keep one, and have the reader go on; an error where it may have swallowed rows that follow."""
-        if "\n" in row.text.rstrip("\r\n"):
-            return "error"
-        self.rows.append((row.number, row.text, row.actual_columns))
+    def __post_init__(self) -> None:
+        """Begin below the header."""
+        self._row = self.line
+
+    def take(self, row: pyarrow.csv.InvalidRow) -> str:
+        """Keep a row that has another number of fields than the header, and have the reader go on."""
+        self._wrong.append((row.number, row.text, row.actual_columns))
         return "skip"
 
-    def numbers_between(self, start: int, count: int) -> np.ndarray:
-        """Return the numbers of `count` good rows from `start` on."""
-        refused = np.array([number for number, _, _ in self.rows if number >= start], dtype=np.int64)
-        numbers = np.arange(start, start + count + len(refused), dtype=np.int64)
-        return numbers[~np.isin(numbers, refused)][:count]
+    def rest(self, width: int) -> _Claimed:
+        """Return what was kept and no row of the right width follows."""
+        nothing = [pa.nulls(0, pa.string())] * width
+        return self.of(pa.RecordBatch.from_arrays(nothing, names=list(map(str, range(width)))), is_last=True)
 
-    def released(self, before: int | None, schema: pa.Schema) -> pa.RecordBatch:
-        """Return the refused rows with numbers below `before` (default: all), and forget them."""
-        ready = [row for row in self.rows if before is None or row[0] < before]
-        self.rows = self.rows[len(ready) :]
-        numbers, texts, fields = ([row[place] for row in ready] for place in range(3))
-        nothing = [pa.nulls(len(texts), pa.string()) for _ in schema.names[3:]]
-        return pa.RecordBatch.from_arrays(
-            [pa.array(numbers, pa.int64()), pa.array(texts, pa.string()), pa.array(fields, pa.int64()), *nothing],
-            schema=schema,
-        )
+    def of(self, rows: pa.RecordBatch, *, is_last: bool = False) -> _Claimed:
+        """Return what the next rows of the file come to, each of the right width."""
+        wrong, numbers = self._between(rows.num_rows, is_last=is_last)
+        heights = np.ones(len(wrong) + rows.num_rows, dtype=np.int64)
+        good = numbers - self._row
+        heights[good] += (inner := _line_ends(rows))
+        for number, text, _ in wrong:
+            heights[number - self._row] += _lines_within(text)
+        begins = self.line + np.concatenate([[0], np.cumsum(heights)]).astype(np.int64)
+        refused = []
+        for number, text, fields in wrong:
+            place = number - self._row
+            if heights[place] > 1:
+                self.open.append((int(begins[place]), int(heights[place])))
+            elif text.strip():
+                refused.append(_Line(int(begins[place]), text, fields))
+        is_open = self._swallowed(rows) if inner.any() else np.zeros(rows.num_rows, dtype=bool)
+        self.open += zip(begins[good][is_open].tolist(), heights[good][is_open].tolist(), strict=True)
+        self.line, self._row = int(begins[-1]), self._row + len(heights)
+        kept = ~is_open & ~_are_blank(rows)
+        return _Claimed(rows.filter(pa.array(kept)), begins[good][kept], refused)
+
+    def _between(self, count: int, *, is_last: bool) -> tuple[list[tuple[int, str, int]], np.ndarray]:
+        """Return the kept rows that come before the end of `count` good ones, and the numbers of these."""
+        kept = np.array([number for number, _, _ in self._wrong], dtype=np.int64)
+        numbers = np.arange(self._row, self._row + count + len(kept), dtype=np.int64)
+        numbers = numbers[~np.isin(numbers, kept)][:count]
+        end = int(numbers[-1]) if len(numbers) else self._row - 1
+        ready = len(kept) if is_last else int(np.searchsorted(kept, end))
+        wrong, self._wrong = self._wrong[:ready], self._wrong[ready:]
+        return wrong, numbers
+
+    def _swallowed(self, rows: pa.RecordBatch) -> np.ndarray:
+        """Tell of each row whether a cell has line ends and a row's worth of separators, or the end of the file."""
+        found = np.zeros(rows.num_rows, dtype=bool)
+        for column in rows.columns:
+            is_open = pc.match_substring(column, END)
+            if self.suspicious is not None:
+                many = pc.greater_equal(pc.count_substring(column, self.separator), self.suspicious)
+                is_open = pc.or_(is_open, many)
+            found |= pc.and_(is_open, pc.match_substring_regex(column, _LINE_END)).to_numpy(zero_copy_only=False)
+        return found
+
+
+def _line_ends(rows: pa.RecordBatch) -> np.ndarray:
+    """Return how many line ends the cells of each row hold."""
+    found = np.zeros(rows.num_rows, dtype=np.int64)
+    for column in rows.columns:
+        data = column.buffers()[2]
+        text = data.to_pybytes() if data else b""
+        if b"\n" in text or b"\r" in text:
+            found += pc.count_substring_regex(column, _LINE_END).to_numpy()
+    return found
+
+
+def _lines_within(text: str) -> int:
+    """Return how many line ends a row's text holds, that at its end aside."""
+    text = text.removesuffix("\n").removesuffix("\r")
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def _are_blank(rows: pa.RecordBatch) -> np.ndarray:
+    """Tell of each row whether it has nothing in any cell, as a blank line, or is the row of marks."""
+    found = np.ones(rows.num_rows, dtype=bool)
+    for column in rows.columns:
+        if not found.any():
+            break
+        found &= pc.or_(pc.equal(column, ""), pc.equal(column, END)).to_numpy(zero_copy_only=False)
+    return found

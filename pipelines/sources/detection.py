@@ -32,7 +32,7 @@ _ENDINGS = frozenset({".zip", ".gz", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson"
 def open_source(path: Path, mapping: Path | None = None, *, is_part: bool = False) -> Source:
     """Open a folder, a zip or a file: as `mapping` says, else in the published layout that its files' names tell.
 
-    The files of a layout may lie in a folder inside it. A part may leave out items and users.
+    The files of a layout may lie in a folder inside it. A part may leave out all of them but one.
 
     Raises:
         SourceError: no layout fits (the message lists what was found and what is expected), or more than one does.
@@ -45,15 +45,19 @@ def open_source(path: Path, mapping: Path | None = None, *, is_part: bool = Fals
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        several = "; ".join(f"{source.layout.name}: {source.events.name}" for source in fitting)
+        several = "; ".join(f"{source.layout.name}: {source.any_file.name}" for source in fitting)
         msg = f"source {path}: expected one data set, found {len(fitting)} ({several}); name the folder of one of them"
         raise SourceError(msg)
     found = ", ".join(file.name for file in files[:_NAMES_SHOWN]) or "nothing"
     more = f" and {len(files) - _NAMES_SHOWN} more" if len(files) > _NAMES_SHOWN else ""
     expected = "; ".join(f"{layout.name}: {', '.join(item.suffix for item in _formats(layout))}" for layout in LAYOUTS)
+    near = "".join(
+        f" {layout.name} lacks {', '.join(lacking)}." for layout in LAYOUTS if (lacking := _lacking(layout, files))
+    )
     msg = (
-        f"source {path}: no layout fits. Found: {found}{more}. Expected the files of one of: {expected}. For any other "
-        f"data, name a mapping: one of {', '.join(shipped())}, or a YAML of your own (docs/bring-your-own-events.md)"
+        f"source {path}: no layout fits. Found: {found}{more}. Expected the files of one of: {expected}.{near} "
+        f"For any other data, name a mapping: one of {', '.join(shipped())}, or a YAML of your own "
+        "(docs/bring-your-own-events.md)"
     )
     raise SourceError(msg)
 
@@ -79,8 +83,15 @@ def _formats(layout: Layout) -> list[FileFormat]:
     return [item for item in (layout.events, layout.items, layout.users) if item is not None]
 
 
+def _lacking(layout: Layout, files: list[SourceFile]) -> list[str]:
+    """Return which files of a layout are not there; none where its events are not there either."""
+    if not _member(layout.events, files):
+        return []
+    return [item.suffix for item in _formats(layout) if not _member(item, files)]
+
+
 def _fit(layout: Layout, files: list[SourceFile], *, is_part: bool) -> list[PublishedSource]:
-    """Return one source for every folder that has all files of the layout; a part needs its events only."""
+    """Return one source for every folder that has all files of the layout; a part needs one of them."""
     by_folder: dict[PurePosixPath, list[SourceFile]] = {}
     for file in files:
         by_folder.setdefault(PurePosixPath(file.name).parent, []).append(file)
@@ -88,8 +99,9 @@ def _fit(layout: Layout, files: list[SourceFile], *, is_part: bool) -> list[Publ
     for members in by_folder.values():
         events, items = _member(layout.events, members), _member(layout.items, members)
         users = _member(layout.users, members) if layout.users else None
-        if events and (is_part or (items and (users or layout.users is None))):
-            sources.append(PublishedSource(layout, events, items, users))
+        is_whole = events and items and (users or layout.users is None)
+        if is_whole or (is_part and (events or items or users)):
+            sources.append(PublishedSource(layout, events, items, users, is_part=is_part))
     return sources
 
 

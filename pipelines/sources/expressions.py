@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pipelines.sources.mapping import Id, TimeOf, ValueOf, When
 
 _FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
-_MICROSECONDS = {"s": 1_000_000, "ms": 1000, "us": 1}
+_MAY_BE_NAN = frozenset({"FLOAT", "DOUBLE"})
+MICROSECONDS = {"s": 1_000_000, "ms": 1000, "us": 1}
 _DATE, _CLOCK = r"\d{4}-\d{1,2}-\d{1,2}", r"\d{1,2}:\d{1,2}(:\d{1,2}([.,]\d+)?)?"
 _MOMENT = rf"{_DATE}([T ]{_CLOCK})?"
 _DISTANCE = r"[+-](0\d|1[0-4])(:?[0-5]\d)?"
@@ -24,7 +25,7 @@ _COMPACT = r"^(\d{4})(\d\d)(\d\d)[T ](\d\d)(\d\d)(\d\d)"
 BARE_NUMBER = r"[+-]?\d+([.,]\d+)?"
 _NESTED = ("STRUCT", "MAP", "UNION")
 _MOMENTS = frozenset({"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"})
-_WHOLE_TEXT = r"^([+-]?\d+)\.0*$"
+_WHOLE_TEXT = r"^([+-]?\d+){}0*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,13 @@ class Cell:
     """Its name in the source."""
     is_json: bool = False
     """Whether a list stands in the text as JSON."""
+    decimal: str = "."
+    """What parts the fraction of a number that is text."""
+
+    @property
+    def known(self) -> str:
+        """SQL for the cell, null where it is a number that is none: Arrow, Polars and Spark write NaN for no value."""
+        return f"CASE WHEN NOT isnan({self.sql}) THEN {self.sql} END" if self.kind in _MAY_BE_NAN else self.sql
 
     @property
     def is_text(self) -> bool:
@@ -47,7 +55,7 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """SQL for the cell as a message shows it."""
+        """SQL for the cell as a message shows it, NaN too."""
         return self.sql if self.is_text else f"CAST({self.sql} AS VARCHAR)"
 
 
@@ -57,7 +65,7 @@ def text_of(cell: Cell) -> str:
         return cell.sql
     if cell.kind.startswith(_FRACTIONAL):
         whole = f"TRY_CAST({cell.sql} AS HUGEINT)"
-        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE {cell.shown} END"
+        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.known} AS VARCHAR) END"
     return f"trim({cell.shown})"
 
 
@@ -77,7 +85,7 @@ def id_of(cell: Cell, how: Id) -> str:
 
 def _id_text(cell: Cell, how: Id) -> str:
     if how.whole_number and cell.is_text:
-        return f"regexp_replace({cell.sql}, {literal(_WHOLE_TEXT)}, '\\1')"
+        return f"regexp_replace({cell.sql}, {literal(_WHOLE_TEXT.format(re.escape(cell.decimal)))}, '\\1')"
     return text_of(cell)
 
 
@@ -93,7 +101,10 @@ def number_of(cell: Cell) -> str:
             "categorical attribute"
         )
         raise SourceError(msg)
-    return f"TRY_CAST({cell.sql} AS DOUBLE)"
+    if cell.is_text and cell.decimal != ".":
+        point = f"CASE WHEN NOT contains({cell.sql}, '.') THEN replace({cell.sql}, {literal(cell.decimal)}, '.') END"
+        return f"TRY_CAST({point} AS DOUBLE)"
+    return f"TRY_CAST({cell.known} AS DOUBLE)"
 
 
 def _is_nested(cell: Cell) -> bool:
@@ -121,9 +132,9 @@ def micros_of(cell: Cell, how: TimeOf, key: str) -> str:
     """
     zone = literal(how.zone)
     if how.unit == "ns":
-        return f"CAST(TRY_CAST({cell.sql} AS HUGEINT) // 1000 AS BIGINT)"
+        return f"CAST(TRY_CAST({cell.known} AS HUGEINT) // 1000 AS BIGINT)"
     if how.unit:
-        return f"TRY_CAST(round({number_of(cell)} * {_MICROSECONDS[how.unit]}) AS BIGINT)"
+        return f"TRY_CAST(round({number_of(cell)} * {MICROSECONDS[how.unit]}) AS BIGINT)"
     if cell.kind in _MOMENTS:
         return f"epoch_us(CAST({cell.sql} AS TIMESTAMPTZ))"
     if cell.kind.startswith(("TIMESTAMP", "DATE")):
@@ -161,7 +172,8 @@ def terms_of(cell: Cell, separator: str | None) -> str:
         SourceError: the terms stand in a text, and the mapping does not say what parts them.
     """
     if not cell.is_text:
-        terms = f"list_transform({cell.sql}, lambda term: CAST(term AS VARCHAR))" if cell.kind.endswith("[]") else ""
+        listed = f"list_filter({cell.sql}, lambda term: NOT isnan(term))" if cell.kind[:-2] in _MAY_BE_NAN else cell.sql
+        terms = f"list_transform({listed}, lambda term: CAST(term AS VARCHAR))" if cell.kind.endswith("[]") else ""
         terms = terms or f"[{text_of(cell)}]"
     elif separator or cell.is_json:
         terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
@@ -183,7 +195,7 @@ def terms_of(cell: Cell, separator: str | None) -> str:
 def holds(cell: Cell, when: When) -> str:
     """Return SQL that is true where a condition holds."""
     if when.missing is not None:
-        return f"{cell.sql} IS {'' if when.missing else 'NOT '}NULL"
+        return f"{cell.known} IS {'' if when.missing else 'NOT '}NULL"
     if when.equals is not None:
         return f"{text_of(cell)} IN ({', '.join(map(literal, when.equals))})"
     if when.matches is not None:

@@ -13,6 +13,8 @@ from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal
 from pipelines.sources.batches import registered
 from pipelines.sources.cells import Cells, text_cells
+from pipelines.sources.first_bytes import what_text_is_not
+from pipelines.sources.found import Found
 from pipelines.sources.layout import FileFormat
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
 
@@ -25,6 +27,9 @@ _FORM = FileFormat(".jsonl", (), "")
 _ROWS = "json_rows"
 _SAMPLE = 1000
 _SHOWN = 120
+_HEAD = 1 << 16
+_SURROGATE = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,58 +39,115 @@ class JsonRows:
     file: SourceFile
     columns: tuple[str, ...]
     missing: tuple[str, ...]
+    each: str | None = None
+    """A key, or a path, of a list in each line whose elements are the rows; without it, each line is one."""
 
-    def check(self) -> None:
-        """Look at the first lines; SourceError where none is an object, or none has a wanted column."""
+    def found(self) -> Found:
+        """Look at the first lines; SourceError where none is an object."""
+        self._check_text()
         check_encoding(self.file, _FORM.encoding)
         with duckdb.connect() as database, self._lines(database):
             sample = database.sql(f"{_OBJECTS} LIMIT {_SAMPLE}").fetchall()
-            first = sample[0][1] if sample else ""
-            objects = [row[1] for row in sample if row[2]]
-            if not objects or _begins_list(first):
-                self._refuse_lines(first)
-            database.execute("CREATE TEMP TABLE sample AS SELECT unnest($1::VARCHAR[]) AS text", [objects])
-            for column in self.columns:
-                exists = "SELECT bool_or(json_exists(text, $1)) FROM sample"
-                is_there = database.execute(exists, [pointer(column)]).fetchall()[0][0]
-                if not is_there and not self._occurs(column):
-                    keys = "SELECT DISTINCT unnest(json_keys(text)) AS key FROM sample ORDER BY key"
-                    there = ", ".join(row[0] for row in database.execute(keys).fetchall())[:_SHOWN]
-                    msg = (
-                        f"{self.file.name}: expected a key {column!r}, as the mapping says, received the keys {there} "
-                        f"in the first {len(objects)} lines, and it in none; correct the mapping"
-                    )
-                    raise SourceError(msg)
+        if not sample:
+            return Found(self.file.name, (), frozenset(), has_rows=False, noun="key")
+        first = sample[0][1]
+        objects = [row[1] for row in sample if row[2]]
+        if not objects or _begins_list(first):
+            self._refuse_lines(first)
+        wanted = frozenset(column for column in self.columns if self._has(column, objects) or self._occurs(column))
+        return Found(self.file.name, self._keys(objects), wanted, noun="key")
 
-    def _refuse_lines(self, first: str) -> NoReturn:
-        received = repr(first[:_SHOWN]) if first else "an empty file"
-        remedy = _ONE_LIST.format(name=self.file.name) if first.lstrip().startswith("[") else _NO_JSON
-        msg = f"{self.file.name}, line 1: expected a JSON object in each line, received {received}; {remedy}"
-        raise SourceError(msg)
+    def _check_text(self) -> None:
+        with self.file.open() as stream:
+            kind = what_text_is_not(stream.read(_HEAD))
+        if kind:
+            msg = f"{self.file.name}, line 1: expected JSON in UTF-8, received {kind[0]}; {kind[1]}"
+            raise SourceError(msg)
+
+    def _keys(self, objects: list[str]) -> list[str]:
+        query = (
+            "SELECT DISTINCT unnest(json_keys(text)) AS key FROM (SELECT unnest($1::VARCHAR[]) AS text) ORDER BY key"
+        )
+        with duckdb.connect() as database:
+            return [row[0] for row in database.execute(query, [objects]).fetchall()]
+
+    def _has(self, column: str, objects: list[str]) -> bool:
+        query = f"SELECT bool_or({self._exists(column)}) FROM (SELECT unnest($1::VARCHAR[]) AS text)"  # noqa: S608 - quoted
+        with duckdb.connect() as database:
+            return bool(database.execute(query, [objects]).fetchall()[0][0])
 
     def _occurs(self, column: str) -> bool:
         """Tell whether any line has a key: of one that most lines leave out, the first may come late."""
         with duckdb.connect() as database, self._lines(database):
             # A condition beside AND may come first, and a text that is no JSON ends the query.
-            occurs = "CASE WHEN is_object THEN json_exists(text, $1) END"
-            query = f"SELECT 1 FROM ({_OBJECTS}) WHERE {occurs} LIMIT 1"  # noqa: S608 - constants
-            return bool(database.execute(query, [pointer(column)]).fetchall())
+            occurs = f"CASE WHEN is_object THEN {self._exists(column)} END"
+            query = f"SELECT 1 FROM ({_OBJECTS}) WHERE {occurs} LIMIT 1"  # noqa: S608 - quoted
+            return bool(database.execute(query).fetchall())
+
+    def _exists(self, column: str) -> str:
+        """Return SQL that tells whether an object, or an element of its list, has a column."""
+        inner = self._in_element(column)
+        if inner is None or self.each is None:
+            return f"json_exists(text, {literal(pointer(column))})"
+        elements = f"from_json(json_extract(text, {literal(pointer(self.each))}), '[\"JSON\"]')"
+        is_list = f"json_type(text, {literal(pointer(self.each))}) = 'ARRAY'"
+        any_has = f"len(list_filter({elements}, lambda each: json_exists(each, {literal(inner)}))) > 0"
+        return f"CASE WHEN {is_list} THEN {any_has} ELSE false END"
+
+    def _in_element(self, column: str) -> str | None:
+        """Return the pointer of a column in an element of the list; None for one of the line itself."""
+        before = f"{pointer(self.each)}/" if self.each else ""
+        path = pointer(column)
+        return path[len(before) - 1 :] if self.each and path.startswith(before) else None
+
+    def _refuse_lines(self, first: str) -> NoReturn:
+        name = self.file.name
+        if first.lstrip().startswith("["):
+            remedy = f"one list is no JSON lines: write each element in a line of its own, as `jq -c '.[]' {name}` does"
+        elif first.lstrip().startswith("{") and not first.rstrip().endswith("}"):
+            remedy = f"an object over several lines is no JSON line: write each in one line, as `jq -c . {name}` does"
+        elif "}{" in first.replace(" ", ""):
+            remedy = f"several objects in a line: write each in a line of its own, as `jq -c . {name}` does"
+        else:
+            remedy = "is it another format? Give format: csv, json_lines or parquet in the mapping"
+        msg = f"{self.file.name}, line 1: expected a JSON object in each line, received {first[:_SHOWN]!r}; {remedy}"
+        raise SourceError(msg)
 
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:
         """Give the wanted columns as texts; lists and objects stay JSON."""
-        paths = ", ".join(literal(pointer(column)) for column in self.columns)
-        names = [f"found[{number + 1}] AS r{number}" for number in range(len(self.columns))]
-        rows = (
-            "SELECT line AS _line, fault AS _fault, '' AS _fault_column, "  # noqa: S608 - quoted
-            "CASE fault WHEN 'bad_json' THEN 'a JSON object' ELSE 'UTF-8 text' "
-            f"END AS _fault_expected, text AS _fault_received, {', '.join(names)} FROM (SELECT line, text, CASE "
-            f"WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes' WHEN NOT is_object THEN 'bad_json' "
-            f"END AS fault, CASE WHEN is_object THEN json_extract_string(text, [{paths}]) END AS found "
-            f"FROM ({_OBJECTS}))"
-        )
+        rows = self._of_lists() if self.each else self._of_lines()
         with self._lines(database):
             yield text_cells(rows, self.columns, self.missing, is_json=True)
+
+    def _of_lines(self) -> str:
+        paths = ", ".join(literal(pointer(column)) for column in self.columns)
+        names = [f"found[{number + 1}] AS r{number}" for number in range(len(self.columns))]
+        found = f"CASE WHEN is_object THEN json_extract_string(text, [{paths}]) END AS found"
+        return (
+            f"{_FAULTS}, {', '.join(names)} FROM (SELECT line, text, {_FAULT} AS fault, '' AS wanted, {found} "  # noqa: S608 - quoted
+            f"FROM ({_OBJECTS}))"
+        )
+
+    def _of_lists(self) -> str:
+        """Return a query of one row for each element of the lists, and for each line that has no list."""
+        assert self.each is not None  # noqa: S101 - only then it is asked for
+        path = literal(pointer(self.each))
+        cells = []
+        for number, column in enumerate(self.columns):
+            inner = self._in_element(column)
+            source, place = ("element", inner) if inner else ("text", pointer(column))
+            cells.append(
+                f"CASE WHEN fault IS NULL THEN json_extract_string({source}, {literal(place)}) END AS r{number}"
+            )
+        is_list = f"CASE WHEN is_object THEN coalesce(json_type(text, {path}), '') = 'ARRAY' ELSE false END"
+        fault = f"coalesce({_FAULT}, CASE WHEN NOT {is_list} THEN 'bad_json' END) AS fault"
+        judged = f"SELECT line, text, {fault} FROM ({_OBJECTS})"  # noqa: S608 - quoted
+        elements = (
+            f"SELECT *, unnest(CASE WHEN fault IS NULL THEN from_json(json_extract(text, {path}), '[\"JSON\"]') "  # noqa: S608 - quoted
+            f"ELSE [NULL::JSON] END) AS element, {literal(f' with a list at {self.each}')} AS wanted FROM ({judged})"
+        )
+        return f"{_FAULTS}, {', '.join(cells)} FROM ({elements})"
 
     @contextmanager
     def _lines(self, database: duckdb.DuckDBPyConnection) -> Iterator[None]:
@@ -93,11 +155,21 @@ class JsonRows:
             yield
 
 
-_NO_JSON = "is it another format? Give format: csv, json_lines or parquet in the mapping"
-_ONE_LIST = "one list is no JSON lines: write each element in a line of its own, as `jq -c '.[]' {name}` does"
 _OBJECTS = (
     "SELECT line, text, CASE WHEN json_valid(text) THEN json_type(text) = 'OBJECT' ELSE false END AS is_object "  # noqa: S608 - a constant
     f"FROM {_ROWS} WHERE trim(text) <> ''"
+)
+_UNPAIRED = f"regexp_replace(text, {literal(_PAIR)}, '', 'g')"
+_FAULT = (
+    f"CASE WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes' "
+    f"WHEN NOT is_object AND regexp_matches({_UNPAIRED}, {literal(_SURROGATE)}) THEN 'lone_surrogate' "
+    "WHEN NOT is_object THEN 'bad_json' END"
+)
+_FAULTS = (
+    "SELECT line AS _line, fault AS _fault, '' AS _fault_column, CASE fault "
+    "WHEN 'bad_json' THEN 'a JSON object' || wanted "
+    "WHEN 'lone_surrogate' THEN 'a JSON object whose \\u escapes come in pairs where they are of D800 to DFFF' "
+    "ELSE 'UTF-8 text' END AS _fault_expected, text AS _fault_received"
 )
 
 

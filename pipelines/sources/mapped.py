@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import duckdb
 
@@ -20,6 +20,8 @@ from pipelines.sources.adapter import Derived, EventFields, RelationFields, Time
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
+from pipelines.sources.first_bytes import what_it_is
+from pipelines.sources.found import check_columns
 from pipelines.sources.json_rows import JsonRows
 from pipelines.sources.mapping import FileKind, Items
 from pipelines.sources.parquet_rows import ParquetRows
@@ -58,6 +60,8 @@ class MappedSource:
     item_files: Sequence[SourceFile]
     user_files: Sequence[SourceFile]
     relation_files: Sequence[SourceFile] = ()
+    is_part: bool = False
+    is_mapped = True
 
     @property
     def name(self) -> str:
@@ -103,21 +107,31 @@ class MappedSource:
         return not self.mapping.items.files
 
     def check(self) -> None:
-        """Look at the beginning of every file."""
-        for part in self.event_parts():
-            part.rows.check()
+        """Look at the beginning of every file.
+
+        What says who, what, when and how strongly is in each of them. An attribute may be missing in some, as of days
+        before it was known; of a part that is read off event rows, in all.
+        """
+        events, derived = self.mapping.events, _distinct(each.source_column for each in self.derived)
+        required = _event_columns(events, ())
+        optional = [column for column in derived if column not in required and not self.is_part]
+        found = [part.rows.found() for part in self.event_parts()]
+        if not self.is_part and not any(file.has_rows for file in found):
+            msg = f"{', '.join(file.file for file in found[:_NAMES_SHOWN])}: expected rows of events, received none"
+            raise SourceError(msg)
+        check_columns(found, required, optional)
         for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
-            for file in files:
-                MappedEntities(file, entities).rows.check()
-        for relations in self._relation_parts():
-            relations.rows.check()
+            found = [MappedEntities(file, entities).rows.found() for file in files]
+            check_columns(found, _distinct([entities.id.column if entities.id else None]), _entity_columns(entities))
+        relations = [part.rows for part in self._relation_parts()]
+        check_columns([rows.found() for rows in relations], relations[0].columns if relations else (), ())
 
     def event_parts(self) -> Iterator[MappedEvents]:
         """Yield the files of events in the order of their names."""
         events, derived = self.mapping.events, self.derived
         columns = _event_columns(events, derived)
         for file in self.event_files:
-            yield MappedEvents(file.name, _rows(file, events, columns), events, derived)
+            yield MappedEvents(file.name, _rows(file, events, columns, events.each), events, derived)
 
     def items(self) -> CheckedTable | None:
         """Read and check the items, where they have files of their own."""
@@ -167,31 +181,41 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
     A part that is one file is one of events, if no name fits it: a day's file is called as the day is.
 
     Raises:
-        SourceError: one of its names fits no file; in a part, all but events may be missing.
+        SourceError: one of its names fits no file; in a part, all but one may be missing.
     """
-    parts = [part for part in (mapping.events, mapping.items, mapping.users, mapping.relations) if part]
-    if is_part and len(files) == 1 and not any(_fits(files[0], pattern) for part in parts for pattern in part.files):
-        return MappedSource(mapping, schema, list(files), [], [], [])
-    events = _matching("events", mapping.events, files)
-    items = _matching("items", mapping.items, files, may_miss=is_part)
-    users = _matching("users", mapping.users, files, may_miss=is_part)
-    relations = _matching("relations", mapping.relations, files, may_miss=is_part) if mapping.relations else []
-    return MappedSource(mapping, schema, events, items, users, relations)
+    kinds = {"events": mapping.events, "items": mapping.items, "users": mapping.users, "relations": mapping.relations}
+    found = {key: _matching(part, files) if part else [] for key, part in kinds.items()}
+    if is_part and not any(found.values()):
+        if len(files) > 1:
+            _refuse_names("events", mapping.events.files[0], files)
+        found["events"] = list(files)
+    if not is_part:
+        for key, part in kinds.items():
+            for pattern in part.files if part else ():
+                if not any(_fits(file, pattern) for file in files):
+                    _refuse_names(key, pattern, files)
+    return MappedSource(
+        mapping, schema, found["events"], found["items"], found["users"], found["relations"], is_part=is_part
+    )
 
 
-def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: bool = False) -> list[SourceFile]:
-    found: dict[str, SourceFile] = {}
-    for pattern in part.files:
-        fitting = [file for file in files if _fits(file, pattern)]
-        if not fitting and not may_miss:
-            there = ", ".join(file.name for file in files[:_NAMES_SHOWN]) or "nothing"
-            msg = (
-                f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, received {there}; "
-                "rename it, or take the mapping of this data set"
-            )
-            raise SourceError(msg)
-        found |= {file.name: file for file in fitting}
+def _matching(part: Files, files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the files that a part of the mapping names, in the order of their names."""
+    found = {file.name: file for file in files if any(_fits(file, pattern) for pattern in part.files)}
     return [found[name] for name in sorted(found)]
+
+
+def _refuse_names(key: str, pattern: str, files: Sequence[SourceFile]) -> NoReturn:
+    there = ", ".join(repr(file.name) for file in files[:_NAMES_SHOWN]) or "nothing"
+    packed = [
+        (file, kind) for file in files[:_NAMES_SHOWN] if (kind := what_it_is(file.head())) and kind[0] != "Parquet"
+    ]
+    remedy = "; ".join(f"{file.name!r} is {kind}: {remedy}" for file, (kind, remedy) in packed)
+    msg = (
+        f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, received {there}; "
+        f"{remedy or 'rename it, or take the mapping of this data set'}"
+    )
+    raise SourceError(msg)
 
 
 def _fits(file: SourceFile, pattern: str) -> bool:
@@ -200,17 +224,21 @@ def _fits(file: SourceFile, pattern: str) -> bool:
     return not is_hidden and any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
 
 
-def _rows(file: SourceFile, part: Files, columns: tuple[str, ...]) -> Rows:
+def _rows(file: SourceFile, part: Files, columns: tuple[str, ...], each: str | None = None) -> Rows:
     """Return the reader of a file's format; SourceError where neither mapping nor name says which."""
     suffix = PurePosixPath(file.plain_name).suffix.lower()
-    match part.format or _KINDS.get(suffix):
+    kind = part.format or _KINDS.get(suffix)
+    if each and kind is not FileKind.JSON_LINES:
+        msg = f"events.each: expected JSON lines, of which a line may hold a list, received {file.name}; remove it"
+        raise SourceError(msg)
+    match kind:
         case FileKind.CSV:
             form = part.csv
             if suffix == ".tsv" and "separator" not in form.model_fields_set:
                 form = form.model_copy(update={"separator": "\t"})
             return CsvRows(file, form, columns, part.missing)
         case FileKind.JSON_LINES:
-            return JsonRows(file, columns, part.missing)
+            return JsonRows(file, columns, part.missing, each)
         case FileKind.PARQUET:
             return ParquetRows(file, columns, part.missing)
         case _:
@@ -445,7 +473,7 @@ def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict
             sql = terms_of(cell, separator)
         case _:
             sql = text_of(cell)
-    return {name: sql, text_column(name): cell.shown}
+    return {name: sql, text_column(name): f"CAST({cell.known} AS VARCHAR)"}
 
 
 def _type(events: Events, cells: Cells) -> tuple[str, str]:

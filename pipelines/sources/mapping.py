@@ -70,6 +70,10 @@ class CsvForm(Part):
     encoding: Text = "utf-8"
     columns: tuple[Text, ...] = ()
     """The columns' names where the files have no header."""
+    decimal: Literal[".", ","] = "."
+    """What parts a number's fraction."""
+    long_texts: bool = False
+    """Whether a quoted text may have lines with as many separators as a row; else that is a quote left open."""
 
     @field_validator("separator", mode="before")
     @classmethod
@@ -257,6 +261,9 @@ class Events(Files):
     value: Annotated[ValueOf, BeforeValidator(_column)]
     skip: tuple[Skip, ...] = ()
     duplicates: Duplicates = Duplicates.REFUSE
+    each: Text | None = None
+    """Of JSON lines: a key, or a path, of a list in each line, whose elements are the events. A column that begins with
+    it is of the element, any other of the line."""
 
     def conditions(self) -> Iterator[tuple[tuple[str | int, ...], When]]:
         """Yield the keys of every condition, and the condition."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.checks.small_tables import check_items, check_users
-from pipelines.checks.whole_file import check_head
+from pipelines.checks.whole_file import check_head, has_no_rows
 from pipelines.io.sql_text import literal
 from pipelines.sources.adapter import CheckedTable, Derived, Duplicates, EventFields, TimeField
 from pipelines.sources.batches import registered
@@ -29,12 +29,14 @@ _LAST_SECOND = 253_402_300_799
 
 @dataclass(frozen=True, slots=True)
 class PublishedSource:
-    """A source whose layout is known; items are missing in a part that has events only."""
+    """A source whose layout is known; a part may have events alone, or items."""
 
     layout: Layout
-    events: SourceFile
+    events: SourceFile | None
     item_file: SourceFile | None
     user_file: SourceFile | None
+    is_part: bool = False
+    is_mapped = False
     duplicates = Duplicates.REFUSE
     skips: Sequence[str] = ()
     derived: Sequence[Derived] = ()
@@ -61,17 +63,24 @@ class PublishedSource:
         user, item, value, time = self.layout.events.columns
         return EventFields(user, item, "", value, TimeField(time, "whole seconds since 1970"))
 
+    @property
+    def any_file(self) -> SourceFile:
+        """One of the files that it has."""
+        return next(file for file in (self.events, self.item_file, self.user_file) if file)
+
     def check(self) -> None:
-        """Look at the beginning of every file."""
-        check_head(self.events, self.layout.events)
+        """Look at the beginning of every file; a part may have no events, as of a day on which nothing happened."""
+        if self.events and not (self.is_part and has_no_rows(self.events, self.layout.events)):
+            check_head(self.events, self.layout.events)
         if self.item_file:
             check_head(self.item_file, self.layout.items)
         if self.user_file and self.layout.users:
             check_head(self.user_file, self.layout.users)
 
     def event_parts(self) -> Iterator[PublishedEvents]:
-        """Yield the one file of events."""
-        yield PublishedEvents(self.events, self.layout.events)
+        """Yield the one file of events, if there is any."""
+        if self.events:
+            yield PublishedEvents(self.events, self.layout.events)
 
     def items(self) -> CheckedTable | None:
         """Read and check the items."""

@@ -223,7 +223,7 @@ def test_a_part_of_one_file_may_be_called_anything(
     assert lake(settings, "n") == lake(settings, "m")
     (folder / "more.csv").write_text("")
     with pytest.raises(
-        SourceError, match=r"expected a file that fits 'events.*received 2024-02-03.csv, more.csv; rename"
+        SourceError, match=r"expected a file that fits 'events.*received '2024-02-03.csv', 'more.csv'; rename"
     ):
         run(settings, "n", folder, Mode.PART)
     assert "is the name right?" not in caplog.text

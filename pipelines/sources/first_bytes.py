@@ -1,0 +1,58 @@
+"""What a file really is, by its first bytes, where its name says otherwise."""
+
+from __future__ import annotations
+
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "gzip data", "end its name with .gz"),
+    (
+        b"PK\x03\x04",
+        "a zip (an .xlsx is one, too)",
+        "unpack it, or name the zip itself as the source; save a workbook as CSV",
+    ),
+    (b"PAR1", "Parquet", "give format: parquet in the mapping"),
+    (b"BZh", "bzip2 data", "unpack it with bunzip2"),
+    (b"\xfd7zXZ\0", "xz data", "unpack it with unxz"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data", "unpack it with unzstd"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (b"Rar!", "a RAR archive", "unpack it"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save it as CSV"),
+    (b"SQLite format 3\0", "a SQLite database", "export its table as CSV"),
+    (b"Obj\x01", "Avro", "write it as Parquet"),
+    (b"ORC", "ORC", "write it as Parquet"),
+    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet"),
+    (b"\x80\x04\x95", "a pickle", "write it as Parquet"),
+    (b"\x80\x05\x95", "a pickle", "write it as Parquet"),
+    (b"%PDF", "a PDF", "ask for the data itself"),
+    (b"<!DOCTYPE html", "a web page", "download the file itself"),
+    (b"<html", "a web page", "download the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file with `git lfs pull`"),
+)
+_TAR = (257, b"ustar")
+_MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def what_it_is(head: bytes) -> tuple[str, str] | None:
+    """Return what a file is that begins with `head`, and what to do; None where that is not known."""
+    for signature, kind, remedy in _SIGNATURES:
+        if head[: len(signature)].lower() == signature.lower():
+            return kind, remedy
+    if head[_TAR[0] : _TAR[0] + len(_TAR[1])] == _TAR[1]:
+        return "a tar archive", "unpack it and name the folder"
+    return None
+
+
+def what_text_is_not(head: bytes) -> tuple[str, str] | None:
+    """Return what a file is that should be text and is not, and what to do; None where it may well be text."""
+    if found := what_it_is(head):
+        return found
+    if encoding := next((name for mark, name in _MARKS if head.startswith(mark)), None):
+        return f"text in {encoding.upper()}", f"give csv.encoding: {encoding}, or save it as UTF-8"
+    if b"\0" in head:
+        half = len(head) // 2
+        is_wide = head[:200].isascii() and half and head.count(b"\0") > half // 2
+        return (
+            ("text in UTF-16 or UTF-32, without a byte order mark", "give csv.encoding: utf-16-le, or save it as UTF-8")
+            if is_wide
+            else ("binary data", "is it another format, or damaged?")
+        )
+    return None

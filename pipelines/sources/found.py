@@ -1,0 +1,71 @@
+"""The columns that a file has, beside those that its mapping wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from pipelines.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the beginning of a file shows."""
+
+    file: str
+    names: Sequence[str]
+    """The columns that it has, some of them where there are many."""
+    wanted: frozenset[str]
+    """Those of the mapping's columns that are among them."""
+    has_rows: bool = True
+    """Whether anything follows the header; a file without rows may lack any column."""
+    noun: str = "column"
+
+    def refuse(self, column: str) -> NoReturn:
+        """Say that a column is not there, what is there, and how far that is from it."""
+        received = ", ".join(map(repr, self.names))
+        shown = received if len(received) <= _SHOWN else f"{received[:_SHOWN]}..."
+        msg = (
+            f"{self.file}: expected a {self.noun} {column!r}, as the mapping says, received the {self.noun}s {shown}; "
+            f"{self._remedy(column)}"
+        )
+        raise SourceError(msg)
+
+    def _remedy(self, column: str) -> str:
+        for name in self.names:
+            if difference := _difference(column, name):
+                return f"{name!r} differs from it by {difference}: write it in the mapping as it is in the file"
+        if f"{column}=" in f"/{self.file}":
+            return f"{column} stands in the file's path alone, of which nothing is read: write it into the file"
+        return "correct the mapping"
+
+
+def _difference(column: str, name: str) -> str:
+    """Return what tells two names apart that a person takes for one; empty for any others."""
+    if column.strip().casefold() != name.strip().casefold():
+        return ""
+    by_space, by_case = column.strip() == name.strip(), column.casefold() == name.casefold()
+    return "space around it" if by_space else "upper and lower case" if by_case else "space and case"
+
+
+def check_columns(files: Iterable[Found], required: Iterable[str], optional: Iterable[str]) -> None:
+    """Refuse files without a column: one that is `required` of each, one that is `optional` of them all.
+
+    Older files may lack what is only known since; a file without rows has nothing to lack.
+
+    Raises:
+        SourceError: it names the file and the column.
+    """
+    with_rows = [file for file in files if file.has_rows]
+    for file in with_rows:
+        for column in required:
+            if column not in file.wanted:
+                file.refuse(column)
+    for column in optional:
+        if with_rows and not any(column in file.wanted for file in with_rows):
+            with_rows[0].refuse(column)

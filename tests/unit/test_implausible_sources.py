@@ -1,0 +1,177 @@
+"""What can be read, and is hardly meant: times of another unit, ids of spreadsheets, files of another kind."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipelines.errors import QuarantineLimitError, SourceError
+from pipelines.sources.first_bytes import what_text_is_not
+from tests.mapped_world import FIRST, HEADER, RATINGS, MappedWorld, rating
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MILLISECONDS = RATINGS.replace("unit: s", "unit: ms")
+ROWS = [rating(number, user=f"u{number % 20}", stars=number % 5 + 1) for number in range(200)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> MappedWorld:
+    return MappedWorld(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "stray", "shown"),
+    [
+        ("ms", 1000, FIRST, "1700000000.0 ms, 1970-01-20 16:13:20"),
+        ("us", 1_000_000, FIRST, "1700000000.0 us, 1970-01-01 00:28:20"),
+        ("us", 1_000_000, FIRST * 1000, "1700000000000.0 us, 1970-01-20 16:13:20"),
+        ("s", 1, 0, "0.0 s, 1970-01-01 00:00:00"),
+        ("ms", 1000, 0, "0.0 ms, 1970-01-01 00:00:00"),
+    ],
+)
+def test_a_time_of_1970_among_others_of_our_days_is_refused(
+    world: MappedWorld, unit: str, scale: int, stray: int, shown: str
+) -> None:
+    world.csv([rating(1, at=FIRST * scale), rating(2, at=stray), rating(3, at=(FIRST + 9) * scale)])
+    world.ingest(RATINGS.replace("unit: s", f"unit: {unit}"))
+    assert world.refused() == [(3, "implausible_time", shown)]
+
+
+def test_a_text_that_stands_for_no_time_is_refused_alike(world: MappedWorld) -> None:
+    world.csv([rating(1, at="2023-11-14 10:00:00"), rating(2, at="1970-01-01 00:00:00")])
+    world.ingest(RATINGS.replace("{column: at, unit: s}", "at"))
+    assert [(line, reason) for line, reason, _ in world.refused()] == [(3, "implausible_time")]
+
+
+def test_numbers_that_are_too_large_are_refused_alike(world: MappedWorld) -> None:
+    world.csv([rating(1), rating(2, at=FIRST * 1000)])
+    world.ingest()
+    assert [line for line, _, _ in world.refused()] == [3]
+
+
+def test_half_the_rows_in_another_unit_stop_the_ingestion(tmp_path: Path) -> None:
+    world = MappedWorld(tmp_path, limit=0.01)
+    world.csv([row | {"at": row["at"] * (1000 if number % 2 else 1)} for number, row in enumerate(ROWS)])  # type: ignore[operator]
+    with pytest.raises(QuarantineLimitError, match=r"100 of 200 rows.*implausible_time.*2023-11-14 to .*one unit"):
+        world.ingest(MILLISECONDS)
+
+
+def test_times_that_count_from_the_beginning_of_a_log_are_times(world: MappedWorld) -> None:
+    world.csv([rating(number, at=number * 30 * 86_400) for number in range(1, 40)])
+    assert world.ingest()["quarantined"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"user": "12.0"}, ["user ids", "'12.0' and as '12'", "whole_number: true"]),
+        ({"item": "1.23457E+12"}, ["item ids", "'1.23457E+12'", "spreadsheet"]),
+        ({"user": "null"}, ["user 'null'", "missing: ['null']"]),
+        ({"item": r"\N"}, [r"item '\\N'", "events.skip"]),
+    ],
+)
+def test_ids_that_a_program_made_are_told(world: MappedWorld, change: dict[str, str], words: list[str]) -> None:
+    world.csv([*(row | {"user": number % 20} for number, row in enumerate(ROWS)), rating(300, **change)])
+    (warning,) = world.ingest()["warnings"]
+    for word in words:
+        assert word in warning
+
+
+def test_ids_that_only_look_so_are_not_told(world: MappedWorld) -> None:
+    world.csv([*ROWS, rating(300, user="1e5x", item="v1.0"), rating(301, user="5.0", item="nullify")])
+    assert "warnings" not in world.ingest()
+
+
+def test_one_user_with_much_of_everything_is_told(world: MappedWorld) -> None:
+    world.csv([row | {"user": "guest" if number % 5 < 2 else row["user"]} for number, row in enumerate(ROWS)])
+    (warning,) = world.ingest()["warnings"]
+    assert "user 'guest'" in warning
+    assert "80 of all 200 from this one" in warning
+
+
+@pytest.mark.parametrize(("stars", "words"), [(5, "feedback: implicit"), (1, "lower positive.min_value")])
+def test_feedback_that_is_all_of_one_kind_is_told(world: MappedWorld, stars: int, words: str) -> None:
+    world.csv([row | {"stars": stars} for row in ROWS])
+    (warning,) = world.ingest()["warnings"]
+    assert words in warning
+
+
+PLAIN = "".join(f"{line}\n" for line in (HEADER, "u,i,3,1700000000")).encode()
+
+
+def packed_in_tar() -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.add(__file__, "e.csv")
+    return data.getvalue()
+
+
+def packed_in_zip() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("e.csv", PLAIN)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("e.csv", gzip.compress(PLAIN), ["gzip data", ".gz"]),
+        ("e.csv", bz2.compress(PLAIN), ["bzip2 data", "bunzip2"]),
+        ("e.csv", lzma.compress(PLAIN), ["xz data", "unxz"]),
+        ("e.csv", packed_in_zip(), ["a zip"]),
+        ("e.csv", packed_in_tar(), ["a tar archive", "unpack it"]),
+        ("e.csv", b"PAR1\0\0", ["Parquet", "format: parquet"]),
+        ("e.csv", b"SQLite format 3\0\0", ["SQLite"]),
+        ("e.csv", b"<!DOCTYPE html><html>", ["a web page"]),
+        ("e.csv", PLAIN.decode().encode("utf-16"), ["UTF-16", "csv.encoding: utf-16"]),
+        ("e.csv", bytes(range(256)), ["binary data"]),
+        ("e.csv", PLAIN.replace(b"u,i", b"J\xe9r\xf4me,caf\xe9"), ["line 2", "csv.encoding", "latin-1"]),
+        ("e.jsonl", gzip.compress(PLAIN), ["gzip data", ".gz"]),
+        ("e.jsonl", b'{\n "user": 1,\n "item": 2\n}\n', ["over several lines", "jq -c . e.jsonl"]),
+        ("e.jsonl", b'{"user": 1}{"user": 2}\n', ["several objects in a line", "jq -c . e.jsonl"]),
+        ("e.jsonl", b'[{"user": 1}, {"user": 2}]\n', ["one list", "jq -c '.[]' e.jsonl"]),
+        ("e.parquet", gzip.compress(PLAIN), ["expected Parquet", "gzip data"]),
+        ("e.csv.gz", PLAIN, ["expected a whole gz", "Leave .gz out of its name"]),
+    ],
+)
+def test_a_file_of_another_kind_is_told_for_what_it_is(
+    world: MappedWorld, name: str, content: bytes, words: list[str]
+) -> None:
+    (world.folder / name).write_bytes(content)
+    with pytest.raises(SourceError) as caught:
+        world.ingest()
+    for word in (name, *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("e.tar.gz", gzip.compress(packed_in_tar())), ("e.bz2", bz2.compress(PLAIN))]
+)
+def test_an_archive_that_no_name_of_the_mapping_fits_is_told(world: MappedWorld, name: str, content: bytes) -> None:
+    (world.folder / name).write_bytes(content)
+    with pytest.raises(SourceError, match="unpack it"):
+        world.ingest(RATINGS.replace('"e*"', '"*.csv"'))
+
+
+def test_text_is_taken_for_text() -> None:
+    for text in (b"", PLAIN, b"\xef\xbb\xbf" + PLAIN, "é,ü".encode("latin-1"), b"PK,orc\n"):
+        assert what_text_is_not(text) is None
+
+
+def test_half_a_pair_of_escapes_is_told_by_its_name(world: MappedWorld) -> None:
+    good, pair = json.dumps(rating(1)), json.dumps(rating(2) | {"title": "\U0001f600"})
+    half = pair.replace("2", "3").replace(r"\ude00", "")
+    (world.folder / "e.jsonl").write_text(f"{good}\n{pair}\n{half}\n{pair[:-1]}\n", encoding="utf-8")
+    world.ingest()
+    assert [(line, reason) for line, reason, _ in world.refused()] == [(3, "lone_surrogate"), (4, "bad_json")]
