@@ -91,7 +91,10 @@ def _lacking(layout: Layout, files: list[SourceFile]) -> list[str]:
 
 
 def _fit(layout: Layout, files: list[SourceFile], *, is_part: bool) -> list[PublishedSource]:
-    """Return one source for every folder that has all files of the layout; a part needs one of them."""
+    """Return one source for every folder that has all files of the layout; a part needs one of them.
+
+    Where a layout names no more than endings, one of its files alone may be of another layout, and events are needed.
+    """
     by_folder: dict[PurePosixPath, list[SourceFile]] = {}
     for file in files:
         by_folder.setdefault(PurePosixPath(file.name).parent, []).append(file)
@@ -100,7 +103,8 @@ def _fit(layout: Layout, files: list[SourceFile], *, is_part: bool) -> list[Publ
         events, items = _member(layout.events, members), _member(layout.items, members)
         users = _member(layout.users, members) if layout.users else None
         is_whole = events and items and (users or layout.users is None)
-        if is_whole or (is_part and (events or items or users)):
+        names_whole_files = not layout.items.suffix.startswith(".")
+        if is_whole or (is_part and (events or (names_whole_files and (items or users)))):
             sources.append(PublishedSource(layout, events, items, users, is_part=is_part))
     return sources
 

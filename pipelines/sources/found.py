@@ -26,22 +26,24 @@ class Found:
     """Whether anything follows the header; a file without rows may lack any column."""
     noun: str = "column"
 
-    def refuse(self, column: str) -> NoReturn:
-        """Say that a column is not there, what is there, and how far that is from it."""
+    def refuse(self, column: str, elsewhere: str | None = None) -> NoReturn:
+        """Say that a column is not there, what is there, and how far that is from it; another file may have it."""
         received = ", ".join(map(repr, self.names))
         shown = received if len(received) <= _SHOWN else f"{received[:_SHOWN]}..."
         msg = (
             f"{self.file}: expected a {self.noun} {column!r}, as the mapping says, received the {self.noun}s {shown}; "
-            f"{self._remedy(column)}"
+            f"{self._remedy(column, elsewhere)}"
         )
         raise SourceError(msg)
 
-    def _remedy(self, column: str) -> str:
+    def _remedy(self, column: str, elsewhere: str | None) -> str:
         for name in self.names:
             if difference := _difference(column, name):
                 return f"{name!r} differs from it by {difference}: write it in the mapping as it is in the file"
         if f"{column}=" in f"/{self.file}":
             return f"{column} stands in the file's path alone, of which nothing is read: write it into the file"
+        if elsewhere:
+            return f"{elsewhere} has it, and every file needs what makes an event: write it into this one, too"
         return "correct the mapping"
 
 
@@ -65,7 +67,7 @@ def check_columns(files: Iterable[Found], required: Iterable[str], optional: Ite
     for file in with_rows:
         for column in required:
             if column not in file.wanted:
-                file.refuse(column)
+                file.refuse(column, next((other.file for other in with_rows if column in other.wanted), None))
     for column in optional:
         if with_rows and not any(column in file.wanted for file in with_rows):
             with_rows[0].refuse(column)

@@ -91,14 +91,15 @@ class JsonRows:
             return f"json_exists(text, {literal(pointer(column))})"
         elements = f"from_json(json_extract(text, {literal(pointer(self.each))}), '[\"JSON\"]')"
         is_list = f"json_type(text, {literal(pointer(self.each))}) = 'ARRAY'"
-        any_has = f"len(list_filter({elements}, lambda each: json_exists(each, {literal(inner)}))) > 0"
+        any_has = f"len(list_filter({elements}, lambda each: json_exists(each, {literal(inner or '$')}))) > 0"
         return f"CASE WHEN {is_list} THEN {any_has} ELSE false END"
 
     def _in_element(self, column: str) -> str | None:
-        """Return the pointer of a column in an element of the list; None for one of the line itself."""
-        before = f"{pointer(self.each)}/" if self.each else ""
-        path = pointer(column)
-        return path[len(before) - 1 :] if self.each and path.startswith(before) else None
+        """Return the pointer of a column in an element of the list, None for one of the line; empty: the element."""
+        if self.each is None:
+            return None
+        of_list, path = pointer(self.each), pointer(column)
+        return path.removeprefix(of_list) if path == of_list or path.startswith(f"{of_list}/") else None
 
     def _refuse_lines(self, first: str) -> NoReturn:
         name = self.file.name
@@ -136,7 +137,7 @@ class JsonRows:
         cells = []
         for number, column in enumerate(self.columns):
             inner = self._in_element(column)
-            source, place = ("element", inner) if inner else ("text", pointer(column))
+            source, place = ("text", pointer(column)) if inner is None else ("element", inner or "$")
             cells.append(
                 f"CASE WHEN fault IS NULL THEN json_extract_string({source}, {literal(place)}) END AS r{number}"
             )

@@ -326,6 +326,19 @@ def test_a_day_of_movielens_is_a_part(settings: Settings, tmp_path: Path) -> Non
     assert part["cutoff"] == "1998-07-10T00:00:00Z"
 
 
+def test_a_quiet_day_of_movielens_is_a_part_and_so_are_items_alone(settings: Settings, tmp_path: Path) -> None:
+    source = write_movielens_100k(tmp_path / "ml", users=20, items=30, events=200)
+    place = Namespace(settings.state, "ml")
+    whole = ingest.run(settings, place, source, None, CLOCK)
+    for name, content in (("u.data", b""), ("u.item", (source / "u.item").read_bytes())):
+        part = tmp_path / f"only-{name}"
+        part.mkdir()
+        (part / name).write_bytes(content)
+        assert ingest.run(settings, place, part, None, CLOCK, None, Mode.PART) == {**whole, "changed_partitions": 0}
+    with pytest.raises(SourceError, match=r"MovieLens 100K lacks u\.item, u\.user"):
+        ingest.run(settings, place, tmp_path / "only-u.data", None, CLOCK)
+
+
 _EVENT = st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from(["v", "p"]), st.integers(0, 3))
 _ROWS = st.dictionaries(_EVENT, st.integers(0, 5), max_size=12)
 

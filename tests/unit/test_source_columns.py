@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipelines.errors import SourceError
-from tests.mapped_world import RATINGS, MappedWorld, rating
+from tests.mapped_world import FIRST, RATINGS, MappedWorld, rating
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +127,12 @@ def test_a_line_may_hold_a_list_of_events(world: MappedWorld) -> None:
     assert world.ingest(SESSIONS)["quarantined"] == 0
     found = [(row["user_id"], row["item_id"], row["event_time"].second) for row in world.rows()]
     assert sorted(found) == [("s1", "a", 20), ("s1", "b", 21), ("s3", "c", 20)]
+
+
+def test_the_elements_of_a_list_may_be_ids(world: MappedWorld) -> None:
+    lines(world, {"user": "u1", "items": ["a", 7], "at": FIRST, "stars": 3})
+    world.ingest(RATINGS.replace("user: user", "each: items\n  user: user").replace("item: item", "item: items"))
+    assert sorted(row["item_id"] for row in world.rows()) == ["7", "a"]
 
 
 def test_a_line_without_a_list_is_refused(world: MappedWorld) -> None:
