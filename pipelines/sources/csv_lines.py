@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import IO, TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from _csv import Reader as _Reader
     from collections.abc import Generator, Iterable
+
+    from pyarrow.csv import InvalidRow
 
     from pipelines.sources.archive import SourceFile
     from pipelines.sources.mapping import CsvForm
 
 END = "\x1eend of the file\x1e"
 """Each cell of the row that follows the last line: a text that no file has."""
-_LONGEST = 8 << 20
+LINE_END = r"\r\n|\r|\n"
+_LONGEST = 4 << 20
 
 
 class CountedLines(io.RawIOBase):
@@ -71,7 +79,7 @@ def csv_reader(lines: Iterable[str], form: CsvForm) -> _Reader:
 
 
 def line_of_long_row(file: SourceFile, form: CsvForm) -> int | None:
-    """Return the line in which a row begins that has a cell of more than 8 MB; None where there is none.
+    """Return the line in which a row begins that has a cell of more than 4 MB; None where there is none.
 
     It reads row by row, and so is for a file that is refused anyway.
     """
@@ -85,3 +93,120 @@ def line_of_long_row(file: SourceFile, form: CsvForm) -> int | None:
     finally:
         csv.field_size_limit(before)
     return None
+
+
+class Line(NamedTuple):
+    """A line that is no row."""
+
+    number: int
+    text: str
+    fields: int
+
+
+class Claimed(NamedTuple):
+    """Rows, the lines in which they begin, and lines between them that are no rows."""
+
+    rows: pa.RecordBatch
+    lines: np.ndarray
+    refused: list[Line]
+
+
+@dataclass(slots=True)
+class Claims:
+    """Which lines the rows of a file have taken so far."""
+
+    line: int
+    """The first that no row has taken."""
+    separator: str
+    suspicious: int | None
+    """A cell that holds line ends and so many separators has swallowed rows; None: it may hold any number."""
+    open: list[tuple[int, int]] = field(default_factory=list)
+    """First line and number of lines of each row whose quote did not close in it."""
+    _row: int = 0
+    """The number of the next row, as Arrow counts them: every skipped line is one."""
+    _wrong: list[tuple[int, str, int]] = field(default_factory=list)
+    """Number, text and fields of rows that have another number of fields than the header."""
+
+    def __post_init__(self) -> None:
+        """Begin below the header."""
+        self._row = self.line
+
+    def take(self, row: InvalidRow) -> str:
+        """Keep a row that has another number of fields than the header, and have the reader go on."""
+        self._wrong.append((row.number, row.text, row.actual_columns))
+        return "skip"
+
+    def rest(self, width: int) -> Claimed:
+        """Return what was kept and no row of the right width follows."""
+        nothing = [pa.nulls(0, pa.string())] * width
+        return self.of(pa.RecordBatch.from_arrays(nothing, names=list(map(str, range(width)))), is_last=True)
+
+    def of(self, rows: pa.RecordBatch, *, is_last: bool = False) -> Claimed:
+        """Return what the next rows of the file come to, each of the right width."""
+        wrong, numbers = self._between(rows.num_rows, is_last=is_last)
+        heights = np.ones(len(wrong) + rows.num_rows, dtype=np.int64)
+        good = numbers - self._row
+        heights[good] += (inner := _line_ends(rows))
+        for number, text, _ in wrong:
+            heights[number - self._row] += _lines_within(text)
+        begins = self.line + np.concatenate([[0], np.cumsum(heights)]).astype(np.int64)
+        refused = []
+        for number, text, fields in wrong:
+            place = number - self._row
+            if heights[place] > 1:
+                self.open.append((int(begins[place]), int(heights[place])))
+            elif text.strip():
+                refused.append(Line(int(begins[place]), text, fields))
+        is_open = self._swallowed(rows) if inner.any() else np.zeros(rows.num_rows, dtype=bool)
+        self.open += zip(begins[good][is_open].tolist(), heights[good][is_open].tolist(), strict=True)
+        self.line, self._row = int(begins[-1]), self._row + len(heights)
+        kept = ~is_open & ~_are_blank(rows)
+        return Claimed(rows if kept.all() else rows.filter(pa.array(kept)), begins[good][kept], refused)
+
+    def _between(self, count: int, *, is_last: bool) -> tuple[list[tuple[int, str, int]], np.ndarray]:
+        """Return the kept rows that come before the end of `count` good ones, and the numbers of these."""
+        kept = np.array([number for number, _, _ in self._wrong], dtype=np.int64)
+        numbers = np.arange(self._row, self._row + count + len(kept), dtype=np.int64)
+        numbers = numbers[~np.isin(numbers, kept)][:count]
+        end = int(numbers[-1]) if len(numbers) else self._row - 1
+        ready = len(kept) if is_last else int(np.searchsorted(kept, end))
+        wrong, self._wrong = self._wrong[:ready], self._wrong[ready:]
+        return wrong, numbers
+
+    def _swallowed(self, rows: pa.RecordBatch) -> np.ndarray:
+        """Tell of each row whether a cell has line ends and a row's worth of separators, or the end of the file."""
+        found = np.zeros(rows.num_rows, dtype=bool)
+        for column in rows.columns:
+            is_open = pc.match_substring(column, END)
+            if self.suspicious is not None:
+                many = pc.greater_equal(pc.count_substring(column, self.separator), self.suspicious)
+                is_open = pc.or_(is_open, many)
+            found |= pc.and_(is_open, pc.match_substring_regex(column, LINE_END)).to_numpy(zero_copy_only=False)
+        return found
+
+
+def _line_ends(rows: pa.RecordBatch) -> np.ndarray:
+    """Return how many line ends the cells of each row hold."""
+    found = np.zeros(rows.num_rows, dtype=np.int64)
+    for column in rows.columns:
+        data = column.buffers()[2]
+        text = data.to_pybytes() if data else b""
+        if b"\n" in text or b"\r" in text:
+            found += pc.count_substring_regex(column, LINE_END).to_numpy()
+    return found
+
+
+def _lines_within(text: str) -> int:
+    """Return how many line ends a row's text holds, that at its end aside."""
+    text = text.removesuffix("\n").removesuffix("\r")
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def _are_blank(rows: pa.RecordBatch) -> np.ndarray:
+    """Tell of each row whether it has nothing in any cell, as a blank line, or is the row of marks."""
+    found = np.ones(rows.num_rows, dtype=bool)
+    for column in rows.columns:
+        if not found.any():
+            break
+        found &= pc.or_(pc.equal(column, ""), pc.equal(column, END)).to_numpy(zero_copy_only=False)
+    return found

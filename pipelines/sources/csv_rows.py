@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from pipelines.checks.whole_file import check_encoding
@@ -18,7 +17,7 @@ from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal
 from pipelines.sources.batches import registered
 from pipelines.sources.cells import Cells, text_cells
-from pipelines.sources.csv_lines import END, CountedLines, csv_reader, line_of_long_row, text_lines
+from pipelines.sources.csv_lines import Claims, CountedLines, Line, csv_reader, line_of_long_row, text_lines
 from pipelines.sources.first_bytes import what_it_is, what_text_is_not
 from pipelines.sources.found import Found
 from pipelines.sources.lines import UNDECODABLE
@@ -31,13 +30,13 @@ if TYPE_CHECKING:
     import duckdb
 
     from pipelines.sources.archive import SourceFile
+    from pipelines.sources.csv_lines import Claimed
     from pipelines.sources.mapping import CsvForm
 
 _BLOCK = 4 << 20
 _HEAD = 1 << 16
 _SHOWN = 120
 _REFUSED_AT_ONCE = 1 << 16
-_LINE_END = r"\r\n|\r|\n"
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _ROWS = "csv_rows"
 _OPEN = -1
@@ -118,7 +117,7 @@ class CsvRows:
         if not width:
             return
         counted = CountedLines(cast("IO[bytes]", Utf8Stream(stream, self.form.encoding)), self.form.separator, width)
-        claims = _Claims(header.lines + 1, self.form.separator, None if self.form.long_texts else width - 1)
+        claims = Claims(header.lines + 1, self.form.separator, None if self.form.long_texts else width - 1)
         try:
             for batch in self._reader(counted, header, claims):
                 yield from self._rows(claims.of(batch), header)
@@ -133,7 +132,7 @@ class CsvRows:
             raise SourceError(msg)
         yield from self._refused(self._open_lines(claims, counted.lines))
 
-    def _rows(self, claimed: _Claimed, header: _Header) -> Iterator[pa.RecordBatch]:
+    def _rows(self, claimed: Claimed, header: _Header) -> Iterator[pa.RecordBatch]:
         nothing = pa.nulls(len(claimed.lines), pa.string())
         cells = [
             claimed.rows.column(header.names.index(column)) if column in header.names else nothing
@@ -143,7 +142,7 @@ class CsvRows:
         yield pa.RecordBatch.from_arrays([*numbers, *cells], schema=self._schema)
         yield from self._refused(iter(claimed.refused))
 
-    def _open_lines(self, claims: _Claims, lines: int) -> Iterator[_Line]:
+    def _open_lines(self, claims: Claims, lines: int) -> Iterator[Line]:
         """Yield each line that a quote took into a cell: the row that it belongs to is not known."""
         if not claims.open:
             return
@@ -152,9 +151,9 @@ class CsvRows:
             taken[first : first + height] = True
         for number, text in enumerate(text_lines(self.file, self.form), start=1):
             if number <= lines and taken[number] and text.strip():
-                yield _Line(number, text.rstrip("\r\n"), _OPEN)
+                yield Line(number, text.rstrip("\r\n"), _OPEN)
 
-    def _refused(self, lines: Iterator[_Line]) -> Iterator[pa.RecordBatch]:
+    def _refused(self, lines: Iterator[Line]) -> Iterator[pa.RecordBatch]:
         while some := list(islice(lines, _REFUSED_AT_ONCE)):
             numbers, texts, fields = zip(*some, strict=True)
             nothing = [pa.nulls(len(some), pa.string()) for _ in self.columns]
@@ -163,7 +162,7 @@ class CsvRows:
                 schema=self._schema,
             )
 
-    def _reader(self, stream: CountedLines, header: _Header, claims: _Claims) -> pyarrow.csv.CSVStreamingReader:
+    def _reader(self, stream: CountedLines, header: _Header, claims: Claims) -> pyarrow.csv.CSVStreamingReader:
         """Read all columns: a quote may be open in one that nobody wants."""
         names = [f"f{number}" for number in range(len(header.names))]
         form = self.form
@@ -234,126 +233,9 @@ class CsvRows:
     def _explain(self, error: pa.ArrowInvalid) -> NoReturn:
         line = line_of_long_row(self.file, self.form)
         where = f"{self.file.name}, line {line}" if line else self.file.name
-        said = " ".join(str(error).split())[:300]
-        received = "a cell of more than 8 MB" if line else f"other text ({said})"
+        received = "one of more" if "straddling" in str(error) else f"other text ({' '.join(str(error).split())[:300]})"
         msg = (
-            f"{where}: expected rows whose quotes close, received {received}; give csv.quote: '' if quotes mean nothing"
+            f"{where}: expected rows of at most {_BLOCK:,} bytes, received {received}; is a quote not closed? Give "
+            "csv.quote: '' if quotes mean nothing"
         )
         raise SourceError(msg) from error
-
-
-class _Line(NamedTuple):
-    """A line that is no row."""
-
-    number: int
-    text: str
-    fields: int
-
-
-class _Claimed(NamedTuple):
-    """Rows, the lines in which they begin, and lines between them that are no rows."""
-
-    rows: pa.RecordBatch
-    lines: np.ndarray
-    refused: list[_Line]
-
-
-@dataclass(slots=True)
-class _Claims:
-    """Which lines the rows of a file have taken so far."""
-
-    line: int
-    """The first that no row has taken."""
-    separator: str
-    suspicious: int | None
-    """A cell that holds line ends and so many separators has swallowed rows; None: it may hold any number."""
-    open: list[tuple[int, int]] = field(default_factory=list)
-    """First line and number of lines of each row whose quote did not close in it."""
-    _row: int = 0
-    """The number of the next row, as Arrow counts them: every skipped line is one."""
-    _wrong: list[tuple[int, str, int]] = field(default_factory=list)
-    """Number, text and fields of rows that have another number of fields than the header."""
-
-    def __post_init__(self) -> None:
-        """Begin below the header."""
-        self._row = self.line
-
-    def take(self, row: pyarrow.csv.InvalidRow) -> str:
-        """Keep a row that has another number of fields than the header, and have the reader go on."""
-        self._wrong.append((row.number, row.text, row.actual_columns))
-        return "skip"
-
-    def rest(self, width: int) -> _Claimed:
-        """Return what was kept and no row of the right width follows."""
-        nothing = [pa.nulls(0, pa.string())] * width
-        return self.of(pa.RecordBatch.from_arrays(nothing, names=list(map(str, range(width)))), is_last=True)
-
-    def of(self, rows: pa.RecordBatch, *, is_last: bool = False) -> _Claimed:
-        """Return what the next rows of the file come to, each of the right width."""
-        wrong, numbers = self._between(rows.num_rows, is_last=is_last)
-        heights = np.ones(len(wrong) + rows.num_rows, dtype=np.int64)
-        good = numbers - self._row
-        heights[good] += (inner := _line_ends(rows))
-        for number, text, _ in wrong:
-            heights[number - self._row] += _lines_within(text)
-        begins = self.line + np.concatenate([[0], np.cumsum(heights)]).astype(np.int64)
-        refused = []
-        for number, text, fields in wrong:
-            place = number - self._row
-            if heights[place] > 1:
-                self.open.append((int(begins[place]), int(heights[place])))
-            elif text.strip():
-                refused.append(_Line(int(begins[place]), text, fields))
-        is_open = self._swallowed(rows) if inner.any() else np.zeros(rows.num_rows, dtype=bool)
-        self.open += zip(begins[good][is_open].tolist(), heights[good][is_open].tolist(), strict=True)
-        self.line, self._row = int(begins[-1]), self._row + len(heights)
-        kept = ~is_open & ~_are_blank(rows)
-        return _Claimed(rows.filter(pa.array(kept)), begins[good][kept], refused)
-
-    def _between(self, count: int, *, is_last: bool) -> tuple[list[tuple[int, str, int]], np.ndarray]:
-        """Return the kept rows that come before the end of `count` good ones, and the numbers of these."""
-        kept = np.array([number for number, _, _ in self._wrong], dtype=np.int64)
-        numbers = np.arange(self._row, self._row + count + len(kept), dtype=np.int64)
-        numbers = numbers[~np.isin(numbers, kept)][:count]
-        end = int(numbers[-1]) if len(numbers) else self._row - 1
-        ready = len(kept) if is_last else int(np.searchsorted(kept, end))
-        wrong, self._wrong = self._wrong[:ready], self._wrong[ready:]
-        return wrong, numbers
-
-    def _swallowed(self, rows: pa.RecordBatch) -> np.ndarray:
-        """Tell of each row whether a cell has line ends and a row's worth of separators, or the end of the file."""
-        found = np.zeros(rows.num_rows, dtype=bool)
-        for column in rows.columns:
-            is_open = pc.match_substring(column, END)
-            if self.suspicious is not None:
-                many = pc.greater_equal(pc.count_substring(column, self.separator), self.suspicious)
-                is_open = pc.or_(is_open, many)
-            found |= pc.and_(is_open, pc.match_substring_regex(column, _LINE_END)).to_numpy(zero_copy_only=False)
-        return found
-
-
-def _line_ends(rows: pa.RecordBatch) -> np.ndarray:
-    """Return how many line ends the cells of each row hold."""
-    found = np.zeros(rows.num_rows, dtype=np.int64)
-    for column in rows.columns:
-        data = column.buffers()[2]
-        text = data.to_pybytes() if data else b""
-        if b"\n" in text or b"\r" in text:
-            found += pc.count_substring_regex(column, _LINE_END).to_numpy()
-    return found
-
-
-def _lines_within(text: str) -> int:
-    """Return how many line ends a row's text holds, that at its end aside."""
-    text = text.removesuffix("\n").removesuffix("\r")
-    return text.count("\n") + text.count("\r") - text.count("\r\n")
-
-
-def _are_blank(rows: pa.RecordBatch) -> np.ndarray:
-    """Tell of each row whether it has nothing in any cell, as a blank line, or is the row of marks."""
-    found = np.ones(rows.num_rows, dtype=bool)
-    for column in rows.columns:
-        if not found.any():
-            break
-        found &= pc.or_(pc.equal(column, ""), pc.equal(column, END)).to_numpy(zero_copy_only=False)
-    return found

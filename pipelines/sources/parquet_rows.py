@@ -180,6 +180,8 @@ def _type(kind: pa.DataType) -> pa.DataType:
         return _type(kind.value_type)
     if pa.types.is_null(kind) or _is_text(kind) or _is_bytes(kind):
         return pa.string()
+    if pa.types.is_decimal256(kind):
+        return pa.float64()
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 

@@ -140,7 +140,9 @@ def test_a_quote_that_is_open_for_longer_than_can_be_read_is_told_with_its_line(
     monkeypatch.setattr("pipelines.sources.csv_lines._LONGEST", 1 << 16)
     lines = [HEADER, *(line(number) for number in range(2, 9)), line(9, note='"12 inch')]
     lines += [line(number) for number in range(10, 5000)]
-    with pytest.raises(SourceError, match=r"events\.csv, line 9: expected rows whose quotes close.*csv\.quote"):
+    with pytest.raises(
+        SourceError, match=r"events\.csv, line 9: expected rows of at most 65,536 bytes.*a quote not closed.*csv\.quote"
+    ):
         read(settings, tmp_path / "s", "\n".join(lines))
 
 
