@@ -149,7 +149,7 @@ def candidate_folder(namespace: str, run_id: str) -> str:
 def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mapping[str, Any]) -> str:
     """Return the registered version to roll out: the form's, or that of the verdict that triggered the run."""
     if params.get("version"):
-        return str(params["version"])
+        return str(int(params["version"]))  # to a JSON schema, 3.0 is an integer
     events = triggering_asset_events[VERDICT] if triggering_asset_events else []
     if not events:
         msg = (

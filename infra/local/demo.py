@@ -238,13 +238,16 @@ def _watch_and_report(
 ) -> int:
     from infra.local.report import print_report  # noqa: PLC0415 - only when there is something to report
 
+    namespace = str(first.conf["namespace"])
     try:
         chain: Chain = watch(airflow, first, console, sample=meter.sample)
     except KeyboardInterrupt:
         command = resume_command(first).removesuffix(" --resume")
-        say(f"\nThe stack and its runs go on. Watch again: {command}\nStop everything: make down")
+        waits = (
+            "" if namespace == stack.settings.namespace else f"; at their end the recommender goes over to {namespace}"
+        )
+        say(f"\nThe stack and its runs go on. Watch again{waits}: {command}\nStop everything: make down")
         raise
-    namespace = str(first.conf["namespace"])
     serving = _serve(stack, namespace, say)
     print_report(
         airflow,

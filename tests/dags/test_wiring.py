@@ -323,7 +323,7 @@ def test_rollout_takes_the_version_from_the_verdict_that_triggered_it(dags):
         assert options == {"namespace": "ml-100k", "version": "7", **key}
 
 
-@pytest.mark.parametrize(("version", "to"), [(None, []), (3, ["--to", "3"])])
+@pytest.mark.parametrize(("version", "to"), [(None, []), (3, ["--to", "3"]), (3.0, ["--to", "3"])])
 def test_a_rollback_names_its_run_so_that_a_retry_is_no_second_one(dags, version, to):
     hostile = "clicks fell; $(reboot)"
     task = dags["model_rollback"].get_task("rollback")
@@ -337,9 +337,10 @@ def test_a_rollback_names_its_run_so_that_a_retry_is_no_second_one(dags, version
 
 def test_rollout_by_hand_needs_a_version(dags):
     task = dags["model_rollout"].get_task("verdict")
-    assert (
-        rendered(task, partition_key=None, triggering_asset_events={}, params={"version": 3}).options["version"] == "3"
-    )
+    for version in (3, 3.0):
+        params = {"version": version}
+        given = rendered(task, partition_key=None, triggering_asset_events={}, params=params).options
+        assert given["version"] == "3"
     with pytest.raises(AirflowFailException, match="fill in 'Version'"):
         rendered(task, partition_key=None, triggering_asset_events={})
 
