@@ -4,10 +4,13 @@
 10, 11        skipped, with the reason (rejected by a gate; superseded by a newer interval)
 75, signals   failed, tried again
 else          failed for good
+
+A run that was triggered with what no job can be started with fails for good, too, before anything runs.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,11 +22,14 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
+import jinja2
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from dags._policy import check_conf
 from feature_repo.contracts.exit_codes import ExitCode, is_transient
+from feature_repo.contracts.jobs import reason_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +39,12 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _GRACE_SECONDS = 10
+_REASON_LINES = 200
+"""The longest reason that is kept of what a job said last."""
+
+
+class UnfitRunError(AirflowFailException, ValueError):
+    """What a run was triggered with makes no command line: another try would end the same."""
 
 
 class JobOperator(BaseOperator):
@@ -66,6 +78,21 @@ class JobOperator(BaseOperator):
         """What the job had to say, whether it succeeded or not; known once it has run."""
         self._process: subprocess.Popen[str] | None = None
 
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Check the run's conf and render the options; UnfitRunError if they cannot be.
+
+        Airflow tries a task again whose template raises, whatever it raises but this.
+        """
+        try:
+            if dag := self.get_dag():
+                check_conf(getattr(context.get("dag_run"), "conf", None) or {}, dag.params)
+            super().render_template_fields(context, jinja_env)
+        except ValueError as error:
+            raise UnfitRunError(str(error)) from error
+        except (LookupError, TypeError, jinja2.TemplateError) as error:
+            msg = f"{self.module} {self.command}: its options cannot be rendered: {error!r}; see what the run was given"
+            raise UnfitRunError(msg) from error
+
     def arguments(self) -> list[str]:
         """Return the process's arguments, the interpreter first."""
         python = os.environ.get("KESTREL_PYTHON") or sys.executable
@@ -96,19 +123,10 @@ class JobOperator(BaseOperator):
         raise AirflowException(msg) if is_transient(status) else AirflowFailException(msg)
 
     def _run(self, arguments: list[str]) -> tuple[int, str, str]:
-        """Return the exit status, the last line of standard output, and the last line of standard error."""
+        """Return the exit status, the last line of standard output, and the reason on standard error."""
         output: deque[str] = deque(maxlen=1)
-        errors: deque[str] = deque(maxlen=1)
-        with subprocess.Popen(
-            arguments,
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as self._process:
+        errors: deque[str] = deque(maxlen=_REASON_LINES)
+        with _started(arguments) as self._process:
             readers = [
                 Thread(target=_follow, args=(self._process.stdout, output, self.log.info)),
                 Thread(target=_follow, args=(self._process.stderr, errors, self.log.info)),
@@ -119,7 +137,7 @@ class JobOperator(BaseOperator):
             self._end_group(signal.SIGKILL)  # a job that was killed may leave a Spark behind, which holds the pipes
             for reader in readers:
                 reader.join()
-        return status, next(iter(output), ""), next(iter(errors), "no message on standard error")
+        return status, next(iter(output), ""), reason_told(status, errors) or "no message on standard error"
 
     def on_kill(self) -> None:
         """End the job's whole process group: a Spark job is more than one process."""
@@ -155,6 +173,26 @@ class ReportingJobOperator(JobOperator):
     operator_extra_links = (ReportLink(),)
 
 
+def _started(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start a process. UnfitRunError for arguments that no process can have, such as a NUL or a megabyte of text."""
+    try:
+        return subprocess.Popen(
+            arguments,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.E2BIG:
+            raise
+        msg = f"{' '.join(arguments)[:200]!r}: expected arguments that a process can have: {error}; correct the conf"
+        raise UnfitRunError(msg) from error
+
+
 def _result_of_failure(last_line: str) -> dict[str, Any]:
     """Return the result that a failed job printed; nothing where its last words are something else."""
     with suppress(ValueError):
@@ -167,7 +205,6 @@ def _result_of_failure(last_line: str) -> dict[str, Any]:
 def _follow(stream: IO[str] | None, lines: deque[str], log: Callable[[str, str], None]) -> None:
     """Log what a job says as it says it, and keep the last lines."""
     for line in stream or ():
-        text = line.rstrip()
-        if text:
+        if text := line.rstrip():
             lines.append(text)
             log("%s", text)

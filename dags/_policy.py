@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, CronDataIntervalTimetable, Param, PartitionedAtRuntime
 
-from feature_repo.contracts.intervals import PartitionKey, check_namespace, format_cutoff, parse_cutoff
+from feature_repo.contracts.intervals import (
+    NAMESPACE_SCHEMA,
+    PartitionKey,
+    check_found_cutoff,
+    check_namespace,
+    format_cutoff,
+    parse_clock,
+    parse_cutoff,
+)
 from feature_repo.contracts.places import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 FEATURES = Asset(name="features", uri="kestrel://features")
 """A refresh of the online features; the partition key says of which namespace, up to which cutoff."""
@@ -23,7 +32,7 @@ VERDICT = Asset(name="verdict", uri="kestrel://verdict")
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "kestrel",
-    # Only what may pass by itself is tried again: JobOperator fails at once for everything else.
+    # Only what may pass by itself is tried again: JobOperator fails at once for everything else, templates included.
     "retries": 3,
     "retry_delay": timedelta(seconds=15),
     "retry_exponential_backoff": True,
@@ -33,7 +42,7 @@ DEFAULT_ARGS: dict[str, Any] = {
 NAMESPACE_PARAM = Param(
     "ml-100k",
     type="string",
-    pattern="^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$",
+    pattern=NAMESPACE_SCHEMA,
     title="Namespace",
     description="The data set's own space: lake, features, experiment and models. Lower case letters, digits, hyphens.",
 )
@@ -58,6 +67,33 @@ def shared(doc: str | None) -> dict[str, Any]:
         "doc_md": doc,
         "user_defined_macros": MACROS,
     }
+
+
+def check_conf(conf: Mapping[str, Any], params: Collection[str]) -> None:
+    """Refuse what a run was triggered with, or return: the form's schemas see one value each, and no clock.
+
+    Args:
+        conf: What the form, the REST API or the command line gave the run.
+        params: The names that its DAG declares.
+
+    Raises:
+        ValueError: A key that the DAG does not know, or a value that the jobs' command lines would refuse.
+    """
+    for name in conf:
+        if name not in params:
+            nearest = get_close_matches(name, sorted(params), n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            msg = f"conf of this run: expected keys among {', '.join(sorted(params))}, received {name!r}{hint}"
+            raise ValueError(msg)
+    clock = parse_clock(conf["clock"]) if conf.get("clock") else datetime.now(UTC)
+    checks: dict[str, Callable[[str], object]] = {
+        "namespace": check_namespace,
+        "cutoff": lambda text: check_found_cutoff(parse_cutoff(text), clock),
+        "start": parse_cutoff,
+    }
+    for name, check in checks.items():
+        if conf.get(name):
+            check(conf[name])
 
 
 def cutoff_or_nothing(cutoff: str | None, run_type: str, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime
@@ -95,6 +131,11 @@ def partition(partition_key: str | None, params: Mapping[str, Any]) -> Partition
     return PartitionKey(check_namespace(params["namespace"]), parse_cutoff(params["cutoff"]))
 
 
+def namespace_of(partition_key: str | None, params: Mapping[str, Any]) -> str:
+    """Return the namespace of a run that needs no cutoff: the partition's, or the form's."""
+    return PartitionKey.parse(partition_key).namespace if partition_key else check_namespace(params["namespace"])
+
+
 def run_key(run_id: str) -> str:
     """Return the run's id as a folder name: the same for every retry of every task of the run."""
     return re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
@@ -108,7 +149,7 @@ def candidate_folder(namespace: str, run_id: str) -> str:
 def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mapping[str, Any]) -> str:
     """Return the registered version to roll out: the form's, or that of the verdict that triggered the run."""
     if params.get("version"):
-        return str(params["version"])
+        return str(int(params["version"]))  # to a JSON schema, 3.0 is an integer
     events = triggering_asset_events[VERDICT] if triggering_asset_events else []
     if not events:
         msg = (
@@ -116,7 +157,14 @@ def verdict_version(triggering_asset_events: Mapping[Asset, Any], params: Mappin
             "fill in 'Version' in the trigger form, or let model_training trigger the run"
         )
         raise ValueError(msg)
-    return str(events[-1].extra["version"])
+    extra = events[-1].extra
+    if not extra.get("version"):
+        msg = (
+            f"asset event of {VERDICT.name}: expected the registered version in its extra, such as "
+            f'{{"version": "3"}}, received {extra!r}; let model_training send it, or fill in \'Version\' in the form'
+        )
+        raise ValueError(msg)
+    return str(extra["version"])
 
 
 MACROS = {
@@ -124,6 +172,7 @@ MACROS = {
     "source_path": source_path,
     "mapping_path": mapping_path,
     "partition": partition,
+    "namespace_of": namespace_of,
     "format_cutoff": format_cutoff,
     "run_key": run_key,
     "candidate_folder": candidate_folder,

@@ -55,7 +55,8 @@ with DAG(
             type=["null", "string"],
             format="date",
             title="Cutoff",
-            description="Exclusive end of the interval (midnight UTC). Empty: the midnight after the last event.",
+            description="Exclusive end of the interval (midnight UTC), not after the clock. Empty: the midnight after "
+            "the last event.",
         ),
         "start": Param(
             None,

@@ -37,7 +37,7 @@ with DAG(
         command="rollback",
         options={
             "namespace": "{{ params.namespace }}",
-            "to": "{{ params.version or '' }}",
+            "to": "{{ (params.version or 0) | int or '' }}",
             "reason": "{{ params.reason }}",
             "key": "{{ run_key(run_id) }}",
         },

@@ -46,7 +46,7 @@ with DAG(
             module="serving.rollout",
             command=step,
             options={
-                "namespace": "{{ partition_key.split('|')[0] if partition_key else params.namespace }}",
+                "namespace": "{{ namespace_of(partition_key, params) }}",
                 "version": "{{ verdict_version(triggering_asset_events, params) }}",
                 **ONCE.get(step, {}),
             },

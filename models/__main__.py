@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from feature_repo.contracts.isolation import keep_out
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from models.settings import settings
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
 
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="The data set's namespace, such as ml-100k.")]
 TrainingSetOption = Annotated[str, typer.Option("--training-set", help="The id that the training-set job printed.")]

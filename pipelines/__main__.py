@@ -10,8 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from feature_repo.contracts.intervals import check_id, check_namespace, parse_cutoff
-from feature_repo.contracts.jobs import JobError, run_job
+from feature_repo.contracts.intervals import (
+    check_cutoff,
+    check_found_cutoff,
+    check_id,
+    check_namespace,
+    parse_clock,
+    parse_cutoff,
+)
+from feature_repo.contracts.jobs import COMMAND_LINE, JobError, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
 from pipelines.feast_store.quick_import import import_without_type_checks
@@ -19,14 +26,11 @@ from pipelines.settings import load_settings
 from pipelines.sources.mode import Mode
 from pipelines.synthetic.scale import LogLayout, LogScale, usual_items, usual_users
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Kestrel's data plane."
-)
+app = typer.Typer(no_args_is_help=True, help="Kestrel's data plane.", **COMMAND_LINE)
 
 
-def _parse_clock(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def _parse_found_cutoff(text: str) -> datetime:
+    return check_found_cutoff(parse_cutoff(text), datetime.now(UTC))
 
 
 def _find_mapping(name: str) -> Path:
@@ -55,7 +59,7 @@ NamespaceName = Annotated[
 ]
 Cutoff = Annotated[
     datetime,
-    typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Exclusive end of the interval."),
+    typer.Option("--cutoff", parser=_usage(_parse_found_cutoff), metavar="DATE", help="Exclusive end of the interval."),
 ]
 SourcePath = Annotated[
     Path, typer.Option("--source", help="A folder, zip or file: an official MovieLens release, or what --mapping says.")
@@ -128,7 +132,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     clock: Annotated[
         datetime | None,
-        typer.Option("--clock", parser=_usage(_parse_clock), metavar="TIME", help="Now; default: wall time."),
+        typer.Option("--clock", parser=_usage(parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
     mapping: MappingFile = None,
     mode: Annotated[
@@ -136,6 +140,11 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
     ] = Mode.WHOLE,
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""
+    if cutoff is not None:
+        try:
+            check_cutoff(cutoff, clock or datetime.now(UTC))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="'--cutoff'") from error
     _run("ingest", source, cutoff, clock, mapping, mode, namespace=namespace)
 
 

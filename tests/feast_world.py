@@ -160,7 +160,8 @@ def per_event(events: Sequence[Row], key: str, features: Callable[[list[Row]], R
 
 def per_day(events: Sequence[Row], owner: str, cutoff: datetime) -> list[Row]:
     """Return a row for every key and day from its first event on, as of the day's end: windows by counting."""
-    key, days = f"{owner}_id", range((cutoff - FIRST.replace(hour=0)).days)
+    last = min(cutoff, CUTOFF + timedelta(days=2 * max(WINDOW_DAYS)))  # later windows are as empty, and many
+    key, days = f"{owner}_id", range((last - FIRST.replace(hour=0)).days)
     ends = [FIRST.replace(hour=0) + timedelta(days=day + 1) for day in days]
     rows = []
     for name in sorted({row[key] for row in events}):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
+NAMESPACE_SCHEMA = rf"^{_NAMESPACE.pattern}$(?!\n)"
+"""What `check_namespace` allows, as a JSON schema has it: its `$`, read by Python, also fits before a last newline."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CUTOFF_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _SEPARATOR = "|"
@@ -35,15 +37,69 @@ def check_namespace(namespace: str) -> str:
 def parse_cutoff(text: str) -> datetime:
     """Read `1998-04-23` or `1998-04-23T00:00:00Z`; ValueError for anything that is not a midnight in UTC."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = _moment_in_utc(text)
     except ValueError:
         msg = f"cutoff {text!r}: expected a date such as 1998-04-23 or 1998-04-23T00:00:00Z"
         raise ValueError(msg) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment.time() != time():
         msg = f"cutoff {text!r}: expected midnight UTC, the end of a whole day, received {moment:%H:%M:%S} UTC"
         raise ValueError(msg)
     return moment
+
+
+def parse_clock(text: str) -> datetime:
+    """Read a moment such as `2026-11-29T12:00:00Z`, in UTC where it names no zone; ValueError for anything else."""
+    try:
+        return _moment_in_utc(text)
+    except ValueError:
+        msg = f"clock {text!r}: expected a moment such as 2026-11-29T12:00:00Z"
+        raise ValueError(msg) from None
+
+
+def _moment_in_utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the first or the last day that there is, of another zone
+        raise ValueError(text) from error
+
+
+def last_midnight(moment: datetime) -> datetime:
+    """Return the midnight in UTC at or before a moment."""
+    return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
+
+
+def end_of_day(moment: datetime) -> datetime:
+    """Return the midnight in UTC after a moment: the latest cutoff that an ingestion finds by itself."""
+    return last_midnight(moment) + timedelta(days=1)
+
+
+def check_cutoff(cutoff: datetime, clock: datetime) -> datetime:
+    """Return a cutoff that somebody asks to ingest up to; ValueError if it lies after the clock.
+
+    Online, it would be later than every refresh until then, and each of them superseded.
+    """
+    return _at_latest(cutoff, last_midnight(clock), clock)
+
+
+def check_found_cutoff(cutoff: datetime, clock: datetime) -> datetime:
+    """Return a cutoff that an ingestion may have found, or raise ValueError.
+
+    Where a source has events of the clock's own day, the interval ends with that day, which goes on (decision 0101).
+    """
+    return _at_latest(cutoff, end_of_day(clock), clock)
+
+
+def _at_latest(cutoff: datetime, latest: datetime, clock: datetime) -> datetime:
+    if cutoff > latest:
+        msg = (
+            f"cutoff {format_cutoff(cutoff)} lies after the clock, {clock.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}: "
+            f"expected {latest:%Y-%m-%d} at the latest"
+        )
+        raise ValueError(msg)
+    return cutoff
 
 
 def format_cutoff(cutoff: datetime) -> str:

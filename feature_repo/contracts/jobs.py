@@ -16,15 +16,20 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from feature_repo.contracts.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space, no quota, or a file beyond what this process may write."""
+COMMAND_LINE: Mapping[str, Any] = MappingProxyType(
+    {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+)
+"""How every plane sets up its `typer.Typer`: a fault's last words are its sentence, not the lower edge of a box."""
 _FULL_DISK_WORDS = (
     *(os.strerror(number) for number in sorted(FULL_DISK)),
     "disk is full",
@@ -110,6 +115,26 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
         _print_result(result)
     sys.stderr.write(message)
     sys.exit(code)
+
+
+def reason_told(status: int, lines: Iterable[str]) -> str:
+    """Return why a job ended, whole: its last words, from the line on that says how it ended.
+
+    `run_job` begins that line with the name of the exit code, a command line that was wrong with "Error". Whoever ended
+    without such a line, killed or before it could begin, leaves the last line as the reason; nothing of none.
+
+    Args:
+        status: The exit status.
+        lines: The last lines of standard error, without their ends.
+    """
+    told = list(lines)
+    words = [line for line in told if line.strip()]
+    try:
+        name = "Error" if status == ExitCode.USAGE else ExitCode(status).name.lower()
+    except ValueError:
+        return "".join(words[-1:])
+    begins = [place for place, line in enumerate(told) if line.startswith(f"{name}: ")]
+    return "\n".join(told[begins[0] :]).rstrip() if begins else "".join(words[-1:])
 
 
 def _reason(error: Exception) -> str:

@@ -8,12 +8,15 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from feature_repo.contracts.intervals import check_namespace, format_cutoff, parse_cutoff
+from feature_repo.contracts.intervals import check_cutoff, check_namespace, format_cutoff, parse_cutoff
+from feature_repo.contracts.places import Namespace, Serving
+from feature_repo.contracts.signatures import RANKING_MODEL
 from infra.local.airflow_api import Airflow, DagRun
 from infra.local.errors import LocalError, SettingsError
 from infra.local.places import Places
@@ -92,12 +95,12 @@ def choose_namespace(given: str, described: Mapping[str, Any]) -> str:
         raise SettingsError(msg) from error
 
 
-def choose_cutoff(given: str) -> str | None:
-    """Return the cutoff that was asked for, as the DAG takes it (a date), or None."""
+def choose_cutoff(given: str, clock: datetime | None = None) -> str | None:
+    """Return the cutoff that was asked for, as the DAG takes it (a date), or None; `clock` is now, by default."""
     if not given:
         return None
     try:
-        return format_cutoff(parse_cutoff(given))[:10]
+        return format_cutoff(check_cutoff(parse_cutoff(given), clock or datetime.now(UTC)))[:10]
     except ValueError as error:
         msg = f"CUTOFF: {error}"
         raise SettingsError(msg) from error
@@ -152,7 +155,9 @@ def demo(
     namespace = choose_namespace(namespace, described)
     announce(source, namespace, described, say)
     meter = MemoryMeter(state)
-    stack = _stack_for(state, namespace, say)
+    stack = start_stack(state, os.environ, say=say)
+    if (served := stack.settings.namespace) != namespace:
+        say(f"The recommender answers for {served} until the data of {namespace} has passed and a model of it serves")
     airflow = Airflow(stack.settings)
     try:
         airflow.wait_for_dags(CHAIN, _DAGS_S)
@@ -177,7 +182,7 @@ def watch_again(*, state: Path, run_id: str, resume: bool, console: Console, say
     airflow = Airflow(stack.settings)
     try:
         first = airflow.run(CHAIN[0], run_id)
-        stack = _stack_for(state, str(first.conf["namespace"]), say)
+        stack = start_stack(state, os.environ, say=say)
         if resume:
             _resume(airflow, first, say)
             first = airflow.run(CHAIN[0], run_id)
@@ -198,8 +203,24 @@ def _resume(airflow: Airflow, first: DagRun, say: Callable[[str], None]) -> None
     say("No run of this chain has failed: watching it")
 
 
-def _stack_for(state: Path, namespace: str, say: Callable[[str], None]) -> Stack:
-    """Return the running stack, with a recommender that serves `namespace`."""
+def may_take_over(state: Path, namespace: str, served: str) -> bool:
+    """Tell whether the recommender may answer for `namespace` rather than for `served`, as it does now.
+
+    The data has to be online. Nobody's ranked lists give way to those of a data set without a model in force.
+    """
+
+    def has_model(name: str) -> bool:
+        return Serving(state).current_release(name, RANKING_MODEL).exists()
+
+    return Namespace(state, namespace).online_current.exists() and (has_model(namespace) or not has_model(served))
+
+
+def _serve(stack: Stack, namespace: str, say: Callable[[str], None]) -> Stack | None:
+    """Have the recommender answer for a namespace whose runs have ended well; None if it has to stay as it is."""
+    state, served = stack.places.state, stack.settings.namespace
+    if not may_take_over(state, namespace, served):
+        say(f"The recommender goes on answering for {served}: no model of {namespace} was promoted")
+        return None
     name = f"{PREFIX}NAMESPACE"
     set_setting(state, name, namespace)
     return start_stack(state, {**os.environ, name: namespace}, say=say)
@@ -217,11 +238,25 @@ def _watch_and_report(
 ) -> int:
     from infra.local.report import print_report  # noqa: PLC0415 - only when there is something to report
 
+    namespace = str(first.conf["namespace"])
     try:
         chain: Chain = watch(airflow, first, console, sample=meter.sample)
     except KeyboardInterrupt:
         command = resume_command(first).removesuffix(" --resume")
-        say(f"\nThe stack and its runs go on. Watch again: {command}\nStop everything: make down")
+        waits = (
+            "" if namespace == stack.settings.namespace else f"; at their end the recommender goes over to {namespace}"
+        )
+        say(f"\nThe stack and its runs go on. Watch again{waits}: {command}\nStop everything: make down")
         raise
-    print_report(airflow, stack, chain, console, namespace=str(first.conf["namespace"]), meter=meter, began=began)
+    serving = _serve(stack, namespace, say)
+    print_report(
+        airflow,
+        serving or stack,
+        chain,
+        console,
+        namespace=namespace,
+        is_served=serving is not None,
+        meter=meter,
+        began=began,
+    )
     return 0

@@ -260,14 +260,31 @@ def report_addresses(airflow: Airflow, chain: Chain) -> str:
     return named_lines({what: link for what, link in links.items() if link})
 
 
-def measured_lines(seconds: float, peak: int, bench: Mapping[str, Any]) -> list[str]:
-    """Return what the run took."""
-    latency = f"p50 {bench['p50_ms']} ms, p99 {bench['p99_ms']} ms over {bench['requests']} requests"
-    return [
+def measured_lines(seconds: float, peak: int, bench: Mapping[str, Any] | None) -> list[str]:
+    """Return what the run took, and a request for recommendations if some were made."""
+    lines = [
         f"this run             {int(seconds) // 60} min {int(seconds) % 60} s",
         f"peak memory          {peak / 1024**3:.2f} GB (stack, jobs and this command; PSS, looked at every 2 s)",
-        f"/recommend?k={bench['k']}      {latency}, {bench['ranked']} of them ranked by the model",
     ]
+    if bench is None:
+        return lines
+    latency = f"p50 {bench['p50_ms']} ms, p99 {bench['p99_ms']} ms over {bench['requests']} requests"
+    return [*lines, f"/recommend?k={bench['k']}      {latency}, {bench['ranked']} of them ranked by the model"]
+
+
+def _print_recommendations(
+    settings: LocalSettings, place: Namespace, request: Path | None, console: Console, *, wait_ranked: bool
+) -> None:
+    """Print what some users get, and the command lines that ask for it."""
+    users = some_users(place)
+    for user in users:
+        console.print()
+        console.print(slate_table(recommendations(settings, user, wait_ranked=wait_ranked)))
+    console.print("\n[bold]Copy and run[/]")
+    for line in copyable_lines(settings, place.name, users[0] if users else "1", request):
+        console.out(f"  {line}", highlight=False)
+    if request is not None:
+        console.print(_try_predictions(settings, place.name, request))
 
 
 def print_report(
@@ -277,10 +294,14 @@ def print_report(
     console: Console,
     *,
     namespace: str,
+    is_served: bool,
     meter: MemoryMeter,
     began: float,
 ) -> None:
-    """Print what came of the runs; a rejection and a tie are ordinary endings."""
+    """Print what came of the runs; a rejection and a tie are ordinary endings.
+
+    Recommendations are shown if the recommender answers for the namespace.
+    """
     settings = stack.settings
     place = Namespace(stack.places.state, namespace)
     environment = {**command_environment(stack.places.state, os.environ, toolchain_only=False)}
@@ -304,17 +325,11 @@ def print_report(
         if serving.get("version"):
             request = stack.places.state / "examples" / f"{namespace}.json"
             write_json(request, example_request(read_json(folder / "golden.json"), read_schema(place)))
-    users = some_users(place)
-    for user in users:
-        console.print()
-        console.print(slate_table(recommendations(settings, user, wait_ranked=bool(serving.get("version")))))
-    console.print("\n[bold]Copy and run[/]")
-    for line in copyable_lines(settings, namespace, users[0] if users else "1", request):
-        console.out(f"  {line}", highlight=False)
-    if request is not None:
-        console.print(_try_predictions(settings, namespace, request))
+    if is_served:
+        _print_recommendations(settings, place, request, console, wait_ranked=bool(serving.get("version")))
     meter.sample()
-    bench = run_plane(["serving.recommender", "bench", "--requests", str(_BENCH_REQUESTS)], environment)
+    bench_command = ["serving.recommender", "bench", "--requests", str(_BENCH_REQUESTS)]
+    bench = run_plane(bench_command, environment) if is_served else None
     console.print("\n[bold]Where it runs[/]")
     console.out(addresses(stack), highlight=False)
     console.print("\n[bold]Reports[/] (with Airflow's login)")

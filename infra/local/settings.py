@@ -138,7 +138,7 @@ def initial_settings() -> str:
 # Every setting, port and password of this stack. The process environment wins over this file.
 # `make up` applies what was changed here. A part whose address is not a loopback one is not started on this machine.
 
-# The data set that the recommender serves; `make demo` sets it.
+# The data set that the recommender serves; `make demo` sets it when its data has passed.
 KESTREL_NAMESPACE=ml-100k
 
 # Redis, the online store.

@@ -1,15 +1,18 @@
 """How far the online side has got, so that a backfill never takes it back.
 
 Two records: `online/materialized.json`, what Redis was filled from, and `online/current.json`, the snapshot in force.
-Between the two Redis is already ahead, so both count.
+Between the two Redis is already ahead, so both count. A cutoff that lies after the clock does not count: one that was
+published before jobs refused such a thing gives way to the next refresh (decision 0101).
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from feature_repo.contracts.intervals import format_cutoff, parse_cutoff
+from feature_repo.contracts.intervals import check_found_cutoff, format_cutoff, parse_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from pipelines.errors import SupersededError
@@ -18,10 +21,11 @@ from pipelines.io.lake import exclusive
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
-    from datetime import datetime
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,23 @@ def read_materialized(place: Namespace) -> Materialized | None:
         raise CorruptRecordError(msg) from error
 
 
-def online_cutoff(place: Namespace) -> datetime | None:
-    """Return the latest cutoff that is online, None before the first."""
+def online_cutoff(place: Namespace, clock: datetime | None = None) -> datetime | None:
+    """Return the latest cutoff that is online and does not lie after the clock (wall time), None if there is none."""
     done = read_materialized(place)
     cutoffs = [] if done is None else [done.cutoff]
     if place.online_current.exists():
         cutoffs.append(parse_cutoff(OnlineSnapshot.read(place.online_current).cutoff))
-    return max(cutoffs, default=None)
+    now = clock or datetime.now(UTC)
+    return max((cutoff for cutoff in cutoffs if _counts(place, cutoff, now)), default=None)
+
+
+def _counts(place: Namespace, cutoff: datetime, clock: datetime) -> bool:
+    try:
+        check_found_cutoff(cutoff, clock)
+    except ValueError as error:
+        _LOG.warning("namespace %s: what is online gives way to the next refresh: %s", place.name, error)
+        return False
+    return True
 
 
 def refuse_superseded(place: Namespace, cutoff: datetime) -> None:

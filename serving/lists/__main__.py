@@ -10,11 +10,11 @@ from typing import Annotated, TypeVar
 import typer
 
 from feature_repo.contracts.intervals import check_id, check_namespace, parse_cutoff
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 
 Parsed = TypeVar("Parsed")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help=__doc__, **COMMAND_LINE)
 
 
 @app.callback()

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from feature_repo.contracts.isolation import keep_out
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from serving.model_server.flags import parse_flags
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(**COMMAND_LINE)
 
 
 @app.callback()

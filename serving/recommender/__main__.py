@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = typer.Typer(help=__doc__, **COMMAND_LINE)
 
 
 @app.callback(invoke_without_command=True)

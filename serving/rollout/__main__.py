@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_repo.contracts.isolation import keep_out
-from feature_repo.contracts.jobs import run_job
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from serving.rollout.serving_model import ServingModel
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, **COMMAND_LINE)
 
 Namespace = Annotated[str, typer.Option(help="The data set, such as ml-100k.")]
 Version = Annotated[str, typer.Option(help="The registry's version, such as 3.")]

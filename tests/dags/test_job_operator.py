@@ -104,6 +104,40 @@ def test_terminal_ends_are_not_retried_and_carry_the_last_words(job, context, co
         operator.execute(context)
 
 
+def test_a_reason_of_several_lines_is_told_whole_and_without_the_log_before_it(job, context):
+    words = "log\nterminal: my.yaml: 2 faults\n  line 3: no item\n  line 9: no time\n"
+    operator = job(f"import sys; sys.stderr.write({words!r}); sys.exit(1)")
+    with pytest.raises(AirflowFailException) as error:
+        operator.execute(context)
+    ending = "job run ended with status 1: terminal: my.yaml: 2 faults\n  line 3: no item\n  line 9: no time"
+    assert str(error.value) == f"stand_in_{ending}"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"namespace": "x"}, "Missing option '--source'."),
+        ({"namespace": "x", "source": "s", "cutoff": "soon"}, "cutoff 'soon': expected a date such as 1998-04-23"),
+        ({"namespace": "NO", "source": "s"}, "expected up to 48 lower case letters"),
+    ],
+)
+def test_a_command_line_that_is_wrong_fails_for_good_with_its_sentence(context, monkeypatch, options, sentence):
+    monkeypatch.setenv("KESTREL_PYTHON", sys.executable)
+    operator = JobOperator(task_id="ingest", module="pipelines", command="ingest", options=options)
+    with pytest.raises(AirflowFailException) as error:
+        operator.execute(context)
+    assert str(error.value).startswith("pipelines ingest ended with status 2: Error: ")
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", "x" * 200_000])
+def test_an_option_that_no_process_can_have_fails_for_good(job, context, value):
+    operator = job("")
+    operator.options = {"reason": value}
+    with pytest.raises(AirflowFailException, match="correct the conf"):
+        operator.execute(context)
+
+
 @pytest.mark.parametrize("end", [f"sys.exit({ExitCode.TRANSIENT.value})", "os.kill(os.getpid(), 9)", "sys.exit(143)"])
 def test_transient_ends_and_signals_are_retried(job, context, end):
     operator = job(f"import os, sys; {end}")

@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.serialization.definitions.param import SerializedParam
 
 from dags.model_training import BASELINE, CANDIDATE
-from feature_repo.contracts.intervals import PartitionKey
+from feature_repo.contracts.intervals import PartitionKey, check_namespace, end_of_day
 
 DAGS = Path(__file__).parents[2] / "dags"
 INTERVAL = "ml-100k|1998-04-23T00:00:00Z"
@@ -108,10 +111,21 @@ def test_every_dag_and_task_is_documented_and_every_param_has_a_form_entry(dags)
             param.resolve()
 
 
-@pytest.mark.parametrize("bad", ["", "ML", "../up", "a b", "-a"])
-def test_form_refuses_a_bad_namespace(dags, bad):
-    with pytest.raises(Exception, match="does not match"):
-        dags["feature_refresh"].params.get_param("namespace").resolve(bad)
+@pytest.mark.parametrize("bad", ["", "ML", "../up", "a b", "-a", "a-", "a\n", "a\n\n", "\na", "a" * 49, "é", "a_b"])
+def test_form_refuses_a_bad_namespace_as_the_command_line_does(dags, bad):
+    for dag in dags.values():
+        param = dag.params.get_param("namespace")
+        with pytest.raises(Exception, match="does not match"):
+            param.resolve(bad)
+        with pytest.raises(Exception, match="does not match"):  # as the REST API looks at it
+            SerializedParam(bad, **param.schema).resolve(raises=True)
+    with pytest.raises(ValueError, match="lower case letters"):
+        check_namespace(bad)
+
+
+@pytest.mark.parametrize("good", ["a", "0", "ml-100k", "a" * 48, "a--b"])
+def test_form_takes_every_namespace_that_the_command_line_takes(dags, good):
+    assert dags["feature_refresh"].params.get_param("namespace").resolve(good) == check_namespace(good)
 
 
 def rendered(task, **context):
@@ -138,8 +152,9 @@ class TaskInstance:
 class Run:
     """What the templates ask of Airflow's run."""
 
-    def __init__(self, run_type):
+    def __init__(self, run_type, conf=None):
         self.run_type = run_type
+        self.conf = conf
 
 
 @pytest.fixture(autouse=True)
@@ -208,8 +223,57 @@ def test_training_by_hand_takes_them_from_the_form_or_says_what_is_missing(dags)
         rendered(training_set, partition_key=None, params={"cutoff": "1998-04-23"}).options["cutoff"]
         == "1998-04-23T00:00:00Z"
     )
-    with pytest.raises(ValueError, match="fill in 'Cutoff'"):
+    with pytest.raises(AirflowFailException, match="fill in 'Cutoff'"):
         rendered(training_set, partition_key=None)
+
+
+def first_task(dag):
+    (task,) = (task for task in dag.tasks if not task.upstream_task_ids)
+    return task
+
+
+@pytest.mark.parametrize("dag", ["feature_refresh", "model_training", "model_rollout", "model_rollback"])
+def test_a_key_that_a_dag_does_not_know_fails_its_first_task_for_good(dags, dag):
+    conf = {"namespace": "x", "nmaespace": "sources/mine"}
+    with pytest.raises(AirflowFailException, match=r"expected keys among .*namespace.*'nmaespace'; did you mean 'name"):
+        rendered(first_task(dags[dag]), dag_run=Run("manual", conf))
+
+
+@pytest.mark.parametrize(
+    ("conf", "sentence"),
+    [
+        ({"namespace": "a\n"}, "lower case letters"),
+        ({"clock": "noon"}, "clock 'noon': expected a moment such as"),
+        ({"start": "1998-04-23T01:00:00Z"}, "expected midnight UTC"),
+        ({"cutoff": "2050-01-01", "clock": "2049-12-30T23:59:59Z"}, "expected 2049-12-31 at the latest"),
+        ({"cutoff": f"{end_of_day(datetime.now(UTC)) + timedelta(days=2):%Y-%m-%d}"}, "lies after the clock"),
+    ],
+)
+def test_a_value_that_the_command_line_would_refuse_fails_the_first_task_for_good(dags, conf, sentence):
+    with pytest.raises(AirflowFailException, match=sentence):
+        rendered(first_task(dags["feature_refresh"]), dag_run=Run("manual", conf))
+
+
+def test_what_the_form_fills_in_by_itself_is_taken(dags):
+    for dag in dags.values():
+        conf = {name: dag.params[name] for name in dag.params}
+        dag_run = Run("scheduled", conf)
+        event = {"partition_key": INTERVAL, "triggering_asset_events": {}, "run_id": "a"}
+        params = conf | ({"version": 3} if "version" in conf else {})
+        rendered(first_task(dag), dag_run=dag_run, params=params, **event)
+
+
+def test_a_partition_that_is_none_fails_for_good(dags):
+    for dag in ("model_training", "model_rollout"):
+        context = {"partition_key": "ml-100k", "triggering_asset_events": {}, "params": {"version": 3}}
+        with pytest.raises(AirflowFailException, match=r"expected <namespace>\|<cutoff>"):
+            rendered(first_task(dags[dag]), **context)
+
+
+def test_a_template_that_cannot_be_rendered_fails_for_good(dags):
+    for results in ({}, {"ingest": None}, {"ingest": {}}):
+        with pytest.raises(AirflowFailException):
+            rendered(dags["feature_refresh"].get_task("check"), ti=TaskInstance(**results)).arguments()
 
 
 def test_serving_check_looks_into_the_runs_own_folder(dags):
@@ -259,7 +323,7 @@ def test_rollout_takes_the_version_from_the_verdict_that_triggered_it(dags):
         assert options == {"namespace": "ml-100k", "version": "7", **key}
 
 
-@pytest.mark.parametrize(("version", "to"), [(None, []), (3, ["--to", "3"])])
+@pytest.mark.parametrize(("version", "to"), [(None, []), (3, ["--to", "3"]), (3.0, ["--to", "3"])])
 def test_a_rollback_names_its_run_so_that_a_retry_is_no_second_one(dags, version, to):
     hostile = "clicks fell; $(reboot)"
     task = dags["model_rollback"].get_task("rollback")
@@ -273,11 +337,23 @@ def test_a_rollback_names_its_run_so_that_a_retry_is_no_second_one(dags, version
 
 def test_rollout_by_hand_needs_a_version(dags):
     task = dags["model_rollout"].get_task("verdict")
-    assert (
-        rendered(task, partition_key=None, triggering_asset_events={}, params={"version": 3}).options["version"] == "3"
-    )
-    with pytest.raises(ValueError, match="fill in 'Version'"):
+    for version in (3, 3.0):
+        params = {"version": version}
+        given = rendered(task, partition_key=None, triggering_asset_events={}, params=params).options
+        assert given["version"] == "3"
+    with pytest.raises(AirflowFailException, match="fill in 'Version'"):
         rendered(task, partition_key=None, triggering_asset_events={})
+
+
+def test_a_verdict_without_a_version_fails_for_good(dags):
+    from dags._policy import VERDICT
+
+    class Event:
+        extra = {"decision": "promote"}  # noqa: RUF012 - a stand-in for Airflow's event
+
+    context = {"partition_key": INTERVAL, "triggering_asset_events": {VERDICT: [Event()]}, "run_id": "asset__1"}
+    with pytest.raises(AirflowFailException, match="expected the registered version in its extra"):
+        rendered(dags["model_rollout"].get_task("verdict"), **context)
 
 
 def test_refresh_is_scheduled_by_setting():

@@ -29,9 +29,9 @@ from rich.console import Console
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
-from infra.local.airflow_api import Airflow, DagRun
+from infra.local.airflow_api import ENDED, Airflow, DagRun, TaskRun
 from infra.local.settings import initial_settings, read_settings
-from infra.local.watching import Chain, watch
+from infra.local.watching import Chain, in_order, watch
 from serving.protocol.free_ports import free_ports
 from tests.synthetic import GENRES, write_movielens_100k
 
@@ -143,6 +143,17 @@ class Stack:
             return watch(
                 airflow, airflow.run("feature_refresh", run_id), Console(file=sys.stderr, force_terminal=False)
             )
+        finally:
+            airflow.close()
+
+    def ended(self, dag: str, conf: dict[str, Any]) -> tuple[DagRun, list[TaskRun], str]:
+        """Trigger a run by hand and wait for its end: the run, its tasks, and the log of the first."""
+        airflow = self.airflow()
+        try:
+            run = airflow.trigger(dag, conf)
+            wait_until(lambda: airflow.run(dag, run.run_id).state in ENDED, 120, f"the end of {run.run_id}")
+            tasks = in_order(airflow.tasks(run))
+            return airflow.run(dag, run.run_id), tasks, "\n".join(airflow.log(run, tasks[0]))
         finally:
             airflow.close()
 

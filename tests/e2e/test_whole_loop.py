@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from http import HTTPStatus
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json
+from infra.local.errors import LocalError
 from infra.local.report import candidate_folder
 from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
 
@@ -230,6 +232,45 @@ def test_a_model_server_killed_with_a_candidate_loaded_serves_the_old_version_af
 
     wait_until(serves_old_again, 60, "the old version after the kill")
     wait_until(lambda: stack.recommend(users(stack, 1)[0])["degraded"] == [], 20, "ranked by the old version")
+
+
+@pytest.mark.parametrize(
+    ("dag", "conf", "sentence"),
+    [
+        ("feature_refresh", {"namespace": "refused", "sorce": "mine"}, "received 'sorce'; did you mean 'source'?"),
+        ("feature_refresh", {"namespace": "refused", "cutoff": "2999-01-01"}, "2999-01-01T00:00:00Z lies after the cl"),
+        ("model_training", {"namespace": "refused"}, "fill in 'Cutoff' in the trigger form"),
+        ("model_rollout", {"namespace": "refused"}, "fill in 'Version' in the trigger form"),
+    ],
+)
+def test_a_run_that_no_job_can_be_started_with_fails_at_once(stack, backfill, dag, conf, sentence):
+    run, (first_task, *others), log = stack.ended(dag, conf)
+    assert (run.state, first_task.state, first_task.attempt) == ("failed", "failed", 1)
+    assert {task.state for task in others} == {"upstream_failed"}
+    assert sentence in log
+    assert not Namespace(stack.state, "refused").root.exists()
+
+
+def test_a_namespace_that_the_command_line_refuses_starts_no_run(stack, backfill):
+    runs = stack.run_count("feature_refresh")
+    with pytest.raises(LocalError, match=r"HTTP 400: .*does not match"):
+        stack.ended("feature_refresh", {"namespace": "refused\n"})
+    assert stack.run_count("feature_refresh") == runs
+
+
+def test_data_that_does_not_pass_leaves_the_recommender_with_what_it_has(stack, backfill, tmp_path):
+    user = users(stack, 1)[0]
+    before = stack.recommend(user, k=10)
+    bad = shutil.copytree(stack.source, tmp_path / "bad")
+    lines = (bad / "u.data").read_text().splitlines()
+    half = [line if number % 2 else line.replace("\t", "\tx", 1) for number, line in enumerate(lines)]
+    (bad / "u.data").write_text("\n".join(half) + "\n")
+    demo = stack.run("demo", KESTREL_ARG_DATA=str(bad), KESTREL_ARG_NAMESPACE="bad")
+    assert demo.returncode == 1
+    assert f"The recommender answers for {NAMESPACE} until the data of bad has passed" in demo.stderr
+    assert "feature_refresh: task ingest failed at attempt 1" in demo.stderr
+    assert stack.recommend(user, k=10)["items"] == before["items"]
+    assert f"KESTREL_NAMESPACE={NAMESPACE}\n" in (stack.state / "settings.env").read_text()
 
 
 def test_requests_that_make_no_sense_get_a_helpful_body(stack, backfill):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ from pipelines.errors import JobError, SupersededError
 from pipelines.feast_store import online_writes
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
 from pipelines.feast_store.online import stored_entities
+from pipelines.feast_store.online_cutoff import Materialized, online_cutoff, write_materialized
 from pipelines.feast_store.registry import registered_service
 from pipelines.feast_store.store import open_store
 from pipelines.features.tables import feature_table
@@ -287,6 +288,31 @@ def test_a_superseded_cutoff_leaves_redis_and_snapshot_untouched(settings: Setti
             job.run(settings, place, earlier)
     assert contents(settings.redis_url) == before
     assert place.online_current.read_bytes() == pointer
+
+
+def test_what_was_published_as_of_a_time_to_come_gives_way_to_the_next_refresh(
+    settings: Settings, place: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs refuse such a cutoff today, but there are state folders in which it is online."""
+    materialize.run(settings, place, world.CUTOFF)
+    right = publish.run(settings, place, world.CUTOFF), contents(settings.redis_url)
+    to_come = datetime(9000, 1, 1, tzinfo=UTC)
+    world.write_world(settings.state, EVENTS, cutoff=to_come)
+    materialize.run(settings, place, to_come)
+    publish.run(settings, place, to_come)
+    assert OnlineSnapshot.read(place.online_current).cutoff == "9000-01-01T00:00:00Z"
+    world.write_world(settings.state, EVENTS)
+    materialize.run(settings, place, world.CUTOFF)
+    assert (publish.run(settings, place, world.CUTOFF), contents(settings.redis_url)) == right
+    assert online_cutoff(place) == world.CUTOFF
+    assert "gives way to the next refresh: cutoff 9000-01-01T00:00:00Z lies after the clock" in caplog.text
+
+
+def test_what_is_online_counts_unless_it_lies_after_the_clock(place: Namespace) -> None:
+    write_materialized(place, Materialized(world.CUTOFF, {}, {}))
+    day = timedelta(days=1)
+    assert online_cutoff(place, world.CUTOFF - day) == world.CUTOFF, "the day of the last event may go on"
+    assert online_cutoff(place, world.CUTOFF - day - timedelta(microseconds=1)) is None
 
 
 def test_a_redis_that_is_down_is_transient_and_named_without_its_password(settings: Settings, place: Namespace) -> None:

@@ -13,10 +13,13 @@ from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import FeatureService, Freshness, declared
 from feature_repo.contracts.intervals import (
     PartitionKey,
+    check_cutoff,
+    check_found_cutoff,
     check_namespace,
     feast_project,
     format_cutoff,
     model_name,
+    parse_clock,
     parse_cutoff,
 )
 from feature_repo.contracts.on_demand import on_demand
@@ -144,7 +147,38 @@ def test_cutoffs_are_midnights_in_utc(text):
     assert format_cutoff(parse_cutoff(text)) == "1998-04-23T00:00:00Z"
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "1998-04-23T01:00:00Z", "1998-13-01", "1998-04-23T00:00:00+02:00"])
+@pytest.mark.parametrize(
+    ("clock", "asked", "found"),
+    [
+        ("1998-04-23T00:00:00Z", "1998-04-23", "1998-04-24"),
+        ("1998-04-23T12:00:00Z", "1998-04-23", "1998-04-24"),
+        ("1998-04-23T23:59:59.999999Z", "1998-04-23", "1998-04-24"),
+        ("1998-04-23T23:30:00-01:00", "1998-04-24", "1998-04-25"),
+    ],
+)
+def test_a_cutoff_does_not_lie_after_the_clock(clock, asked, found):
+    now, day = parse_clock(clock), timedelta(days=1)
+    for check, text in ((check_cutoff, asked), (check_found_cutoff, found)):
+        latest = parse_cutoff(text)
+        assert check(latest, now) == latest
+        with pytest.raises(ValueError, match=rf"lies after the clock, {now:%Y-%m-%dT%H:%M:%SZ}: expected {text} at"):
+            check(latest + day, now)
+
+
+@pytest.mark.parametrize("text", ["", "now", "25:00", "9999-12-31T23:00:00-02:00"])
+def test_a_clock_is_a_moment(text):
+    with pytest.raises(ValueError, match=r"clock .*: expected a moment"):
+        parse_clock(text)
+    assert parse_clock("2026-11-29T12:00") == datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "yesterday", "1998-04-23T01:00:00Z", "1998-13-01", "1998-04-23T00:00:00+02:00"),
+        "0001-01-01T00:00:00+02:00",
+    ],
+)
 def test_anything_else_is_refused_with_what_was_expected(text):
     with pytest.raises(ValueError, match=r"cutoff .*: expected"):
         parse_cutoff(text)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from feature_repo.contracts.exit_codes import ExitCode, is_transient
-from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError, TransientError, exit_code_of
+from feature_repo.contracts.jobs import (
+    JobError,
+    RejectedError,
+    SupersededError,
+    TransientError,
+    exit_code_of,
+    reason_told,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,6 +76,72 @@ def test_an_error_with_a_result_prints_it_where_results_are_printed():
     assert json.loads(done.stdout.splitlines()[-1]) == {"report": "checks/1-ab"}
     assert done.stderr.splitlines()[-1] == "terminal: 2 checks failed"
     assert not run("raise JobError('no')").stdout
+
+
+@pytest.mark.parametrize("kind", [JobError, TransientError, RejectedError, SupersededError])
+def test_whoever_started_a_job_finds_its_reason_whole(kind):
+    done = run(f"logging.info('log'); raise {kind.__name__}('two lines:\\n\\n- one')")
+    name = kind.exit_code.name.lower()
+    assert reason_told(done.returncode, done.stderr.splitlines()) == f"{name}: two lines:\n\n- one"
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "reason"),
+    [
+        (1, ["terminal: a", "terminal: b"], "terminal: a\nterminal: b"),
+        (1, ["transient: a", "b", " "], "b"),
+        (75, ["transient: a", "b"], "transient: a\nb"),
+        (2, ["Usage: x", "Try 'x --help' for help.", "", "Error: no y"], "Error: no y"),
+        (2, ["usage: x [-h]", "x: error: no y"], "x: error: no y"),
+        (-9, ["killed soon"], "killed soon"),
+        (3, [], ""),
+    ],
+)
+def test_the_reason_begins_where_the_job_says_how_it_ended(status, lines, reason):
+    assert reason_told(status, lines) == reason
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("pipelines", "models", "serving.rollout", "serving.lists", "serving.recommender"),
+        "serving.model_server check",
+    ],
+)
+def test_a_wrong_command_line_ends_with_its_sentence(module):
+    command = [sys.executable, "-m", *module.split(), "--nonsense"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.splitlines()[-1].startswith("Error: No such option: --nonsense")
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "features", "embeddings", "materialize", "publish", "training-set", "questions", "ingest"]
+)
+def test_a_cutoff_after_the_clock_is_refused_by_every_command(command):
+    source = ["--source", "s"] if command == "ingest" else []
+    arguments = ["--namespace", "x", *source, "--cutoff", "9000-01-01"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", command, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.USAGE
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: Invalid value for '--cutoff': cutoff 9000-01-01T00:00:00Z lies after the clock, ")
+    assert last.endswith("at the latest")
+
+
+def test_an_ingestion_is_refused_by_the_clock_that_it_is_given():
+    command = [sys.executable, "-m", "pipelines", "ingest", "--namespace", "x", "--source", "/nowhere"]
+    clock = ["--clock", "1998-04-23T23:59:59Z"]
+    for cutoff, status in (("1998-04-24", ExitCode.USAGE), ("1998-04-23", ExitCode.TERMINAL)):
+        arguments = [*command, *clock, "--cutoff", cutoff]
+        done = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+    assert "/nowhere" in done.stderr.splitlines()[-1]
 
 
 def test_a_jobs_own_error_shows_no_traceback_and_a_bug_does():

@@ -3,18 +3,20 @@ from __future__ import annotations
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from feature_repo.contracts.manifests import Decision, Verdict
+from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Scope
-from infra.local.airflow_api import TaskRun
-from infra.local.demo import announce, choose_cutoff, choose_mapping, choose_namespace, only_demo
-from infra.local.errors import LocalError, SettingsError
+from infra.local import demo as demo_module
+from infra.local.airflow_api import DagRun, TaskRun
+from infra.local.demo import announce, choose_cutoff, choose_mapping, choose_namespace, may_take_over, only_demo
+from infra.local.errors import LocalError, RunFailedError, SettingsError
 from infra.local.report import (
     copyable_lines,
     ending,
@@ -27,9 +29,13 @@ from infra.local.report import (
     print_lists,
 )
 from infra.local.settings import read_settings
-from infra.local.watching import changes, elapsed, in_order
+from infra.local.stack import describe_stack
+from infra.local.watching import Chain, changes, elapsed, in_order
 from tests.lists_record import lists_record, unmeasured_record
 from tests.movielens import RANKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 REPOSITORY = Path(__file__).parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,6 +102,96 @@ def test_cutoff_is_a_date_or_nothing() -> None:
     assert choose_cutoff("1998-04-23T00:00:00Z") == "1998-04-23"
     with pytest.raises(SettingsError, match="CUTOFF: cutoff 'tomorrow'"):
         choose_cutoff("tomorrow")
+
+
+def test_a_cutoff_does_not_lie_after_the_clock() -> None:
+    noon = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    assert choose_cutoff("2026-11-29", noon) == "2026-11-29"
+    for later in ("2026-11-30", "2050-01-01"):
+        with pytest.raises(SettingsError, match=r"CUTOFF: .*after the clock, 2026-11-29T12.*expected 2026-11-29 at"):
+            choose_cutoff(later, noon)
+    with pytest.raises(SettingsError, match="lies after the clock"):
+        choose_cutoff("9000-01-01")
+
+
+def online(state: Path, namespace: str) -> None:
+    """Leave what a refresh leaves that has passed its checks."""
+    pointer = Namespace(state, namespace).online_current
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("{}")
+
+
+def promoted(state: Path, namespace: str) -> None:
+    """Leave what a promotion leaves."""
+    release = Serving(state).current_release(namespace, "ranking")
+    release.parent.mkdir(parents=True)
+    release.write_text("{}")
+
+
+def test_a_namespace_takes_over_with_its_data_online_and_a_model_or_where_nobody_has_one(tmp_path: Path) -> None:
+    assert not may_take_over(tmp_path, "new", "old"), "nothing of it is online"
+    promoted(tmp_path, "new")
+    assert not may_take_over(tmp_path, "new", "old"), "its features are not online"
+    online(tmp_path, "new")
+    assert may_take_over(tmp_path, "new", "old")
+    online(tmp_path, "rejected")
+    assert may_take_over(tmp_path, "rejected", "old"), "nobody loses a ranking"
+    assert not may_take_over(tmp_path, "rejected", "new")
+
+
+@pytest.fixture
+def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Follow a refresh of namespace `new` to a given end, beside a recommender that answers for ml-100k.
+
+    Nothing is started: the start of a stack tells what it would be told, which are the namespaces that are returned.
+    """
+    monkeypatch.delenv("KESTREL_NAMESPACE", raising=False)
+
+    def follow(end: Callable[..., Chain]) -> list[str]:
+        started: list[str] = []
+
+        def start(state: Path, environ: Mapping[str, str], **_: object) -> object:
+            stack = describe_stack(state, environ)
+            started.append(stack.settings.namespace)
+            return stack
+
+        monkeypatch.setattr(demo_module, "start_stack", start)
+        monkeypatch.setattr(demo_module, "watch", end)
+        monkeypatch.setattr(demo_module.Airflow, "run", lambda *_: refresh)
+        monkeypatch.setattr(
+            "infra.local.report.print_report", lambda *_, is_served, **__: started.append(str(is_served))
+        )
+        refresh = DagRun("feature_refresh", "manual", "running", "", None, None, {"namespace": "new"})
+        (tmp_path / "run").mkdir(exist_ok=True)
+        try:
+            demo_module.watch_again(
+                state=tmp_path, run_id="manual", resume=False, console=Console(quiet=True), say=lambda _: None
+            )
+        except RunFailedError:
+            started.append("failed")
+        return started
+
+    return follow
+
+
+def test_the_recommender_stays_with_its_namespace_until_the_new_data_has_passed(
+    tmp_path: Path, followed: Callable[..., list[str]]
+) -> None:
+    def fail(*_: object, **__: object) -> Chain:
+        msg = "feature_refresh: task ingest failed"
+        raise RunFailedError(msg)
+
+    def end_well(*_: object, **__: object) -> Chain:
+        return Chain()
+
+    promoted(tmp_path, "ml-100k")
+    assert followed(fail) == ["ml-100k", "failed"]
+    online(tmp_path, "new")
+    assert followed(end_well) == ["ml-100k", "False"], "its model was rejected"
+    assert read_settings(tmp_path, {}).namespace == "ml-100k"
+    promoted(tmp_path, "new")
+    assert followed(end_well) == ["ml-100k", "new", "True"]
+    assert read_settings(tmp_path, {}).namespace == "new"
 
 
 def test_more_events_are_announced_with_more_time_memory_and_disk() -> None:
@@ -167,6 +263,10 @@ def test_measured_lines_have_the_figures() -> None:
     text = "\n".join(measured_lines(125.0, 3 * 1024**3, bench))
     for figure in ("2 min 5 s", "3.00 GB", "p50 4.5 ms", "p99 9.0 ms", "299 of them"):
         assert figure in text
+
+
+def test_no_request_is_measured_where_none_was_made() -> None:
+    assert [line.split()[0] for line in measured_lines(125.0, 3 * 1024**3, None)] == ["this", "peak"]
 
 
 def test_a_candidate_that_loses_is_reported_as_losing() -> None:
