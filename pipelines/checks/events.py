@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from feature_repo.contracts.events import ID_MEANING, STEP_TOLERANCE
+from feature_repo.contracts.events import STEP_TOLERANCE
+from feature_repo.contracts.ids import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, is_no_id, judged, named, refused_rows
 from pipelines.checks.times import micros_of_moment, time_checks

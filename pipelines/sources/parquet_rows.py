@@ -11,7 +11,7 @@ import duckdb
 
 from pipelines.errors import SourceError
 from pipelines.io.scratch import scratch_folder
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, literal, without_surroundings
 from pipelines.sources.cells import FAULT, Cells, nothing
 from pipelines.sources.expressions import Cell
 
@@ -61,7 +61,7 @@ class ParquetRows:
 
     def _clean(self, name: str, cell: Cell) -> str:
         if cell.is_text:
-            return nothing(f"trim({name})", self.missing)
+            return nothing(without_surroundings(name), self.missing)
         return f"CASE WHEN NOT isnan({name}) THEN {name} END" if cell.kind in {"FLOAT", "DOUBLE"} else name
 
     @contextmanager

@@ -27,6 +27,7 @@ import pytest
 import redis
 from rich.console import Console
 
+from feature_repo.contracts.ids import path_part
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
 from infra.local.airflow_api import Airflow, DagRun
@@ -78,7 +79,7 @@ class Stack:
         return Airflow(self.settings)
 
     def recommend(self, user: str, **parameters: Any) -> dict[str, Any]:
-        response = self.http.get(f"{self.settings.recommender_uri}/recommend/{user}", params=parameters)
+        response = self.http.get(f"{self.settings.recommender_uri}/recommend/{path_part(user)}", params=parameters)
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
