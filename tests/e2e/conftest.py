@@ -32,6 +32,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
 from infra.local.airflow_api import Airflow, DagRun
 from infra.local.settings import initial_settings, read_settings
+from infra.local.stack import stack_status
 from infra.local.watching import Chain, watch
 from serving.protocol.free_ports import free_ports
 from tests.synthetic import GENRES, write_movielens_100k
@@ -70,6 +71,13 @@ class Stack:
             check=False,
             timeout=1800,
         )
+
+    def stand(self) -> None:
+        """Bring up what does not run, or ails: whatever a test has left of the stack, the next one finds all of it."""
+        ailing = [row.name for row in stack_status(self.state, self.environment) if not row.is_healthy]
+        if ailing:
+            up = self.run("up")
+            assert up.returncode == 0, f"{', '.join(ailing)} did not come up again:\n{up.stderr}"
 
     def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a plane's job by hand, as its documentation says: with the stack's environment."""
@@ -222,6 +230,12 @@ def first(stack: Stack) -> Stage:
         else:
             pytest.fail(f"the demo ended before it triggered anything:\n{''.join(lines)}")
     return looked_at(stack, stack.follow(triggered[1]), "".join(lines))
+
+
+@pytest.fixture(autouse=True)
+def standing(stack: Stack, first: Stage) -> None:
+    """The stack stands before each test, so that one that failed with it half down takes no other with it."""
+    stack.stand()
 
 
 def whole_demo(stack: Stack, **environment: str) -> Stage:
