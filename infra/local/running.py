@@ -30,6 +30,8 @@ _WATCHED = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGH
 _LONGEST_WAIT_S = 3600.0
 _STRAGGLERS_S = 2.0
 """How long what outlives a command may take to end by itself, as helpers of Python's do."""
+_PATIENCE_S = 10.0
+"""How long a command may take to end that was told to by another signal than Ctrl-C's."""
 _GRACE_S = 5.0
 
 
@@ -38,9 +40,9 @@ def run_whole(
 ) -> int:
     """Run a command, wait for it, end what it leaves behind, and return its exit status (128 + n for signal n).
 
-    SIGTERM, SIGHUP and SIGQUIT end all of it. SIGINT is the command's own affair first, which may have something to
-    put away: a second one, or `patience_s` seconds, end all of it, too. If this process is killed, the command gets
-    SIGTERM.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT are the command's own affair first, which may have something to put away. A
+    second one, or time, ends all of it: `patience_s` seconds after SIGINT, a few after the others. If this process is
+    killed, the command gets SIGTERM.
 
     Raises:
         OSError: There is no such program, or it cannot be run.
@@ -70,22 +72,23 @@ def run_whole(
 
 def _wait(process: subprocess.Popen[bytes], patience_s: float) -> int:
     """Wait until the command has ended (0), or has to be ended: the signal for it."""
-    deadline = math.inf
+    told, deadline = 0, math.inf
     while process.poll() is None:
         left = deadline - time.monotonic()
         if left <= 0:
-            return signal.SIGINT
+            return told
         received = signal.sigtimedwait(_WATCHED, min(left, _LONGEST_WAIT_S))
         if received is None:
             continue
         if received.si_signo == signal.SIGCHLD:
             _reap_others(process)
-        elif received.si_signo != signal.SIGINT or deadline < math.inf:
+        elif told:
             return received.si_signo
         else:
-            deadline = time.monotonic() + patience_s
+            told = received.si_signo
+            deadline = time.monotonic() + (patience_s if told == signal.SIGINT else _PATIENCE_S)
             if received.si_code != _FROM_KERNEL:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(told)
     return 0
 
 
