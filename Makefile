@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 PYTHON_ENV := .venv/bin/python
 LOCAL := $(PYTHON_ENV) -m infra.local
+# No shell stays between make and the command: a signal for make reaches who ends all that the command has started.
+RUN := exec $(LOCAL) run
 
 # Only what stands on make's own command line counts: DATA, SOURCE and NAMESPACE are common names in an environment.
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(or $(value $(1)),$(error $(1)= is empty: give it a value or leave it out)))
@@ -33,7 +35,7 @@ demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=
 	@$(LOCAL) demo
 
 test: setup ## Run every test; ARGS="-k name" chooses
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Check style, types, imports and the lock
 	@$(PYTHON_ENV) -m ruff check
@@ -58,13 +60,13 @@ reset: setup ## Stop the stack and delete its state (asks; YES=1 does not; ALL=1
 	@$(LOCAL) reset
 
 bench-data: setup ## Measure features, joins and materialisation at 2 M and 20 M events; FOLDER=<dir> to work in, ARGS="--events n --rounds n"
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m infra.bench.data $(ARGS)
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.data $(ARGS)
 
 bench-lists: setup ## Measure the lists that users would be shown; DATA, SOURCE as for demo, ARGS="--origins n --seeds n", FOLDER=<dir>
-	@$(LOCAL) run --toolchain-only -- $(PYTHON_ENV) -m infra.bench.lists $(ARGS)
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.lists $(ARGS)
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
-	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)
+	@$(RUN) -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)
 
 bench-stream: setup ## Measure how soon an event is in its user's online features, with the demo's data; NAMESPACE=<name>
-	@$(LOCAL) run -- $(PYTHON_ENV) -m infra.bench.stream $(ARGS)
+	@$(RUN) -- $(PYTHON_ENV) -m infra.bench.stream $(ARGS)

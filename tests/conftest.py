@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.interrupts import end_by_sigterm_as_by_ctrl_c
+
 QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 LITTLE_DATA = {"spark.driver.extraJavaOptions": QUICK, "spark.executor.extraJavaOptions": QUICK}
 """Tests' Spark works on little data for a short time: Java's thorough compiler costs more than it gives there."""
@@ -15,6 +17,8 @@ settings.register_profile("same", derandomize=True)
 settings.register_profile("search")
 settings.load_profile("same")
 """Same examples each time, so that a failure tells of the change; `--hypothesis-profile=search` looks for new ones."""
+
+end_by_sigterm_as_by_ctrl_c()
 
 os.environ.setdefault("KESTREL_SPARK_OPTIONS", json.dumps(LITTLE_DATA))
 

@@ -4,6 +4,7 @@ exit_codes    what a job's exit status says to the orchestrator
 jobs          how a job ends: its result, its errors, its exit code
 columns       the value types and the declaration of one column
 datasets      events, items, users and the derived tables: columns, keys, partitioning
+ids           what may be an id of a user, an item or an event, at every door
 events        one event as it is sent, carried and landed, and what refuses it
 features      feature groups and feature services, with the hashes of their definitions
 embeddings    kinds of item embeddings: how they are fitted, their snapshots and feature groups

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from feature_repo.contracts.columns import Column, Dtype, float32
 from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, EVENTS, ITEM_ID, USER_ID, VALUE, Dataset
+from feature_repo.contracts.ids import ID_MEANING, cut, is_id, read_id
 from feature_repo.contracts.intervals import check_namespace
 
 if TYPE_CHECKING:
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.schemas import Schema, ValueRange
 
-ID_MAX = 128
-ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f/]+$"
 EVENTS_URL_PATTERN = r"^(kafka://[^\s/,]+:\d+(,[^\s/,]+:\d+)*/?)?$"
 """What the setting KESTREL_EVENTS_URL may be; empty is the online store's Redis."""
-ID_MEANING = f"an id of 1 to {ID_MAX} characters, without control characters or slashes"
-"""Of users and items, however they come: an id that a source may have and a request may not would be of no use."""
 
 FULL_REDIS = "if it is out of memory, raise its maxmemory; if its disk is full, free some of it; its log says which"
 """What to do about a Redis that refuses to write."""
@@ -59,9 +55,6 @@ _FLOAT32_MAX = 3.4028234663852886e38
 STEP_TOLERANCE = 1e-6
 """Of a step: decimal fractions have no exact binary form."""
 _SHOWN = 80
-_ID = re.compile(ID_PATTERN)
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Half a character: JSON may name one, no UTF-8 can write it, and no pattern of SQL's or the API's can speak of it."""
 _WHOLE = "event"
 """What a refusal is about that is about no single field."""
 _REQUIRED = tuple(column.name for column in EVENTS.columns)
@@ -100,7 +93,7 @@ class Event:
         try:
             texts = {column.name: fields[column.name] for column in SENT}
             event = cls(
-                **{name: texts[name] for name in (EVENT_ID.name, USER_ID.name, ITEM_ID.name, EVENT_TYPE.name)},
+                **{name: cut(texts[name]) for name in (EVENT_ID.name, USER_ID.name, ITEM_ID.name, EVENT_TYPE.name)},
                 value=float(texts[VALUE.name]),
                 event_time=int(texts[EVENT_TIME.name]),
             )
@@ -187,11 +180,6 @@ def shown(received: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} and {len(text) - _SHOWN} more"
 
 
-def is_id(text: str) -> bool:
-    """Tell whether a text may be an id."""
-    return len(text) <= ID_MAX and _ID.fullmatch(text) is not None and _SURROGATE.search(text) is None
-
-
 def key_id(user_id: str, item_id: str, event_type: str, event_time: int) -> str:
     """Return the id of an event that its sender gave none: 32 hexadecimal digits made from its key."""
     return hashlib.sha256("\0".join((user_id, item_id, event_type, str(event_time))).encode()).hexdigest()[:32]
@@ -236,9 +224,11 @@ def _check_names(raw: Mapping[str, object]) -> None:
 
 def _identity(raw: Mapping[str, object], name: str) -> str:
     value = raw[name]
-    if not isinstance(value, str) or not is_id(value):
-        raise RefusedError(name, f"a string, {ID_MEANING}", value, f"Send {name} as the data set names it.")
-    return value
+    try:
+        return read_id(value if isinstance(value, str) else "")
+    except ValueError:
+        remedy = f"Send {name} as the data set names it."
+        raise RefusedError(name, f"a string, {ID_MEANING}", value, remedy) from None
 
 
 def _event_type(value: object, schema: Schema) -> str:

@@ -7,19 +7,20 @@ and what else there is to say.
 from __future__ import annotations
 
 import json
+import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import psutil
 import typer
 
 from feature_repo.contracts.places import Namespace
 from infra.bench.data_features import duckdb_features, plain_duckdb_features, polars_features, spark_features
 from infra.bench.data_joins import bare_asof, duckdb_engine, spark_engine
 from infra.bench.data_online import materialise_view
+from infra.local.processes import VANISHED, family_of
 from pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -97,9 +98,12 @@ def _timed(work: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any]:
 
 def _processor_seconds() -> float:
     """Return the processor time of this process and its children, Spark's Java among them."""
-    here = psutil.Process()
-    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+    total = 0.0
+    for process in family_of(os.getpid()):
+        with suppress(*VANISHED):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _say(result: Mapping[str, Any], **more: float) -> None:

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import redis
 
+from feature_repo.contracts.ids import path_part
 from feature_repo.contracts.intervals import feast_project
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.schemas import Schema
@@ -122,7 +123,7 @@ class Probe:
             raise BenchError(msg)
 
     def _recommended(self, user: str) -> set[str]:
-        answer = self._http.get(f"/recommend/{user}", params={"k": 100}).json()
+        answer = self._http.get(f"/recommend/{path_part(user)}", params={"k": 100}).json()
         return {item["item_id"] for item in answer["items"]}
 
     def _list(self, user: str, field: bytes) -> list[str]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from infra.bench.errors import BenchError
+from infra.local.processes import VANISHED, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import psutil
 
 _SAMPLE_S = 0.1
 _FORKED_S = 5.0
@@ -82,17 +83,12 @@ class _Sampler(Thread):
 
 
 def _resident(pid: int) -> int:
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
     total, now = 0, time.time()
-    for member in family:
+    for member in family_of(pid):
         try:
             if now - member.create_time() > _FORKED_S or not _is_forked(member):
                 total += member.memory_info().rss
-        except psutil.NoSuchProcess:
+        except VANISHED:
             continue
     return total
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.ids import is_id
 from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.manifests import OnlineSnapshot
@@ -81,6 +82,7 @@ def _measure(stack: Stack, source: Namespace, events: int, batched: int) -> Fres
     items = pq.read_table(place.root / snapshot.catalogue, columns=["item_id"]).column(0).to_pylist()
     users = pq.read_table(place.dataset("users") / "part-0.parquet", columns=[USER_ID.name]).column(0).to_pylist()
     _wait_until_ready(stack)
+    items, users = list(filter(is_id, items)), list(filter(is_id, users))
     probe = Probe(stack.settings, place, items, users[:_USERS])
     try:
         return probe.measure(events, batched)

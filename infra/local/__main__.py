@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -15,6 +16,8 @@ from infra.local.settings import state_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PATIENCE_S = 60.0
+"""How long a command may take to end after Ctrl-C where nobody sits who would press it again."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -208,7 +211,8 @@ def run(
     *,
     toolchain_only: Annotated[bool, typer.Option(help="Java, redis-server and Python, but no settings.")] = False,
 ) -> None:
-    """Run a command as a part of the stack would run it: `run -- airflow dags list`."""
+    """Run a command as a part of the stack would run it: `run -- airflow dags list`. Nothing of it is left."""
+    from infra.local.running import run_whole  # noqa: PLC0415 - keeps --help quick
     from infra.local.stack import command_environment  # noqa: PLC0415
 
     def job() -> int:
@@ -216,11 +220,15 @@ def run(
             _say("error: expected a command after --, such as: run -- airflow dags list")
             return int(ExitCode.USAGE)
         environment = command_environment(state_folder(os.environ), os.environ, toolchain_only=toolchain_only)
+        patience_s = math.inf if os.isatty(0) else _PATIENCE_S  # whoever sits at a terminal may ask again
         try:
-            os.execvpe(context.args[0], context.args, environment)  # noqa: S606 - no shell is wanted
+            return run_whole(context.args, environment, patience_s=patience_s, say=_say)
         except FileNotFoundError:
             _say(f"error: {context.args[0]}: no such program on the PATH")
             return 127
+        except PermissionError:
+            _say(f"error: {context.args[0]}: expected a program, found what may not be run")
+            return 126
 
     _for_a_person(job)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from feature_repo.contracts.ids import path_part
 from infra.local.errors import LocalError, ServerFaultError
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def _dag_run(record: Mapping[str, Any]) -> DagRun:
         end=_moment(record.get("end_date")),
         conf=record.get("conf") or {},
     )
+
+
+def _run_path(dag: str, run_id: str) -> str:
+    """Return the path of a run, whose id may be any text of whoever triggered it."""
+    return f"/api/v2/dags/{dag}/dagRuns/{path_part(run_id)}"
 
 
 class Airflow:
@@ -139,7 +145,7 @@ class Airflow:
 
     def run(self, dag: str, run_id: str) -> DagRun:
         """Return a run as it is now."""
-        return _dag_run(self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}"))
+        return _dag_run(self._call("GET", _run_path(dag, run_id)))
 
     def run_caused_by(self, dag: str, cause: DagRun) -> DagRun | None:
         """Return the latest run of `dag` that an asset event of the run `cause` has started, if there is one yet.
@@ -151,7 +157,7 @@ class Airflow:
         for record in listed["dag_runs"]:
             if record["start_date"] is None:
                 continue
-            path = f"/api/v2/dags/{dag}/dagRuns/{record['dag_run_id']}/upstreamAssetEvents"
+            path = f"{_run_path(dag, record['dag_run_id'])}/upstreamAssetEvents"
             try:
                 events = self._call("GET", path)["asset_events"]
             except ServerFaultError:
@@ -162,7 +168,7 @@ class Airflow:
 
     def tasks(self, run: DagRun) -> list[TaskRun]:
         """Return the tasks of a run as they are now, in the order of the DAG's own start."""
-        path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run_id}/taskInstances"
+        path = f"{_run_path(run.dag, run.run_id)}/taskInstances"
         records = self._call("GET", path, params={"limit": 100})["task_instances"]
         return [
             TaskRun(
@@ -177,19 +183,19 @@ class Airflow:
 
     def log(self, run: DagRun, task: TaskRun) -> list[str]:
         """Return the log of a task's last attempt, one event per line."""
-        path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run_id}/taskInstances/{task.task}/logs/{max(task.attempt, 1)}"
+        path = f"{_run_path(run.dag, run.run_id)}/taskInstances/{task.task}/logs/{max(task.attempt, 1)}"
         body = self._call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
         return [entry if isinstance(entry, str) else str(entry.get("event", "")) for entry in body["content"]]
 
     def result(self, run: DagRun, task: str) -> dict[str, Any]:
         """Return the result of a task that succeeded."""
-        path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run_id}/taskInstances/{task}/xcomEntries/return_value"
+        path = f"{_run_path(run.dag, run.run_id)}/taskInstances/{task}/xcomEntries/return_value"
         value: dict[str, Any] = self._call("GET", path, params={"deserialize": False})["value"]
         return value
 
     def links(self, run: DagRun, task: str) -> dict[str, str | None]:
         """Return the addresses behind a task's buttons, by their names."""
-        path = f"/api/v2/dags/{run.dag}/dagRuns/{run.run_id}/taskInstances/{task}/links"
+        path = f"{_run_path(run.dag, run.run_id)}/taskInstances/{task}/links"
         found: dict[str, str | None] = self._call("GET", path)["extra_links"]
         return found
 

@@ -11,6 +11,7 @@ import httpx
 from rich.table import Table
 
 from feature_repo.contracts.datasets import EVENTS, USER_ID
+from feature_repo.contracts.ids import is_id, path_part
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.places import Namespace
@@ -167,19 +168,19 @@ def ending(verdict: Verdict, serving: Mapping[str, Any]) -> str:
 
 
 def some_users(namespace: Namespace) -> list[str]:
-    """Return three users of the data set: a busy, a middling and a quiet one."""
+    """Return three users of the data set: a busy, a middling and a quiet one; only such as can be asked for."""
     import duckdb  # noqa: PLC0415 - here only
 
     files = str(namespace.dataset(EVENTS.name) / "*" / "*.parquet")
     query = f"SELECT {USER_ID.name} FROM read_parquet(?) GROUP BY 1 ORDER BY count(*) DESC, 1"  # noqa: S608 - a constant
     with duckdb.connect() as connection:
-        users = [str(row[0]) for row in connection.execute(query, [files]).fetchall()]
+        users = [user for (user,) in connection.execute(query, [files]).fetchall() if is_id(user)]
     return [users[int(share * (len(users) - 1))] for share in _USERS_AT] if users else []
 
 
 def recommendations(settings: LocalSettings, user: str, *, wait_ranked: bool) -> dict[str, Any]:
     """Ask the recommender; `wait_ranked` gives it a moment to take a promotion over."""
-    url = f"{settings.recommender_uri.rstrip('/')}/recommend/{user}"
+    url = f"{settings.recommender_uri.rstrip('/')}/recommend/{path_part(user)}"
     deadline = time.monotonic() + _RANKED_WITHIN_S
     while True:
         try:
@@ -220,7 +221,7 @@ def copyable_lines(settings: LocalSettings, namespace: str, user: str, request: 
     """Return command lines that work as they stand, from the repository's folder."""
     recommender = settings.recommender_uri.rstrip("/")
     curl = "curl -s -w '\\n'"  # no answer ends its line
-    lines = [f"{curl} '{recommender}/recommend/{user}?k={K}'"]
+    lines = [f"{curl} '{recommender}/recommend/{path_part(user)}?k={K}'"]
     if request is None:
         return lines
     model = model_name(namespace, RANKING_MODEL)

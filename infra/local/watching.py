@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,7 @@ def view(chain: Chain, now: datetime, began: datetime) -> Table:
 
 def resume_command(first: DagRun) -> str:
     """Return the command that lets failed tasks of a chain go on and watches it again."""
-    return f".venv/bin/python -m infra.local watch '{first.run_id}' --resume"
+    return f".venv/bin/python -m infra.local watch {shlex.quote(first.run_id)} --resume"
 
 
 def failure(airflow: Airflow, run: DagRun, tasks: Sequence[TaskRun], first: DagRun) -> RunFailedError:

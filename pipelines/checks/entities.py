@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from feature_repo.contracts.events import ID_MEANING
+from feature_repo.contracts.ids import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.checked_parts import checked_table, judge_parts
 from pipelines.checks.judging import FAULT, is_no_id, named

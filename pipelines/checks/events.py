@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.events import ID_MEANING, STEP_TOLERANCE
+from feature_repo.contracts.events import STEP_TOLERANCE
+from feature_repo.contracts.ids import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, REFUSAL_COLUMNS, is_no_id, judged, named, refused_rows
 from pipelines.checks.plausibility import PASSED, implausible_events

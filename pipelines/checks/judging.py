@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import QUARANTINE
-from feature_repo.contracts.events import ID_MAX, ID_PATTERN
+from feature_repo.contracts.ids import ID_MAX, ID_PATTERN
 from pipelines.checks.refusals import RECEIVED_LENGTH
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.sql_text import literal
@@ -47,7 +47,7 @@ def named(reason: str, refuses: str, column: str, expected: str, received: str) 
 
 
 def is_no_id(text: str) -> str:
-    """Return SQL that tells whether a text may not be an id, as `contracts.events.is_id` has it."""
+    """Return SQL that tells whether a text is no id as it stands, as `contracts.ids.is_id` has it."""
     return f"(length({text}) > {ID_MAX} OR NOT regexp_full_match({text}, {literal(ID_PATTERN)}))"
 
 

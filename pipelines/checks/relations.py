@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from feature_repo.contracts.datasets import RELATIONS
-from feature_repo.contracts.events import ID_MEANING
+from feature_repo.contracts.ids import ID_MEANING
 from pipelines.checks.checked_parts import checked_table, judge_parts
 from pipelines.checks.judging import FAULT, is_no_id, named
 from pipelines.checks.times import micros_of_moment, time_checks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from feature_repo.contracts.datasets import items_dataset, users_dataset
-from feature_repo.contracts.events import ID_MEANING, is_id
+from feature_repo.contracts.ids import ID_MEANING, cut, is_id
 from pipelines.checks.refusals import Refusal, refusal_table
 from pipelines.checks.whole_file import cut_line
 from pipelines.io.arrow import arrow_schema
@@ -54,11 +54,11 @@ def _check(
         for line, text in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
             try:
                 row = read(_fields(text, form))
-                identity = _new_identity(str(row[key]), accepted, form.columns[0], duplicate)
+                identity = _new_identity(cut(str(row[key])), accepted, form.columns[0], duplicate)
             except RowError as error:
                 refused.append(Refusal(file.name, line, error.column, error.reason, error.expected, error.received))
             else:
-                accepted[identity] = row
+                accepted[identity] = row | {key: identity}
     table = pa.Table.from_pylist(list(accepted.values()), schema=arrow_schema(dataset))
     return CheckedTable(table, refusal_table(refused), {file.name: rows})
 

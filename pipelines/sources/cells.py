@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, without_surroundings
 from pipelines.sources.expressions import Cell
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def text_cells(
     rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False, decimal: str = "."
 ) -> Cells:
     """Return cells of texts: `rows` has them as r0, r1 ... in the order of `columns`. They are trimmed; "" is null."""
-    texts = [f"{nothing(f'trim(r{number})', missing)} AS _c{number}" for number in range(len(columns))]
+    texts = [f"{nothing(without_surroundings(f'r{number}'), missing)} AS _c{number}" for number in range(len(columns))]
     query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
     cells = {name: Cell(f"_c{number}", "VARCHAR", name, is_json, decimal) for number, name in enumerate(columns)}
     return Cells(query, cells)

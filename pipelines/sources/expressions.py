@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.errors import SourceError
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, without_surroundings
 
 if TYPE_CHECKING:
     from pipelines.sources.mapping import Id, TimeOf, ValueOf, When
@@ -66,7 +66,7 @@ def text_of(cell: Cell) -> str:
     if cell.kind.startswith(_FRACTIONAL):
         whole = f"TRY_CAST({cell.sql} AS HUGEINT)"
         return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.known} AS VARCHAR) END"
-    return f"trim({cell.shown})"
+    return without_surroundings(cell.shown)
 
 
 def id_of(cell: Cell, how: Id) -> str:

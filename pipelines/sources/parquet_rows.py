@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import SourceError
 from pipelines.io.scratch import scratch_folder
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, without_surroundings
 from pipelines.sources.batches import registered
 from pipelines.sources.cells import Cells, nothing
 from pipelines.sources.expressions import Cell
@@ -88,7 +88,7 @@ class ParquetRows:
         }
         names = [f"r{number}" for number in range(len(cells))]
         wanted = [
-            f"{nothing(f'trim({name})', self.missing) if cell.is_text else name} AS {cell.sql}"
+            f"{nothing(without_surroundings(name), self.missing) if cell.is_text else name} AS {cell.sql}"
             for name, cell in zip(names, cells.values(), strict=True)
         ]
         texts = [name for name, cell in zip(names, cells.values(), strict=True) if cell.is_text]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.checks.small_tables import check_items, check_users
 from pipelines.checks.whole_file import check_head, has_no_rows
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, without_surroundings
 from pipelines.sources.adapter import CheckedTable, Derived, Duplicates, EventFields, TimeField
 from pipelines.sources.batches import registered
 from pipelines.sources.lines import LINES, UNDECODABLE, read_lines
@@ -138,7 +138,8 @@ def _typed(form: FileFormat) -> str:
             CASE WHEN fault = 'undecodable_bytes' THEN {literal(f"{form.encoding.upper()} text")}
                 ELSE '{count} fields' END AS _fault_expected,
             text AS _fault_received,
-            fields[1] AS user_id, fields[2] AS item_id, 'rating' AS event_type, TRY_CAST(fields[3] AS DOUBLE) AS value,
+            {without_surroundings("fields[1]")} AS user_id, {without_surroundings("fields[2]")} AS item_id,
+            'rating' AS event_type, TRY_CAST(fields[3] AS DOUBLE) AS value,
             CASE WHEN isfinite(seconds) AND seconds = floor(seconds) AND seconds BETWEEN 0 AND {_LAST_SECOND}
                 THEN CAST(seconds AS BIGINT) * 1000000 END AS micros,
             fields[1] AS _user_text, fields[2] AS _item_text, '' AS _type_text, fields[3] AS _value_text,

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
+from pydantic import AfterValidator
 from starlette.background import BackgroundTask
 
 from feature_repo.contracts.embeddings import EMBEDDINGS
-from feature_repo.contracts.events import ID_MAX, ID_PATTERN
+from feature_repo.contracts.ids import ID_MAX, ID_MEANING, read_id
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Health, NotReady, Problem, Readiness, Recommendation, Similar, encode
 from serving.recommender.engine import Engine
@@ -29,6 +30,7 @@ from serving.recommender.problems import (
     absent_kind,
     add_handlers,
     problem_response,
+    refuse_unknown_parameters,
     unknown_item,
 )
 from serving.recommender.readiness import look_at_parts, nothing_to_recommend
@@ -51,19 +53,22 @@ near what the user liked lately; the promoted model scores them on the model ser
 still comes, and its `degraded` names what was missing. Nothing that the user has already rated is recommended.
 """
 
+_ID_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": ID_MAX}
+"""Described, not declared: what is held to it is what `read_id` has left."""
+_ID_DESCRIPTION = f"; {ID_MEANING}, white space around it is cut"
 UserId = Annotated[
     str,
     Path(
-        description="A user of the data set; an unknown one gets what is popular with everyone",
-        min_length=1,
-        max_length=ID_MAX,
-        pattern=ID_PATTERN,
+        description=f"A user of the data set; an unknown one gets what is popular with everyone{_ID_DESCRIPTION}",
         examples=["196"],
+        json_schema_extra=_ID_SCHEMA,
     ),
+    AfterValidator(read_id),
 ]
 ItemId = Annotated[
     str,
-    Path(description="An item of the catalogue", min_length=1, max_length=ID_MAX, pattern=ID_PATTERN, examples=["50"]),
+    Path(description=f"An item of the catalogue{_ID_DESCRIPTION}", examples=["50"], json_schema_extra=_ID_SCHEMA),
+    AfterValidator(read_id),
 ]
 SimilarBy = Annotated[
     str | None,
@@ -142,6 +147,7 @@ def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -
         redoc_url=None,
         redirect_slashes=False,
         swagger_ui_parameters={"tryItOutEnabled": True},
+        dependencies=[Depends(refuse_unknown_parameters)],
     )
     add_handlers(app)
     _add_answers(app)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from fastapi import Request  # noqa: TC002 - FastAPI reads the annotations of a dependency
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from feature_repo.contracts.embeddings import EMBEDDINGS
-from feature_repo.contracts.events import ID_MEANING
+from feature_repo.contracts.ids import ID_MEANING
 from serving.recommender.answers import ProblemDetail, problem_bytes
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
+    from collections.abc import Collection
+
+    from fastapi import FastAPI
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +31,11 @@ _PARAMETERS = {
     "item": (ID_MEANING, "Ask for /similar/{item} with an item_id of an answer of /recommend/{user}."),
     "by": (f"one of {', '.join(EMBEDDINGS)}", "Ask for ?by=item2vec, say, or leave by out."),
 }
+_OTHER_NAMES = {
+    "k": ("n", "count", "limit", "size", "number", "num", "max", "top", "top_k", "page_size", "per_page"),
+    "by": ("kind", "embedding", "embeddings", "type", "method", "model"),
+}
+"""What other services call a parameter: no likeness of letters leads from one to the other."""
 _SHOWN = 80
 """How much of a bad value is sent back."""
 
@@ -56,13 +65,49 @@ def absent_kind(by: str, kinds: tuple[str, ...]) -> ProblemDetail:
     )
 
 
+class UnknownParameterError(Exception):
+    """A query names a parameter that its path does not take: passed over, it would seem to have been obeyed."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        super().__init__(name)
+        self.name, self.known = name, known
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Raise UnknownParameterError for the first parameter of a query that the request's route does not declare."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise UnknownParameterError(name, known)
+
+
+def _unknown_parameter(error: UnknownParameterError) -> ProblemDetail:
+    known = sorted(error.known, key=list(_PARAMETERS).index)
+    near = _nearest_parameter(error.name, known)
+    return ProblemDetail(
+        object=error.name[:_SHOWN] or "query",
+        expected=f"no parameter but {', '.join(known)}" if known else "no parameters",
+        received=f"an unknown parameter, {_shown(error.name)}",
+        remedy=f"Did you mean {near}? {_PARAMETERS[near][1]}" if near else "Leave it out; see /docs for every path.",
+    )
+
+
+def _nearest_parameter(name: str, known: Collection[str]) -> str:
+    """Return the known parameter that a name stands for or looks like, or nothing."""
+    spellings = {other: each for each in known for other in (each, *_OTHER_NAMES[each])}
+    near = difflib.get_close_matches(name.lower()[:_SHOWN], spellings, n=1)
+    return spellings[near[0]] if near else ""
+
+
+def _shown(received: str) -> str:
+    return repr(received) if len(received) <= _SHOWN else f"{received[:_SHOWN]!r} and {len(received) - _SHOWN} more"
+
+
 def _invalid_parameter(error: RequestValidationError) -> ProblemDetail:
     first: dict[str, Any] = error.errors()[0]
     name = str(first["loc"][-1])
     expected, remedy = _PARAMETERS.get(name, (first["msg"], "See /docs for what this path takes."))
-    received = str(first.get("input"))
-    shown = repr(received) if len(received) <= _SHOWN else f"{received[:_SHOWN]!r} and {len(received) - _SHOWN} more"
-    return ProblemDetail(object=name, expected=expected, received=shown, remedy=remedy)
+    return ProblemDetail(object=name, expected=expected, received=_shown(str(first.get("input"))), remedy=remedy)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -71,6 +116,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
         return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, _invalid_parameter(error))
+
+    @app.exception_handler(UnknownParameterError)
+    async def unknown(_request: Request, error: UnknownParameterError) -> Response:
+        return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, _unknown_parameter(error))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

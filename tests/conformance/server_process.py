@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from infra.local.processes import VANISHED, wait_until_ended
 from serving.protocol.free_ports import free_ports
 from tests.conformance.client import Client
 from tests.conformance.setups import MONITORING_CONFIG
@@ -86,14 +88,10 @@ class Server:
         """End the process, gently first."""
         self.client.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
+            with contextlib.suppress(*VANISHED):
                 self._process.send_signal(number)
-                self._process.wait(STOP_TIMEOUT_S)
-            except psutil.TimeoutExpired:
-                continue
-            except psutil.NoSuchProcess:
+            if not wait_until_ended([self._process], STOP_TIMEOUT_S):
                 return
-            return
 
     def wait_ready(self, ready: Mapping[str, Sequence[int]]) -> Client:
         """Wait until the named versions are AVAILABLE over gRPC and REST answers."""

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from dags._jobs import JobOperator, ReportingJobOperator
 from dags._policy import FEATURES, run_key
 from feature_repo.contracts.exit_codes import ExitCode
+from infra.local.processes import wait_until_ended
 
 
 class OutletEvent:
@@ -174,8 +175,7 @@ def test_killing_the_task_ends_the_jobs_whole_process_group(job, context, tmp_pa
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert errors
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    assert not alive
+    assert wait_until_ended(processes, 10) == []
 
 
 def test_run_key_is_a_folder_name_that_stays_the_same():

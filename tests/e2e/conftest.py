@@ -27,10 +27,12 @@ import pytest
 import redis
 from rich.console import Console
 
+from feature_repo.contracts.ids import path_part
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
 from infra.local.airflow_api import ENDED, Airflow, DagRun, TaskRun
 from infra.local.settings import initial_settings, read_settings
+from infra.local.stack import stack_status
 from infra.local.watching import Chain, in_order, watch
 from serving.protocol.free_ports import free_ports
 from tests.synthetic import GENRES, write_movielens_100k
@@ -70,6 +72,13 @@ class Stack:
             timeout=1800,
         )
 
+    def stand(self) -> None:
+        """Bring up what does not run, or ails: whatever a test has left of the stack, the next one finds all of it."""
+        ailing = [row.name for row in stack_status(self.state, self.environment) if not row.is_healthy]
+        if ailing:
+            up = self.run("up")
+            assert up.returncode == 0, f"{', '.join(ailing)} did not come up again:\n{up.stderr}"
+
     def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a plane's job by hand, as its documentation says: with the stack's environment."""
         return self.run("run", "--", sys.executable, "-m", *arguments)
@@ -78,7 +87,7 @@ class Stack:
         return Airflow(self.settings)
 
     def recommend(self, user: str, **parameters: Any) -> dict[str, Any]:
-        response = self.http.get(f"{self.settings.recommender_uri}/recommend/{user}", params=parameters)
+        response = self.http.get(f"{self.settings.recommender_uri}/recommend/{path_part(user)}", params=parameters)
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
@@ -232,6 +241,12 @@ def first(stack: Stack) -> Stage:
         else:
             pytest.fail(f"the demo ended before it triggered anything:\n{''.join(lines)}")
     return looked_at(stack, stack.follow(triggered[1]), "".join(lines))
+
+
+@pytest.fixture(autouse=True)
+def standing(stack: Stack, first: Stage) -> None:
+    """The stack stands before each test, so that one that failed with it half down takes no other with it."""
+    stack.stand()
 
 
 def whole_demo(stack: Stack, **environment: str) -> Stage:

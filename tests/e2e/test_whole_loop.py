@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from http import HTTPStatus
 
@@ -13,7 +12,10 @@ import pytest
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json
 from infra.local.errors import LocalError
+from infra.local.places import Places
+from infra.local.processes import stack_processes
 from infra.local.report import candidate_folder
+from infra.local.supervisor import Supervisor
 from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -219,10 +221,7 @@ def test_a_model_server_killed_with_a_candidate_loaded_serves_the_old_version_af
     published = stack.job("serving.rollout", "publish", "--namespace", NAMESPACE, "--version", version)
     assert published.returncode == 0, published.stderr
     assert stack.served_versions() == {**old[1], version: "AVAILABLE"}
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        command, environ = process.info["cmdline"] or [], process.info["environ"] or {}
-        if "serving.model_server" in command and environ.get("KESTREL_STACK") == str(stack.state):
-            process.kill()
+    psutil.Process(Supervisor(Places(stack.state)).programs()["model-server"].pid).kill()
 
     def serves_old_again():
         try:
@@ -288,24 +287,10 @@ def test_requests_that_make_no_sense_get_a_helpful_body(stack, backfill):
 
 
 def test_down_leaves_no_process_behind_even_with_a_killed_supervisor(stack, backfill):
-    """Runs against the shared stack and brings it up again."""
-    marker = {"KESTREL_STACK": str(stack.state)}
-
-    def ours():
-        found = []
-        for process in psutil.process_iter(["environ", "cmdline"]):
-            environ = process.info["environ"] or {}
-            if environ.items() >= marker.items() and process.pid != os.getpid():
-                found.append(process)
-        return found
-
-    supervisors = [
-        process for process in ours() if any("supervisord" in part for part in process.info["cmdline"] or [])
-    ]
-    assert supervisors
-    for process in supervisors:
-        process.kill()
-    assert stack.run("down").returncode == 0
-    assert ours() == []
-    assert stack.run("up").returncode == 0
+    """Runs against the shared stack; `standing` brings it up for whoever comes next."""
+    psutil.Process(Supervisor(Places(stack.state)).pid).kill()
+    down = stack.run("down")
+    assert down.returncode == 0, down.stderr
+    assert stack_processes(stack.state) == []
+    stack.stand()
     wait_until(lambda: stack.recommend(users(stack, 1)[0])["degraded"] == [], 60, "serving again")

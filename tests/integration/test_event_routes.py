@@ -112,6 +112,15 @@ def shown_to(path: Way, user: str, k: int = 100) -> dict[str, Any]:
     return answer
 
 
+def test_a_user_is_the_same_whatever_surrounds_the_id(path: Way) -> None:
+    one, other = (path.post(event(user, event_id=None))["event_ids"] for user in ("zz1", "\u200b zz1\xa0"))
+    assert one == other
+    entries = path.redis.xrevrange(stream_name(NAMESPACE), count=2)
+    assert [fields[b"user_id"] for _, fields in entries] == [b"zz1", b"zz1"]
+    for nobody in ("   ", "..", "\u200b"):
+        assert path.post(event(nobody), 422)["object"] == "user_id"
+
+
 def test_what_a_user_did_changes_the_next_answer(path: Way, working: Worker) -> None:
     before = shown_to(path, "fresh")
     assert before["degraded"] == ["unknown_user"]

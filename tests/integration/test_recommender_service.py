@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.manifests import Release, ShadowSummary
 from feature_repo.contracts.signatures import ROWS_SIGNATURE, Scope
+from infra.local.processes import wait_until_ended
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.free_ports import free_ports
 from serving.protocol.recorded import read_requests
@@ -435,9 +436,7 @@ def test_told_to_stop_it_stops_and_leaves_no_workers(stack: Stack) -> None:
         workers = psutil.Process(service.pid).children(recursive=True)
         assert len(workers) >= 2
         assert service.terminate() in {0, -signal.SIGTERM}
-    gone, alive = psutil.wait_procs(workers, timeout=10)
-    assert gone
-    assert not alive
+    assert wait_until_ended(workers, 10) == []
 
 
 def test_a_port_in_use_is_said_with_the_setting_to_change(stack: Stack) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_repo.contracts.datasets import EVENTS, USERS
+from feature_repo.contracts.places import PARTITION_FILE, Namespace
+from infra.local.report import copyable_lines, recommendations, some_users
+from infra.local.settings import read_settings
 from serving.protocol.free_ports import free_ports
+from serving.recommender.bench import measure, read_users
 from serving.recommender.settings import Settings
+from tests.nasty_ids import NASTY_IDS
 from tests.recommender_world import (
     CUTOFF,
     NAMESPACE,
@@ -131,12 +140,74 @@ def test_a_bad_k_is_refused_with_what_to_do(client: httpx.Client, path: str, k: 
     assert len(body["received"]) < 200
 
 
-@pytest.mark.parametrize("user", ["x" * 129, "a%00b", "%0A", "%1b[31m", "%C2%85"])
-@pytest.mark.parametrize("path", ["recommend", "similar"])
-def test_ids_that_are_too_long_or_hold_control_characters_are_refused(
-    client: httpx.Client, path: str, user: str
+@pytest.mark.parametrize("text", [text for text in NASTY_IDS if text and "/" not in text])
+def test_what_surrounds_an_id_is_cut_and_what_is_none_is_refused(client: httpx.Client, text: str) -> None:
+    identity, part = NASTY_IDS[text], quote(text, safe="").replace(".", "%2E")
+    if identity is None:
+        assert get(client, f"/recommend/{part}", 422)["object"] == "user"
+        assert get(client, f"/similar/{part}", 422)["object"] == "item"
+    else:
+        assert get(client, f"/recommend/{part}?k=1")["user"] == identity
+        assert get(client, f"/similar/{part}", 404)["received"] == repr(identity)
+
+
+def test_demo_and_measurement_ask_for_each_user_by_name_and_for_nobody_who_has_none(
+    world: World, client: httpx.Client, tmp_path: Path
 ) -> None:
-    assert get(client, f"/{path}/{user}", 422)["object"] in {"user", "item"}
+    uri = str(client.base_url)
+    users = sorted(set(filter(None, NASTY_IDS.values())))
+    local = read_settings(tmp_path, {"KESTREL_RECOMMENDER_URI": uri})
+    assert [recommendations(local, user, wait_ranked=False)["user"] for user in users] == users
+    for user in users:
+        url = shlex.split(copyable_lines(local, NAMESPACE, user, None)[0])[-1]
+        assert client.get(url).json()["user"] == user
+
+    settings = settings_of(tmp_path).model_copy(update={"recommender_uri": uri})
+    place = Namespace(tmp_path, NAMESPACE)
+    lake = [*users, *(text for text in NASTY_IDS if text != NASTY_IDS[text])]  # older rules let them in
+    table = pa.table({"user_id": lake})
+    for folder in (place.dataset(USERS), place.dataset(EVENTS.name) / "event_date=1998-04-22"):
+        folder.mkdir(parents=True)
+        pq.write_table(table, folder / PARTITION_FILE)
+    assert set(read_users(settings, len(lake))) == set(users)
+    assert set(some_users(place)) <= set(users)
+    assert measure(settings, len(lake), 1)["requests"] == len(lake)
+
+
+def test_an_item_is_found_whatever_surrounds_its_id(client: httpx.Client) -> None:
+    assert get(client, "/similar/%C2%A00006%20")["item"] == "0006"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "known", "meant"),
+    [
+        ("/recommend/u1?n=5", "n", "k", "k"),
+        ("/recommend/u1?k=5&limit=5", "limit", "k", "k"),
+        ("/recommend/u1?K=5", "K", "k", "k"),
+        ("/recommend/u1?by=item2vec", "by", "k", ""),
+        ("/recommend/u1?=5", "query", "k", ""),
+        ("/similar/0006?top_k=5", "top_k", "k, by", "k"),
+        ("/similar/0006?kind=item2vec", "kind", "k, by", "by"),
+        ("/similar/0006?zzzz", "zzzz", "k, by", ""),
+        ("/health?k=1", "k", "", ""),
+        ("/ready?verbose=1", "verbose", "", ""),
+        ("/?k=1", "k", "", ""),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_known_ones_and_the_nearest(
+    client: httpx.Client, path: str, name: str, known: str, meant: str
+) -> None:
+    body = get(client, path, 422)
+    assert body["object"] == name
+    assert body["expected"] == (f"no parameter but {known}" if known else "no parameters")
+    assert "unknown parameter" in body["received"]
+    assert body["remedy"].startswith(f"Did you mean {meant}?" if meant else "Leave it out")
+
+
+def test_an_unknown_parameter_of_posted_events_is_refused(client: httpx.Client) -> None:
+    response = client.post("/events?dry_run=1", json=[])
+    assert response.status_code == 422
+    assert response.json()["object"] == "dry_run"
 
 
 @pytest.mark.parametrize(
