@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from feature_repo.contracts.datasets import EVENTS, QUARANTINE, items_dataset
+from feature_repo.contracts.ids import cut
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import QuarantineLimitError, SourceError
@@ -207,4 +208,4 @@ def parted(text: str) -> Iterator[tuple[Any, ...]]:
         elif len(cells) != 3:
             yield numbers[0], "missing_field" if len(cells) < 3 else "too_many_fields"
         else:
-            yield numbers[0], None, *(cell.strip(" ") or None for cell in cells)
+            yield numbers[0], None, *(cut(cell) or None for cell in cells)

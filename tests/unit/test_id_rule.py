@@ -162,8 +162,8 @@ def test_files_that_a_mapping_describes(tmp_path: Path, write: Any) -> None:
     users = [{"user": text, "item": ITEM, "at": moment(number)} for number, text in enumerate(texts)]
     items = [{"user": USER, "item": text, "at": moment(1000 + number)} for number, text in enumerate(texts)]
     write(folder / "events", users + items)
-    write(folder / "items", [{"item": text} for text in (ITEM, *texts)])
-    write(folder / "users", [{"user": text} for text in (USER, *texts)])
+    write(folder / "items", [{"item": text, "note": "x"} for text in (ITEM, *texts)])
+    write(folder / "users", [{"user": text, "note": "x"} for text in (USER, *texts)])
     follows = [{"user": text, "other": USER, "at": moment(0)} for text in texts]
     followed = [{"user": USER, "other": text, "at": moment(0)} for text in texts]
     write(folder / "relations", follows + followed)
