@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from infra.bench.load import under_load
 from serving.protocol.client import ModelClient, PredictClient, predict_request
 from serving.protocol.errors import BusyServerError, TransientCallError
 from serving.rollout.models_config import read_models_config, set_model, write_models_config
@@ -21,6 +22,7 @@ from tests.tiny_models import export_tiny
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MODEL = "tiny"
 CALLERS = 6
@@ -31,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     folder = tmp_path_factory.mktemp("busy")
     export_tiny(folder / MODEL / "1")
     config = read_models_config(folder / "models.config")
-    set_model(config, MODEL, folder / MODEL, [1], {})
+    set_model(config, MODEL, folder / MODEL, [1], {"stable": 1})
     write_models_config(folder / "models.config", config)
     flags = ["--grpc_max_threads=1", "--enable_grpc_healthcheck_service"]
     with ModelServer(folder, folder / "models.config", flags) as running:
@@ -102,3 +104,19 @@ def test_a_job_goes_on_asking_for_a_while(server: ModelServer) -> None:
     with occupied(server), PredictClient(server.address) as impatient, patient as client:
         refusal(impatient)
         assert [status.state for status in client.model_status(MODEL)] == ["AVAILABLE"]
+
+
+def test_a_benchmark_goes_on_and_counts_refusals_by_themselves(server: ModelServer, tmp_path: Path) -> None:
+    inputs = {"x": np.ones(100_000, np.float32)}
+    with (
+        PredictClient(server.address, timeout_s=120, busy_s=120) as client,
+        under_load(server.address, MODEL, "serving_default", inputs, clients=CALLERS, work=tmp_path) as calls,
+    ):
+        with occupied(server):
+            refusal(client)
+        for _ in range(20):  # among so many of ours, some of theirs are answered
+            client.send(predict_request(MODEL, inputs))
+    assert calls.refused > 0
+    assert len(calls.began) == len(calls.seconds) == len(calls.failed) > 0
+    assert not calls.failed.any()
+    assert "RESOURCE_EXHAUSTED" in calls.first_error

@@ -756,7 +756,7 @@ def test_a_comparison_waits_for_shadowed_requests_and_judges_their_errors(
 
 
 def test_refusals_of_a_busy_server_withdraw_no_canary(
-    world: World, make: Callable[[str], ServingModel], tmp_path: Path
+    world: World, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     namespace = world.namespace()
     settings = make(namespace).settings.model_copy(update={"state": tmp_path})
@@ -782,6 +782,10 @@ def test_refusals_of_a_busy_server_withdraw_no_canary(
 
             callers = [pool.submit(call_on) for _ in range(3)]
             try:
+                with monkeypatch.context() as patched, pytest.raises(BusyServerError):
+                    patched.setattr(compare, "_BUSY_S", 0.0)
+                    compare.compare(model, second)
+                assert candidate.under_test(model) == second, "nothing was found out about it"
                 result = compare.compare(model, second)
             finally:
                 stop.set()
