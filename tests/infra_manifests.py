@@ -17,7 +17,7 @@ import yaml
 from feature_repo.contracts.places import REPOSITORY
 from infra.docker.prepare import filled, random_values
 from infra.local.settings import ENVIRONMENT_ONLY, PREFIX, known_settings
-from serving.model_server.flags import Flags, parse_flags
+from serving.model_server.flags import parse_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,12 +26,6 @@ INFRA = REPOSITORY / "infra"
 BASE = INFRA / "kubernetes" / "base"
 KUBERNETES_VERSIONS = ("1.32.0", "1.37.0")
 """The oldest and the newest that the manifests are held against."""
-AGREED_FLAGS = {
-    "enable_batching": "true",
-    "batching_parameters_file": "file",
-    "monitoring_config_file": "file",
-}
-"""Flags that both servers have to know; one that the embedded server does not know yet is not parsed by it."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?([-?])([^}]*))?\}")
 
 
@@ -146,13 +140,11 @@ def unknown_settings(containers: Iterable[Container]) -> list[str]:
 
 def flag_faults(containers: Iterable[Container]) -> list[str]:
     """Hold the real server's flags against those of the embedded one: they are to be the same."""
-    known = {field.name for field in dataclasses.fields(Flags)}
     faults = []
     for one in containers:
         if one.command[:1] != ["tensorflow_model_server"]:
             continue
-        pending = {f"--{name}" for name in AGREED_FLAGS if name not in known}
-        arguments = [part for part in one.command[1:] if part.partition("=")[0] not in pending]
+        arguments = one.command[1:]
         own = {"--bind_address", "--request_threads", "--rest_api_max_body_bytes", "--drain_seconds"}
         faults += [
             f"{one.name}: {part}: a flag of the embedded server only"

@@ -3,7 +3,8 @@
     python -m infra.bench.load ADDRESS MODEL SIGNATURE INPUTS.npz OUT.npz CLIENTS
 
 It runs until its standard input is closed, and then writes when each call began (seconds since the epoch), how long it
-took (seconds), and whether it failed.
+took (seconds), and whether it failed. A call that the server had no thread for took no time that means anything: it is
+counted by itself, and its client waits for a moment, as a recommender does.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 
 from feature_repo.contracts.places import REPOSITORY
 from infra.bench.errors import BenchError
-from serving.protocol.client import AsyncPredictClient
-from serving.protocol.errors import CallError
+from serving.protocol.client import AsyncPredictClient, busy_pause
+from serving.protocol.errors import BusyServerError, CallError
 from serving.rollout.models_config import STABLE
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ _END_SECONDS = 60
 
 @dataclass(slots=True)
 class Calls:
-    """Every call of a load: one element each, in the order of their ends."""
+    """Every call of a load that was not refused for want of a thread: one element each, in the order of their ends."""
 
     began: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     failed: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    refused: int = 0
     first_error: str = ""
 
 
@@ -64,21 +66,34 @@ def under_load(
         msg = f"the load ended with status {process.returncode}: expected it to call {model} at {address} until told"
         raise BenchError(msg)
     with np.load(taken) as found:
-        calls.began, calls.seconds, calls.failed = found["began"], found["seconds"], found["failed"]
+        calls.began, calls.seconds = found["began"], found["seconds"]
+        calls.failed, calls.refused = found["failed"], int(found["refused"])
         calls.first_error = str(found["first_error"])
+    if not len(calls.began):
+        msg = f"the load: expected answers of {model}, received {calls.refused} refusals alone: {calls.first_error}"
+        raise BenchError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    began: float
+    seconds: float
+    error: CallError | None
 
 
 async def _call_on(
     client: AsyncPredictClient, model: str, signature_name: str, inputs: dict[str, NDArray[Any]], stop: asyncio.Event
-) -> list[tuple[float, float, str]]:
+) -> list[_Call]:
     calls = []
     while not stop.is_set():
-        began, clock, error = time.time(), time.perf_counter(), ""
+        began, clock, error = time.time(), time.perf_counter(), None
         try:
             await client.predict(model, inputs, label=STABLE, signature_name=signature_name)
         except CallError as failure:
-            error = str(failure)
-        calls.append((began, time.perf_counter() - clock, error))
+            error = failure
+        calls.append(_Call(began, time.perf_counter() - clock, error))
+        if isinstance(error, BusyServerError):
+            await asyncio.sleep(busy_pause())
     return calls
 
 
@@ -92,14 +107,15 @@ async def _load(address: str, model: str, signature_name: str, given: Path, take
         done = await asyncio.gather(*(_call_on(client, model, signature_name, inputs, stop) for _ in range(clients)))
     finally:
         await client.close()
-    calls = sorted((call for each in done for call in each), key=lambda call: call[0] + call[1])
-    began, seconds, errors = zip(*calls, strict=True)
+    calls = sorted((call for each in done for call in each), key=lambda call: call.began + call.seconds)
+    counted = [call for call in calls if not isinstance(call.error, BusyServerError)]
     np.savez(
         taken,
-        began=np.array(began),
-        seconds=np.array(seconds),
-        failed=np.array([bool(error) for error in errors]),
-        first_error=np.array(next(filter(None, errors), "")),
+        began=np.array([call.began for call in counted]),
+        seconds=np.array([call.seconds for call in counted]),
+        failed=np.array([call.error is not None for call in counted], dtype=bool),
+        refused=np.array(len(calls) - len(counted)),
+        first_error=np.array(next((str(call.error) for call in calls if call.error), "")),
     )
 
 

@@ -106,7 +106,8 @@ def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, sw
         done = run_swaps(_steps(model, versions[1:]))
     swapped = swap_figures(calls, done)
     _print_swaps(console, calls, swapped, len(done))
-    figures = [*_latency_figures(latencies), *_swap_figures(swapped)]
+    refused = Figure("calls refused under load", calls.refused, "calls", "lower", 0, hard=True)
+    figures = [*_latency_figures(latencies), *_swap_figures(swapped), refused]
     pid = next((row.pid for row in stack_status(stack.places.state, {}) if row.name == "model-server"), 0)
     if pid:
         console.log(f"Memory: {reloads} swaps ...")
@@ -177,6 +178,7 @@ def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: in
     table.add_column("target")
     table.add_row("calls", f"{figures.calls:,}")
     table.add_row("failed", str(figures.failed), f"0 {_verdict(not figures.failed)}")
+    table.add_row("refused: no thread free", f"{calls.refused:,}", f"0 {_verdict(not calls.refused)}")
     table.add_row("p50 of the steady seconds", f"{figures.steady_p50_ms:.2f} ms")
     table.add_row("p99 of the steady seconds", f"{figures.steady_p99_ms:.2f} ms")
     table.add_row("p99 of the worst steady second", f"{figures.worst_steady_p99_ms:.2f} ms")

@@ -14,6 +14,7 @@ manager        loads and unloads versions as entries and folders say; finds the 
 inference      a request's tensors or examples → outputs; protocol-neutral
 examples       JSON features → tf.Example, inputs of Classify and Regress → serialized examples
 grpc_service   the gRPC side
+thread_limit   how many gRPC calls at the same time, and the refusal of the next
 json_text      JSON as RapidJSON reads and writes it
 grisu          the digits of a double
 json_tensors   JSON values ↔ tensors

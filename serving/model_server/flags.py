@@ -77,7 +77,11 @@ class Flags:
     )
     per_process_gpu_memory_fraction: float = _flag("Of each GPU's memory; 0 leaves it to TensorFlow.", default=0.0)
     grpc_channel_arguments: str = _flag("Of the gRPC server: `key=value`, separated by commas.", default="")
-    grpc_max_threads: int = _flag("gRPC requests computed at the same time.", default=_threads)
+    grpc_max_threads: int = _flag(
+        "gRPC calls at the same time; the next is refused at once with RESOURCE_EXHAUSTED. The real server's default "
+        "is 4 x CPUs; this one's is what infra/compose.yaml gives the real one.",
+        default=256,
+    )
     rest_api_num_threads: int = _flag("REST requests computed at the same time.", default=_threads)
     rest_api_timeout_in_ms: int = _flag("How long a client may take to send a request.", default=30_000)
     rest_api_max_body_bytes: int = _flag(

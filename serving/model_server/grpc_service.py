@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from serving.model_server.manager import Manager
     from serving.model_server.servable import Servable
+    from serving.model_server.thread_limit import ThreadLimit
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,15 @@ _UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 
 
 def build_server(
-    manager: Manager, executor: ThreadPoolExecutor, *, health: bool, options: Sequence[tuple[str, Any]] = ()
+    manager: Manager,
+    executor: ThreadPoolExecutor,
+    limit: ThreadLimit,
+    *,
+    health: bool,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.Server:
     """Return a server with every service registered, without a port; `options` win over the server's own."""
-    server = grpc.server(executor, options=(*_UNLIMITED, *options))
+    server = grpc.server(executor, interceptors=[limit], options=(*_UNLIMITED, *options))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(manager), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager), server)
     if health:

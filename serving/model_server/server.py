@@ -28,6 +28,7 @@ from serving.model_server.model_config import read_config_file, single_model
 from serving.model_server.rest import RestApplication, RestProtocol
 from serving.model_server.servable import Loading, session_options
 from serving.model_server.text_protos import MonitoringConfig, read_text_proto
+from serving.model_server.thread_limit import ThreadLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter: a long JSON body must not hold up short requests."""
+_REFUSING_THREADS = 4
+"""Threads beside those of `--grpc_max_threads`: they refuse what is too much, and answer health checks."""
 
 
 def serve(flags: Flags) -> dict[str, object]:
@@ -67,7 +70,7 @@ def serve(flags: Flags) -> dict[str, object]:
         )
     )
     configuration = _configured(manager, flags)
-    grpc_threads = ThreadPoolExecutor(flags.grpc_max_threads, thread_name_prefix="grpc")
+    grpc_threads = ThreadPoolExecutor(flags.grpc_max_threads + _REFUSING_THREADS, thread_name_prefix="grpc")
     rest_threads = ThreadPoolExecutor(flags.rest_api_num_threads, thread_name_prefix="rest")
     grpc_server = _start_grpc(manager, grpc_threads, flags) if flags.port or flags.grpc_socket_path else None
     rest_server = _start_rest(manager, rest_threads, flags) if flags.rest_api_port else None
@@ -208,6 +211,7 @@ def _start_grpc(manager: Manager, executor: ThreadPoolExecutor, flags: Flags) ->
     server = build_server(
         manager,
         executor,
+        ThreadLimit(flags.grpc_max_threads),
         health=flags.enable_grpc_healthcheck_service,
         options=channel_arguments(flags.grpc_channel_arguments),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +12,7 @@ import grpc.aio
 
 from serving.protocol import messages
 from serving.protocol.addresses import target
-from serving.protocol.errors import CallError, TransientCallError
+from serving.protocol.errors import BusyServerError, CallError, TransientCallError
 from serving.protocol.tensors import fill_tensor, read_tensor
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ _CHANNEL_OPTIONS = (
 _TRANSIENT = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
 }
+_BUSY_S = 5.0
+"""How long a blocking caller, who is a job and no user, goes on asking a busy server."""
 
 
 def predict_request(
@@ -71,8 +73,19 @@ def read_outputs(response: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - a 
     return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
 
 
+def busy_pause() -> float:
+    """Return how many seconds to wait before a busy server is asked again; callers must not come back in step."""
+    return random.uniform(0.01, 0.05)  # noqa: S311 - no secret
+
+
 def _call_error(error: grpc.RpcError, address: str, what: str) -> CallError:
-    code, details = error.code(), error.details() or ""
+    return _failure(error.code(), error.details() or "", address, what)
+
+
+def _failure(code: grpc.StatusCode, details: str, address: str, what: str) -> CallError:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        remedy = "it is busy: try again, or start it with a higher --grpc_max_threads"
+        return BusyServerError(f"model server {address}: {what}: {code.name}: {details}; {remedy}", code, details)
     if code in _TRANSIENT:
         remedy = "is it running? `make status` tells; KESTREL_MODEL_SERVER_GRPC names its address"
         return TransientCallError(f"model server {address}: {what}: {code.name}: {details}; {remedy}", code, details)
@@ -82,9 +95,10 @@ def _call_error(error: grpc.RpcError, address: str, what: str) -> CallError:
 class _Channel:
     """A blocking channel that names address and purpose in its errors."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, busy_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        self.busy_s = busy_s
         self._channel = grpc.insecure_channel(target(address), options=_CHANNEL_OPTIONS)
 
     def method(self, name: str, response: Any) -> grpc.UnaryUnaryMultiCallable[Any, Any]:  # noqa: ANN401 - see messages
@@ -95,12 +109,26 @@ class _Channel:
         )
 
     def call(
-        self, method: grpc.UnaryUnaryMultiCallable[Any, Any], request: object, what: str, timeout_s: float | None
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Any, Any],
+        request: object,
+        what: str,
+        timeout_s: float | None,
+        busy_s: float | None = None,
     ) -> Any:  # noqa: ANN401 - a message class made at run time
-        try:
-            return method(request, timeout=self.timeout_s if timeout_s is None else timeout_s)
-        except grpc.RpcError as error:
-            raise _call_error(error, self.address, what) from error
+        patience = self.busy_s if busy_s is None else busy_s
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        start = time.monotonic()
+        while True:
+            pause = busy_pause()
+            try:
+                return method(request, timeout=timeout_s - (time.monotonic() - start))
+            except grpc.RpcError as error:
+                failure = _call_error(error, self.address, what)
+                spent = time.monotonic() - start + pause
+                if not isinstance(failure, BusyServerError) or spent >= min(patience, timeout_s):
+                    raise failure from error
+            time.sleep(pause)
 
     def close(self) -> None:
         """Close the connection."""
@@ -119,10 +147,11 @@ class PredictClient(_Channel):
     Args:
         address: `host:port` of the server's gRPC side.
         timeout_s: How long a call may take, in seconds, unless the call says otherwise.
+        busy_s: How long a server that has no thread for a call is asked again, in seconds, within that time.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
-        super().__init__(address, timeout_s)
+    def __init__(self, address: str, *, timeout_s: float = 10.0, busy_s: float = _BUSY_S) -> None:
+        super().__init__(address, timeout_s, busy_s)
         self._predict = self.method(_PREDICT, messages.PredictResponse)
 
     def predict(
@@ -147,13 +176,20 @@ class PredictClient(_Channel):
         )
         return self.send(request, timeout_s=timeout_s)
 
-    def send(self, request: Any, *, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - see messages
+    def send(
+        self,
+        request: Any,  # noqa: ANN401 - see messages
+        *,
+        timeout_s: float | None = None,
+        busy_s: float | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Return the outputs of a PredictRequest by name.
 
         Raises:
             CallError: The call failed; TransientCallError where it is worth another try.
         """
-        return read_outputs(self.call(self._predict, request, f"predict {request.model_spec.name}", timeout_s))
+        what = f"predict {request.model_spec.name}"
+        return read_outputs(self.call(self._predict, request, what, timeout_s, busy_s))
 
 
 class AsyncPredictClient:
@@ -221,10 +257,11 @@ class ModelClient(_Channel):
     Args:
         address: `host:port` of the server's gRPC side.
         timeout_s: How long a call may take, in seconds, unless the call says otherwise.
+        busy_s: How long a server that has no thread for a call is asked again, in seconds, within that time.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 30.0) -> None:
-        super().__init__(address, timeout_s)
+    def __init__(self, address: str, *, timeout_s: float = 30.0, busy_s: float = _BUSY_S) -> None:
+        super().__init__(address, timeout_s, busy_s)
         self._status = self.method(_STATUS, messages.GetModelStatusResponse)
         self._metadata = self.method(_METADATA, messages.GetModelMetadataResponse)
         self._reload = self.method(_RELOAD, messages.ReloadConfigResponse)
@@ -316,5 +353,4 @@ class ModelClient(_Channel):
         if response.status.error_code:
             details = response.status.error_message
             code = next(code for code in grpc.StatusCode if code.value[0] == response.status.error_code)
-            msg = f"model server {self.address}: reload refused: {code.name}: {details}"
-            raise CallError(msg, code, details)
+            raise _failure(code, details, self.address, "reload refused")

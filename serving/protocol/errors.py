@@ -4,6 +4,7 @@ JobError
 ├── ProtocolMissingError        the message classes were not generated
 ├── CallError                   the server, or the way to it, refused a call (terminal)
 │   └── TransientCallError      and the same call may succeed in a minute; a TransientError, too
+│       └── BusyServerError     and did not reach any model: the server had no thread for it
 ├── PrivateServerError          a model server of one's own does not come up
 ├── TensorError                 a value that no tensor can carry
 └── RecordFileError             a file of recorded requests is damaged
@@ -57,3 +58,7 @@ class TransientCallError(CallError, TransientError):
 
     exit_code = TransientError.exit_code
     transient = True
+
+
+class BusyServerError(TransientCallError):
+    """The server had no thread for the call, which says nothing of the model that was asked for."""

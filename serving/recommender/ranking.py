@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, SCORE
-from serving.protocol.client import predict_request
-from serving.protocol.errors import CallError, TensorError
+from serving.protocol.client import busy_pause, predict_request
+from serving.protocol.errors import BusyServerError, CallError, TensorError
 from serving.recommender.errors import RankingError
 from serving.recommender.user_features import user_input
 
@@ -72,31 +72,41 @@ async def score(
     candidates: int,
     timeout_s: float,
 ) -> NDArray[np.float32]:
-    """Return a score for each candidate, within `timeout_s` seconds.
+    """Return a score for each candidate, within `timeout_s` seconds; a server that had no thread is asked once more.
 
     Raises:
         RankingError: The model server is away, too slow, refused, or returned something else than `candidates` scores.
     """
-    name = SCORE.name
     what = f"model server: {plan.model} version {plan.version}"
     try:
         async with asyncio.timeout(timeout_s):
-            outputs = await predictor.predict(
-                plan.model,
-                inputs,
-                version=plan.version,
-                signature_name=ONE_USER_SIGNATURE,
-                outputs=(name,),
-                timeout_s=timeout_s,
-            )
+            try:
+                outputs = await _ask(predictor, plan, inputs, timeout_s)
+            except BusyServerError:
+                await asyncio.sleep(busy_pause())
+                outputs = await _ask(predictor, plan, inputs, timeout_s)
     except (CallError, TensorError) as error:
         raise RankingError(str(error)) from error
     except TimeoutError as error:
         msg = f"{what}: expected scores within {timeout_s * 1000:.0f} ms, received none; is it overloaded?"
         raise RankingError(msg) from error
-    scores = outputs.get(name)
+    scores = outputs.get(SCORE.name)
     if scores is None or scores.shape != (candidates,) or not np.all(np.isfinite(scores)):
         received = f"outputs {sorted(outputs)}" if scores is None else f"shape {scores.shape}, or numbers not finite"
-        msg = f"{what}: expected {candidates} finite numbers as {name!r}, received {received}; see the model's export"
+        expected = f"{candidates} finite numbers as {SCORE.name!r}"
+        msg = f"{what}: expected {expected}, received {received}; see the model's export"
         raise RankingError(msg)
     return scores.astype(np.float32, copy=False)
+
+
+async def _ask(
+    predictor: Predictor, plan: RankingPlan, inputs: Mapping[str, NDArray[Any]], timeout_s: float
+) -> dict[str, NDArray[Any]]:
+    return await predictor.predict(
+        plan.model,
+        inputs,
+        version=plan.version,
+        signature_name=ONE_USER_SIGNATURE,
+        outputs=(SCORE.name,),
+        timeout_s=timeout_s,
+    )

@@ -19,6 +19,7 @@ from serving.rollout.models_config import (
 from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
 from serving.rollout.switching import served_labels
+from serving.rollout.version_folders import damage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,8 +101,11 @@ def _faults(model: ServingModel, seen: Observed) -> Iterator[str]:
     if seen.pending is not None:
         yield f"{seen.pending} has not come to its end (it is at work, or was cut off)"
     labels = served_labels(model, seen.release)
-    if seen.release is not None and not model.version_path(int(seen.release.version)).is_dir():
-        yield f"{force}, its folder {model.version_path(int(seen.release.version))} is missing"
+    in_force = {int(seen.release.version)} if seen.release is not None else set()
+    for version in sorted(seen.configured | in_force):
+        damage = damage_of(model, version)
+        if damage:
+            yield f"{force}, version {version} would not load: {damage}"
     yield from _canary_faults(seen)
     wanted = labels | ({CANARY: seen.labels[CANARY]} if CANARY in seen.labels else {})
     if (dict(seen.labels), set(seen.configured)) != (wanted, set(wanted.values())):

@@ -20,6 +20,7 @@ from serving.rollout.models_config import (
     add_version,
     canary_version,
     configured_versions,
+    keep_loadable,
     promoted_versions,
     read_models_config,
     set_canary,
@@ -121,6 +122,7 @@ def label_canary(model: ServingModel, release: Release) -> None:
         before = read_models_config(model.places.models_config)
         set_canary(config, model.name, model.base_path, version)
         make_available(model, [version])  # a server refuses labels of versions that are not AVAILABLE
+        keep_loadable(config)
         if config != before:
             write_models_config(model.places.models_config, config)
         reload_configured(model)
@@ -143,6 +145,7 @@ def withdraw(model: ServingModel, version: int) -> None:
         config = read_models_config(model.places.models_config)
         if canary_version(config, model.name) == version:
             set_canary(config, model.name, model.base_path, None)
+            keep_loadable(config)
             write_models_config(model.places.models_config, config)
         promoted = version in promoted_versions(config, model.name)
         try:
@@ -183,12 +186,9 @@ def _wait_unloaded(model: ServingModel, wanted: Collection[int]) -> None:
 
 def _wanted(model: ServingModel) -> Any:  # noqa: ANN401 - a message class made at run time
     config = read_models_config(model.places.models_config)
-    canary = canary_version(config, model.name)
-    if canary is not None and not model.version_path(canary).is_dir():
-        set_canary(config, model.name, model.base_path, None)  # one missing folder would spoil the whole reload
     for name, base_path, version in _journalled(model):
-        if (base_path / str(version)).is_dir():
-            add_version(config, name, base_path, version)
+        add_version(config, name, base_path, version)
+    keep_loadable(config)  # one missing folder would spoil the whole reload
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import grpc
 
 from feature_repo.contracts.manifests import ShadowSummary
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
-from serving.protocol.errors import CallError
+from serving.protocol.client import busy_pause
+from serving.protocol.errors import BusyServerError, CallError
 from serving.protocol.golden import OUTPUT
 from serving.rollout import candidate
 from serving.rollout.comparison import Reply, differences, objection, shadow, side
@@ -32,6 +34,8 @@ COMPARISON_ARTIFACT = "rollout/comparison.json"
 _WARM_UP = 3
 """Requests to each side that are not counted."""
 _LOOK_S = 0.25
+_BUSY_S = 10.0
+"""How long one request is sent again to a server that has no thread for it."""
 
 
 def compare(model: ServingModel, version: int) -> dict[str, object]:
@@ -40,7 +44,7 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
     Raises:
         WorseCanaryError: It fails requests or is too slow; it is withdrawn, the champion keeps serving.
         RolloutError: The version is no canary.
-        TransientCallError: The server is away.
+        TransientCallError: The server is away, or too busy to be measured.
     """
     _wait_for_shadows(model, version)
     with at_work(model):
@@ -63,6 +67,7 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
         "requests": report["canary"]["requests"],
         "source": report["source"],
         "errors": report["canary"]["errors"],
+        "refusals": report["canary"]["refusals"],
         "p50_ms": report["canary"]["p50_ms"],
         "p99_ms": report["canary"]["p99_ms"],
         "mean_abs_difference": report["differences"] and report["differences"]["mean_abs"],
@@ -137,13 +142,30 @@ def _replay(
 
 
 def _ask(model: ServingModel, request: Any, version: int) -> Reply:  # noqa: ANN401 - a message class made at run time
+    """Ask until the server has a thread for it: a refusal says nothing of the version, so it is counted by itself.
+
+    Raises:
+        TransientCallError: The server is away, or has had no thread for `_BUSY_S` seconds.
+    """
     request.model_spec.version.value = version
+    refusals, deadline = 0, time.monotonic() + _BUSY_S
+    while True:
+        try:
+            return dataclasses.replace(_reply(model, request), refusals=refusals)
+        except BusyServerError:
+            if time.monotonic() >= deadline:
+                raise
+            refusals += 1
+            time.sleep(busy_pause())
+
+
+def _reply(model: ServingModel, request: Any) -> Reply:  # noqa: ANN401 - a message class made at run time
     start = time.perf_counter()
     try:
-        outputs = model.predictions.send(request, timeout_s=model.settings.rollout_compare_call_seconds)
+        outputs = model.predictions.send(request, timeout_s=model.settings.rollout_compare_call_seconds, busy_s=0)
     except CallError as error:
-        if error.code is grpc.StatusCode.UNAVAILABLE:
-            raise  # the server is away: that says nothing of the version
+        if isinstance(error, BusyServerError) or error.code is grpc.StatusCode.UNAVAILABLE:
+            raise  # the server is busy or away: that says nothing of the version
         return Reply((time.perf_counter() - start) * 1000, error=str(error))
     milliseconds = (time.perf_counter() - start) * 1000
     if OUTPUT not in outputs:

@@ -1,7 +1,8 @@
 """Figures of two versions that answered the same requests, and what of them is a reason to withdraw the new one.
 
 Scores of a new model may differ from the old one's by design, so differences are reported and never judged. Errors,
-scores that are not finite, and latency are judged.
+scores that are not finite, and latency are judged, beside those of the stable version. A server that had no thread for
+a request says nothing of the version: such refusals are counted and not judged.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Reply:
     scores: NDArray[Any] | None = None
     """`[num_candidates]`; None where the call failed."""
     error: str = ""
+    refusals: int = 0
+    """How often the server had no thread for the request before this reply."""
 
     @property
     def fault(self) -> str:
@@ -42,13 +45,14 @@ class Reply:
 
 
 def side(replies: Sequence[Reply]) -> Figures:
-    """Return requests, errors, and latency in milliseconds of one version."""
+    """Return requests, errors, refusals, and latency in milliseconds of one version."""
     faults = [reply.fault for reply in replies if reply.fault]
     return {
         "requests": len(replies),
         "errors": len(faults),
         "not_finite": sum(bool(reply.fault) and reply.scores is not None for reply in replies),
         "last_error": faults[-1] if faults else "",
+        "refusals": sum(reply.refusals for reply in replies),
         **_latency([reply.ms for reply in replies if not reply.fault]),
     }
 
@@ -92,12 +96,16 @@ def shadow(summaries: Sequence[ShadowSummary]) -> Figures:
 
 def objection(report: Mapping[str, Any], settings: Settings) -> str:
     """Return why the canary must not be promoted, in one sentence; empty if it may be."""
-    for what, figures in (("replayed", report["canary"]), ("shadowed", report["shadow"])):
-        requests, errors = figures["requests"], figures["errors"]
-        if requests and errors / requests > settings.rollout_compare_error_rate:
+    # Recommenders shadow what the stable version answered, so there it has no errors to compare with.
+    for what, figures, stable in (
+        ("replayed", report["canary"], report["stable"]),
+        ("shadowed", report["shadow"], None),
+    ):
+        limit = max(settings.rollout_compare_error_rate, _error_share(stable))
+        if _error_share(figures) > limit:
             return (
-                f"it failed {errors} of {requests} {what} requests, the limit is a share of "
-                f"{settings.rollout_compare_error_rate:g}; the last: {figures['last_error']}"
+                f"it failed {figures['errors']} of {figures['requests']} {what} requests, the limit is a share of "
+                f"{limit:g}{_of_stable(stable)}; the last: {figures['last_error']}"
             )
     if report["stable"] is None:
         return ""
@@ -112,6 +120,14 @@ def objection(report: Mapping[str, Any], settings: Settings) -> str:
                 f"limit {limit:.1f} ms"
             )
     return ""
+
+
+def _error_share(figures: Figures | None) -> float:
+    return figures["errors"] / figures["requests"] if figures and figures["requests"] else 0.0
+
+
+def _of_stable(stable: Figures | None) -> str:
+    return f" (the stable version failed {stable['errors']})" if stable and stable["errors"] else ""
 
 
 def _flat(reply: Reply) -> NDArray[Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 
 from feature_repo.contracts.publishing import CorruptRecordError, replacing
 from serving.protocol.messages import ModelServerConfig
+from serving.rollout.saved_models import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 PLATFORM = "tensorflow"
 STABLE, PREVIOUS, CANARY = "stable", "previous", "canary"
@@ -103,6 +107,34 @@ def add_version(config: Any, name: str, base_path: Path, version: int) -> None: 
     set_model(config, name, base_path, {*configured_versions(config, name), version}, labels_of(config, name))
 
 
+def keep_loadable(config: Any) -> None:  # noqa: ANN401 - see above
+    """Take the versions out of `config`, of every model, whose folders lack what a server needs; the log names them.
+
+    One model without a version that loads keeps the real server from starting with any, and a reload from ending.
+    """
+    for entry in list(config.model_config_list.config):
+        if "://" in entry.base_path:  # not on a disk that one could look at
+            continue
+        found = {version: lacking(Path(entry.base_path) / str(version)) for version in _versions(entry)}
+        for version, fault in found.items():
+            if fault:
+                log.warning("%s version %d is left out, for it would not load: %s", entry.name, version, fault)
+        drop_versions(config, entry.name, [version for version, fault in found.items() if fault])
+
+
+def drop_versions(config: Any, name: str, versions: Collection[int]) -> None:  # noqa: ANN401 - see above
+    """Take versions out of a model's entry, with their labels; the last one takes the entry along."""
+    entry = model_entry(config, name)
+    if entry is None or not versions:
+        return
+    left = set(_versions(entry)) - set(versions)
+    labels = {label: version for label, version in entry.version_labels.items() if version in left}
+    if left:
+        set_model(config, name, Path(entry.base_path), left, labels)
+    else:
+        _remove_model(config, name)
+
+
 def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see above
     """Return a model's entry, None if there is none."""
     return next((entry for entry in config.model_config_list.config if entry.name == name), None)
@@ -117,7 +149,7 @@ def labels_of(config: Any, name: str) -> dict[str, int]:  # noqa: ANN401 - see a
 def configured_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - see above
     """Return every version that `config` names for a model."""
     entry = model_entry(config, name)
-    return frozenset(entry.model_version_policy.specific.versions) if entry is not None else frozenset()
+    return frozenset(_versions(entry)) if entry is not None else frozenset()
 
 
 def canary_version(config: Any, name: str) -> int | None:  # noqa: ANN401 - see above
@@ -137,3 +169,7 @@ def _remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
     entry = model_entry(config, name)
     if entry is not None:
         config.model_config_list.config.remove(entry)
+
+
+def _versions(entry: Any) -> list[int]:  # noqa: ANN401 - see above
+    return list(entry.model_version_policy.specific.versions)

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 from serving.rollout import candidate
 from serving.rollout.agreement import disagreements, observe
 from serving.rollout.errors import DisagreementError
-from serving.rollout.models_config import canary_version, read_models_config, set_canary, write_models_config
+from serving.rollout.models_config import (
+    canary_version,
+    configured_versions,
+    drop_versions,
+    keep_loadable,
+    read_models_config,
+    set_canary,
+    write_models_config,
+)
 from serving.rollout.registry import PREVIOUS
 from serving.rollout.switching import at_work, move_aliases, serve
-from serving.rollout.version_folders import bring_to_disk
+from serving.rollout.version_folders import bring_to_disk, damage_of
 
 if TYPE_CHECKING:
     from serving.rollout.agreement import Observed
@@ -48,6 +56,7 @@ def reconcile(model: ServingModel) -> dict[str, object]:
 
 
 def _mend(model: ServingModel, seen: Observed) -> None:
+    _leave_out_damaged(model)
     _mend_canary(model, seen)
     if seen.release is not None:
         bring_to_disk(model, int(seen.release.version), seen.release.saved_model_sha256)
@@ -58,16 +67,33 @@ def _mend(model: ServingModel, seen: Observed) -> None:
             model.registry.delete_alias(model.name, PREVIOUS)
 
 
+def _leave_out_damaged(model: ServingModel) -> None:
+    """Take what is damaged out of models.config, before anything that needs server or registry.
+
+    A server that starts meanwhile, or cannot start for it, finds a configuration that loads.
+    """
+    with candidate.configuration_lock(model):
+        config = read_models_config(model.places.models_config)
+        before = read_models_config(model.places.models_config)
+        versions = configured_versions(config, model.name)
+        drop_versions(config, model.name, [version for version in versions if damage_of(model, version)])
+        keep_loadable(config)
+        if config != before:
+            write_models_config(model.places.models_config, config)
+
+
 def _mend_canary(model: ServingModel, seen: Observed) -> None:
     """End a canary of which not everybody knows, and a candidate whose folder is gone or that was promoted."""
     config = read_models_config(model.places.models_config)
     labelled = canary_version(config, model.name)
     pointed = int(seen.canary.version) if seen.canary is not None else None
     under_test = seen.candidate
+    damaged = under_test is not None and damage_of(model, under_test)  # by the canary's release, while there is one
     if not labelled == pointed == under_test:
         model.canary_release_path.unlink(missing_ok=True)
         set_canary(config, model.name, model.base_path, None)
+        keep_loadable(config)
         write_models_config(model.places.models_config, config)
     in_force = int(seen.release.version) if seen.release is not None else None
-    if under_test is not None and (under_test == in_force or not model.version_path(under_test).is_dir()):
+    if under_test is not None and (under_test == in_force or damaged):
         candidate.forget(model, under_test)

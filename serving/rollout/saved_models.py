@@ -25,6 +25,15 @@ _SERVING_TAG = "serve"
 _DATA_TYPES = {Dtype.STRING: 7, Dtype.INT64: 9, Dtype.FLOAT32: 1}
 _TYPE_WORDS = {7: "string", 9: "int64", 1: "float32"}
 _VARIABLES = ("variables/variables.index",)
+_VALUES = "variables/variables.data-*"
+
+
+def lacking(path: Path) -> str:
+    """Return what a version's folder lacks for a server to load it, without reading it through; empty if nothing."""
+    if not path.is_dir():
+        return f"{path} is missing"
+    wanted = ("saved_model.pb", *_VARIABLES, _VALUES)
+    return next((f"{path} has no {name}" for name in wanted if not any(path.glob(name))), "")
 
 
 def check_checksum(path: Path, expected: str) -> None:

@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     rollout_compare_requests: int = Field(default=200, ge=1, le=10_000)
     """How many recorded requests canary and stable version are compared on, at most."""
     rollout_compare_error_rate: float = Field(default=0.0, ge=0, le=1)
-    """The largest share of requests that the canary may fail, be it by an error or by a score that is not finite."""
+    """The largest share of requests that the canary may fail, by an error or by a score that is not finite, unless the
+    stable version fails a larger one of the same requests."""
     rollout_compare_latency_ratio: float = Field(default=2.0, ge=1, le=100)
     """How many times the stable version's p50 and p99 latency the canary's may be."""
     rollout_compare_latency_ms: float = Field(default=50.0, ge=0, le=60_000)

@@ -26,6 +26,7 @@ from serving.rollout import candidate, journal
 from serving.rollout.models_config import (
     PREVIOUS,
     STABLE,
+    keep_loadable,
     labels_of,
     read_models_config,
     set_promoted,
@@ -33,7 +34,8 @@ from serving.rollout.models_config import (
 )
 from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
-from serving.rollout.version_folders import bring_to_disk, prune
+from serving.rollout.saved_models import lacking
+from serving.rollout.version_folders import bring_to_disk, damage_of, prune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,22 +116,20 @@ def serve(model: ServingModel, release: Release | None) -> None:
         before = read_models_config(model.places.models_config)
         set_promoted(config, model.name, model.base_path, labels)
         # A server refuses labels of versions that are not AVAILABLE.
-        candidate.make_available(model, [one for one in labels_of(config, model.name).values() if _lies(model, one)])
+        wanted = labels_of(config, model.name).values()
+        candidate.make_available(model, [one for one in wanted if not lacking(model.version_path(one))])
+        keep_loadable(config)
         if config != before:
             write_models_config(model.places.models_config, config)
         candidate.reload_configured(model)
 
 
-def _lies(model: ServingModel, version: int) -> bool:
-    return model.version_path(version).is_dir()
-
-
 def served_labels(model: ServingModel, release: Release | None) -> dict[str, int]:
-    """Return label → version as `release` wants it; a version before it that left the disk has no label."""
+    """Return label → version as `release` wants it; a version before it has no label if its files left, or changed."""
     if release is None:
         return {}
     labels = {STABLE: int(release.version)}
-    if release.previous_version and _lies(model, int(release.previous_version)):
+    if release.previous_version and not damage_of(model, int(release.previous_version)):
         labels[PREVIOUS] = int(release.previous_version)
     return labels
 

@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.publishing import publishing_directory, sync_directory
 from serving.rollout.disk_space import room_for
 from serving.rollout.errors import UnfitModelError
 from serving.rollout.models_config import configured_versions, read_models_config
 from serving.rollout.release_records import signature_of
-from serving.rollout.saved_models import check_checksum, check_signatures
+from serving.rollout.saved_models import check_checksum, check_signatures, lacking
 from serving.rollout.warmup import add_warmup
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def bring_to_disk(model: ServingModel, version: int, sha256: str) -> None:
         try:
             check_checksum(path, sha256)
         except UnfitModelError:
+            # It stays until another is there: a server that has it in memory unloads it when its folder goes.
             log.warning("%s is damaged: fetching it anew", path)
-            remove_version(path)
         else:
             return
     registered = model.registry.version(model.name, version)
@@ -44,11 +45,40 @@ def bring_to_disk(model: ServingModel, version: int, sha256: str) -> None:
         downloaded = model.registry.download_saved_model(registered, Path(folder))
         check_checksum(downloaded, sha256)
         check_signatures(downloaded, signature_of(model, registered))
+        remove_version(path)
         with room_for(str(path)), publishing_directory(path) as part:
             shutil.copytree(downloaded, part, dirs_exist_ok=True)
             add_warmup(model, registered, part)
             check_checksum(part, sha256)
     log.info("%s is published", path)
+
+
+def damage_of(model: ServingModel, version: int) -> str:
+    """Return what keeps a version on disk from being served: a part that is missing, or changed; empty if nothing.
+
+    What it should be, its release says; without one, only what is missing is found.
+    """
+    path = model.version_path(version)
+    release = _release(model, version)
+    fault = lacking(path)
+    if fault or release is None:
+        return fault
+    try:
+        check_checksum(path, release.saved_model_sha256)
+    except UnfitModelError:
+        return f"the files in {path} are not those that were registered"
+    return ""
+
+
+def _release(model: ServingModel, version: int) -> Release | None:
+    for path in (model.current_release_path, model.canary_release_path, model.release_path(version)):
+        try:
+            release = Release.read(path)
+        except FileNotFoundError:
+            continue
+        if release.version == str(version):
+            return release
+    return None
 
 
 def remove_version(path: Path) -> None:

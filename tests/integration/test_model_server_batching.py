@@ -15,6 +15,9 @@ from serving.model_server import metrics
 from serving.model_server.batch_queue import BatchScheduler
 from serving.model_server.batching_parameters import BatchingParameters
 from serving.model_server.errors import ServingError
+from serving.protocol.client import predict_request
+from serving.protocol.record_files import write_records
+from serving.protocol.recorded import WARMUP_FILE, log_of
 from tests.tiny_models import export_tiny
 
 if TYPE_CHECKING:
@@ -130,6 +133,17 @@ def test_what_cannot_be_merged_is_refused_in_the_real_servers_words(
     with pytest.raises(ServingError) as caught:
         call(load(max_batch_size=4), signature, *arrays)
     assert caught.value.message.startswith(words)
+
+
+def test_a_warm_up_that_cannot_be_merged_keeps_the_version_from_loading(load: Load, tmp_path: Path) -> None:
+    from serving.model_server.warmup import warm_up
+
+    inputs = {"x": np.ones(1, np.float32), "other": np.ones(3, np.float32)}
+    record = log_of(predict_request("tiny", inputs, signature_name="two"))
+    (tmp_path / WARMUP_FILE).parent.mkdir()
+    write_records(tmp_path / WARMUP_FILE, [record])
+    with pytest.raises(ServingError, match="input tensors must have equal 0th-dimension size"):
+        warm_up(load(), tmp_path)
 
 
 def test_different_shapes_need_padding(load: Load) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,7 +28,7 @@ from feature_repo.contracts.manifests import Decision, Release, ShadowSummary
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
 from serving.protocol.client import PredictClient, predict_request
-from serving.protocol.errors import CallError, TransientCallError
+from serving.protocol.errors import BusyServerError, CallError, TransientCallError
 from serving.protocol.record_files import write_records
 from serving.protocol.recorded import WARMUP_FILE, log_of, read_requests
 from serving.protocol.replicas import Replicas
@@ -751,6 +753,132 @@ def test_a_comparison_waits_for_shadowed_requests_and_judges_their_errors(
             comparing.result(30)
     kept = json.loads(model.comparison_path(second).read_text())["shadow"]
     assert (kept["requests"], kept["mean_abs"], kept["max_abs"]) == (20, pytest.approx(0.2), 0.4)
+
+
+def test_refusals_of_a_busy_server_withdraw_no_canary(
+    world: World, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    namespace = world.namespace()
+    settings = make(namespace).settings.model_copy(update={"state": tmp_path})
+    stop = threading.Event()
+    with ModelServer(tmp_path, Serving(tmp_path).models_config, ["--grpc_max_threads=1"]) as busy:
+        admin, predictions = Replicas(busy.address, timeout_s=60), PredictClient(busy.address, timeout_s=60)
+        with admin, predictions, ThreadPoolExecutor(3) as pool:
+            model = ServingModel(namespace, settings, Registry(world.uri), admin, predictions)
+            first, second = world.register(namespace, "first"), world.register(namespace, "second")
+            roll_out(model, first)
+            for hour in range(10):
+                write_sample(model, f"20261123T{hour:02}0000Z-host-1.tfrecord")
+            publish.publish(model, second)
+            canary.canary(model, second)
+
+            def call_on() -> None:
+                inputs = ranking_inputs(2000, ONE_USER_SIGNATURE)
+                while not stop.is_set():
+                    with contextlib.suppress(BusyServerError):
+                        predictions.send(
+                            predict_request(model.name, inputs, signature_name=ONE_USER_SIGNATURE), busy_s=0
+                        )
+
+            callers = [pool.submit(call_on) for _ in range(3)]
+            try:
+                with monkeypatch.context() as patched, pytest.raises(BusyServerError):
+                    patched.setattr(compare, "_BUSY_S", 0.0)
+                    compare.compare(model, second)
+                assert candidate.under_test(model) == second, "nothing was found out about it"
+                result = compare.compare(model, second)
+            finally:
+                stop.set()
+            for caller in callers:
+                caller.result(60)
+            assert (result["requests"], result["errors"]) == (60, 0)
+            report = json.loads(model.comparison_path(second).read_text())
+            assert result["refusals"] == report["canary"]["refusals"]
+            assert report["canary"]["refusals"] + report["stable"]["refusals"] > 0
+            assert agreed(busy, model) == "first"
+            promote.promote(model, second)
+
+
+def damage_by_hand(path: Path, name: str) -> None:
+    (path / name).unlink()
+
+
+def test_what_would_not_load_is_named_to_no_server_whoever_writes(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    damaged, sound = make(world.namespace()), make(world.namespace())
+    first, second = (world.register(damaged.namespace, name) for name in ("first", "second"))
+    roll_out(damaged, first)
+    roll_out(damaged, second)
+    for version in (first, second):
+        damage_by_hand(damaged.version_path(version), "saved_model.pb")
+    roll_out(sound, world.register(sound.namespace, "third"))
+    config = read_models_config(damaged.places.models_config)
+    assert damaged.name not in {entry.name for entry in config.model_config_list.config}
+    assert agreed(server, sound) == "third"
+    problems = status.status(damaged)["problems"]
+    assert any("saved_model.pb" in problem for problem in problems), problems  # type: ignore[attr-defined] # a list
+    reconcile.reconcile(damaged)
+    assert agreed(server, damaged) == "second"
+    assert labels_of(read_models_config(damaged.places.models_config), damaged.name) == {"stable": second}
+
+
+def test_files_that_changed_are_found_and_mended(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    roll_out(model, second)
+    for version in (first, second):
+        data = model.version_path(version) / "variables" / "variables.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:-1])
+    problems = status.status(model)["problems"]
+    for version in (first, second):
+        assert any(f"version {version} would not load: the files in" in problem for problem in problems)  # type: ignore[attr-defined] # a list
+    reconcile.reconcile(model)
+    assert agreed(server, model) == "second"
+    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": second}
+
+
+def test_damage_leaves_models_config_while_the_server_is_away(
+    world: World, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    namespace = world.namespace()
+    model = make(namespace)
+    first = world.register(namespace, "first")
+    roll_out(model, first)
+    damage_by_hand(model.version_path(first), "saved_model.pb")
+    with Replicas("127.0.0.1:1", timeout_s=1) as nobody:
+        cut = dataclasses.replace(model, server=nobody, registry=Registry("http://127.0.0.1:1"))
+        with pytest.raises(RegistryUnavailableError):
+            reconcile.reconcile(cut)
+        assert not labels_of(read_models_config(model.places.models_config), model.name)
+        assert model.version_path(first).is_dir(), "a server that has it in memory keeps it while its folder is there"
+        with pytest.raises(TransientCallError):
+            reconcile.reconcile(dataclasses.replace(model, server=nobody))
+    assert (model.version_path(first) / "saved_model.pb").is_file()
+    reconcile.reconcile(model)
+    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first}
+
+
+def test_a_damaged_canary_ends(world: World, server: ModelServer, make: Callable[[str], ServingModel]) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    publish.publish(model, second)
+    canary.canary(model, second)
+    data = model.version_path(second) / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1])
+    assert status.status(model)["agree"] is False
+    reconcile.reconcile(model)
+    assert agreed(server, model) == "first"
+    assert candidate.under_test(model) is None
+    assert not model.canary_release_path.exists()
+    roll_out(model, second)
 
 
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {

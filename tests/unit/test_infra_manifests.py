@@ -18,6 +18,7 @@ from google.protobuf import text_format
 from infra.docker import entrypoint, prepare
 from infra.kubernetes.task_images import PLANES, plane_image, task_policy
 from infra.local import installation
+from serving.model_server.flags import Flags, parse_flags
 from serving.protocol.messages import ModelServerConfig
 from serving.rollout.models_config import read_models_config, write_models_config
 from tests import infra_manifests as manifests
@@ -180,20 +181,6 @@ def test_a_secret_in_the_manifests_is_found_out(documents):
     assert manifests.secrets_in_kubernetes([*documents, secret])
 
 
-def test_the_override_for_batching_is_the_same_command_with_two_flags_more(compose):
-    override = manifests.compose("compose.batching.yaml")
-    assert manifests.schema_faults_of_compose(override) == []
-    assert manifests.flag_faults(manifests.compose_containers(override)) == []
-    server = override["services"]["tensorflow-serving"]
-    before = compose["services"]["tensorflow-serving"]["command"]
-    assert server["command"][: len(before)] == before
-    (mount,) = server["configs"]
-    assert server["command"][len(before) :] == [
-        "--enable_batching=true",
-        f"--batching_parameters_file={mount['target']}",
-    ]
-
-
 def test_both_describe_the_same_server(compose, documents):
     """Compose and Kubernetes start tensorflow_model_server with the same flags and the same files."""
     (pod,) = (one for one in manifests.kubernetes_containers(documents) if one.name == "tensorflow-serving")
@@ -203,21 +190,14 @@ def test_both_describe_the_same_server(compose, documents):
     data = manifests.of_kind(documents, "ConfigMap")["tensorflow-serving"]["data"]
     folder = INFRA / "docker" / "tensorflow-serving"
     assert data["monitoring.config"] == (folder / "monitoring.config").read_text()
-    ((_, data_patch),) = ((p["target"], p["patch"]) for p in batching_patches() if p["target"]["kind"] == "ConfigMap")
-    assert yaml.safe_load(data_patch)[0]["value"] == (folder / "batching.config").read_text()
     assert compose["configs"]["monitoring"]["file"] == "docker/tensorflow-serving/monitoring.config"
 
 
-def batching_patches() -> list[dict[str, Any]]:
-    (kustomization,) = manifests.read_yaml(INFRA / "kubernetes" / "batching" / "kustomization.yaml")
-    patches: list[dict[str, Any]] = kustomization["patches"]
-    return patches
-
-
-def test_batching_on_kubernetes_adds_the_same_flags():
-    (patch,) = (one["patch"] for one in batching_patches() if one["target"]["kind"] == "Deployment")
-    added = [operation["value"] for operation in yaml.safe_load(patch)]
-    assert added == manifests.compose("compose.batching.yaml")["services"]["tensorflow-serving"]["command"][-2:]
+def test_the_server_may_have_as_many_calls_as_the_embedded_one_and_merges_none(compose):
+    (service,) = (one for one in manifests.compose_containers(compose) if one.name == "tensorflow-serving")
+    flags = parse_flags(service.command[1:])
+    assert flags.grpc_max_threads == Flags().grpc_max_threads == 256
+    assert not flags.enable_batching, "`one_user` cannot be merged, and the warm-up has it"
 
 
 def test_the_files_of_the_server_parse_as_its_messages():
@@ -226,8 +206,6 @@ def test_the_files_of_the_server_parse_as_its_messages():
     folder = INFRA / "docker" / "tensorflow-serving"
     monitoring = text_format.Parse((folder / "monitoring.config").read_text(), text_protos.MonitoringConfig())
     assert monitoring.prometheus_config.enable
-    batching = text_format.Parse((folder / "batching.config").read_text(), text_protos.BatchingParameters())
-    assert batching.max_batch_size.value >= 1
 
 
 def test_models_config_of_a_new_volume_is_what_the_rollout_writes(documents, tmp_path, monkeypatch):
@@ -406,22 +384,6 @@ def test_kustomizations_name_files_that_exist_and_leave_none_out():
         named = {(path.parent / name).resolve() for name in kustomization["resources"]}
         assert all(one.exists() for one in named)
         assert set(path.parent.glob("*.yaml")) - {path} <= named
-
-
-@pytest.mark.parametrize("part", ["batching"])
-def test_overlays_patch_what_is_there(part, documents):
-    (kustomization,) = manifests.read_yaml(INFRA / "kubernetes" / part / "kustomization.yaml")
-    for patch in kustomization["patches"]:
-        document = copy.deepcopy(manifests.of_kind(documents, patch["target"]["kind"])[patch["target"]["name"]])
-        for operation in yaml.safe_load(patch["patch"]):
-            place = operation["path"].strip("/")
-            if operation["op"] == "replace":
-                before = document
-                for step in place.split("/"):
-                    before = before[int(step)] if isinstance(before, list) else before[step]
-                assert before != operation["value"]
-            change(document, place.replace("/-", "/+"), operation["value"])
-        assert manifests.schema_faults_of_kubernetes([document]) == []
 
 
 def test_each_job_runs_in_its_planes_image(monkeypatch):

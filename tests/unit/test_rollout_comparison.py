@@ -48,6 +48,11 @@ def test_a_side_counts_what_failed_and_times_what_did_not() -> None:
     assert (found["p50_ms"], found["p99_ms"]) == (pytest.approx(50.5), pytest.approx(99.01))
 
 
+def test_refusals_are_counted_and_are_no_errors() -> None:
+    found = side([reply(0.1), Reply(1.0, np.array([0.1], np.float32), refusals=3), Reply(1.0, error="no", refusals=1)])
+    assert (found["requests"], found["errors"], found["refusals"]) == (3, 1, 4)
+
+
 def report(canary: list[Reply], stable: list[Reply] | None, **shadowed: Any) -> dict[str, Any]:
     return {
         "canary": side(canary),
@@ -66,6 +71,14 @@ def report(canary: list[Reply], stable: list[Reply] | None, **shadowed: Any) -> 
         ([reply(0.9, ms=190.0)], [reply(0.1, ms=100.0)], {}, ""),
         ([reply(0.9)] * 9 + [reply(0.9, ms=900.0)], [reply(0.1)] * 10, {}, "its p99 latency"),
         ([reply(0.9), reply(float("nan"))], [reply(0.1)], {}, "it failed 1 of 2 replayed requests"),
+        ([reply(0.9), reply(float("nan"))], [reply(0.1), Reply(1.0, error="too slow")], {}, ""),
+        (
+            [reply(float("nan")), reply(float("nan"))],
+            [reply(0.1), Reply(1.0, error="too slow")],
+            {},
+            "it failed 2 of 2 replayed requests, the limit is a share of 0.5 (the stable version failed 1)",
+        ),
+        ([reply(float("nan"))], None, {}, "it failed 1 of 1 replayed requests"),
         ([reply(0.9)], [reply(0.1)], {"requests": 50, "errors": 1}, "it failed 1 of 50 shadowed requests"),
         ([reply(0.9)], [reply(0.1)], {"requests": 50, "timeouts": 50}, ""),
     ],

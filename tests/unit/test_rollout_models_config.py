@@ -10,6 +10,9 @@ from feature_repo.contracts.publishing import CorruptRecordError
 from serving.rollout.errors import UnknownVersionError
 from serving.rollout.models_config import (
     add_version,
+    configured_versions,
+    drop_versions,
+    keep_loadable,
     model_entry,
     promoted_versions,
     read_models_config,
@@ -55,6 +58,42 @@ def test_a_candidate_joins_without_touching_labels(tmp_path: Path) -> None:
     add_version(config, "mine.ranking", tmp_path, 2)
     assert promoted_versions(config, "mine.ranking") == {1, 2}
     assert labels(config, "mine.ranking") == {"stable": 1}
+
+
+def lay_down(folder: Path, *without: str) -> None:
+    """Make a version's folder of empty files, without some of them."""
+    for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+        if name not in without:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    "without", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
+)
+def test_what_would_not_load_is_left_out_of_every_model(tmp_path: Path, without: str) -> None:
+    config = read_models_config(tmp_path / "models.config")
+    for name in ("mine", "other", "gone"):
+        set_model(config, f"{name}.ranking", tmp_path / name, [1, 2], {"stable": 2, "previous": 1})
+    for version in ("1", "2"):
+        lay_down(tmp_path / "mine" / version)
+    lay_down(tmp_path / "other" / "1")
+    lay_down(tmp_path / "other" / "2", without)
+    config.model_config_list.config.add(name="bucket", base_path="gs://models/bucket", model_platform="tensorflow")
+    keep_loadable(config)
+    assert [entry.name for entry in config.model_config_list.config] == ["mine.ranking", "other.ranking", "bucket"]
+    assert labels(config, "mine.ranking") == {"stable": 2, "previous": 1}
+    assert (configured_versions(config, "other.ranking"), labels(config, "other.ranking")) == ({1}, {"previous": 1})
+
+
+def test_a_model_leaves_with_its_last_version(tmp_path: Path) -> None:
+    config = read_models_config(tmp_path / "models.config")
+    set_model(config, "mine.ranking", tmp_path, [1, 2], {"stable": 2})
+    drop_versions(config, "mine.ranking", [2])
+    assert (configured_versions(config, "mine.ranking"), labels(config, "mine.ranking")) == ({1}, {})
+    drop_versions(config, "mine.ranking", [1])
+    drop_versions(config, "mine.ranking", [1])
+    assert not config.model_config_list.config
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
