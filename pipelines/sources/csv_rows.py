@@ -143,7 +143,8 @@ class CsvRows:
                     f"fields parted by {mine}", f"fields parted by {word}: {names[0][:_SHOWN]!r}; give csv.separator"
                 )
         self._refuse(
-            f"a column {column!r}, as the mapping says", f"the columns {', '.join(names)[:_SHOWN]}; correct the mapping"
+            f"a column {column!r}, as the mapping says",
+            f"the columns {', '.join(names)[:_SHOWN]}; {self.file.remedy_without(column)}",
         )
 
     def _refuse(self, expected: str, received: str) -> NoReturn:

@@ -53,7 +53,8 @@ class JsonRows:
                     there = ", ".join(row[0] for row in database.execute(keys).fetchall())[:_SHOWN]
                     msg = (
                         f"{self.file.name}: expected a key {column!r}, as the mapping says, received the keys {there} "
-                        f"in the first {len(objects)} lines, and it in none; correct the mapping"
+                        f"in the first {len(objects)} lines, and it in none; "
+                        f"{self.file.remedy_without(column)}"
                     )
                     raise SourceError(msg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -170,7 +171,7 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
         SourceError: one of its names fits no file; in a part, all but events may be missing.
     """
     parts = [part for part in (mapping.events, mapping.items, mapping.users, mapping.relations) if part]
-    if is_part and len(files) == 1 and not any(_fits(files[0], pattern) for part in parts for pattern in part.files):
+    if is_part and len(files) == 1 and not any(_fitting(files, pattern) for part in parts for pattern in part.files):
         return MappedSource(mapping, schema, list(files), [], [], [])
     events = _matching("events", mapping.events, files)
     items = _matching("items", mapping.items, files, may_miss=is_part)
@@ -182,7 +183,7 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
 def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: bool = False) -> list[SourceFile]:
     found: dict[str, SourceFile] = {}
     for pattern in part.files:
-        fitting = [file for file in files if _fits(file, pattern)]
+        fitting = _fitting(files, pattern)
         if not fitting and not may_miss:
             there = ", ".join(file.name for file in files[:_NAMES_SHOWN]) or "nothing"
             msg = (
@@ -192,6 +193,12 @@ def _matching(key: str, part: Files, files: Sequence[SourceFile], *, may_miss: b
             raise SourceError(msg)
         found |= {file.name: file for file in fitting}
     return [found[name] for name in sorted(found)]
+
+
+def _fitting(files: Sequence[SourceFile], pattern: str) -> list[SourceFile]:
+    """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds."""
+    named = [file for file in files if _fits(file, glob.escape(pattern))]
+    return named or [file for file in files if _fits(file, pattern)]
 
 
 def _fits(file: SourceFile, pattern: str) -> bool:

@@ -11,7 +11,7 @@ import duckdb
 
 from pipelines.errors import SourceError
 from pipelines.io.scratch import scratch_folder
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet
 from pipelines.sources.cells import FAULT, Cells, nothing
 from pipelines.sources.expressions import Cell
 
@@ -41,7 +41,7 @@ class ParquetRows:
                     there = ", ".join(kinds)[:_SHOWN]
                     msg = (
                         f"{self.file.name}: expected a column {column!r}, as the mapping says, received the columns "
-                        f"{there}; correct the mapping"
+                        f"{there}; {self.file.remedy_without(column)}"
                     )
                     raise SourceError(msg)
             if database.execute(f"SELECT 1 FROM {read} LIMIT 1").fetchall() == []:  # noqa: S608 - quoted
@@ -69,7 +69,7 @@ class ParquetRows:
         """Give the table function that reads the file; SourceError where it turns out to be damaged."""
         with self._on_disk() as path:
             try:
-                yield f"read_parquet({literal(str(path))}, file_row_number = true, binary_as_string = true)"
+                yield parquet([path], "file_row_number = true", "binary_as_string = true")
             except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
                 said = " ".join(str(error).split())[:300]
                 if "No space left" in said:
@@ -79,15 +79,18 @@ class ParquetRows:
 
     @contextmanager
     def _on_disk(self) -> Iterator[Path]:
-        """Give the file itself, or a copy of one that is packed: Parquet is read from its end."""
-        if not self.file.is_packed:
-            yield self.file.path
-            return
+        """Give the file under a plain name, or a copy of one that is packed: Parquet is read from its end.
+
+        A file may be called anything, and DuckDB reads a backslash as another slash.
+        """
         with scratch_folder() as folder:
-            copy = folder / "rows.parquet"
-            with self.file.open() as packed, copy.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-            yield copy
+            plain = folder / "rows.parquet"
+            if not self.file.is_packed:
+                plain.symlink_to(self.file.path.absolute())
+            else:
+                with self.file.open() as packed, plain.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+            yield plain
 
 
 def _kinds(database: duckdb.DuckDBPyConnection, read: str) -> dict[str, str]:
