@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -45,8 +44,8 @@ _TYPES: dict[Dtype, DataType] = {
     Dtype.TIMESTAMP: TimestampType(),
 }
 _LOCAL_SHUFFLE_PARTITIONS = 4
-_PATTERN = re.compile(r"[{}\[\]*?\\]")
-"""What Hadoop reads as a pattern in a path, unless a backslash stands before it."""
+_READS_PATTERNS = "__globPaths__"
+"""Spark's own option (`DataSource.GLOB_PATHS_KEY`). Escaped patterns would do, but for a colon in the same path."""
 _JAVA_OPTIONS = "-XX:+UseParallelGC -XX:-DontCompileHugeMethods"
 """Throughput counts, not pauses; and the methods that Spark generates for many columns must be compiled, too."""
 _JAVA_OPTIONS_OF_FEW_ROWS = f"{_JAVA_OPTIONS} -XX:TieredStopAtLevel=1"
@@ -79,9 +78,9 @@ def read_files(spark: SparkSession, files: Iterable[Path], schema: StructType | 
 
     A path is a path: what looks like a pattern in it finds nothing else, and a folder `rating=1` is no column.
     """
-    reader = spark.read.option("recursiveFileLookup", value=True)
+    reader = spark.read.option(_READS_PATTERNS, value=False).option("recursiveFileLookup", value=True)
     reader = reader if schema is None else reader.schema(schema)
-    return reader.parquet(*(_PATTERN.sub(r"\\\g<0>", str(file)) for file in files))
+    return reader.parquet(*map(str, files))
 
 
 @contextmanager
