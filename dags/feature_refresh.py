@@ -46,9 +46,10 @@ with DAG(
         ),
         "mode": Param(
             "whole",
-            enum=["whole", "part"],
+            enum=["whole", "part", "replace"],
             title="Mode",
-            description="whole: the source is all there is. part: merge it into the lake, such as a day's file.",
+            description="whole: the source is all there is. part: merge it into the lake, such as a day's file. "
+            "replace: another data set, in the place of the namespace's own.",
         ),
         "cutoff": Param(
             None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from typing import TYPE_CHECKING
 
 from feast import FileSource
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
 
 
-def partitions_of(group: FeatureGroup) -> str:
-    """Return the group's files as a pattern below its table's folder."""
-    return f"event_date=*/{PARTITION_FILE}" if group.by_date else PARTITION_FILE
+def files_of(group: FeatureGroup, namespace: Namespace) -> str:
+    """Return the pattern of a group's Parquet files: over the date partitions, or an undivided table's one file."""
+    folder = glob.escape(str(namespace.feature_table(group.view_name)))
+    return f"{folder}/event_date=*/{PARTITION_FILE}" if group.by_date else f"{folder}/{PARTITION_FILE}"
 
 
 def feast_source(group: FeatureGroup, namespace: Namespace) -> FileSource:
-    """Return the Parquet files of a group: a pattern over the date partitions, or an undivided table's one file."""
-    view = group.view_name
+    """Return the Parquet files of a group, as Feast's registry keeps them."""
     return FileSource(
-        name=view,
-        path=str(namespace.feature_table(view) / partitions_of(group)),
+        name=group.view_name,
+        path=files_of(group, namespace),
         file_format=ParquetFormat(),
         timestamp_field=EVENT_TIME.name,
         description=group.meaning,

@@ -18,6 +18,7 @@ from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, Signature
 from models.errors import ExportError
 from models.inputs import TENSORFLOW_DTYPES, tensor_specs
+from models.saved_model_loader import load_saved_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def check_signatures(directory: Path, signature: Signature) -> None:
 
 def signature_differences(directory: Path, signature: Signature) -> list[str]:
     """Return how the SavedModel's signatures differ from the contract's; none if it keeps them."""
-    found = tf.saved_model.load(str(directory)).signatures
+    found = load_saved_model(directory).signatures
     differences: list[str] = []
     for name in SIGNATURES:
         if name not in found:

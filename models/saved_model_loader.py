@@ -6,6 +6,7 @@ input (lists for list columns) and returns the scores.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,22 @@ OUTPUT = "score"
 _BATCH = 16_384
 
 
+def load_saved_model(directory: Path) -> Any:
+    """Load what `tf.saved_model.save` wrote.
+
+    TensorFlow looks for the variables by a pattern, and finds none below a folder `[1]`: it is told a plain name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "saved_model")
+        plain.symlink_to(directory.absolute())
+        return tf.saved_model.load(str(plain))
+
+
 class SavedModel:
     """A SavedModel on disk, called by raw columns."""
 
     def __init__(self, directory: Path) -> None:
-        self._loaded = tf.saved_model.load(str(directory))  # keeps the variables alive
+        self._loaded = load_saved_model(directory)  # keeps the variables alive
         self._call = self._loaded.signatures[SIGNATURE]
         self.specs: dict[str, tf.TensorSpec] = self._call.structured_input_signature[1]
 

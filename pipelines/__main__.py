@@ -136,7 +136,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     mapping: MappingFile = None,
     mode: Annotated[
-        Mode, typer.Option("--mode", help="Whether the source is all there is, or a part of it.")
+        Mode, typer.Option("--mode", help="Whether the source is all there is, a part of it, or another data set.")
     ] = Mode.WHOLE,
 ) -> None:
     """Check a source and write its events before the cutoff, its items and users to the lake."""

@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import check_namespace, model_name
+from feature_repo.contracts.jobs import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +29,23 @@ DATASET_MANIFEST = "_manifest.json"
 """Beside a dataset's partitions: {"partitions": {name: {"rows": n, "sha256": canonical checksum}}}. Written last."""
 PARTITION_FILE = "part-0.parquet"
 REPORT = "report.html"
+_UNSPEAKABLE = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
+"""DuckDB reads a backslash as a slash, settings and logs are lines, and bytes that are no UTF-8 are no text at all."""
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the state folder, absolute: KESTREL_STATE, else `.kestrel`; a relative one starts at the repository."""
-    return (REPOSITORY / Path(environ.get("KESTREL_STATE") or ".kestrel").expanduser()).resolve()
+    """Return the state folder, absolute: KESTREL_STATE, else `.kestrel`; a relative one starts at the repository.
+
+    JobError for a name that an engine cannot be told.
+    """
+    state = (REPOSITORY / Path(environ.get("KESTREL_STATE") or ".kestrel").expanduser()).resolve()
+    if _UNSPEAKABLE.search(str(state)):
+        msg = (
+            f"KESTREL_STATE: expected a folder whose path is text without backslashes and control characters, received "
+            f"{str(state)!r}; rename it, or name another one"
+        )
+        raise JobError(msg)
+    return state
 
 
 def settings_file(state: Path) -> Path:

@@ -30,7 +30,7 @@ from infra.bench.process import Taken, run_measured
 from infra.bench.results import Figure, machine, record_results
 from infra.bench.stack import private_stack
 from pipelines.io.duck import duckdb_session
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import parquet
 from pipelines.synthetic.scale import LogScale
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def _check_same_features(work: Path, name: str) -> None:
 
 def _feature_rows(out: Path, table: str) -> str:
     path = out / f"{table}.parquet"
-    pattern = str(path / "*.parquet") if path.is_dir() else str(path)
-    return f"SELECT * FROM read_parquet({literal(pattern)})"  # noqa: S608 - the benchmark's own path
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return f"SELECT * FROM {parquet(files)}"  # noqa: S608 - the benchmark's own path
 
 
 def _feature_table(runs: Mapping[int, Mapping[str, Runs]]) -> Table:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.io.sql_text import literal, parquet
+
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
@@ -32,7 +34,7 @@ _CODE_BITS = 8
 
 def write_item_codes(items: Path, codes: Path) -> list[str]:
     """Write each item's rank by id and its packed genre counters; return the genres in the order of their names."""
-    table = pq.read_table(items, columns=["item_id", "genres"]).sort_by("item_id")
+    table = pq.read_table(items, columns=["item_id", "genres"], partitioning=None).sort_by("item_id")
     genres = sorted({genre for row in table["genres"].to_pylist() for genre in row})
     longs: list[list[int]] = [[] for _ in range(-(-len(genres) // _PACKED))]
     for row in table["genres"].to_pylist():
@@ -66,7 +68,7 @@ def _known(events: Path, codes: Path, cutoff: datetime) -> str:
         SELECT user_id, item_id, (value * 2)::INTEGER AS half, (epoch_us(event_time) // 1000000) AS second,
             event_time >= TIMESTAMPTZ '{cutoff.isoformat()}' - INTERVAL {RECENT_DAYS} DAY AS recent,
             codes.* EXCLUDE item_id
-        FROM read_parquet('{events}') JOIN read_parquet('{codes}') AS codes USING (item_id)
+        FROM {parquet([events])} JOIN {parquet([codes])} AS codes USING (item_id)
         WHERE event_time < TIMESTAMPTZ '{cutoff.isoformat()}'
     """  # noqa: S608 - the benchmark's own paths
 
@@ -74,7 +76,7 @@ def _known(events: Path, codes: Path, cutoff: datetime) -> str:
 def _copy_items(connection: duckdb.DuckDBPyConnection, known: str, out: Path) -> None:
     connection.execute(
         f"COPY (SELECT item_id, {_FIGURES} FROM (SELECT item_id, {_STATISTICS} FROM ({known}) GROUP BY item_id)) "  # noqa: S608 - as above
-        f"TO '{out / 'items.parquet'}' (FORMAT parquet)"
+        f"TO {literal(str(out / 'items.parquet'))} (FORMAT parquet)"
     )
 
 
@@ -85,7 +87,7 @@ def plain_duckdb_features(events: Path, codes: Path, cutoff: datetime, out: Path
     known = _known(events, codes, cutoff)
     liked = (
         f"SELECT user_id, genre, count(*) AS likes FROM (SELECT user_id, unnest(genres) AS genre FROM ({known}) "  # noqa: S608 - the benchmark's own paths
-        f"JOIN read_parquet('{codes.with_name('items.parquet')}') USING (item_id) WHERE half >= {LIKED_HALF_STARS}) "
+        f"JOIN {parquet([codes.with_name('items.parquet')])} USING (item_id) WHERE half >= {LIKED_HALF_STARS}) "
         "GROUP BY user_id, genre"
     )
     best = f"list(genre ORDER BY likes DESC, genre)[1:{TOP_GENRES}]"
@@ -96,7 +98,7 @@ def plain_duckdb_features(events: Path, codes: Path, cutoff: datetime, out: Path
         connection.execute(
             f"COPY (SELECT user_id, {_FIGURES}, last_items, coalesce(top_genres, []) AS top_genres FROM "  # noqa: S608 - as above
             f"(SELECT user_id, {_STATISTICS}, {last} AS last_items FROM ({known}) GROUP BY user_id) "
-            f"LEFT JOIN ({top}) USING (user_id)) TO '{out / 'users.parquet'}' (FORMAT parquet)"
+            f"LEFT JOIN ({top}) USING (user_id)) TO {literal(str(out / 'users.parquet'))} (FORMAT parquet)"
         )
         _copy_items(connection, known, out)
 
@@ -121,7 +123,7 @@ def duckdb_features(events: Path, codes: Path, genres: list[str], cutoff: dateti
         connection.execute(
             f"COPY (SELECT user_id, {_FIGURES}, last_items, {top} AS top_genres FROM (SELECT user_id, {_STATISTICS}, "  # noqa: S608 - as above
             f"arg_max(item_id, {_ORDER}, {LAST_ITEMS}) AS last_items, {counters} FROM ({rows}) GROUP BY user_id)) "
-            f"TO '{out / 'users.parquet'}' (FORMAT parquet)"
+            f"TO {literal(str(out / 'users.parquet'))} (FORMAT parquet)"
         )
         _copy_items(connection, rows, out)
 
@@ -133,14 +135,14 @@ def polars_features(events: Path, codes: Path, genres: list[str], cutoff: dateti
     longs = [f"g{number}" for number in range(-(-len(genres) // _PACKED))]
     half, recent = pl.col("half"), pl.col("recent")
     rows = (
-        pl.scan_parquet(events)
+        pl.scan_parquet(events, glob=False, hive_partitioning=False)
         .filter(pl.col("event_time") < cutoff)
         .with_columns(
             half=(pl.col("value") * 2).cast(pl.Int64),
             second=pl.col("event_time").dt.epoch("us") // 1_000_000,
             recent=pl.col("event_time") >= pl.lit(cutoff) - pl.duration(days=RECENT_DAYS),
         )
-        .join(pl.scan_parquet(codes), on="item_id", how="inner")
+        .join(pl.scan_parquet(codes, glob=False, hive_partitioning=False), on="item_id", how="inner")
     )
     statistics = [
         pl.len().cast(pl.Int64).alias("n"),
@@ -190,11 +192,13 @@ def spark_features(  # noqa: PLR0917 - as the others, and the session
     from pyspark.sql import functions as F  # noqa: N812, PLC0415 - Spark's usual name; each engine in its own process
     from pyspark.sql.internal import InternalFunction  # noqa: PLC0415 - as above
 
+    from pipelines.io.spark import read_files  # noqa: PLC0415 - as above
+
     longs = [f"g{number}" for number in range(-(-len(genres) // _PACKED))]
     start = cutoff.timestamp() - RECENT_DAYS * 86_400
     half, second, nothing = F.col("half"), F.col("second"), F.lit(0).cast("long")
     rows = (
-        spark.read.parquet(str(events))
+        read_files(spark, [events])
         .select(
             "user_id",
             "item_id",
@@ -214,7 +218,7 @@ def spark_features(  # noqa: PLR0917 - as the others, and the session
     ]
     order = F.shiftleft(second, _RANK_BITS) + (F.lit(_LAST_RANK) - F.col("rank"))
     users = (
-        rows.join(F.broadcast(spark.read.parquet(str(codes))), on="item_id", how="inner")
+        rows.join(F.broadcast(read_files(spark, [codes])), on="item_id", how="inner")
         .select("user_id", "half", "recent", order.alias("order"), *longs)
         .groupBy("user_id")
         .agg(
@@ -253,7 +257,7 @@ def _spark_last_items(codes: Path) -> Column:
     """Return `last_items`: the ids whose ranks stand in the low bits of `orders`."""
     from pyspark.sql import functions as F  # noqa: N812, PLC0415 - as above
 
-    names = pq.read_table(codes, columns=["item_id"])["item_id"].to_pylist()
+    names = pq.read_table(codes, columns=["item_id"], partitioning=None)["item_id"].to_pylist()
     ids = F.from_json(F.lit(json.dumps(names)), "array<string>")  # which Spark works out once
     last = F.lit(_LAST_RANK)
     return F.transform("orders", lambda order: F.get(ids, (last - order.bitwiseAND(last)).cast("int"))).alias(

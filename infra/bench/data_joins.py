@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pipelines.feast_store.offline import StrictDuckDBOfflineStoreConfig, Strict
 from pipelines.feast_store.point_in_time import AsOfJoin
 from pipelines.feast_store.tables import FeatureTable
 from pipelines.io.duck import duckdb_session
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, parquet, parquet_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def write_join_inputs(events: Path, folder: Path, labels: int, cutoff: datetime)
         SELECT item_id, event_time, count(*) {window} AS events, sum(half) {window} AS s,
             sum(half * half) {window} AS ss,
             lead(event_time) OVER (PARTITION BY item_id ORDER BY event_time, user_id) AS following
-        FROM (SELECT *, (value * 2)::INTEGER AS half FROM read_parquet({literal(str(events))}))
+        FROM (SELECT *, (value * 2)::INTEGER AS half FROM {parquet([events])})
         WHERE event_time < TIMESTAMPTZ '{cutoff.isoformat()}'
     """  # noqa: S608 - the benchmark's own paths
     figures = (
@@ -61,17 +62,17 @@ def write_join_inputs(events: Path, folder: Path, labels: int, cutoff: datetime)
                 f"TO {literal(str(path))} (FORMAT parquet)"
             )
         ((snapshots, rows),) = connection.execute(
-            f"SELECT (SELECT count(*) FROM snapshots), (SELECT count(*) FROM read_parquet({literal(str(events))}))"  # noqa: S608 - as above
+            f"SELECT (SELECT count(*) FROM snapshots), (SELECT count(*) FROM {parquet([events])})"  # noqa: S608 - as above
         ).fetchall()
         step = max(rows // labels, 1)
         connection.execute(
             f"COPY (SELECT row_number() OVER (ORDER BY hash(number)) AS example_id, user_id, item_id, "  # noqa: S608 - as above
-            f"event_time AS event_timestamp FROM (SELECT *, file_row_number AS number FROM read_parquet("
-            f"{literal(str(events))}, file_row_number = true)) WHERE number % {step} = 0 LIMIT {labels}) "
+            f"event_time AS event_timestamp FROM (SELECT *, file_row_number AS number FROM "
+            f"{parquet([events], 'file_row_number = true')}) WHERE number % {step} = 0 LIMIT {labels}) "
             f"TO {literal(str(folder / LABELS))} (FORMAT parquet)"
         )
         ((count,),) = connection.execute(
-            f"SELECT count(*) FROM read_parquet({literal(str(folder / LABELS))})"  # noqa: S608 - as above
+            f"SELECT count(*) FROM {parquet([folder / LABELS])}"  # noqa: S608 - as above
         ).fetchall()
     return int(snapshots), int(count)
 
@@ -80,8 +81,8 @@ def bare_asof(folder: Path) -> dict[str, Any]:
     """Join with DuckDB's ASOF join and nothing else: no check, no order."""
     columns = ", ".join(f"snapshot.{name}" for name in FEATURES)
     query = (
-        f"SELECT label.*, {columns} FROM read_parquet({literal(str(folder / LABELS))}) AS label "  # noqa: S608 - the benchmark's own paths
-        f"ASOF LEFT JOIN read_parquet({literal(_pattern(folder))}, hive_partitioning = false) AS snapshot "
+        f"SELECT label.*, {columns} FROM {parquet([folder / LABELS])} AS label "  # noqa: S608 - the benchmark's own paths
+        f"ASOF LEFT JOIN {parquet_like([_pattern(folder)])} AS snapshot "
         f"ON label.{KEY} = snapshot.{KEY} AND label.event_timestamp > snapshot.{TIME}"
     )
     with duckdb_session("8GB") as connection:
@@ -120,7 +121,7 @@ def check_equal(results: dict[str, dict[str, Any]]) -> None:
 
 
 def _labels(folder: Path) -> str:
-    return f"SELECT * FROM read_parquet({literal(str(folder / LABELS))})"  # noqa: S608 - the benchmark's own path
+    return f"SELECT * FROM {parquet([folder / LABELS])}"  # noqa: S608 - the benchmark's own path
 
 
 def _join(folder: Path) -> AsOfJoin:
@@ -129,7 +130,7 @@ def _join(folder: Path) -> AsOfJoin:
 
 
 def _pattern(folder: Path) -> str:
-    return str(folder / SNAPSHOTS / "part=*" / "part-0.parquet")
+    return f"{glob.escape(str(folder / SNAPSHOTS))}/part=*/part-0.parquet"
 
 
 def _digest(batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:

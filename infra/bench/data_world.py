@@ -20,7 +20,7 @@ from pipelines.io.arrow import arrow_type
 from pipelines.io.days import by_day
 from pipelines.io.duck import duckdb_session
 from pipelines.io.lake import UNDIVIDED, partition_name, stored_dataset
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import parquet
 from pipelines.synthetic.events import make_log
 from pipelines.synthetic.files import PARQUET_FILES, write_log
 from pipelines.synthetic.scale import LogLayout, LogScale
@@ -79,11 +79,11 @@ def write_lake(log: BenchLog, state: Path, name: str) -> Namespace:
     write_schema(place, MOVIELENS)
     order = ", ".join(EVENTS.sort)
     with duckdb_session(_MEMORY) as connection, stored_dataset(place, EVENTS).rewriting() as writer:
-        stream = connection.sql(f"SELECT * FROM read_parquet({literal(str(log.events))}) ORDER BY {order}")  # noqa: S608 - the benchmark's own path
+        stream = connection.sql(f"SELECT * FROM {parquet([log.events])} ORDER BY {order}")  # noqa: S608 - the benchmark's own path
         for day, rows in by_day(stream.to_arrow_reader(_BATCH_ROWS), EVENT_TIME.name):
             writer.add(partition_name(day), rows)
     tables = ((items_dataset(MOVIELENS), PARQUET_FILES[1]), (users_dataset(MOVIELENS), PARQUET_FILES[2]))
     for dataset, file in tables:
         with stored_dataset(place, dataset).rewriting() as writer:
-            writer.add(UNDIVIDED, pq.read_table(log.folder / file))
+            writer.add(UNDIVIDED, pq.read_table(log.folder / file, partitioning=None))
     return place

@@ -92,7 +92,9 @@ def read_cells(work: Path) -> list[Measured]:
             for file in sorted((path.parent / "cells").glob("*.json"))
             if is_measured(file, str(data["questions_id"])) and file.with_suffix(".parquet").exists()
         ]
-        tables = [_numbered(pq.read_table(file.with_suffix(".parquet")), file.stem) for file in files]
+        tables = [
+            _numbered(pq.read_table(file.with_suffix(".parquet"), partitioning=None), file.stem) for file in files
+        ]
         figures = pa.concat_tables(tables) if tables else pa.table({})
         found.append(Measured(data, [read_json(file) for file in files], figures))
     return found

@@ -15,6 +15,7 @@ from infra.local.settings import state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _PATIENCE_S = 60.0
 """How long a command may take to end after Ctrl-C where nobody sits who would press it again."""
@@ -36,6 +37,15 @@ def _for_a_person(command: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _state() -> Path:
+    """Return the state folder; one that cannot be is told as every error is."""
+    try:
+        return state_folder(os.environ)
+    except JobError as error:
+        _say(f"error: {error}")
+        sys.exit(int(error.exit_code))
 
 
 Only = Annotated[str, typer.Option(help="Parts to start, separated by commas; default: all of this machine.")]
@@ -138,7 +148,7 @@ def demo(
     from infra.local.demo import only_demo  # noqa: PLC0415
     from infra.local.tables import console_for_a_person  # noqa: PLC0415
 
-    state, console = state_folder(os.environ), console_for_a_person()
+    state, console = _state(), console_for_a_person()
 
     def job() -> int:
         with only_demo(state):
@@ -165,7 +175,7 @@ def watch(
     from infra.local.demo import watch_again  # noqa: PLC0415
     from infra.local.tables import console_for_a_person  # noqa: PLC0415
 
-    state, console = state_folder(os.environ), console_for_a_person()
+    state, console = _state(), console_for_a_person()
     _for_a_person(lambda: watch_again(state=state, run_id=run_id, resume=resume, console=console, say=_say))
 
 
@@ -179,7 +189,7 @@ def reset(
     """Stop the stack and delete its state."""
     from infra.local.stack import reset_state  # noqa: PLC0415
 
-    state = state_folder(os.environ)
+    state = _state()
     what = "everything in it" if everything else "its data, models, experiments and settings"
     if not yes and not typer.confirm(f"Stop the stack of {state} and delete {what}?"):
         _say("Nothing was deleted")

@@ -144,7 +144,7 @@ def _redis(places: Places, settings: LocalSettings, toolchain: Toolchain) -> Par
     options = {
         "bind": address.host,
         "port": str(address.port),
-        "dir": json.dumps(str(places.redis)),
+        "dir": json.dumps(str(places.redis), ensure_ascii=False),
         "appendonly": "yes",
         # Redis answers when it is on the disk: with "everysec" a killed one may lose what it has answered (0072).
         "appendfsync": "always",
@@ -154,7 +154,7 @@ def _redis(places: Places, settings: LocalSettings, toolchain: Toolchain) -> Par
         "daemonize": "no",
     }
     if password:
-        options["requirepass"] = json.dumps(password)
+        options["requirepass"] = json.dumps(password, ensure_ascii=False)
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     if not config.exists() or config.read_text(encoding="utf-8") != text:
         write_private(config, text)

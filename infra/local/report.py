@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import time
@@ -171,8 +172,9 @@ def some_users(namespace: Namespace) -> list[str]:
     """Return three users of the data set: a busy, a middling and a quiet one; only such as can be asked for."""
     import duckdb  # noqa: PLC0415 - here only
 
-    files = str(namespace.dataset(EVENTS.name) / "*" / "*.parquet")
-    query = f"SELECT {USER_ID.name} FROM read_parquet(?) GROUP BY 1 ORDER BY count(*) DESC, 1"  # noqa: S608 - a constant
+    files = f"{glob.escape(str(namespace.dataset(EVENTS.name)))}/*/*.parquet"
+    rows = "read_parquet(?, hive_partitioning = false)"
+    query = f"SELECT {USER_ID.name} FROM {rows} GROUP BY 1 ORDER BY count(*) DESC, 1"  # noqa: S608 - a constant
     with duckdb.connect() as connection:
         users = [user for (user,) in connection.execute(query, [files]).fetchall() if is_id(user)]
     return [users[int(share * (len(users) - 1))] for share in _USERS_AT] if users else []

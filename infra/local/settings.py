@@ -37,7 +37,8 @@ ENVIRONMENT_ONLY = frozenset({"STATE", "HOME", "PYTHON", "STACK", "JAVA_HOME", "
 """Known in the process environment, senseless in a file that lies in the state folder."""
 ARGUMENT_PREFIX = "KESTREL_ARG_"
 """How the Makefile hands its arguments over without a shell's quoting."""
-_FORBIDDEN_IN_PATHS = re.compile(r"[\"';%\x00-\x1f]")
+_FORBIDDEN_IN_PATHS = re.compile(r"[\"';#%?$:\\\x00-\x1f]")
+"""Something else to supervisord (quotes, `;`, `#`, `%`), databases' addresses (`?`, `%`), Airflow (`$`), PATH (`:`)."""
 
 Namespace = Annotated[str, AfterValidator(check_namespace)]
 
@@ -127,7 +128,11 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     state = places.state_folder(environ)
     for path in (state, REPOSITORY):
         if _FORBIDDEN_IN_PATHS.search(str(path)):
-            msg = f"{path}: expected a path without quotes, semicolons, percent signs and control characters"
+            msg = (
+                f"{path}: expected a path without quotes, backslashes, control characters and any of ; # % ? $ :, "
+                "which supervisord or Airflow would read as something else; rename the folder, or name another one in "
+                "KESTREL_STATE"
+            )
             raise SettingsError(msg)
     return state
 

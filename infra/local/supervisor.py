@@ -7,6 +7,7 @@ started again if it ends unasked. What runs is compared with what is rendered: o
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -36,6 +37,8 @@ _PING_S = 5.0
 _ANSWER_S = 60.0
 """Longer than the slowest part takes to stop."""
 _LOG_BYTES = "20MB"
+_COMMENT = re.compile(r"\s[;#]")
+"""Where supervisord takes the rest of a line for a comment, within quotes, too."""
 NOT_RUNNING = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 
 
@@ -54,9 +57,10 @@ class ProgramState:
 def _quoted(name: str, value: str) -> str:
     """Write one variable as supervisor's `environment` wants it: in quotes, of which it has no escapes."""
     quote = "'" if '"' in value else '"'
-    if quote in value or value != value.strip("'\"") or not value.isprintable():
+    if quote in value or value != value.strip("'\"") or not value.isprintable() or _COMMENT.search(value):
         msg = (
-            f"{name}: expected one printable line, without quotes at its ends or both kinds inside, received {value!r}"
+            f"{name}: expected one printable line, without quotes at its ends or both kinds inside, and without a "
+            f"semicolon or number sign after a space, received {value!r}; write it in another way"
         )
         raise SettingsError(msg)
     return f"{name}={quote}{value.replace('%', '%%')}{quote}"

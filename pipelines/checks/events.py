@@ -45,9 +45,11 @@ class CheckedEvents:
     def __init__(self, scratch: Path, source: Source) -> None:
         self._source = source
         self._files: list[str] = []
-        self._database = duckdb.connect(
-            str(scratch / "events.duckdb"), config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
-        )
+        file = str(scratch / "events.duckdb")
+        # DuckDB finds no place for its log where a path has a question mark: then all that does not fit is spilled.
+        place = ":memory:" if "?" in file else file
+        options = {"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
+        self._database = duckdb.connect(place, config=options)
         self._database.execute("SET TimeZone = 'UTC'")
 
     def close(self) -> None:
@@ -111,6 +113,10 @@ class CheckedEvents:
         """Return the refused rows as rows of the quarantine dataset."""
         cases = " ".join(f"WHEN {number} THEN {literal(file)}" for number, file in enumerate(self._files))
         return refused_rows(self._database, "checked", f"CASE _part {cases} END" if cases else "''")
+
+    def passed(self) -> duckdb.DuckDBPyRelation:
+        """Return user_id, item_id and micros of the events that passed."""
+        return self._database.sql(f"SELECT user_id, item_id, micros FROM checked WHERE {PASSED}")  # noqa: S608 - constants
 
     def users(self) -> list[str]:
         """Return the users of all events that passed."""

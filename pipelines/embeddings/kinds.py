@@ -19,6 +19,7 @@ from pipelines.embeddings.vectors import unit_length, vector_array
 from pipelines.embeddings.walk_sequences import walk_sequences
 from pipelines.errors import TooFewLikesError
 from pipelines.io.arrow import arrow_schema
+from pipelines.io.spark import read_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,10 +64,10 @@ def fit(kind: Embedding, liked: DataFrame, lasts: DataFrame, side: SideInformati
     file = folder / "items.parquet"
     folder.mkdir(parents=True, exist_ok=True)  # Spark made it, unless there was nothing to write
     pq.write_table(items, file)
-    covered = often.join(often.sparkSession.read.parquet(str(file)), on="item_id", how="left_semi").count()
+    covered = often.join(read_files(often.sparkSession, [file]), on="item_id", how="left_semi").count()
     user_vectors(lasts, file).write.parquet(str(folder / "users"))
     often.unpersist()
-    return Fit(kind, items, pq.read_table(folder / "users"), covered)
+    return Fit(kind, items, pq.read_table(folder / "users", partitioning=None), covered)
 
 
 def fit_items_if_any(kind: Embedding, often: DataFrame, side: SideInformation, folder: Path) -> pa.Table:
@@ -91,8 +92,8 @@ def fit_items(kind: Embedding, often: DataFrame, side: SideInformation, folder: 
         msg = f"expected an item that was liked {least} times or more, found none; ingest more events"
         raise TooFewLikesError(msg)
     numbered_items(often).write.parquet(str(folder / "nodes"))
-    items = often.sparkSession.read.parquet(str(folder / "nodes"))
-    ids = pq.read_table(folder / "nodes").sort_by("node").column("item_id")
+    items = read_files(often.sparkSession, [folder / "nodes"])
+    ids = pq.read_table(folder / "nodes", partitioning=None).sort_by("node").column("item_id")
     likes = often.join(items, on="item_id", how="inner").select("user_id", "node", "event_time")
     if kind.walks is None:
         sequences = liked_sequences(likes)

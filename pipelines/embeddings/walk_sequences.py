@@ -62,7 +62,7 @@ def walker(folder: str, items: int, rule: WalkRule) -> Callable[[Iterable[pa.Rec
 @lru_cache(maxsize=1)
 def read_graph(folder: str, items: int) -> Graph:
     """Return the graph of the edges that Spark wrote to `folder`; once per process."""
-    edges = pq.read_table(folder)
+    edges = pq.read_table(folder, partitioning=None)
     return from_edges(items, *(edges.column(name).to_numpy() for name in ("source", "target", "weight")))
 
 

@@ -12,6 +12,7 @@ see, too; only the result's batches reach the driver.
 from __future__ import annotations
 
 import dataclasses
+import glob
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,8 @@ from pipelines.feast_store.retrieval_jobs import (
 from pipelines.feast_store.tables import FeatureTable
 from pipelines.io.duck import duckdb_session
 from pipelines.io.scratch import scratch_folder
-from pipelines.io.spark import session_at_hand
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.spark import read_files, session_at_hand
+from pipelines.io.sql_text import identifier, literal, parquet
 from pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class SparkRetrievalJob(ArrowJob):
         with scratch_folder(self._options.settings.state / _SCRATCH) as scratch:
             order, rows = self._write_labels(scratch / "labels.parquet")
             with session_at_hand(self._options.settings, "feast") as spark:
-                joined = spark.read.parquet(str(scratch / "labels.parquet"))
+                joined = read_files(spark, [scratch / "labels.parquet"])
                 for join in self._joins:
                     joined = _as_of(spark, joined, join)
                 with _explained(self._joins):
@@ -200,7 +201,8 @@ class SparkLatestJob(ArrowJob):
                 latest = rows.groupBy(*self._table.keys).agg(F.max(self._table.time).alias(self._table.time))
                 found = rows.join(latest, on=[*self._table.keys, self._table.time], how="left_semi")
                 found.write.parquet(str(scratch / "latest"))
-            written = dataclasses.replace(self._table, pattern=str(scratch / "latest" / "part-*.parquet"))
+            pattern = f"{glob.escape(str(scratch / 'latest'))}/part-*.parquet"
+            written = dataclasses.replace(self._table, pattern=pattern)
             with duckdb_session(self._options.memory_limit) as connection:
                 written.check(connection)
             keys = list(self._table.keys)
@@ -214,7 +216,7 @@ def _ordered(
 ) -> Iterator[pa.RecordBatchReader]:
     """Stream what Spark wrote to a folder, in order. DuckDB sorts on the disk; Spark would compute everything twice."""
     order = ", ".join(identifier(column) for column in columns)
-    query = f"SELECT * FROM read_parquet({literal(str(folder / 'part-*.parquet'))}) ORDER BY {order}"  # noqa: S608 - quoted
+    query = f"SELECT * FROM {parquet(folder.glob('part-*.parquet'))} ORDER BY {order}"  # noqa: S608 - quoted
     with duckdb_session(memory_limit) as connection:
         yield connection.sql(query).to_arrow_reader(batch_rows)
 
@@ -223,7 +225,7 @@ def _read(spark: SparkSession, table: FeatureTable) -> DataFrame:
     files = table.files
     if not files:
         raise FeatureTableMissingError(table.no_files)
-    return spark.read.parquet(*map(str, files))
+    return read_files(spark, files)
 
 
 def _as_of(spark: SparkSession, labels: DataFrame, join: AsOfJoin) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from feast import FeatureStore, RepoConfig
 from sqlalchemy.pool import NullPool
@@ -38,7 +38,8 @@ def registry_path(namespace: Namespace) -> Path:
 
 def registry_url(settings: Settings, namespace: Namespace) -> str:
     """Return SQLAlchemy's URL of the registry: the settings' database, which all namespaces share, or a file."""
-    return settings.feast_registry_url or f"sqlite:///{registry_path(namespace)}"
+    # As a URI of SQLite's own, in which a question mark of the path is no end of it.
+    return settings.feast_registry_url or f"sqlite:///file:{quote(str(registry_path(namespace)))}?uri=true"
 
 
 def offline_store(settings: Settings) -> dict[str, object]:

@@ -12,9 +12,9 @@ from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import FileSource
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from feature_repo.sources import partitions_of
+from feature_repo.sources import files_of
 from pipelines.feast_store.errors import FeatureTableMissingError, RepeatedFeatureRowError
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet_like
 
 if TYPE_CHECKING:
     from feast.data_source import DataSource
@@ -34,7 +34,7 @@ class FeatureTable:
 
     view: str
     pattern: str
-    """Path of its Parquet files, with `*` for the partitions."""
+    """Which Parquet files are its own: a path with `*` for the partitions, as `glob.escape` writes the rest."""
     keys: tuple[str, ...]
     time: str
     """The event time's column. With or without a time zone: without one it is UTC."""
@@ -53,13 +53,12 @@ class FeatureTable:
     @classmethod
     def of_group(cls, place: Namespace, group: FeatureGroup) -> FeatureTable:
         """Describe the table of a feature group in a namespace."""
-        pattern = str(place.feature_table(group.view_name) / partitions_of(group))
-        return cls(group.view_name, pattern, (group.entity.name,), EVENT_TIME.name)
+        return cls(group.view_name, files_of(group, place), (group.entity.name,), EVENT_TIME.name)
 
     @property
     def sql(self) -> str:
         """The rows as a table expression. The partitions' `event_date` is left in the path: it is no feature."""
-        return f"read_parquet({literal(self.pattern)}, hive_partitioning = false)"
+        return parquet_like([self.pattern])
 
     @property
     def time_us(self) -> str:

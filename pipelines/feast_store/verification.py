@@ -24,7 +24,7 @@ from pipelines.feast_store.retrieval_jobs import LABEL_TIME
 from pipelines.feast_store.tables import microseconds
 from pipelines.feast_store.value_bytes import key_bytes
 from pipelines.io.duck import duckdb_session
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -138,7 +138,7 @@ def unknown_entities(
 
 def _ids(tables: Sequence[Sequence[Path]], join_key: str, cutoff: datetime) -> str:
     rows = [
-        f"SELECT {identifier(join_key)} AS id FROM {_parquet(files)} WHERE {_before(cutoff)}"  # noqa: S608 - quoted
+        f"SELECT {identifier(join_key)} AS id FROM {parquet(files)} WHERE {_before(cutoff)}"  # noqa: S608 - quoted
         for files in tables
         if files
     ]
@@ -150,7 +150,7 @@ def event_times(files: Sequence[Path], join_key: str, cutoff: datetime, entities
     if not files:
         return {}
     query = (
-        f"SELECT {identifier(join_key)}, max({microseconds(EVENT_TIME.name)}) FROM {_parquet(files)} "  # noqa: S608 - quoted
+        f"SELECT {identifier(join_key)}, max({microseconds(EVENT_TIME.name)}) FROM {parquet(files)} "  # noqa: S608 - quoted
         f"WHERE {_before(cutoff)} AND {identifier(join_key)} IN (SELECT unnest($1)) GROUP BY ALL"
     )
     with duckdb_session(_MEMORY) as connection:
@@ -307,10 +307,6 @@ def _decoded_value(stored: bytes | None) -> object:
         return feast_value_type_to_python_type(Value.FromString(stored))
     except DecodeError:
         return stored
-
-
-def _parquet(files: Sequence[Path]) -> str:
-    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}], hive_partitioning = false)"
 
 
 def _before(cutoff: datetime) -> str:

@@ -9,6 +9,7 @@ import duckdb
 
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.scratch import scratch_folder
+from pipelines.io.sql_text import parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,6 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snap
 def create_view_of_files(connection: duckdb.DuckDBPyConnection, name: str, dataset: Dataset, files: list[Path]) -> None:
     """Make some files of a dataset readable under `name`, in place of what had that name before."""
     if files:
-        relation = connection.read_parquet([str(file) for file in files], hive_partitioning=False)
-        relation.create_view(name, replace=True)
+        connection.sql(f"SELECT * FROM {parquet(files)}").create_view(name, replace=True)  # noqa: S608 - quoted
     else:
         connection.register(name, arrow_schema(dataset).empty_table())

@@ -104,7 +104,7 @@ class Snapshot:
     def read(self) -> pa.Table:
         """Read everything into memory, in the canonical order."""
         schema = arrow_schema(self.dataset)
-        return pa.concat_tables([schema.empty_table(), *(_read(file, schema) for file in self.files)])
+        return pa.concat_tables([schema.empty_table(), *(pq.ParquetFile(file).read() for file in self.files)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +132,21 @@ class StoredTable:
         Raises:
             JobError: the table was never written.
             DatasetChangedError: somebody is writing it right now.
-            CorruptDatasetError: a file is missing or has other bytes than the manifest says.
+            CorruptDatasetError: a file is missing, has other bytes than the manifest says, or was written when the
+                data set had another schema.
         """
         partitions = self._manifest()
         chosen = {name: partition for name, partition in partitions.items() if is_before(name, before)}
         found = {name: _mark(partition_file(self.folder, name)) for name in chosen}
         for name, partition in chosen.items():
             file = partition_file(self.folder, name)
-            if not _is_intact(file, partition):
+            if not is_intact(file, partition):
                 self._explain_mismatch(file, partitions)
         for file in unlisted_files(self.folder, partitions):
             self._explain_mismatch(file, partitions)
+        for name in list(chosen)[:1]:  # all are written at once
+            file = partition_file(self.folder, name)
+            self.check_columns(file, pq.read_schema(file))
         return Snapshot(self.dataset, self.folder, chosen, found)
 
     @contextmanager
@@ -160,10 +164,25 @@ class StoredTable:
             raise
         self._expect_unchanged(snapshot)
 
+    def check_columns(self, file: Path, received: pa.Schema) -> None:
+        """Refuse a file that was written by another schema: an ingestion by the present one was cut off before it."""
+        expected = arrow_schema(self.dataset)
+        if not received.remove_metadata().equals(expected):
+            msg = (
+                f"{file}: expected the columns of the data set's schema, {_columns(expected)}, received "
+                f"{_columns(received)}: the schema has changed, and the table was not written since; {self.mending}"
+            )
+            raise CorruptDatasetError(msg)
+
     def _expect_unchanged(self, snapshot: Snapshot, cause: Exception | None = None) -> None:
         if any(_mark(partition_file(self.folder, name)) != snapshot.found[name] for name in snapshot.partitions):
             msg = f"table {self.dataset.name} in {self.folder} was rewritten while it was read; run the job again"
             raise DatasetChangedError(msg) from cause
+
+    @property
+    def partitions(self) -> dict[str, Partition]:
+        """The partitions as the manifest names them, unchecked; none where the table was never written."""
+        return self._manifest() if self.exists else {}
 
     @property
     def exists(self) -> bool:
@@ -182,8 +201,7 @@ class StoredTable:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
             try:
-                existing = self._manifest() if self.exists else {}
-                writer = Writer(self, existing)
+                writer = Writer(self, self.partitions)
                 yield writer
                 writer.publish(replaces)
             except BaseException:
@@ -309,10 +327,12 @@ class Writer:
         self.changed = sorted({*written, *stale})
 
     def current(self, name: str) -> pa.Table:
-        """Return the rows that the table holds of a partition, none if it has none; CorruptDatasetError if damaged."""
-        schema = arrow_schema(self.table.dataset)
+        """Return the rows that the table holds of a partition, none if it has none.
+
+        CorruptDatasetError where they are damaged, or of another schema.
+        """
         if name not in self.existing:
-            return schema.empty_table()
+            return arrow_schema(self.table.dataset).empty_table()
         file = partition_file(self.table.folder, name)
         if self.is_damaged(name):
             received = "other bytes" if file.exists() else "no file"
@@ -321,12 +341,14 @@ class Writer:
                 f"damaged; {self.table.mending}"
             )
             raise CorruptDatasetError(msg)
-        return _read(file, schema)
+        rows = pq.ParquetFile(file).read()
+        self.table.check_columns(file, rows.schema)
+        return rows
 
     def is_damaged(self, name: str) -> bool:
         """Tell whether the table's file of a partition is missing or has other bytes than the manifest says."""
         known = self.existing.get(name)
-        return known is not None and not _is_intact(partition_file(self.table.folder, name), known)
+        return known is not None and not is_intact(partition_file(self.table.folder, name), known)
 
 
 @contextmanager
@@ -388,7 +410,7 @@ def _mark(file: Path) -> FileMark:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _is_intact(file: Path, partition: Partition) -> bool:
+def is_intact(file: Path, partition: Partition) -> bool:
     """Tell whether a file is there and has the bytes that the manifest says."""
     return file.is_file() and file_sha256(file) == partition.file_sha256
 
@@ -397,9 +419,5 @@ def _manifest_record(partitions: dict[str, Partition]) -> dict[str, object]:
     return {"partitions": {name: asdict(partition) for name, partition in partitions.items()}}
 
 
-def _read(file: Path, schema: pa.Schema) -> pa.Table:
-    table = pq.ParquetFile(file).read()
-    if not table.schema.equals(schema):
-        msg = f"{file}: expected the columns {schema.to_string()}, received {table.schema.to_string()}"
-        raise CorruptDatasetError(msg)
-    return table
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

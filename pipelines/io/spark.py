@@ -28,7 +28,8 @@ from pipelines.io.class_archive import class_archive
 from pipelines.io.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from pyspark.sql import DataFrame
 
@@ -43,6 +44,8 @@ _TYPES: dict[Dtype, DataType] = {
     Dtype.TIMESTAMP: TimestampType(),
 }
 _LOCAL_SHUFFLE_PARTITIONS = 4
+_READS_PATTERNS = "__globPaths__"
+"""Spark's own option (`DataSource.GLOB_PATHS_KEY`). Escaped patterns would do, but for a colon in the same path."""
 _JAVA_OPTIONS = "-XX:+UseParallelGC -XX:-DontCompileHugeMethods"
 """Throughput counts, not pauses; and the methods that Spark generates for many columns must be compiled, too."""
 _JAVA_OPTIONS_OF_FEW_ROWS = f"{_JAVA_OPTIONS} -XX:TieredStopAtLevel=1"
@@ -67,7 +70,17 @@ def read_snapshot(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
     schema = spark_schema(snapshot.dataset)
     if not snapshot.partitions:
         return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).parquet(*map(str, snapshot.files))
+    return read_files(spark, snapshot.files, schema)
+
+
+def read_files(spark: SparkSession, files: Iterable[Path], schema: StructType | None = None) -> DataFrame:
+    """Read Parquet files, or folders that Spark wrote, at least one; without `schema` as the first of them has it.
+
+    A path is a path: what looks like a pattern in it finds nothing else, and a folder `rating=1` is no column.
+    """
+    reader = spark.read.option(_READS_PATTERNS, value=False).option("recursiveFileLookup", value=True)
+    reader = reader if schema is None else reader.schema(schema)
+    return reader.parquet(*map(str, files))
 
 
 @contextmanager

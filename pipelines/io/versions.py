@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENT_TIME
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet
 
 if TYPE_CHECKING:
     from feature_repo.contracts.datasets import Dataset
@@ -26,7 +26,6 @@ def known_sql(snapshot: Snapshot, dataset: Dataset) -> str:
 
     `snapshot` is of that dataset, or of its versions of the days before a cutoff: then the last of them count.
     """
-    listed = ", ".join(literal(str(file)) for file in snapshot.files)
-    files = f"read_parquet([{listed}], hive_partitioning = false)"
+    files = parquet(snapshot.files)
     columns = ", ".join(identifier(name) for name in dataset.column_names)
     return f"SELECT {columns} FROM {files}" if snapshot.dataset == dataset else newest_sql(files, dataset)  # noqa: S608 - quoted

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -38,6 +39,7 @@ from pipelines.io.lake import (
     stored_dataset,
 )
 from pipelines.io.spark import read_snapshot, spark_session
+from pipelines.io.sql_text import parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,7 +59,9 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime | None) -> Mapping[str, object]:
-    """Write the partitions of [start, cutoff) of every feature group; groups that are not divided are written whole.
+    """Write the partitions of [start, cutoff) of every feature group.
+
+    Groups that are not divided are written whole, and so are tables that were never written.
 
     Raises:
         JobError: nothing was ingested, nothing lies before the cutoff, or `start` is not before it.
@@ -90,7 +94,10 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         inputs = Inputs(schema, events, items, users, cutoff, start, *relations)
         for group in _groups(place, declared(schema), cutoff):
             began = time.monotonic()
-            writer = _store(group, compute(group, inputs), place, scratch / group.name, start, cutoff)
+            # A table that is new, as after a change of the schema, has nothing before the start that could stay.
+            since = start if feature_table(place, group).exists else None
+            rows_of_group = compute(group, replace(inputs, start=since))
+            writer = _store(group, rows_of_group, place, scratch / group.name, since, cutoff)
             stored = {name: part for name, part in writer.partitions.items() if is_before(name, cutoff)}
             rows = sum(part.rows for part in stored.values())
             views[group.view_name] = {"rows": rows, "checksum": partitions_sha256(stored)}
@@ -120,7 +127,7 @@ def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
     if not group.by_date:
         _write_whole(rows.coalesce(1), staging)
         with table.rewriting() as writer:
-            writer.add(UNDIVIDED, pq.read_table(staging))
+            writer.add(UNDIVIDED, pq.read_table(staging, partitioning=None))
         return writer
     if start is not None:
         rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(start))
@@ -159,8 +166,9 @@ def _in_order_of_time(folder: Path) -> Iterator[pa.RecordBatch]:
     """
     options = {"memory_limit": _SORT_MEMORY, "temp_directory": str(folder / "spill")}
     with duckdb.connect(config=options) as database:
-        query = f"SELECT * FROM read_parquet($1) ORDER BY {EVENT_TIME.name}"  # noqa: S608 - a contract's column
-        yield from database.sql(query, params=[str(folder / "part-*.parquet")]).to_arrow_reader(_BATCH_ROWS)
+        rows = parquet(folder.glob("part-*.parquet"))
+        query = f"SELECT * FROM {rows} ORDER BY {EVENT_TIME.name}"  # noqa: S608 - quoted
+        yield from database.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
 @contextmanager

@@ -47,8 +47,8 @@ from pipelines.reports.refusals_page import TABLE, publish_refusals
 from pipelines.sources.detection import open_source
 from pipelines.sources.mode import Mode
 from pipelines.sources.observations import read_off
-from pipelines.sources.same_data_set import check_same_data_set, keep_meaning
-from pipelines.stream.merge import Known, Streamed, merge_landed, streamed_over
+from pipelines.sources.same_data_set import check_same_data_set, check_same_whole, keep_meaning
+from pipelines.stream.merge import Known, Streamed, forget_streamed, merge_landed, streamed_over, streamed_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,9 +94,9 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     told = _with_report(place, source, cutoff or _midnight(now))
 
     def mends(name: str) -> bool:
-        return mode is Mode.WHOLE and is_before(name, cutoff)
+        return mode is Mode.REPLACE or (mode is Mode.WHOLE and is_before(name, cutoff))
 
-    with _scratch(place) as scratch, _streamed(place, mends) as streamed, told:
+    with _scratch(place) as scratch, _streamed(place, mends, mode) as streamed, told:
         lake = _Lake(place, source, mode, cutoff, now, streamed, scratch)
         items, users, relations = source.items(), source.users(), source.relations(now)
         for table in (items, users, relations):
@@ -110,7 +110,11 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             span = _span(place, events, cutoff, may_be_quiet=mode is Mode.PART and place.schema.exists())
             if span:
                 check_unit(source, span)
+            if mode is Mode.WHOLE:
+                check_same_whole(place, source, events.passed(), streamed)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
+            if mode is Mode.REPLACE:
+                forget_streamed(place)
             keep_meaning(place, source)
             return lake.write(events, _Tables(items, users, relations), quarantine, span)
 
@@ -141,10 +145,9 @@ class _Lake:
         """Return the items that events may be of; None where items are whatever has an event."""
         if self._derives(ITEM_ID.name):
             return None
-        stored = self._stored(items_dataset(self.source.schema))
-        if items is None:
-            return stored
-        return upserted(items.accepted, stored, items_dataset(self.source.schema)) if self._is_part else items.accepted
+        dataset = items_dataset(self.source.schema)
+        stored = self._kept(dataset)
+        return stored if items is None else upserted(items.accepted, stored, dataset)
 
     def write(
         self, events: CheckedEvents, given: _Tables, quarantine: pa.Table, span: tuple[datetime, datetime] | None
@@ -275,7 +278,8 @@ class _Lake:
         touched: set[str] = set()
 
         def replaces(name: str) -> bool:
-            is_anew = not self._is_part and (self.cutoff is None or is_before(name, until))
+            is_within = self.mode is Mode.REPLACE or self.cutoff is None or is_before(name, until)
+            is_anew = not self._is_part and is_within
             return is_anew or name in touched
 
         with stored_dataset(self.place, dataset).rewriting(replaces) as writer:
@@ -325,9 +329,15 @@ def _with_report(place: Namespace, source: Source, moment: datetime) -> Iterator
 
 
 @contextmanager
-def _streamed(place: Namespace, mends: Callable[[str], bool]) -> Iterator[Streamed]:
-    """Give what came by the stream, merged as far as it has landed; damaged partitions that `mends` names are left."""
+def _streamed(place: Namespace, mends: Callable[[str], bool], mode: Mode) -> Iterator[Streamed]:
+    """Give what came by the stream, merged as far as it has landed; damaged partitions that `mends` names are left.
+
+    What takes the place of another data set has nothing of its stream.
+    """
     merge_landed(place, mends)
+    if mode is Mode.REPLACE:
+        yield Streamed(streamed_table(place).folder, ())
+        return
     with streamed_over(place) as streamed:
         yield streamed
 

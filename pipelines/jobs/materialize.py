@@ -21,7 +21,7 @@ from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import microseconds
 from pipelines.io.duck import duckdb_session
 from pipelines.io.online_client import online_client
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet
 from pipelines.stream.batch import materializing
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ def _entities(group: FeatureGroup, table: Snapshot, cutoff: datetime, writer: st
     """
     if not table.partitions:
         return set()
-    files = ", ".join(literal(str(file)) for file in table.files)
     at, end = microseconds(EVENT_TIME.name), (cutoff - _EPOCH) // timedelta(microseconds=1)
-    rows = f"FROM read_parquet([{files}])"
+    rows = f"FROM {parquet(table.files)}"
     with duckdb_session(_MEMORY) as connection:
         if group.freshness is Freshness.LATEST:
             query = f"SELECT DISTINCT {at} {rows} WHERE {at} <> {end - 1} LIMIT 1"

@@ -29,7 +29,7 @@ from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
 from pipelines.io.leftovers import remove_leftovers
-from pipelines.io.sql_text import literal
+from pipelines.io.sql_text import literal, parquet
 from pipelines.io.versions import known_sql
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def read_catalogue(
     end = f"TIMESTAMPTZ {literal(format_cutoff(cutoff))}"
     times = [
         f"LEFT JOIN (SELECT {ITEM_ID.name}, max({EVENT_TIME.name}) AS {group.time_column.name} FROM "  # noqa: S608 - quoted
-        f"{_parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
+        f"{parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
         for group in declaration.item_ranking
         if group.ttl_days
     ]
@@ -135,10 +135,6 @@ def read_catalogue(
     catalogue = catalogue_dataset(declaration)
     with retrieve(store, features, rows, catalogue.columns) as batches:
         return conform(pa.Table.from_batches(batches, arrow_schema(catalogue)), catalogue)
-
-
-def _parquet(files: list[Path]) -> str:
-    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}], hive_partitioning = false)"
 
 
 def _materialized(place: Namespace, cutoff: datetime, checksums: Mapping[str, str]) -> Materialized:

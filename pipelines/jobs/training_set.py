@@ -176,7 +176,7 @@ def _write_labels(settings: Settings, schema: Schema, kind: TrainingKind, events
     every = labels.with_name(".every-label.parquet")
     if events.partitions:
         _write_query(_labels(settings, schema, kind, events), every)
-        table = pq.read_table(every, columns=[EVENT_TIME.name, LABEL.name])
+        table = pq.read_table(every, columns=[EVENT_TIME.name, LABEL.name], partitioning=None)
     else:
         table = pa.table({EVENT_TIME.name: pa.array([], pa.int64()), LABEL.name: pa.array([], pa.int64())})
     splits = split_by_time(

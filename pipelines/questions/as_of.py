@@ -18,7 +18,7 @@ from pipelines.embeddings.side_information import NOTHING_SAID, side_information
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.groups import Inputs, compute
 from pipelines.io.lake import exclusive
-from pipelines.io.spark import read_snapshot
+from pipelines.io.spark import read_files, read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,7 +82,7 @@ class AsOf:
         file = self.scratch / "users.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({USER_ID.name: users}), file)
-        wanted = self.inputs.events.sparkSession.read.parquet(str(file))
+        wanted = read_files(self.inputs.events.sparkSession, [file])
         rows = compute(group, self.inputs).join(wanted, on=USER_ID.name, how="left_semi")
         columns = [USER_ID.name, EVENT_TIME.name, *(column.name for column in group.features)]
         return rows.select(*columns).toArrow()

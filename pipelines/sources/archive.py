@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -48,6 +49,14 @@ class SourceFile:
         with self.open() as stream:
             return stream.read(_HEAD_BYTES)
 
+    def remedy_without(self, column: str) -> str:
+        """Return what to do about a column that the file does not have; a folder `dt=2023-11-14` gives it none."""
+        folders = (*self.path.parts[:-1], *PurePosixPath(self.name).parts[:-1])
+        named = [folder for folder in folders if folder.startswith(f"{column}=")]
+        if not named:
+            return "correct the mapping"
+        return f"the folder {named[-1]!r} is a path and no column: write the column into the file"
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Give the file's bytes as a stream, unpacked; SourceError where a zip or gz turns out to be damaged."""
@@ -91,6 +100,8 @@ class SourceFile:
 
 _GZ = ".gz"
 _HEAD_BYTES = 512
+_DRIVE = re.compile("[A-Za-z]:")
+"""A disk of Windows; a name may well begin with a time."""
 _AGAIN = "download it again and compare its checksum"
 
 
@@ -125,7 +136,7 @@ def _zip_members(source: Path) -> list[SourceFile]:
         raise SourceError(msg) from error
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        if name.is_absolute() or ".." in name.parts or _DRIVE.match(name.parts[0]):
             msg = (
                 f"source {source}: expected paths inside the zip, received member {member.filename!r}, which leaves it"
             )

@@ -10,6 +10,8 @@ from pipelines.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from pipelines.sources.archive import SourceFile
+
 _SHOWN = 200
 
 
@@ -17,7 +19,7 @@ _SHOWN = 200
 class Found:
     """What the beginning of a file shows."""
 
-    file: str
+    file: SourceFile
     names: Sequence[str]
     """The columns that it has, some of them where there are many."""
     wanted: frozenset[str]
@@ -31,8 +33,8 @@ class Found:
         received = ", ".join(map(repr, self.names))
         shown = received if len(received) <= _SHOWN else f"{received[:_SHOWN]}..."
         msg = (
-            f"{self.file}: expected a {self.noun} {column!r}, as the mapping says, received the {self.noun}s {shown}; "
-            f"{self._remedy(column, elsewhere)}"
+            f"{self.file.name}: expected a {self.noun} {column!r}, as the mapping says, received the {self.noun}s "
+            f"{shown}; {self._remedy(column, elsewhere)}"
         )
         raise SourceError(msg)
 
@@ -40,11 +42,9 @@ class Found:
         for name in self.names:
             if difference := _difference(column, name):
                 return f"{name!r} differs from it by {difference}: write it in the mapping as it is in the file"
-        if f"{column}=" in f"/{self.file}":
-            return f"{column} stands in the file's path alone, of which nothing is read: write it into the file"
         if elsewhere:
             return f"{elsewhere} has it, and every file needs what makes an event: write it into this one, too"
-        return "correct the mapping"
+        return self.file.remedy_without(column)
 
 
 def _difference(column: str, name: str) -> str:
@@ -67,7 +67,7 @@ def check_columns(files: Iterable[Found], required: Iterable[str], optional: Ite
     for file in with_rows:
         for column in required:
             if column not in file.wanted:
-                file.refuse(column, next((other.file for other in with_rows if column in other.wanted), None))
+                file.refuse(column, next((other.file.name for other in with_rows if column in other.wanted), None))
     for column in optional:
         if with_rows and not any(column in file.wanted for file in with_rows):
             with_rows[0].refuse(column)

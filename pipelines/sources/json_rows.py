@@ -49,13 +49,13 @@ class JsonRows:
         with duckdb.connect() as database, self._lines(database):
             sample = database.sql(f"{_OBJECTS} LIMIT {_SAMPLE}").fetchall()
         if not sample:
-            return Found(self.file.name, (), frozenset(), has_rows=False, noun="key")
+            return Found(self.file, (), frozenset(), has_rows=False, noun="key")
         first = sample[0][1]
         objects = [row[1] for row in sample if row[2]]
         if not objects or _begins_list(first):
             self._refuse_lines(first)
         wanted = frozenset(column for column in self.columns if self._has(column, objects) or self._occurs(column))
-        return Found(self.file.name, self._keys(objects), wanted, noun="key")
+        return Found(self.file, self._keys(objects), wanted, noun="key")
 
     def _check_text(self) -> None:
         with self.file.open() as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -116,8 +117,10 @@ class MappedSource:
         required = _event_columns(events, ())
         optional = [column for column in derived if column not in required and not self.is_part]
         found = [part.rows.found() for part in self.event_parts()]
-        if not self.is_part and not any(file.has_rows for file in found):
-            msg = f"{', '.join(file.file for file in found[:_NAMES_SHOWN])}: expected rows of events, received none"
+        if not self.is_part and not any(each.has_rows for each in found):
+            msg = (
+                f"{', '.join(each.file.name for each in found[:_NAMES_SHOWN])}: expected rows of events, received none"
+            )
             raise SourceError(msg)
         check_columns(found, required, optional)
         for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
@@ -192,7 +195,7 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
     if not is_part:
         for key, part in kinds.items():
             for pattern in part.files if part else ():
-                if not any(_fits(file, pattern) for file in files):
+                if not _fitting(files, pattern):
                     _refuse_names(key, pattern, files)
     return MappedSource(
         mapping, schema, found["events"], found["items"], found["users"], found["relations"], is_part=is_part
@@ -201,7 +204,7 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
 
 def _matching(part: Files, files: Sequence[SourceFile]) -> list[SourceFile]:
     """Return the files that a part of the mapping names, in the order of their names."""
-    found = {file.name: file for file in files if any(_fits(file, pattern) for pattern in part.files)}
+    found = {file.name: file for pattern in part.files for file in _fitting(files, pattern)}
     return [found[name] for name in sorted(found)]
 
 
@@ -216,6 +219,12 @@ def _refuse_names(key: str, pattern: str, files: Sequence[SourceFile]) -> NoRetu
         f"{remedy or 'rename it, or take the mapping of this data set'}"
     )
     raise SourceError(msg)
+
+
+def _fitting(files: Sequence[SourceFile], pattern: str) -> list[SourceFile]:
+    """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds."""
+    named = [file for file in files if _fits(file, glob.escape(pattern))]
+    return named or [file for file in files if _fits(file, pattern)]
 
 
 def _fits(file: SourceFile, pattern: str) -> bool:

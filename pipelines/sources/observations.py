@@ -16,7 +16,7 @@ import duckdb
 from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.schemas import Reduction
 from pipelines.io.arrow import arrow_schema
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, parquet
 from pipelines.io.versions import newest_sql
 
 if TYPE_CHECKING:
@@ -65,12 +65,11 @@ def read_off(files: Sequence[Path], dataset: Dataset, derived: Sequence[Derived]
     """
     key = dataset.key[0]
     mine = {each.target: each for each in derived if each.owner == key.removesuffix("_id")}
-    listed = ", ".join(literal(str(file)) for file in files)
     with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}) as database:
         database.execute("SET TimeZone = 'UTC'")
         database.execute(
             f"CREATE VIEW observations AS SELECT *, {_END_OF_DAY} AS _stamp "  # noqa: S608 - quoted
-            f"FROM read_parquet([{listed}], hive_partitioning = false)"
+            f"FROM {parquet(files)}"
         )
         for each in mine.values():
             database.execute(f"CREATE TABLE {identifier(_changes_of(each.target))} AS {_changes(key, each)}")

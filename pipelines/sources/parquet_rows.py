@@ -50,7 +50,7 @@ class ParquetRows:
     def found(self) -> Found:
         """Read the file's end, which says what it holds."""
         if not self.file.size:
-            return Found(self.file.name, (), frozenset(), has_rows=False)
+            return Found(self.file, (), frozenset(), has_rows=False)
         with self._opened() as parquet:
             names = parquet.schema_arrow.names
             for column in self.columns:
@@ -60,9 +60,7 @@ class ParquetRows:
                         "name; rename all but one"
                     )
                     raise SourceError(msg)
-            found = Found(
-                self.file.name, names, frozenset(self.columns) & frozenset(names), parquet.metadata.num_rows > 0
-            )
+            found = Found(self.file, names, frozenset(self.columns) & frozenset(names), parquet.metadata.num_rows > 0)
             if found.has_rows:
                 self._check_texts(parquet)
             return found

@@ -1,24 +1,42 @@
-"""Whether a part is one of the data set that the lake holds: its schema, and what decides how rows are read."""
+"""Whether a source is of the data set that the lake holds.
+
+A part is read as the lake's rows were: by its schema, and what decides how rows are read. A whole may be read in
+another way; that it is of the same data set is seen by what it has in common with the lake.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.schemas import Attribute, read_schema, write_schema
 from pipelines.errors import SourceError
+from pipelines.io.lake import is_intact, partition_day, partition_file, partition_name, stored_dataset
+from pipelines.io.sql_text import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import duckdb
 
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
+    from pipelines.io.lake import Partition
     from pipelines.sources.adapter import Source
+    from pipelines.stream.merge import Streamed
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 600
+_LEAST_IN_COMMON = 0.2
+"""Of the smaller side's rows. A new export has nearly all of the old one's; two data sets meet by chance."""
+_MOST_DAYS = 60
+"""So many days of the lake are compared: enough to tell, whatever its size."""
+_FIELDS = {"user": "user_id", "item": "item_id", "time": "second"}
+"""What an event is known by, as a mapping calls it, and as it is compared: to the second."""
 
 
 def keep_meaning(place: Namespace, source: Source) -> None:
@@ -51,6 +69,105 @@ def check_same_data_set(place: Namespace, source: Source) -> None:
             "of that ingestion, or another namespace; to change the mapping, ingest the whole anew (--mode whole)"
         )
         raise SourceError(msg)
+
+
+def check_same_whole(place: Namespace, source: Source, events: duckdb.DuckDBPyRelation, streamed: Streamed) -> None:
+    """Refuse a whole of another data set than the one that the lake holds.
+
+    The same data set, read in another way, is welcome: only what is read as before is compared. On days that both have,
+    a fifth of the rows of the smaller side has to be in both; where there is no such day, of its users or its items.
+
+    Args:
+        place: the namespace.
+        source: what is being ingested.
+        events: its rows that passed: user_id, item_id, micros.
+        streamed: what came by the stream, which no source need have.
+
+    Raises:
+        SourceError: it says what the lake holds, and what was received.
+    """
+    table = stored_dataset(place, EVENTS)
+    table.finish()
+    partitions = table.partitions
+    if not any(part.rows for part in partitions.values()):
+        return
+    held: Mapping[str, Any] = read_json(place.reading) if place.reading.exists() else {}
+    fields = _read_as_before(held, source.meaning)
+    days = {partition_name(day) for (day,) in events.query("source", _DAYS).fetchall()}
+    both = [name for name in partitions if name in days or "time" not in fields]
+    files = _some_files(table.folder, partitions, both)
+    others = [file for name in both if name in streamed.names and (file := partition_file(streamed.folder, name))]
+    in_common = _in_common(events, files, others, [_FIELDS[field] for field in fields]) if files else None
+    if in_common is None:
+        files = _some_files(table.folder, partitions, list(partitions))
+        is_known = bool(files) and fields == tuple(_FIELDS) and held == dict(source.meaning)
+        shares = (
+            [_in_common(events, files, [], [column]) or 0.0 for column in ("user_id", "item_id")] if is_known else []
+        )
+        in_common = max(shares, default=0.0)
+    if files and in_common < _LEAST_IN_COMMON:
+        _refuse_another(place, source, events, partitions, files)
+
+
+def _read_as_before(held: Mapping[str, Any], received: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which of an event's fields are read as those of the lake were; all of them where that is not known."""
+    was, becomes = held.get("events", {}), received.get("events", {})
+    return tuple(field for field in _FIELDS if was.get(field) == becomes.get(field)) or tuple(_FIELDS)
+
+
+def _some_files(folder: Path, partitions: Mapping[str, Partition], names: Sequence[str]) -> list[Path]:
+    """Return files of some of the named partitions, evenly chosen; what is damaged tells nothing."""
+    step = max(1, -(-len(names) // _MOST_DAYS))
+    chosen = {name: partition_file(folder, name) for name in names[::step]}
+    return [file for name, file in chosen.items() if is_intact(file, partitions[name])]
+
+
+def _in_common(
+    events: duckdb.DuckDBPyRelation, files: Sequence[Path], others: Collection[Path], columns: Sequence[str]
+) -> float | None:
+    """Return which share of the smaller side's rows, by these columns, is in both; None where one side has none.
+
+    Of the source, rows of the days of `files` count, where the second does; of the lake, rows that are not in `others`.
+    """
+    listed = ", ".join(columns)
+    lake = f"SELECT *, epoch_us(event_time) // 1_000_000 AS second FROM {parquet(files)} AS stored"  # noqa: S608 - quoted
+    lake += f" ANTI JOIN {parquet(others)} AS came USING ({', '.join(EVENTS.key)})" if others else ""
+    of_days = "WHERE second // 86_400 IN (SELECT second // 86_400 FROM lake)" if "second" in columns else ""
+    query = f"""
+        WITH lake AS ({lake}), source_rows AS (SELECT *, micros // 1_000_000 AS second FROM source),
+        theirs AS (SELECT DISTINCT {listed} FROM lake), ours AS (SELECT DISTINCT {listed} FROM source_rows {of_days})
+        SELECT (SELECT count(*) FROM theirs), (SELECT count(*) FROM ours),
+            (SELECT count(*) FROM theirs JOIN ours USING ({listed}))"""  # noqa: S608 - quoted
+    ((theirs, ours, both),) = events.query("source", query).fetchall()
+    return both / min(theirs, ours) if theirs and ours else None
+
+
+_DAYS = "SELECT DISTINCT CAST(make_timestamp(micros) AS DATE) FROM source"
+_SAMPLE = "SELECT user_id, item_id FROM {rows} ORDER BY hash(user_id, item_id) LIMIT 1"
+
+
+def _refuse_another(
+    place: Namespace,
+    source: Source,
+    events: duckdb.DuckDBPyRelation,
+    partitions: Mapping[str, Partition],
+    files: Sequence[Path],
+) -> NoReturn:
+    names = sorted(partitions)
+    held = sum(part.rows for part in partitions.values())
+    ((rows, first, last),) = events.query(
+        "source", "SELECT count(*), make_timestamp(min(micros)), make_timestamp(max(micros)) FROM source"
+    ).fetchall()
+    their_user, their_item = events.query("source", _SAMPLE.format(rows=parquet(files))).fetchall()[0]
+    user, item = events.query("source", _SAMPLE.format(rows="source")).fetchall()[0]
+    msg = (
+        f"namespace {place.name}: expected the data set that it holds ({held:,} events of {partition_day(names[0]):%F} "
+        f"to {partition_day(names[-1]):%F}, one of user {their_user!r} and item {their_item!r}), received what has "
+        f"next to nothing in common with it ({source.name}: {rows:,} events of {first:%F} to {last:%F}, one of user "
+        f"{user!r} and item {item!r}). Take another namespace; or, to put this data set in the place of that one, "
+        "what came by its stream included, --mode replace"
+    )
+    raise SourceError(msg)
 
 
 def _stored_as(schema: Schema) -> dict[str, Any]:

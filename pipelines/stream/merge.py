@@ -135,6 +135,14 @@ def streamed_table(place: Namespace) -> StoredTable:
     )
 
 
+def forget_streamed(place: Namespace) -> None:
+    """Let nothing be left of what came by the stream: it was of a data set that another one takes the place of."""
+    table = streamed_table(place)
+    if table.exists:
+        with table.rewriting():
+            pass  # nothing is added
+
+
 def latest(rows: pa.Table) -> pa.Table:
     """Return one row for each event: that at the last position."""
     order = [*_KEY, POSITION_HIGH.name, POSITION_LOW.name]
@@ -260,10 +268,13 @@ def _add_users(place: Namespace, seen: Collection[str], mends: Callable[[str], b
     dataset = users_dataset(read_schema(place))
     left: set[str] = set()
     with stored_dataset(place, dataset).rewriting(lambda name: name not in left) as writer:
-        if mends(UNDIVIDED) and writer.is_damaged(UNDIVIDED):
+        try:
+            users = writer.current(UNDIVIDED)
+        except CorruptDatasetError:
+            if not mends(UNDIVIDED):
+                raise
             left.add(UNDIVIDED)
             return 0
-        users = writer.current(UNDIVIDED)
         everybody = with_unknown_users(users, seen)
         writer.add(UNDIVIDED, everybody)
     return int(everybody.num_rows - users.num_rows)

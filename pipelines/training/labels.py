@@ -29,7 +29,7 @@ from feature_repo.contracts.datasets import (
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import microseconds
-from pipelines.io.sql_text import identifier, literal
+from pipelines.io.sql_text import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,14 +136,14 @@ def sampled_train(labels: Path, train_end_us: int, samples_per_user: int, half_l
     place = f"dense_rank() OVER (PARTITION BY {USER_ID.name}, {is_train} ORDER BY {_CHANCE})"
     kept = f"QUALIFY NOT ({is_train}) OR {place} <= {samples_per_user}" if samples_per_user else ""
     columns = f"* EXCLUDE ({_CHANCE}), ({weight})::FLOAT AS {WEIGHT.name}"
-    rows = f"SELECT {columns} FROM read_parquet({literal(str(labels))}) {kept}"  # noqa: S608 - quoted
+    rows = f"SELECT {columns} FROM {parquet([labels])} {kept}"  # noqa: S608 - quoted
     number = f"row_number() OVER (ORDER BY {EXAMPLE_ID.name}) - 1"
     return f"SELECT * REPLACE ({number} AS {EXAMPLE_ID.name}) FROM ({rows}) ORDER BY {EXAMPLE_ID.name}"  # noqa: S608 - as above
 
 
 def as_of_the_moment(labels: Path) -> str:
     """Return the query for label rows that want the features as of their own time (strictly before it)."""
-    return f"SELECT *, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM read_parquet({literal(str(labels))})"  # noqa: S608 - quoted
+    return f"SELECT *, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM {parquet([labels])}"  # noqa: S608 - quoted
 
 
 def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> str:
@@ -154,7 +154,7 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     """
     period, time = refresh_hours * _HOUR_US, microseconds(EVENT_TIME.name)
     refresh = f"make_timestamptz({time} - (({time} % {period}) + {period}) % {period})"
-    rows = f"FROM read_parquet({literal(str(labels))}) WHERE {time} >= {start_us}"
+    rows = f"FROM {parquet([labels])} WHERE {time} >= {start_us}"
     return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp {rows}"
 
 
@@ -162,10 +162,9 @@ def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Posi
     """Return common tables: `logged`, every event; `counted`, with place, how many are strictly earlier, and label."""
     counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
     order = ", ".join(identifier(name) for name in EVENTS.sort)
-    paths = ", ".join(literal(str(file)) for file in files)
     kind, value = identifier(EVENT_TYPE.name), identifier(VALUE.name)
     return f"""logged AS NOT MATERIALIZED (
-    SELECT * FROM read_parquet([{paths}], hive_partitioning = false)
+    SELECT * FROM {parquet(files)}
 ), counted AS (
     SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS position,
         rank() OVER (ORDER BY {EVENT_TIME.name}) - 1 AS earlier,

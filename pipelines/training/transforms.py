@@ -16,6 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark
 from feature_repo.contracts.columns import Column, Curve, Encoding, vocabularies
 from feature_repo.contracts.datasets import DRAWN
 from feature_repo.contracts.manifests import TRANSFORMS_VERSION
+from pipelines.io.spark import read_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ def fit_transforms(spark: SparkSession, train: Path, columns: Sequence[Column]) 
             spread, gets parameters by which nobody divides by zero.
     """
     sharing = vocabularies(columns)
-    rows = spark.read.parquet(str(train))
+    rows = read_files(spark, [train])
     fitted = _fit_numbers(rows, [column for column in columns if column.encoding in _FITS])
     return {
         "version": TRANSFORMS_VERSION,
@@ -54,7 +55,7 @@ def fit_transforms(spark: SparkSession, train: Path, columns: Sequence[Column]) 
 
 def mean_of_events(train: Path, column: str) -> float:
     """Return the mean of a numeric column over the rows that happened; drawn ones have no value of their own."""
-    table = pq.read_table(train, columns=[column, DRAWN.name])
+    table = pq.read_table(train, columns=[column, DRAWN.name], partitioning=None)
     happened = table[DRAWN.name].to_numpy() == 0
     return float(table[column].to_numpy().astype(np.float64)[happened].mean())
 

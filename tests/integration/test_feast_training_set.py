@@ -36,6 +36,7 @@ from pipelines.jobs import registry, training_set
 from pipelines.settings import Settings
 from pipelines.training.errors import CorruptTrainingSetError, TrainingDataError
 from tests import feast_world as world
+from tests.awkward_paths import AWKWARD
 from tests.movielens import FEATURES, ITEM_ACTIVITY, RANKING_FEATURES, USER_ACTIVITY, USER_SESSION
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(state=tmp_path)
+    return Settings(state=tmp_path / AWKWARD)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def build(settings: Settings, place: Namespace, cutoff: datetime = world.CUTOFF)
 
 
 def rows_of(directory: Path, *names: str) -> list[dict[str, Any]]:
-    tables = [pq.read_table(directory / name) for name in names]
+    tables = [pq.read_table(directory / name, partitioning=None) for name in names]
     rows: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     return rows
 

@@ -22,6 +22,7 @@ from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.places import REPORT, Namespace
 from feature_repo.contracts.publishing import tree_sha256
 from pipelines.features.tables import feature_table
+from tests.shop_log import MAPPING, shop, write_shop
 from tests.synthetic import write_movielens_100k
 
 if TYPE_CHECKING:
@@ -100,6 +101,25 @@ def test_neither_a_full_disk_nor_a_kill_nor_a_planted_future_changes_anything(tm
     assert job(planted, "features", "--cutoff", CUTOFF)["views"] == expected
     leftovers = [path for path in (planted / "data").rglob("*") if ".part" in path.name or path.name.startswith(".")]
     assert leftovers == []
+
+
+def test_a_view_that_a_changed_schema_brings_is_whole_whatever_the_start(tmp_path: Path) -> None:
+    """Of a table that was never written, days before the start cannot stay as they are."""
+    source = write_shop(tmp_path / "source", *shop())
+    changed, mapping = (
+        MAPPING.replace("{name: category, kind", "{name: shelf, column: category, kind"),
+        tmp_path / "m.yaml",
+    )
+    found = {}
+    for name, text, interval in (
+        ("fresh", changed, []),
+        ("changed", MAPPING, []),
+        ("changed", changed, ["--start", "2024-03-05"]),
+    ):
+        mapping.write_text(text, encoding="utf-8")
+        job(tmp_path / name, "ingest", "--source", str(source), "--mapping", str(mapping))
+        found[name] = job(tmp_path / name, "features", "--cutoff", "2024-03-07", *interval)["views"]
+    assert found["changed"] == found["fresh"]
 
 
 def test_embeddings_are_the_same_twice_and_know_no_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

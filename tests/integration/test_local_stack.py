@@ -20,6 +20,7 @@ from infra.local.processes import MARKER, stack_processes
 from infra.local.settings import ensure_settings_file, read_settings, set_setting
 from infra.local.supervisor import Supervisor
 from serving.protocol.free_ports import free_ports
+from tests.awkward_paths import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def local(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "a state"
+    folder = tmp_path / LOCAL
     ensure_settings_file(folder)
     for (name, form), port in zip(PORT_SETTINGS.items(), free_ports(len(PORT_SETTINGS)), strict=True):
         set_setting(folder, name, form.format(port))

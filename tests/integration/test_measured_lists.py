@@ -32,6 +32,7 @@ from serving.protocol.private_server import private_server
 from serving.recommender.release import RankingPlan, plan_ranking
 from serving.recommender.settings import Settings
 from serving.recommender.snapshot import load_snapshot
+from tests.awkward_paths import AWKWARD
 from tests.recommender_world import export_model, recommender_in_thread
 from tests.redis_server import redis_server
 from tests.synthetic import write_movielens_100k
@@ -54,14 +55,14 @@ class World:
     """A log that goes on after the origin, a stack that knows nothing of that, and questions about it."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
-        self.state = folder / "state"
+        self.state = folder / AWKWARD
         self.place = Namespace(self.state, NAME)
         self.redis_url = redis_url
-        self.saved_model = folder / "saved_model"
+        self.saved_model = folder / AWKWARD / "saved_model"
         self.settings = PipelineSettings(state=self.state, redis_url=redis_url, question_days=60)
 
     def build(self, folder: Path) -> None:
-        source = write_movielens_100k(folder / "source", users=150, items=300, events=9000)
+        source = write_movielens_100k(folder / AWKWARD / "source", users=150, items=300, events=9000)
         ingest.run(self.settings, self.place, source, None, None)
         features.run(self.settings, self.place, ORIGIN, None)
         embeddings.run(self.settings, self.place, ORIGIN)

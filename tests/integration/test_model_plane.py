@@ -13,6 +13,7 @@ from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from models.ranking.catalogue import CANDIDATE
+from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
 from tests.movielens import RANKING
@@ -30,7 +31,7 @@ CHECK = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow") / LOCAL) as uri:
         yield uri
 
 
@@ -38,7 +39,7 @@ def server(tmp_path_factory):
 def settings(server, tmp_path_factory):
     from models.settings import Settings
 
-    state = tmp_path_factory.mktemp("state")
+    state = tmp_path_factory.mktemp("state") / AWKWARD
     write_training_set(Namespace(state, "toy"), rows=6000)
     write_training_set(Namespace(state, "toy"), "shuffled", rows=6000, shuffle_labels=True)
     return Settings(state=state, mlflow_uri=server, golden_rows=20, golden_users=2, golden_candidates=10)

@@ -28,6 +28,7 @@ from serving.protocol.recorded import read_requests
 from serving.recommender.snapshot import load_snapshot
 from serving.recommender.user_features import user_input
 from serving.rollout.models_config import read_models_config
+from tests.awkward_paths import AWKWARD
 from tests.movielens import LIKED_VALUE, RANKING, USER_ACTIVITY, USER_HISTORY
 from tests.recommender_world import (
     CUTOFF,
@@ -115,7 +116,7 @@ def answers_with(url: str, word: str) -> bool:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    world = World(tmp_path_factory.mktemp("state"))
+    world = World(tmp_path_factory.mktemp("state") / AWKWARD)
     world.publish_snapshot()
     world.publish_release()
     world.write_users_file()

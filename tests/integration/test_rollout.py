@@ -67,6 +67,7 @@ from serving.rollout.models_config import (
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
+from tests.awkward_paths import AWKWARD, LOCAL
 from tests.mlflow_server import mlflow_server
 from tests.rollout_world import BIASES, World
 from tests.serving_world import (
@@ -91,14 +92,14 @@ OTHER = "other-data"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("rollout")
+    folder = tmp_path_factory.mktemp("rollout") / LOCAL
     with mlflow_server(folder / "mlflow") as uri:
         yield World(folder, uri)
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("state")
+    return tmp_path_factory.mktemp("state") / AWKWARD
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ from pipelines.stream.items import read_knowledge
 from pipelines.stream.online_users import late_users_key
 from pipelines.stream.placed_events import Placed
 from tests import feast_world as world
+from tests.awkward_paths import AWKWARD
 from tests.movielens import (
     ITEM_PROFILE,
     ITEM_WINDOWS,
@@ -85,7 +86,7 @@ class Materialised:
 def materialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materialised]:
     folder = tmp_path_factory.mktemp("verify")
     with redis_server() as url:
-        settings = Settings(state=folder / "state", redis_url=url, recommender_clock="snapshot")
+        settings = Settings(state=folder / AWKWARD, redis_url=url, recommender_clock="snapshot")
         place = world.write_world(settings.state, EVENTS)
         registry.run(settings, place)
         materialize.run(settings, place, world.CUTOFF)

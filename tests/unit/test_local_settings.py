@@ -121,8 +121,9 @@ def test_commented_default_is_replaced_where_it_stands(tmp_path: Path) -> None:
 def test_state_folder_is_absolute_and_must_be_writable_as_configuration(tmp_path: Path) -> None:
     assert state_folder({}).is_absolute()
     assert state_folder({"KESTREL_STATE": str(tmp_path)}) == tmp_path.resolve()
-    with pytest.raises(SettingsError, match="expected a path without quotes"):
-        state_folder({"KESTREL_STATE": "/srv/50%;rm"})
+    for name in ("/srv/50%", "/srv/a;b", "/srv/a #b", "/srv/$HOME", "/srv/a?b", "/srv/a:b", "/srv/it's"):
+        with pytest.raises(SettingsError, match=r"expected a path without quotes.*KESTREL_STATE"):
+            state_folder({"KESTREL_STATE": name})
 
 
 def test_settings_file_lies_in_the_state_folder(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_no_column_is_read_out_of_a_path(world: MappedWorld, form: str) -> None:
 def test_a_column_that_stands_in_the_path_alone_is_told(world: MappedWorld) -> None:
     rows = [{name: cell for name, cell in row.items() if name != "stars"} for row in ROWS]
     world.parquet(rows, "stars=1/e.parquet")
-    with pytest.raises(SourceError, match="stars stands in the file's path alone, of which nothing is read"):
+    with pytest.raises(
+        SourceError, match="the folder 'stars=1' is a path and no column: write the column into the file"
+    ):
         world.ingest(RATINGS.replace('"e*"', '"*"'))
 
 
