@@ -10,15 +10,13 @@ from serving.rollout.agreement import disagreements, observe
 from serving.rollout.errors import DisagreementError
 from serving.rollout.models_config import (
     canary_version,
-    configured_versions,
-    drop_versions,
     keep_loadable,
     read_models_config,
     set_canary,
     write_models_config,
 )
 from serving.rollout.registry import PREVIOUS
-from serving.rollout.switching import at_work, move_aliases, serve
+from serving.rollout.switching import at_work, leave_out_damaged, move_aliases, serve
 from serving.rollout.version_folders import bring_to_disk, damage_of
 
 if TYPE_CHECKING:
@@ -56,7 +54,8 @@ def reconcile(model: ServingModel) -> dict[str, object]:
 
 
 def _mend(model: ServingModel, seen: Observed) -> None:
-    _leave_out_damaged(model)
+    with candidate.configuration_lock(model):
+        leave_out_damaged(model)  # before anything that needs server or registry
     _mend_canary(model, seen)
     if seen.release is not None:
         bring_to_disk(model, int(seen.release.version), seen.release.saved_model_sha256)
@@ -65,21 +64,6 @@ def _mend(model: ServingModel, seen: Observed) -> None:
         move_aliases(model, seen.release)
         if not seen.release.previous_version:
             model.registry.delete_alias(model.name, PREVIOUS)
-
-
-def _leave_out_damaged(model: ServingModel) -> None:
-    """Take what is damaged out of models.config, before anything that needs server or registry.
-
-    A server that starts meanwhile, or cannot start for it, finds a configuration that loads.
-    """
-    with candidate.configuration_lock(model):
-        config = read_models_config(model.places.models_config)
-        before = read_models_config(model.places.models_config)
-        versions = configured_versions(config, model.name)
-        drop_versions(config, model.name, [version for version in versions if damage_of(model, version)])
-        keep_loadable(config)
-        if config != before:
-            write_models_config(model.places.models_config, config)
 
 
 def _mend_canary(model: ServingModel, seen: Observed) -> None:

@@ -26,6 +26,8 @@ from serving.rollout import candidate, journal
 from serving.rollout.models_config import (
     PREVIOUS,
     STABLE,
+    configured_versions,
+    drop_versions,
     keep_loadable,
     labels_of,
     read_models_config,
@@ -112,6 +114,7 @@ def serve(model: ServingModel, release: Release | None) -> None:
     """
     labels = served_labels(model, release)
     with candidate.configuration_lock(model):
+        leave_out_damaged(model)
         config = read_models_config(model.places.models_config)
         before = read_models_config(model.places.models_config)
         set_promoted(config, model.name, model.base_path, labels)
@@ -122,6 +125,20 @@ def serve(model: ServingModel, release: Release | None) -> None:
         if config != before:
             write_models_config(model.places.models_config, config)
         candidate.reload_configured(model)
+
+
+def leave_out_damaged(model: ServingModel) -> None:
+    """Take what is damaged out of models.config; the caller holds the configuration's lock.
+
+    A server that starts meanwhile, or that could not start for it, finds a configuration that loads.
+    """
+    config = read_models_config(model.places.models_config)
+    before = read_models_config(model.places.models_config)
+    versions = configured_versions(config, model.name)
+    drop_versions(config, model.name, [version for version in versions if damage_of(model, version)])
+    keep_loadable(config)
+    if config != before:
+        write_models_config(model.places.models_config, config)
 
 
 def served_labels(model: ServingModel, release: Release | None) -> dict[str, int]:

@@ -865,6 +865,23 @@ def test_damage_leaves_models_config_while_the_server_is_away(
     assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first}
 
 
+def test_a_switch_that_was_cut_off_keeps_no_damage_in_models_config(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = world.namespace()
+    model = make(namespace)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    publish.publish(model, second)
+    cut_off(monkeypatch, Cut(journal, "intend", after=True), lambda: promote.promote(model, second))
+    damage_by_hand(model.version_path(first), "variables/variables.index")
+    with Replicas("127.0.0.1:1", timeout_s=1) as nobody, pytest.raises(TransientCallError):
+        reconcile.reconcile(dataclasses.replace(model, server=nobody))
+    assert not labels_of(read_models_config(model.places.models_config), model.name)
+    reconcile.reconcile(model)
+    assert agreed(server, model) == "first"
+
+
 def test_a_damaged_canary_ends(world: World, server: ModelServer, make: Callable[[str], ServingModel]) -> None:
     namespace = world.namespace()
     model = make(namespace)
