@@ -102,6 +102,12 @@ def _init_op(meta_graph: Any) -> str:  # noqa: ANN401 - a MetaGraphDef
     return ""
 
 
+def _stage_done(path: Path, stage: str, start: float) -> float:
+    """Record how long a stage of loading took; return when it ended."""
+    metrics.LOAD_LATENCY_BY_STAGE.add(metrics.micros_since(start), (str(path), stage))
+    return time.perf_counter()
+
+
 class Servable:
     """One version in memory. Requests lease it; closing waits for the last of them.
 
@@ -146,6 +152,7 @@ class Servable:
         self._making = threading.Lock()
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
+        start = time.perf_counter()
         try:
             meta_graph = SavedModelLoader(str(path)).get_meta_graph_def_from_tags(loading.tags)
             if meta_graph.HasField("saver_def") and not (path / _VARIABLES_INDEX).is_file():
@@ -155,6 +162,9 @@ class Servable:
             with graph.as_default():
                 import_graph(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list)
                 self._restore(path, meta_graph)
+                start = _stage_done(path, "restore_graph", start)
+                self._initialize(path, meta_graph)
+                _stage_done(path, "init_graph", start)
         except ServingError:
             self._session.close()
             raise
@@ -174,10 +184,13 @@ class Servable:
             raise
 
     def _restore(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
-        """Give the variables their values and the tables their rows, as TensorFlow's own loader does."""
+        """Give the variables their values."""
         saver = meta_graph.saver_def
         if saver.restore_op_name and (path / _VARIABLES_INDEX).is_file():
             self._session.run(saver.restore_op_name, {saver.filename_tensor_name: str(path / _VARIABLES)})
+
+    def _initialize(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
+        """Give the tables their rows, as TensorFlow's own loader does."""
         init_op = _init_op(meta_graph)
         if init_op:
             self._session.run([init_op], get_asset_tensors(str(path), meta_graph))

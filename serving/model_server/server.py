@@ -259,7 +259,6 @@ def _start_rest(manager: Manager, executor: ThreadPoolExecutor, flags: Flags) ->
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
             timeout_graceful_shutdown=int(flags.drain_seconds) or 1,
         )
     )
