@@ -30,6 +30,8 @@ _VARIABLES_INDEX = Path("variables/variables.index")
 _INIT_OP = "__saved_model_init_op"
 _INIT_OP_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+_SHARED_POOL, _CALLERS_THREAD = 0, -1
+"""RunOptions.inter_op_thread_pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ def session_options(
     if gpu_memory_fraction:
         options.gpu_options.per_process_gpu_memory_fraction = gpu_memory_fraction
     return options
+
+
+def inter_op_pool(options: tf.compat.v1.ConfigProto) -> int:
+    """Return the pool that runs a request's operations: the caller's own thread, unless more threads are asked for.
+
+    Requests are parallel to each other. Within one each hand-over to another thread waits for a core, on a busy machine
+    for long.
+    """
+    return _SHARED_POOL if options.inter_op_parallelism_threads > 1 else _CALLERS_THREAD
 
 
 def _scalar_dtype(value: Any) -> Any:  # noqa: ANN401 - a numpy scalar or bytes
@@ -150,6 +161,7 @@ class Servable:
         self._idle = threading.Condition()
         self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._making = threading.Lock()
+        self._pool = inter_op_pool(loading.session)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
         start = time.perf_counter()
@@ -245,6 +257,7 @@ class Servable:
         options = config_pb2.CallableOptions()
         options.feed.extend(feeds)
         options.fetch.extend(fetches)
+        options.run_options.inter_op_thread_pool = self._pool
         # The public Session.run and make_callable look every tensor up again in each call.
         call: Callable[..., list[Any]] = self._session._make_callable_from_options(options)  # noqa: SLF001 - see above
         self._calls[feeds, fetches] = call

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter: a long JSON body must not hold up short requests."""
+_COLLECT_AFTER = 50_000
+"""Containers made between two looks for rings: a long JSON body makes thousands of lists, and no ring."""
 
 
 def serve(flags: Flags) -> dict[str, object]:
@@ -51,6 +53,7 @@ def serve(flags: Flags) -> dict[str, object]:
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.freeze()  # what the imports made stays: looking through it again and again would hold all requests up
+    gc.set_threshold(_COLLECT_AFTER)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
