@@ -103,6 +103,7 @@ class _Irregular(Exception):  # noqa: N818 - control flow, not an error
 # Requests
 
 
+@np.errstate(over="ignore")  # beyond float32 there is infinity
 def regular_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Arrays] | None:
     """Return what `request_inputs` returns, or None if any value needs a closer look.
 
@@ -121,6 +122,7 @@ def regular_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tupl
     return None
 
 
+@np.errstate(over="ignore")
 def request_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Arrays]:
     """Return the format (ROW or COLUMNAR) and the inputs of a predict body.
 
@@ -186,11 +188,7 @@ def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSO
     if dtype == _DOUBLE and max(map(len, map(repr, flat)), default=0) > _EXACT_LENGTH:
         # Longer ones are not always read as the nearest double.
         raise _Irregular
-    array = _numbers(flat, dtype)  # an OverflowError for an integer out of range
-    if dtype in _FLOATS and np.isinf(array).any():
-        # Infinity, or a number too big for a double: the standard library's parser does not tell.
-        raise _Irregular
-    return array.reshape(shape)
+    return _numbers(flat, dtype).reshape(shape)  # an OverflowError for an integer out of range
 
 
 def _flattened(values: Any) -> tuple[list[Any], list[int]]:  # noqa: ANN401 - any JSON value
@@ -210,8 +208,7 @@ def _flattened(values: Any) -> tuple[list[Any], list[int]]:  # noqa: ANN401 - an
 
 def _numbers(flat: list[Any], dtype: int) -> NDArray[Any]:
     if dtype in _FLOATS:
-        with np.errstate(over="ignore"):
-            return np.fromiter(flat, dtype=_NUMPY[dtype], count=len(flat))
+        return np.fromiter(flat, dtype=_NUMPY[dtype], count=len(flat))
     if _RANGES.get(dtype) == _INT32_RANGE:
         return np.array(flat, dtype=np.int32).astype(_NUMPY[dtype])
     return np.array(flat, dtype=_NUMPY[dtype])

@@ -45,7 +45,7 @@ _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 def parse_quickly(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object that is `body`, or None where `parse` has to look.
 
-    The parsers in C differ from RapidJSON in what they make of numbers beyond 64 bits (float, or int) and of doubles'
+    The parsers in C differ from RapidJSON in what they make of integers beyond 64 bits (float, or int) and of doubles'
     last bit: whoever meets one of these in the result must turn to `parse`.
     """
     try:
@@ -83,7 +83,9 @@ def _parse_not_finite(body: bytes) -> dict[str, Any] | None:
 
 def _parse_first_wins(body: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_first_wins, parse_constant=_constant)
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_first_wins, parse_float=_finite, parse_constant=_constant
+        )
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -118,6 +120,14 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         members.setdefault(key, value)
     return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        msg = f"{text[:20]} is too big"
+        raise ValueError(msg)
+    return number
 
 
 def _constant(word: str) -> float:

@@ -242,6 +242,7 @@ def test_a_quotation_breaks_off_where_the_real_one_does(body: bytes, text: str) 
         (b'{"a": "\\ude00\\ud83d"}', None),
         (b'{"a": "\\ude00\\ud83d", "b": NaN}', None),
         (b'{"a": 1e400}', None),
+        (b'{"a": [NaN, 1e400]}', None),
         (b'{"a": [Infinity, -Infinity], "b": "\\u00e9"}', {"a": [math.inf, -math.inf], "b": "\u00e9"}),
         (b'{"a": 1, "a": 2}', {"a": 1}),
         (b'{"a" : 1, "a": 2, "b:": 3}', {"a": 1, "b:": 3}),
@@ -257,6 +258,14 @@ def test_a_well_formed_body_is_read_quickly_and_with_the_same_result(body: bytes
     assert json_text.parse_quickly(body) == value
     if value is not None:
         assert json_text.parse(body) == value
+
+
+def test_floats_beyond_the_type_are_infinite_both_ways() -> None:
+    body = {"inputs": {"x": [1e39, -math.inf, 2**64, 1]}}
+    found = json_tensors.regular_inputs(body, {"x": SIGNATURE["x"]})
+    _, thorough = json_tensors.request_inputs(body, {"x": SIGNATURE["x"]})
+    assert found is not None
+    assert found[1]["x"].tolist() == thorough["x"].tolist() == [math.inf, -math.inf, 2.0**64, 1.0]
 
 
 def test_text_of_both_ways_is_the_same_to_tensorflow() -> None:
