@@ -23,7 +23,10 @@ def export_tiny(folder: Path, factor: float = 2.0) -> None:
         other = tf1.placeholder(tf.float32, name="other")
         y = tf.multiply(scale, x, name="y")
         examples = tf1.placeholder(tf.string, name="examples")
-        parsed = scale * tf1.parse_example(examples, {"x": tf1.FixedLenFeature([1], tf.float32)})["x"]
+        features = {"x": tf1.FixedLenFeature([1], tf.float32)}
+        parsed = scale * tf1.parse_example(examples, features)["x"]
+        more_examples = tf1.placeholder(tf.string, name="more_examples")
+        more_parsed = tf1.parse_example(more_examples, features)["x"]
         slow = tf.while_loop(
             lambda step, _: step < SLOW_STEPS,
             lambda step, matrix: (step + 1, tf.tanh(tf.matmul(matrix, matrix))),
@@ -40,6 +43,7 @@ def export_tiny(folder: Path, factor: float = 2.0) -> None:
             "slow": signature(_infos(x=x), _infos(y=x + 0.0 * tf.reduce_sum(slow))),
             "classify": signature(_infos(inputs=examples), _infos(classes=text, scores=parsed), CLASSIFY),
             "regress": signature(_infos(inputs=examples), _infos(outputs=parsed), REGRESS),
+            "regress_more": signature(_infos(inputs=more_examples), _infos(outputs=more_parsed), REGRESS),
         }
         session.run(tf1.global_variables_initializer())
         builder = tf1.saved_model.Builder(str(folder))

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.places import Serving, state_folder
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
 from infra.bench.errors import BenchError
 from infra.bench.latency import GRPC, IN_PROCESS, REST, measure_latencies
 from infra.bench.load import under_load
@@ -49,8 +49,12 @@ if TYPE_CHECKING:
 
 CLIENTS, LOADED_ROWS = 8, 100
 EARLY_SWAP = 5
-_TARGET_RATIOS = {GRPC: 1.6, REST: 2.2}
-_TARGET_ROWS = 100
+_TARGET_RATIOS = {
+    (ONE_USER_SIGNATURE, 100, GRPC): 1.05,
+    (ONE_USER_SIGNATURE, 100, REST): 1.2,
+    (ROWS_SIGNATURE, 500, REST): 1.6,
+}
+"""1.25 times what TensorFlow ModelServer takes, over the call in process."""
 _TARGET_SWAP_RATIO, _TARGET_MEMORY_RATIO = 2.0, 1.1
 
 
@@ -156,7 +160,7 @@ def _latency_table(latencies: Sequence[Latency]) -> Table:
 
 
 def _target_ratio(latency: Latency) -> float | None:
-    return _TARGET_RATIOS.get(latency.way) if latency.rows == _TARGET_ROWS else None
+    return _TARGET_RATIOS.get((latency.signature_name, latency.rows, latency.way))
 
 
 def _latency_figures(latencies: Sequence[Latency]) -> Iterator[Figure]:

@@ -115,7 +115,7 @@ def _required_spec(request: Any) -> Any:  # noqa: ANN401 - messages
 def _fill_spec(spec: Any, name: str, servable: Servable, signature_name: str) -> None:  # noqa: ANN401 - a ModelSpec
     spec.name = name
     spec.version.value = servable.version
-    spec.signature_name = signature_name
+    spec.signature_name = signature_name or inference.DEFAULT_SIGNATURE
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] # generated, untyped
@@ -133,7 +133,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             inputs = inference.read_tensors(request.inputs)
             outputs = inference.predict(servable, spec.signature_name, inputs, request.output_filter)
             response = predict_pb2.PredictResponse()
-            _fill_spec(response.model_spec, spec.name, servable, spec.signature_name or inference.DEFAULT_SIGNATURE)
+            _fill_spec(response.model_spec, spec.name, servable, spec.signature_name)
         for name, array in outputs.items():
             fill_values(response.outputs[name], array)
         return response
@@ -163,10 +163,6 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
     @_in_protocol_words
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, ARG002, N802 - as generated
         """Run several signatures of one model on the same examples."""
-        names = {task.model_spec.name for task in request.tasks}
-        if len(names) > 1:
-            msg = "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            raise invalid(msg)
         spec = request.tasks[0].model_spec if request.tasks else inference_pb2.InferenceTask().model_spec
         with leased(self._manager, spec) as servable:
             return inference.multi_inference(servable, request.tasks, request.input)

@@ -6,6 +6,7 @@ Neutral of the transport: gRPC and REST both end here.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from serving.protocol.errors import TensorError
 from serving.protocol.tensors import read_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,9 +31,8 @@ DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 _EXAMPLES_INPUT = "inputs"
-_CLASSES, _SCORES, _REGRESSION = "classes", "scores", "outputs"
+_CLASSES, _SCORES, _VALUES = "classes", "scores", "outputs"
 
-_MULTI = "MultiInference"
 _RUNTIME = "TF1"
 """What the metrics call a session."""
 
@@ -123,7 +123,9 @@ def classify(servable: Servable, signature_name: str, examples: Any) -> classifi
     Raises:
         ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
     """
-    return _classify(servable, _known_signature(servable, signature_name), examples, "Classify")
+    task = _Task(_CLASSIFICATION, _known_signature(servable, signature_name))
+    result: classification_pb2.ClassificationResult = _results(servable, [task], examples, "Classify")[0]
+    return result
 
 
 def regress(servable: Servable, signature_name: str, examples: Any) -> regression_pb2.RegressionResult:  # noqa: ANN401 - an Input message
@@ -132,34 +134,91 @@ def regress(servable: Servable, signature_name: str, examples: Any) -> regressio
     Raises:
         ServingError: Unknown signature, one of another kind, no examples, or TensorFlow's own error.
     """
-    return _regress(servable, _known_signature(servable, signature_name), examples, "Regress")
+    task = _Task(_REGRESSION, _known_signature(servable, signature_name))
+    result: regression_pb2.RegressionResult = _results(servable, [task], examples, "Regress")[0]
+    return result
 
 
-def multi_inference(servable: Servable, tasks: Iterable[Any], examples: Any) -> inference_pb2.MultiInferenceResponse:  # noqa: ANN401 - an Input message
-    """Classify and regress the same examples; every task's model is the servable's.
+def multi_inference(servable: Servable, tasks: Sequence[Any], examples: Any) -> inference_pb2.MultiInferenceResponse:  # noqa: ANN401 - an Input message
+    """Classify and regress the same examples, in one run; the servable is the first task's.
 
     Raises:
-        ServingError: Of the first task that fails.
+        ServingError: Of the first task that is wrong, before anything is run; no examples, or TensorFlow's own error.
     """
+    asked = _checked_tasks(servable, tasks)
+    if not asked:
+        msg = "Must specify at least one target to fetch or execute."
+        raise invalid(msg)
     response = inference_pb2.MultiInferenceResponse()
-    for task in tasks:
-        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
-        signature = servable.signatures.get(name)
-        if signature is None:
-            msg = f"Requested signature not found in model graph: {name}"
-            raise invalid(msg)
-        result = response.results.add()
-        if task.method_name == REGRESS_METHOD:
-            result.regression_result.CopyFrom(_regress(servable, signature, examples, _MULTI))
-        elif task.method_name == CLASSIFY_METHOD:
-            result.classification_result.CopyFrom(_classify(servable, signature, examples, _MULTI))
-        else:
-            msg = f"Unsupported signature method_name: {task.method_name}"
-            raise ServingError(StatusCode.UNIMPLEMENTED, msg)
-        result.model_spec.name = task.model_spec.name
-        result.model_spec.version.value = servable.version
-        result.model_spec.signature_name = name
+    results = _results(servable, list(asked.values()), examples, "MultiInference")
+    for name, task, result in zip(asked, asked.values(), results, strict=True):
+        entry = response.results.add()
+        getattr(entry, task.method.field).CopyFrom(result)
+        entry.model_spec.name = tasks[0].model_spec.name
+        entry.model_spec.version.value = servable.version
+        entry.model_spec.signature_name = name
     return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What sets classification and regression apart.
+
+    Attributes:
+        field: Where its result is in an InferenceResult.
+        fetched: Checks a signature, and names the outputs that the result is made of.
+        result: Makes it, of these outputs and the number of examples.
+    """
+
+    field: str
+    fetched: Callable[[Any], list[str]]
+    result: Callable[[Arrays, int], Any]
+
+
+class _Task:
+    """One signature to be run on examples."""
+
+    def __init__(self, method: _Method, signature: Any) -> None:  # noqa: ANN401 - a SignatureDef
+        fetched = method.fetched(signature)
+        self.method = method
+        self.input = signature.inputs[_EXAMPLES_INPUT].name
+        self.outputs = {name: signature.outputs[name].name for name in fetched}
+
+
+def _checked_tasks(servable: Servable, tasks: Iterable[Any]) -> dict[str, _Task]:
+    """Return signature name → task, in their order."""
+    asked: dict[str, _Task] = {}
+    model = ""
+    for task in tasks:
+        spec = task.model_spec
+        if not spec.name:
+            msg = "Found ModelSpec with an empty model name."
+            raise invalid(msg)
+        model = model or spec.name
+        if spec.name != model:
+            msg = "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            raise invalid(msg)
+        name = spec.signature_name or DEFAULT_SIGNATURE
+        if name in asked:
+            msg = f"Duplicate evaluation of signature: {name}"
+            raise invalid(msg)
+        asked[name] = _checked_task(servable, name, task.method_name)
+        if asked[name].input != next(iter(asked.values())).input:
+            msg = "Input tensor must be the same for all Signatures."
+            raise invalid(msg)
+    return asked
+
+
+def _checked_task(servable: Servable, signature_name: str, method_name: str) -> _Task:
+    signature = servable.signatures.get(signature_name)
+    if signature is None:
+        msg = f"Requested signature not found in model graph: {signature_name}"
+        raise invalid(msg)
+    method = _METHODS.get(method_name)
+    if method is None:
+        msg = f"Unsupported signature method_name: {method_name}"
+        raise ServingError(StatusCode.UNIMPLEMENTED, msg)
+    return _Task(method, signature)
 
 
 def _known_signature(servable: Servable, signature_name: str) -> Any:  # noqa: ANN401 - a SignatureDef
@@ -171,12 +230,28 @@ def _known_signature(servable: Servable, signature_name: str) -> Any:  # noqa: A
         raise invalid(msg) from None
 
 
-def _classify(
-    servable: Servable,
-    signature: Any,  # noqa: ANN401 - a SignatureDef
-    examples: Any,  # noqa: ANN401 - an Input message
-    api: str,
-) -> classification_pb2.ClassificationResult:
+def _results(servable: Servable, tasks: Sequence[_Task], examples: Any, api: str) -> list[Any]:  # noqa: ANN401 - an Input message
+    """Run the tasks, whose input is the same, and return the result of each."""
+    serialized = serialized_examples(examples)
+    fetches = tuple(dict.fromkeys(tensor for task in tasks for tensor in task.outputs.values()))
+    start = time.perf_counter()
+    values = servable.run((tasks[0].input,), fetches, [serialized])
+    metrics.RUNTIME_LATENCY.add(metrics.micros_since(start), (servable.model, api, _RUNTIME))
+    metrics.record_examples(servable.model, len(serialized))
+    found = dict(zip(fetches, values, strict=True))
+    return [
+        task.method.result({name: found[tensor] for name, tensor in task.outputs.items()}, len(serialized))
+        for task in tasks
+    ]
+
+
+def _check_examples_input(signature: Any, kind: str) -> None:  # noqa: ANN401 - a SignatureDef
+    if _EXAMPLES_INPUT not in signature.inputs:
+        msg = f"No {kind} inputs found in SignatureDef: {signature}"
+        raise invalid(msg)
+
+
+def _classification_outputs(signature: Any) -> list[str]:  # noqa: ANN401 - a SignatureDef
     if len(signature.inputs) != 1:
         msg = "Expected one input Tensor."
         raise invalid(msg)
@@ -191,10 +266,13 @@ def _classify(
             f"Signature was: {signature}"
         )
         raise invalid(msg)
-    outputs, count = _run_examples(servable, signature, fetched, examples, api)
-    for name in fetched:
-        if outputs[name].ndim != 2 or outputs[name].shape[0] != count:  # noqa: PLR2004 - [batch, classes]
-            msg = f"Expected Tensor of shape [{count}, num_classes] for {name}, received {list(outputs[name].shape)}"
+    return fetched
+
+
+def _classification_result(outputs: Arrays, count: int) -> classification_pb2.ClassificationResult:
+    for name, values in outputs.items():
+        if values.ndim != 2 or values.shape[0] != count:  # noqa: PLR2004 - [batch, classes]
+            msg = f"Expected Tensor of shape [{count}, num_classes] for {name}, received {list(values.shape)}"
             raise invalid(msg)
     classes = outputs[_CLASSES].tolist() if _CLASSES in outputs else None
     scores = outputs[_SCORES].tolist() if _SCORES in outputs else None
@@ -209,22 +287,20 @@ def _classify(
     return result
 
 
-def _regress(
-    servable: Servable,
-    signature: Any,  # noqa: ANN401 - a SignatureDef
-    examples: Any,  # noqa: ANN401 - an Input message
-    api: str,
-) -> regression_pb2.RegressionResult:
+def _regression_outputs(signature: Any) -> list[str]:  # noqa: ANN401 - a SignatureDef
     for kind, side in (("input", signature.inputs), ("output", signature.outputs)):
         if len(side) != 1:
             msg = f"Expected one {kind} Tensor."
             raise invalid(msg)
     _check_examples_input(signature, "regression")
-    if _REGRESSION not in signature.outputs:
+    if _VALUES not in signature.outputs:
         msg = f"No regression outputs found in SignatureDef: {signature}"
         raise invalid(msg)
-    outputs, count = _run_examples(servable, signature, [_REGRESSION], examples, api)
-    values = outputs[_REGRESSION]
+    return [_VALUES]
+
+
+def _regression_result(outputs: Arrays, count: int) -> regression_pb2.RegressionResult:
+    values = outputs[_VALUES]
     if values.shape not in {(count,), (count, 1)}:
         msg = f"Expected output Tensor shape to be either [{count}] or [{count}, 1], received {list(values.shape)}"
         raise invalid(msg)
@@ -234,26 +310,6 @@ def _regress(
     return result
 
 
-def _check_examples_input(signature: Any, kind: str) -> None:  # noqa: ANN401 - a SignatureDef
-    if _EXAMPLES_INPUT not in signature.inputs:
-        msg = f"No {kind} inputs found in SignatureDef: {signature}"
-        raise invalid(msg)
-
-
-def _run_examples(
-    servable: Servable,
-    signature: Any,  # noqa: ANN401 - a SignatureDef
-    fetched: Sequence[str],
-    examples: Any,  # noqa: ANN401 - an Input message
-    api: str,
-) -> tuple[Arrays, int]:
-    serialized = serialized_examples(examples)
-    start = time.perf_counter()
-    values = servable.run(
-        (signature.inputs[_EXAMPLES_INPUT].name,),
-        tuple(signature.outputs[name].name for name in fetched),
-        [serialized],
-    )
-    metrics.RUNTIME_LATENCY.add(metrics.micros_since(start), (servable.model, api, _RUNTIME))
-    metrics.record_examples(servable.model, len(serialized))
-    return dict(zip(fetched, values, strict=True)), len(serialized)
+_CLASSIFICATION = _Method("classification_result", _classification_outputs, _classification_result)
+_REGRESSION = _Method("regression_result", _regression_outputs, _regression_result)
+_METHODS = {CLASSIFY_METHOD: _CLASSIFICATION, REGRESS_METHOD: _REGRESSION}

@@ -81,6 +81,21 @@ _RANGES = {
 _INT, _FLOAT, _STR, _TRUE = frozenset({int}), frozenset({int, float}), frozenset({str}), frozenset({bool})
 
 
+def _kinds(dtype: int) -> frozenset[type]:
+    """Return the types of the plain values that are taken for a data type."""
+    if dtype == STRING:
+        return _STR
+    if dtype not in _NUMPY:
+        return frozenset()
+    return _FLOAT if dtype in _FLOATS else _TRUE if dtype == _BOOL else _INT
+
+
+def _objects(flat: Sequence[Any]) -> NDArray[Any]:
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
+    return array
+
+
 class _Irregular(Exception):  # noqa: N818 - control flow, not an error
     """The fast conversion does not apply."""
 
@@ -88,6 +103,7 @@ class _Irregular(Exception):  # noqa: N818 - control flow, not an error
 # Requests
 
 
+@np.errstate(over="ignore")  # beyond float32 there is infinity
 def regular_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Arrays] | None:
     """Return what `request_inputs` returns, or None if any value needs a closer look.
 
@@ -101,11 +117,12 @@ def regular_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tupl
         instances = body.get(ROW)
         if COLUMNAR not in body and isinstance(instances, list) and instances:
             return ROW, _regular_rows(instances, expected)
-    except (_Irregular, OverflowError, UnicodeEncodeError):
+    except (_Irregular, OverflowError):
         pass
     return None
 
 
+@np.errstate(over="ignore")
 def request_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Arrays]:
     """Return the format (ROW or COLUMNAR) and the inputs of a predict body.
 
@@ -119,16 +136,16 @@ def request_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tupl
     if ROW in body:
         if COLUMNAR in body:
             msg = (
-                f"JSON Value: {pretty(dict(body))} Not formatted correctly expecting only one of '{COLUMNAR}' or "
+                f"JSON Value: {pretty(body)} Not formatted correctly expecting only one of '{COLUMNAR}' or "
                 f"'{ROW}' keys to exist "
             )
             raise invalid(msg)
         instances = body[ROW]
         if not isinstance(instances, list):
-            msg = f"JSON Value: {pretty(dict(body))} Expecting '{ROW}' to be an list/array"
+            msg = f"JSON Value: {pretty(body)} Expecting '{ROW}' to be an list/array"
             raise invalid(msg)
         if not instances:
-            msg = f"JSON Value: {pretty(dict(body))} No values in '{ROW}' array"
+            msg = f"JSON Value: {pretty(body)} No values in '{ROW}' array"
             raise invalid(msg)
         return ROW, _walked_rows(instances, expected)
     if COLUMNAR in body:
@@ -164,25 +181,14 @@ def _regular_columns(value: Any, expected: Mapping[str, Any]) -> Arrays:  # noqa
 def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
     """Convert a nested list whose sub-lists are all of one length, and whose leaves are all of a fitting type."""
     flat, shape = _flattened(values)
-    kinds = set(map(type, flat))
+    if not set(map(type, flat)) <= _kinds(dtype):
+        raise _Irregular
     if dtype == STRING:
-        return _regular_text(flat, kinds).reshape(shape)
-    if dtype not in _NUMPY:
-        raise _Irregular
-    if not kinds <= (_FLOAT if dtype in _FLOATS else _TRUE if dtype == _BOOL else _INT):
-        raise _Irregular
-    if dtype in _RANGES and flat:
-        low, high = _RANGES[dtype]
-        if min(flat) < low or max(flat) > high:
-            raise _Irregular
+        return _objects(flat).reshape(shape)  # TensorFlow takes str for bytes
     if dtype == _DOUBLE and max(map(len, map(repr, flat)), default=0) > _EXACT_LENGTH:
         # Longer ones are not always read as the nearest double.
         raise _Irregular
-    array = _numbers(flat, dtype)
-    if dtype in _FLOATS and np.isinf(array).any():
-        # Infinity, or a number too big for a double: the standard library's parser does not tell.
-        raise _Irregular
-    return array.reshape(shape)
+    return _numbers(flat, dtype).reshape(shape)  # an OverflowError for an integer out of range
 
 
 def _flattened(values: Any) -> tuple[list[Any], list[int]]:  # noqa: ANN401 - any JSON value
@@ -202,19 +208,10 @@ def _flattened(values: Any) -> tuple[list[Any], list[int]]:  # noqa: ANN401 - an
 
 def _numbers(flat: list[Any], dtype: int) -> NDArray[Any]:
     if dtype in _FLOATS:
-        with np.errstate(over="ignore"):
-            return np.array(flat, dtype=np.float64).astype(_NUMPY[dtype], copy=False)
+        return np.fromiter(flat, dtype=_NUMPY[dtype], count=len(flat))
     if _RANGES.get(dtype) == _INT32_RANGE:
         return np.array(flat, dtype=np.int32).astype(_NUMPY[dtype])
     return np.array(flat, dtype=_NUMPY[dtype])
-
-
-def _regular_text(flat: list[Any], kinds: set[type]) -> NDArray[Any]:
-    if not kinds <= _STR:
-        raise _Irregular
-    array = np.empty(len(flat), dtype=object)
-    array[:] = [text.encode() for text in flat]
-    return array
 
 
 # The walk: value by value, as the real server goes
@@ -269,7 +266,7 @@ def _walk_row(
             raise ServingError(error.code, msg) from error
     if as_object and row.keys() != expected.keys():
         msg = (
-            f"Failed to process element: {place} of '{ROW}' list. JSON object: {pretty(dict(row))} keys must be equal "
+            f"Failed to process element: {place} of '{ROW}' list. JSON object: {pretty(row)} keys must be equal "
             f"to: {','.join(sorted(expected))}"
         )
         raise invalid(msg)
@@ -354,8 +351,7 @@ def _leaf(value: Any, dtype: int) -> Any:  # noqa: ANN401 - any JSON value
     if dtype not in _NUMPY:
         msg = f"Conversion of JSON Value: {pretty(value)} to type: {_NAMES.get(dtype, dtype)}"
         raise ServingError(StatusCode.UNIMPLEMENTED, msg)
-    kinds = _FLOAT if dtype in _FLOATS else _TRUE if dtype == _BOOL else _INT
-    if type(value) not in kinds:
+    if type(value) not in _kinds(dtype):
         raise _type_error(value, dtype)
     if dtype in _RANGES and not _RANGES[dtype][0] <= value <= _RANGES[dtype][1]:
         raise _type_error(value, dtype)
@@ -369,9 +365,7 @@ def _type_error(value: Any, dtype: int) -> ServingError:  # noqa: ANN401 - any J
 
 def _leaves_array(leaves: list[Any], dtype: int, shape: Sequence[int]) -> NDArray[Any]:
     if dtype == STRING:
-        array = np.empty(len(leaves), dtype=object)
-        array[:] = leaves
-        return array.reshape(shape)
+        return _objects(leaves).reshape(shape)
     return _numbers(leaves, dtype).reshape(shape)
 
 

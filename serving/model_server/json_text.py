@@ -1,8 +1,8 @@
 """JSON as RapidJSON, the real server's parser and writer, has it.
 
 Its dialect: `NaN`, `Inf` and `Infinity` are numbers; what follows the first value is ignored; of equal keys the first
-counts. `parse_quickly` is the standard library's parser, in C, for the well-formed body; `parse` below is the whole
-dialect, slow, and names the offset of what is wrong.
+counts. `parse_quickly` has orjson, and for some the standard library, read the well-formed body; `parse` below is the
+whole dialect, slow, and names the offset of what is wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import orjson
+
 from serving.model_server.errors import invalid
 from serving.model_server.grisu import shortened
 
@@ -22,27 +24,68 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 200
 """Deeper nesting is refused: parser and writers call themselves for each level."""
+_MOST_QUOTED = 64
+"""So many values of a body, objects and lists included, does the real server quote in an error."""
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \n\r\t]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]*)?")
+_NO_DOCUMENT = frozenset({"", "\x00", "]", "}", ",", ":"})
+"""With one of these at its start RapidJSON, which reads without calling itself, finds no document at all."""
 _WORDS = {"null": None, "true": True, "false": False}
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
-_SURROGATES = range(0xD800, 0xE000)
-_LOW_SURROGATES = range(0xDC00, 0xE000)
+_SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HIGH_SURROGATES, _LOW_SURROGATES = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 def parse_quickly(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object that is `body`, or None where `parse` has to look.
 
-    The standard library's dialect differs in what it makes of numbers beyond 64 bits (int, or infinity) and of lone
-    surrogates (kept): whoever meets one of these in the result must turn to `parse`.
+    The parsers in C differ from RapidJSON in what they make of integers beyond 64 bits (float, or int) and of doubles'
+    last bit: whoever meets one of these in the result must turn to `parse`.
     """
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_first_wins, parse_constant=_constant)
+        value = orjson.loads(body)
+    except ValueError:
+        return _parse_not_finite(body)
+    if not isinstance(value, dict):
+        return None
+    return value if _no_key_twice(body, value) else _parse_first_wins(body)
+
+
+def _no_key_twice(body: bytes, value: dict[str, Any]) -> bool:
+    """Tell whether `body` certainly has no equal keys in an object, of which orjson keeps the last.
+
+    Each key is followed by a colon. As many colons as there are keys in the usual places: none is lost, nor is there
+    any elsewhere, or within text.
+    """
+    keys = len(value)
+    for member in value.values():
+        if isinstance(member, dict):
+            keys += len(member)
+        elif isinstance(member, list) and member and isinstance(member[0], dict):
+            keys += sum(len(row) for row in member if isinstance(row, dict))
+    return body.count(b":") == keys
+
+
+def _parse_not_finite(body: bytes) -> dict[str, Any] | None:
+    """Read a body that orjson refuses if that can be for a NaN or an infinity, which the standard library takes."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return None
+    if b"\\u" in body and _SURROGATE.search(_SURROGATE_PAIR.sub(b"", body)):
+        return None
+    return _parse_first_wins(body)
+
+
+def _parse_first_wins(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_first_wins, parse_float=_finite, parse_constant=_constant
+        )
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -59,7 +102,9 @@ def parse(body: bytes) -> dict[str, Any]:
     if not body:
         msg = "JSON Parse error: The document is empty"
         raise invalid(msg)
-    offset = len(_BOM) if body.startswith(_BOM) else 0
+    offset = 0
+    for byte in _BOM:  # one by one: RapidJSON takes part of a mark, too
+        offset += body[offset : offset + 1] == bytes([byte])
     value = _Parser(body[offset:].decode("utf-8", "surrogateescape"), offset).parse()
     if not isinstance(value, dict):
         msg = f"JSON Value: {pretty(value)} Is not object"
@@ -77,6 +122,14 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        msg = f"{text[:20]} is too big"
+        raise ValueError(msg)
+    return number
+
+
 def _constant(word: str) -> float:
     return float(word.replace("Infinity", "inf"))
 
@@ -90,7 +143,7 @@ class _Parser:
 
     def parse(self) -> Any:  # noqa: ANN401 - any JSON value
         start = self._skip(0)
-        if start == len(self._text):
+        if self._at(start) in _NO_DOCUMENT:
             self._fail("The document is empty.", start)
         return self._value(start, 0)[0]
 
@@ -106,6 +159,14 @@ class _Parser:
     def _at(self, place: int) -> str:
         return self._text[place : place + 1]
 
+    def _consumed(self, place: int, word: str) -> int:
+        """Return the place up to which the text is the same as `word`."""
+        for letter in word:
+            if self._at(place) != letter:
+                break
+            place += 1
+        return place
+
     def _value(self, place: int, depth: int) -> tuple[Any, int]:
         if depth > MAX_DEPTH:
             self._fail(f"Nested deeper than {MAX_DEPTH} levels.", place)
@@ -120,8 +181,7 @@ class _Parser:
             if self._at(place) == word[0]:
                 if self._text.startswith(word, place):
                     return value, place + len(word)
-                same = next(i for i in range(len(word) + 1) if self._text[place + i : place + i + 1] != word[i])
-                self._fail("Invalid value.", place + same)
+                self._fail("Invalid value.", self._consumed(place, word))
         return self._number(place)
 
     def _object(self, place: int, depth: int) -> tuple[dict[str, Any], int]:
@@ -177,12 +237,10 @@ class _Parser:
                 case "\\":
                     part, place = self._escape(end)
                     parts.append(part)
-                case "":
-                    self._fail("Missing a closing quotation mark in string.", start)
-                case "\x00":
-                    self._fail("Missing a closing quotation mark in string.", start)
+                case "" | "\x00":
+                    self._fail("Missing a closing quotation mark in string.", end)
                 case _:
-                    self._fail("Invalid encoding in string.", end)
+                    self._fail("Invalid escape character in string.", end)
 
     def _escape(self, place: int) -> tuple[str, int]:
         letter = self._at(place + 1)
@@ -191,9 +249,11 @@ class _Parser:
         if letter != "u":
             self._fail("Invalid escape character in string.", place)
         code = self._hex(place + 2, place)
-        if code not in _SURROGATES:
+        if code in _LOW_SURROGATES:  # taken as it is, in bytes that are no UTF-8
+            return chr(code).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"), place + 6
+        if code not in _HIGH_SURROGATES:
             return chr(code), place + 6
-        if code in _LOW_SURROGATES or self._text[place + 6 : place + 8] != "\\u":
+        if self._text[place + 6 : place + 8] != "\\u":
             self._fail("The surrogate pair in string is invalid.", place)
         low = self._hex(place + 8, place)
         if low not in _LOW_SURROGATES:
@@ -208,9 +268,9 @@ class _Parser:
 
     def _number(self, place: int) -> tuple[int | float, int]:
         sign = 1 if self._at(place) == "-" else 0
-        for word, number in (("NaN", math.nan), ("Infinity", math.inf), ("Inf", math.inf)):
-            if self._text.startswith(word, place + sign):
-                return (-number if sign else number), place + sign + len(word)
+        if self._at(place + sign) in {"N", "I"}:
+            number, end = self._not_finite(place + sign)
+            return (-number if sign else number), end
         match = _NUMBER.match(self._text, place)
         if match is None or match.group(2) is None:
             self._fail("Invalid value.", place + sign)
@@ -230,10 +290,24 @@ class _Parser:
             self._fail("Number too big to be stored in double.", place)
         return (-value if sign else value), match.end()
 
+    def _not_finite(self, place: int) -> tuple[float, int]:
+        end = self._consumed(place, "NaN")
+        if end == place + len("NaN"):
+            return math.nan, end
+        start, end = end, self._consumed(end, "Inf")  # from there, not from `place`: RapidJSON takes NaInf, too
+        if end != start + len("Inf"):
+            self._fail("Invalid value.", end)
+        if self._at(end) == "i":
+            start, end = end, self._consumed(end, "inity")
+            if end != start + len("inity"):
+                self._fail("Invalid value.", end)
+        return math.inf, end
+
 
 _SIGNIFICAND_MAX, _SIGNIFICANT_DIGITS = 2**53 - 1, 17
 _POWERS = tuple(float(f"1e{exponent}") for exponent in range(309))
 _LARGEST_POWER = len(_POWERS) - 1
+_TENTH_OF_LARGEST = 1.7976931348623157e307
 _LONGEST_EXPONENT = 10
 _LONGEST_INTEGER = 21
 """Digits that no 64-bit integer has."""
@@ -243,11 +317,14 @@ def _rapid_double(whole: str, fraction: str, exponent: str, *, largest: int) -> 
     """Return the double that RapidJSON reads, which may differ from the nearest in the last bit; None if too big.
 
     It gathers the digits in an integer as long as they fit (`largest` for those before the point), then in a double,
-    and multiplies or divides once by a power of ten.
+    and multiplies or divides once by a power of ten. Too big are many digits or a great exponent; a product of the two
+    that no double holds is an infinity.
     """
     significand, double = _whole_part(whole, largest)
-    count = len(whole) if double is None else _SIGNIFICANT_DIGITS
-    value, shift = _with_fraction(fraction, significand, double, 0 if whole == "0" else count)
+    if double is not None and math.isinf(double):
+        return None
+    count = len(whole) - 1 if double is None else _SIGNIFICANT_DIGITS  # the first digit is not counted
+    value, shift = _with_fraction(fraction, significand, double, count)
     power = _exponent(exponent)
     if power > _LARGEST_POWER - shift:
         return None
@@ -256,12 +333,11 @@ def _rapid_double(whole: str, fraction: str, exponent: str, *, largest: int) -> 
         value, power = value / _POWERS[-1], power + _LARGEST_POWER
     if power < -_LARGEST_POWER:
         return 0.0
-    value = value * _POWERS[power] if power >= 0 else value / _POWERS[-power]
-    return None if math.isinf(value) else value
+    return value * _POWERS[power] if power >= 0 else value / _POWERS[-power]
 
 
 def _whole_part(digits: str, largest: int) -> tuple[int, float | None]:
-    """Return the digits before the point as an integer or, beyond `largest`, as a double."""
+    """Return the digits before the point as an integer or, beyond `largest`, as a double, infinity if too many."""
     significand = int(digits[:_LONGEST_INTEGER])
     if len(digits) < _LONGEST_INTEGER and significand <= largest:
         return significand, None
@@ -270,6 +346,8 @@ def _whole_part(digits: str, largest: int) -> tuple[int, float | None]:
     )
     double = float(int(digits[:fitting]))
     for digit in digits[fitting:]:
+        if double >= _TENTH_OF_LARGEST:
+            return 0, math.inf
         double = double * 10.0 + int(digit)
     return 0, double
 
@@ -373,12 +451,54 @@ def object_text(members: Iterable[tuple[str, str]], depth: int) -> str:
 _LITERALS = {None: "null", True: "true", False: "false"}
 
 
-def pretty(value: object, depth: int = 0) -> str:
-    """Write any JSON value as the real server quotes it in errors: arrays on one line, objects over several."""
-    if isinstance(value, list):
-        return array_text([pretty(element, depth + 1) for element in value], depth, single_line=True)
-    if isinstance(value, dict):
-        return object_text(((name, pretty(member, depth + 1)) for name, member in value.items()), depth)
+def pretty(value: object) -> str:
+    """Write any JSON value as the real server quotes it in errors: arrays on one line, objects over several.
+
+    Like there, the text breaks off, brackets left open, after so many values, and before a NaN or an infinity, which
+    RapidJSON's writer refuses.
+    """
+    quotation = _Quotation()
+    quotation.write(value, 0)
+    return "".join(quotation.parts)
+
+
+class _Quotation:
+    """A value being written in `parts`; each method tells whether to go on."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._left = _MOST_QUOTED
+
+    def write(self, value: object, depth: int, before: str = "") -> bool:
+        if not self._left:
+            return False
+        self._left -= 1
+        self.parts.append(before)
+        if isinstance(value, dict):
+            return self._object(value, depth)
+        if isinstance(value, list):
+            return self._array(value, depth)
+        self.parts.append(_scalar_text(value))
+        return self.parts[-1] != ""
+
+    def _object(self, members: dict[str, object], depth: int) -> bool:
+        self.parts.append("{")
+        for place, (name, member) in enumerate(members.items()):
+            if not self.write(member, depth + 1, f"{',' if place else ''}{indent(depth + 1)}{quoted(name)}: "):
+                return False
+        self.parts.append(indent(depth) + "}" if members else "}")
+        return True
+
+    def _array(self, elements: list[object], depth: int) -> bool:
+        self.parts.append("[")
+        for place, element in enumerate(elements):
+            if not self.write(element, depth + 1, ", " if place else ""):
+                return False
+        self.parts.append("]")
+        return True
+
+
+def _scalar_text(value: object) -> str:
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, float):

@@ -125,6 +125,7 @@ RUNTIME_LATENCY = Sampler(_SERVING + "runtime_latency", _LATENCY, "model_name", 
 EXAMPLE_COUNTS = Sampler(_SERVING + "request_example_counts", exponential(1, 2, 15), "model")
 EXAMPLE_COUNT_TOTAL = Counter(_SERVING + "request_example_count_total", "model")
 WARMUP_LATENCY = Sampler(_SERVING + "model_warmup_latency", _LATENCY, "model_path", "status")
+WARMUP_RECORDS = Counter(_SERVING + "model_warmup_records_read", "model_path")
 QUEUING_LATENCY = Sampler(_SERVING + "batching_session:queuing_latency", exponential(100, 1.2, 52), "thread_pool_name")
 INPUT_BATCH_SIZE = Sampler(_SERVING + "batching_session:input_batch_size", _SIZES)
 """Rows of each input tensor of a request."""

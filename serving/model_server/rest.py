@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from serving.model_server.servable import Servable
 
     Message = dict[str, Any]
+    _Answer = Callable[[Servable], str]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ _BAD_REQUEST_PAGE = (
     b"<HTML><HEAD>\n<TITLE>400 Bad Request</TITLE>\n</HEAD><BODY>\n<H1>Bad Request</H1>\n</BODY></HTML>\n"
 )
 _JSON, _HTML, _TEXT = b"application/json", b"text/html", b"text/plain"
+_SIGNATURE_KEY = "signature_name"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
 
 
@@ -248,8 +250,9 @@ class RestApplication:
             number = _version_number(version)
             if number is None and version is not None:
                 return Reply(400, b"")
+            answer = _READERS[verb](body)
             with self._manager.leased(name, number, label) as servable:
-                text = _VERBS[verb](servable, body)
+                text = answer(servable)
             return Reply(200, text.encode("utf-8", "surrogateescape"))
         if method == "GET" and (match := _DESCRIPTION.fullmatch(path)):
             return self._described(match, request)
@@ -325,28 +328,54 @@ def _message_text(message: Any) -> str:  # noqa: ANN401 - any message
 
 
 def _signature_name(body: dict[str, Any]) -> str:
-    name = body.get("signature_name", "")
+    name = body.get(_SIGNATURE_KEY, "")
     if not isinstance(name, str):
         value = json_text.pretty(body)
-        msg = f"JSON Value: {value} not formatted correctly. 'signature_name' key must be a string value."
+        msg = f"JSON Value: {value} not formatted correctly. '{_SIGNATURE_KEY}' key must be a string value."
         raise invalid(msg)
     return name
 
 
-def _predict(servable: Servable, raw: bytes) -> str:
+def _predict(raw: bytes) -> _Answer:
     quick = json_text.parse_quickly(raw)
-    signature_name = _signature_name(json_text.parse(raw) if quick is None else quick)
-    known = signature_name or inference.DEFAULT_SIGNATURE
-    signature = servable.signatures.get(known)
-    if signature is None:
-        msg = f'Serving signature name: "{known}" not found in signature def'
-        raise invalid(msg)
-    if not signature.inputs:
-        msg = f"Failed to get input map for signature: {signature_name or 'DEFAULT'}"
-        raise invalid(msg)
-    found = json_tensors.regular_inputs(quick, signature.inputs) if quick is not None else None
-    request_format, inputs = found or json_tensors.request_inputs(json_text.parse(raw), signature.inputs)
-    return json_tensors.response_body(inference.predict(servable, known, inputs), request_format)
+    body = quick if quick is not None and isinstance(quick.get(_SIGNATURE_KEY, ""), str) else json_text.parse(raw)
+    signature_name = _signature_name(body)
+
+    def answer(servable: Servable) -> str:
+        known = signature_name or inference.DEFAULT_SIGNATURE
+        signature = servable.signatures.get(known)
+        if signature is None:
+            msg = f'Serving signature name: "{known}" not found in signature def'
+            raise invalid(msg)
+        if not signature.inputs:
+            msg = f"Failed to get input map for signature: {signature_name or 'DEFAULT'}"
+            raise invalid(msg)
+        found = json_tensors.regular_inputs(body, signature.inputs) if body is quick else None
+        if found is None:
+            found = json_tensors.request_inputs(json_text.parse(raw) if body is quick else body, signature.inputs)
+        request_format, inputs = found
+        return json_tensors.response_body(inference.predict(servable, known, inputs), request_format)
+
+    return answer
+
+
+def _classify(raw: bytes) -> _Answer:
+    asked = _examples(raw)
+
+    def answer(servable: Servable) -> str:
+        result = inference.classify(servable, *asked)
+        return json_tensors.classification_body(
+            [[(one.label, one.score) for one in entry.classes] for entry in result.classifications]
+        )
+
+    return answer
+
+
+def _regress(raw: bytes) -> _Answer:
+    asked = _examples(raw)
+    return lambda servable: json_tensors.regression_body(
+        [one.value for one in inference.regress(servable, *asked).regressions]
+    )
 
 
 def _examples(raw: bytes) -> tuple[str, input_pb2.Input]:
@@ -373,16 +402,5 @@ def _examples(raw: bytes) -> tuple[str, input_pb2.Input]:
     return signature_name, target
 
 
-def _classify(servable: Servable, raw: bytes) -> str:
-    result = inference.classify(servable, *_examples(raw))
-    return json_tensors.classification_body(
-        [[(one.label, one.score) for one in entry.classes] for entry in result.classifications]
-    )
-
-
-def _regress(servable: Servable, raw: bytes) -> str:
-    result = inference.regress(servable, *_examples(raw))
-    return json_tensors.regression_body([one.value for one in result.regressions])
-
-
-_VERBS: dict[str, Callable[[Servable, bytes], str]] = {"predict": _predict, "classify": _classify, "regress": _regress}
+_READERS: dict[str, Callable[[bytes], _Answer]] = {"predict": _predict, "classify": _classify, "regress": _regress}
+"""Verb → reader of its body. As in the real server a body is read, and refused, before the model is looked up."""

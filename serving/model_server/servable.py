@@ -30,6 +30,8 @@ _VARIABLES_INDEX = Path("variables/variables.index")
 _INIT_OP = "__saved_model_init_op"
 _INIT_OP_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+_SHARED_POOL, _CALLERS_THREAD = 0, -1
+"""RunOptions.inter_op_thread_pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ def session_options(
     if gpu_memory_fraction:
         options.gpu_options.per_process_gpu_memory_fraction = gpu_memory_fraction
     return options
+
+
+def inter_op_pool(options: tf.compat.v1.ConfigProto) -> int:
+    """Return the pool that runs a request's operations: the caller's own thread, unless more threads are asked for.
+
+    Requests are parallel to each other. Within one each hand-over to another thread waits for a core, on a busy machine
+    for long.
+    """
+    return _SHARED_POOL if options.inter_op_parallelism_threads > 1 else _CALLERS_THREAD
 
 
 def _scalar_dtype(value: Any) -> Any:  # noqa: ANN401 - a numpy scalar or bytes
@@ -102,6 +113,12 @@ def _init_op(meta_graph: Any) -> str:  # noqa: ANN401 - a MetaGraphDef
     return ""
 
 
+def _stage_done(path: Path, stage: str, start: float) -> float:
+    """Record how long a stage of loading took; return when it ended."""
+    metrics.LOAD_LATENCY_BY_STAGE.add(metrics.micros_since(start), (str(path), stage))
+    return time.perf_counter()
+
+
 class Servable:
     """One version in memory. Requests lease it; closing waits for the last of them.
 
@@ -144,8 +161,10 @@ class Servable:
         self._idle = threading.Condition()
         self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._making = threading.Lock()
+        self._pool = inter_op_pool(loading.session)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=loading.session)
+        start = time.perf_counter()
         try:
             meta_graph = SavedModelLoader(str(path)).get_meta_graph_def_from_tags(loading.tags)
             if meta_graph.HasField("saver_def") and not (path / _VARIABLES_INDEX).is_file():
@@ -155,6 +174,9 @@ class Servable:
             with graph.as_default():
                 import_graph(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list)
                 self._restore(path, meta_graph)
+                start = _stage_done(path, "restore_graph", start)
+                self._initialize(path, meta_graph)
+                _stage_done(path, "init_graph", start)
         except ServingError:
             self._session.close()
             raise
@@ -174,10 +196,13 @@ class Servable:
             raise
 
     def _restore(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
-        """Give the variables their values and the tables their rows, as TensorFlow's own loader does."""
+        """Give the variables their values."""
         saver = meta_graph.saver_def
         if saver.restore_op_name and (path / _VARIABLES_INDEX).is_file():
             self._session.run(saver.restore_op_name, {saver.filename_tensor_name: str(path / _VARIABLES)})
+
+    def _initialize(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
+        """Give the tables their rows, as TensorFlow's own loader does."""
         init_op = _init_op(meta_graph)
         if init_op:
             self._session.run([init_op], get_asset_tensors(str(path), meta_graph))
@@ -232,6 +257,7 @@ class Servable:
         options = config_pb2.CallableOptions()
         options.feed.extend(feeds)
         options.fetch.extend(fetches)
+        options.run_options.inter_op_thread_pool = self._pool
         # The public Session.run and make_callable look every tensor up again in each call.
         call: Callable[..., list[Any]] = self._session._make_callable_from_options(options)  # noqa: SLF001 - see above
         self._calls[feeds, fetches] = call

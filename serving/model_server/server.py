@@ -44,6 +44,8 @@ _SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter: a long JSON body must not hold up short requests."""
 _REFUSING_THREADS = 4
 """Threads beside those of `--grpc_max_threads`: they refuse what is too much, and answer health checks."""
+_COLLECT_AFTER = 50_000
+"""Containers made between two looks for rings: a long JSON body makes thousands of lists, and no ring."""
 
 
 def serve(flags: Flags) -> dict[str, object]:
@@ -54,6 +56,7 @@ def serve(flags: Flags) -> dict[str, object]:
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.freeze()  # what the imports made stays: looking through it again and again would hold all requests up
+    gc.set_threshold(_COLLECT_AFTER)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -263,7 +266,6 @@ def _start_rest(manager: Manager, executor: ThreadPoolExecutor, flags: Flags) ->
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
             timeout_graceful_shutdown=int(flags.drain_seconds) or 1,
         )
     )

@@ -45,6 +45,7 @@ def _replay_file(servable: Servable, file: Path, iterations: int) -> int:
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(file)):
             count += 1
+            metrics.WARMUP_RECORDS.add((str(file.parents[1]),))
             if count > MAX_RECORDS:
                 msg = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
                 raise invalid(msg)

@@ -10,12 +10,14 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from grpc import StatusCode
+from grpc import RpcError, StatusCode, insecure_channel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +25,7 @@ from serving.model_server.errors import ServingError
 from serving.protocol.client import ModelClient, PredictClient
 from serving.rollout.models_config import read_models_config, set_model, write_models_config
 from tests.serving_world import ModelServer, states, wait_until
-from tests.tiny_models import export_tiny, name_absent_tensor, use_unknown_operation, write_warmup
+from tests.tiny_models import CLASSIFY, REGRESS, export_tiny, name_absent_tensor, use_unknown_operation, write_warmup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 MODEL, TARGET = "tiny", "/v1/models/tiny:predict"
 MAX_BODY, TIMEOUT_S, CONNECTIONS = 1_000_000, 1.5, 1000
+PREDICT = "tensorflow/serving/predict"
 METRICS = "/monitoring/prometheus/metrics"
 
 
@@ -275,6 +278,127 @@ def prediction_log(kind: str, signature: str = "") -> Any:
 
 
 @pytest.mark.parametrize(
+    ("tasks", "code", "details"),
+    [
+        (
+            [(MODEL, "regress", REGRESS), (MODEL, "regress", REGRESS)],
+            StatusCode.INVALID_ARGUMENT,
+            "Duplicate evaluation of signature: regress",
+        ),
+        (
+            [(MODEL, "", PREDICT), (MODEL, "serving_default", PREDICT)],
+            StatusCode.UNIMPLEMENTED,
+            "Unsupported signature method_name: tensorflow/serving/predict",
+        ),
+        (
+            [(MODEL, "regress", REGRESS), (MODEL, "regress", CLASSIFY)],
+            StatusCode.INVALID_ARGUMENT,
+            "Duplicate evaluation of signature: regress",
+        ),
+        (
+            [(MODEL, "regress", REGRESS), (MODEL, "nope", CLASSIFY), ("other", "classify", CLASSIFY)],
+            StatusCode.INVALID_ARGUMENT,
+            "Requested signature not found in model graph: nope",
+        ),
+        (
+            [(MODEL, "regress", REGRESS), ("other", "regress", REGRESS)],
+            StatusCode.INVALID_ARGUMENT,
+            "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+        ),
+        (
+            [(MODEL, "regress", REGRESS), ("", "classify", CLASSIFY)],
+            StatusCode.INVALID_ARGUMENT,
+            "Found ModelSpec with an empty model name.",
+        ),
+        (
+            [("", "regress", REGRESS), (MODEL, "classify", CLASSIFY)],
+            StatusCode.INVALID_ARGUMENT,
+            "ModelSpec has no name specified.",
+        ),
+        (
+            [("other", "regress", REGRESS), (MODEL, "classify", CLASSIFY)],
+            StatusCode.NOT_FOUND,
+            "Servable not found for request: Latest(other)",
+        ),
+        (
+            [(MODEL, "regress", REGRESS), (MODEL, "regress_more", REGRESS)],
+            StatusCode.INVALID_ARGUMENT,
+            "Input tensor must be the same for all Signatures.",
+        ),
+        ([], StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified."),
+    ],
+)
+def test_tasks_that_do_not_go_together_are_refused(
+    server: ModelServer, tasks: list[tuple[str, str, str]], code: StatusCode, details: str
+) -> None:
+    with pytest.raises(RpcError) as caught:
+        infer(server, tasks, [4.0])
+    assert (caught.value.code(), caught.value.details()) == (code, details)
+
+
+def test_tasks_are_looked_at_before_the_examples(server: ModelServer) -> None:
+    for tasks, details in (
+        ([(MODEL, "regress", REGRESS)], "Input is empty."),
+        ([(MODEL, "regress", REGRESS)] * 2, "Duplicate evaluation of signature: regress"),
+    ):
+        with pytest.raises(RpcError) as caught:
+            infer(server, tasks, [])
+        assert caught.value.details() == details
+
+
+def test_the_tasks_of_a_request_are_one_run_and_its_examples_count_once(server: ModelServer) -> None:
+    before = counted(server)
+    response = infer(server, [(MODEL, "regress", REGRESS), (MODEL, "classify", CLASSIFY)], [4.0, 5.0])
+    regression, classification = response.results
+    assert [one.value for one in regression.regression_result.regressions] == [8.0, 10.0]
+    assert [
+        [(one.label, one.score) for one in entry.classes]
+        for entry in classification.classification_result.classifications
+    ] == [[("label", 8.0)], [("label", 10.0)]]
+    assert [(one.model_spec.name, one.model_spec.version.value) for one in response.results] == [(MODEL, 1)] * 2
+    assert [one.model_spec.signature_name for one in response.results] == ["regress", "classify"]
+    now = counted(server)
+    for name, grown in (
+        (f':tensorflow:serving:request_example_count_total{{model="{MODEL}"}}', 2),
+        (f':tensorflow:serving:request_example_counts_count{{model="{MODEL}"}}', 1),
+        (":tensorflow:core:direct_session_runs{}", 1),
+    ):
+        assert now[name] - before.get(name, 0) == grown, name
+
+
+def infer(server: ModelServer, tasks: list[tuple[str, str, str]], values: list[float]) -> Any:
+    """Send a MultiInference request: tasks of model, signature and method on examples of one float each."""
+    from tensorflow_serving.apis import inference_pb2, prediction_service_pb2_grpc
+
+    request = inference_pb2.MultiInferenceRequest()
+    for model, signature, method in tasks:
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = model, signature
+    for value in values:
+        example = request.input.example_list.examples.add()
+        example.features.feature["x"].float_list.value.append(value)
+    with insecure_channel(server.address) as channel:
+        return prediction_service_pb2_grpc.PredictionServiceStub(channel).MultiInference(request, timeout=10)
+
+
+def test_every_answer_has_its_date_and_a_load_its_stages(server: ModelServer) -> None:
+    for target in (METRICS, "/v1/models/tiny", "/nowhere"):
+        connection = HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
+        connection.request("GET", target)
+        reply = connection.getresponse()
+        reply.read()
+        connection.close()
+        sent = parsedate_to_datetime(reply.headers["Date"])
+        assert abs((datetime.now(UTC) - sent).total_seconds()) < 60
+    stages = {
+        name.partition('stage="')[2].partition('"')[0]
+        for name in counted(server)
+        if name.startswith(":tensorflow:cc:saved_model:load_latency_by_stage_count{")
+    }
+    assert stages == {"restore_graph", "init_graph"}
+
+
+@pytest.mark.parametrize(
     ("kind", "signature"),
     [("predict", ""), ("classify", "classify"), ("regress", "regress"), ("multi", "regress"), ("session", "")],
 )
@@ -298,6 +422,7 @@ def test_every_kind_of_warmup_record_is_replayed_but_session_runs(
         else:
             assert warm_up(servable, folder, iterations=3) == 2
             assert metrics.SESSION_RUNS.value() - before == 6
+            assert metrics.WARMUP_RECORDS.value((str(folder),)) == 2
     finally:
         servable.close()
 
@@ -367,6 +492,53 @@ def test_any_body_has_an_answer_in_the_protocols_words(application: RestApplicat
 @given(st.sampled_from(["GET", "POST", "PUT", "OPTIONS"]), st.binary().map(lambda tail: b"/v1/models/" + tail))
 def test_any_path_has_an_answer(application: RestApplication, method: str, target: bytes) -> None:
     assert application.answer(method, target, b"{}").status in {400, 404}
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "refused"),
+    [
+        (
+            "predict",
+            '{"instances": [1',
+            "JSON Parse error: Missing a comma or ']' after an array element. at offset: 16",
+        ),
+        ("predict", '"x"', 'JSON Value: "x" Is not object'),
+        ("predict", '{"signature_name": 1}', "not formatted correctly. 'signature_name' key must be a string value."),
+        ("predict", '{"signature_name": "nope", "inputs": 1, "instances": "x"}', None),
+        ("predict", "{}", None),
+        ("predict", '{"instances": ["x"]}', None),
+        ("classify", "", "JSON Parse error: The document is empty"),
+        ("classify", "{}", "key 'examples' is expected and was not found"),
+        ("classify", '{"examples": [{"x": null}]}', "Feature: x has element with unexpected JSON type: Null"),
+        ("classify", '{"signature_name": "nope", "examples": [{}]}', None),
+        ("regress", '{"examples": {}}', "Expecting 'examples' value to be an list/array"),
+        ("regress", '{"context": 1, "examples": [{}]}', "Example must be JSON object but got JSON Number"),
+        ("regress", '{"examples": [{"x": {"b64": "?"}}]}', "Unable to base64 decode"),
+        ("regress", '{"examples": [{}]}', None),
+    ],
+)
+def test_a_body_is_refused_before_the_model_is_looked_up(
+    application: RestApplication, verb: str, body: str, refused: str | None
+) -> None:
+    for model, not_found in (
+        ("absent", (404, "Servable not found for request: Latest(absent)")),
+        ("tiny/versions/7", (404, "Servable not found for request: Specific(tiny, 7)")),
+        ("tiny/labels/none", (400, "Unrecognized servable version label: none")),
+    ):
+        status, words = not_found if refused is None else (400, refused)
+        reply = application.answer("POST", f"/v1/models/{model}:{verb}".encode(), body.encode())
+        assert reply.status == status
+        assert words in json.loads(reply.body)["error"]
+
+
+def test_a_long_body_is_quoted_in_part(application: RestApplication) -> None:
+    body = json.dumps({"instances": list(range(300)), "inputs": [1]})
+    reply = application.answer("POST", TARGET.encode(), body.encode())
+    quoted = ", ".join(map(str, range(62)))
+    assert json.loads(reply.body)["error"] == (
+        f"JSON Value: {{\n    \"instances\": [{quoted} Not formatted correctly expecting only one of 'inputs' or "
+        "'instances' keys to exist "
+    )
 
 
 @pytest.mark.parametrize(

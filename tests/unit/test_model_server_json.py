@@ -59,9 +59,20 @@ def same(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
             and array.shape == other[1][name].shape
             and array.tobytes() == other[1][name].tobytes()
             if array.dtype != object
-            else array.tolist() == other[1][name].tolist()
+            else [_bytes(value) for value in array.tolist()] == [_bytes(value) for value in other[1][name].tolist()]
             for name, array in one[1].items()
         )
+    )
+
+
+def _bytes(value: Any) -> Any:
+    """Return text as TensorFlow stores it."""
+    return (
+        [_bytes(one) for one in value]
+        if isinstance(value, list)
+        else value.encode()
+        if isinstance(value, str)
+        else value
     )
 
 
@@ -131,6 +142,9 @@ def alike(read: object, expected: object) -> bool:
         ("-9223372036854775809", -9.223372036854776e18),
         ("5e-324", 5e-324),
         ("1e-400", 0.0),
+        ("1844670.144073709551616", 1844670.1440737094),
+        ("123e308", math.inf),
+        ("-Inf", -math.inf),
     ],
 )
 def test_a_double_is_read_with_rapidjsons_rounding(text: str, value: float) -> None:
@@ -168,7 +182,27 @@ def test_doubles_look_as_rapidjson_writes_them(value: float, text: str) -> None:
         (b"{a:1}", "Missing a name for object member. at offset: 1"),
         (b'{"a" 1}', "Missing a colon after a name of object member. at offset: 5"),
         (b'{"a":1e400}', "Number too big to be stored in double. at offset: 5"),
+        (b'{"a":1' + b"0" * 309 + b"}", "Number too big to be stored in double. at offset: 5"),
+        (b'{"a":1.}', "Miss fraction part in number. at offset: 7"),
+        (b'{"a":-2e+}', "Miss exponent in number. at offset: 9"),
+        (b'{"a":-}', "Invalid value. at offset: 6"),
+        (b'{"a":nul}', "Invalid value. at offset: 8"),
+        (b'{"a":Nax}', "Invalid value. at offset: 7"),
+        (b'{"a":-Inx}', "Invalid value. at offset: 8"),
+        (b'{"a":Infinitx}', "Invalid value. at offset: 12"),
         (b'{"a":"\\ud800"}', "The surrogate pair in string is invalid. at offset: 6"),
+        (b'{"a":"\\ud800\\u0041"}', "The surrogate pair in string is invalid. at offset: 6"),
+        (b'{"a":"b\\u12G4"}', "Incorrect hex digit after \\u escape in string. at offset: 7"),
+        (b'{"a":"b\\q"}', "Invalid escape character in string. at offset: 7"),
+        (b'{"a":"b\nc"}', "Invalid escape character in string. at offset: 7"),
+        (b'{"a":"bc', "Missing a closing quotation mark in string. at offset: 8"),
+        (b'{"a', "Missing a closing quotation mark in string. at offset: 3"),
+        (b'{"a": ["b", "\xc3\xa9', "Missing a closing quotation mark in string. at offset: 15"),
+        (b'{"a":"b\x00c"}', "Missing a closing quotation mark in string. at offset: 7"),
+        (b'\xef\xbb\xbf{"a":"b', "Missing a closing quotation mark in string. at offset: 10"),
+        (b'\xbb{"a":', "Invalid value. at offset: 6"),
+        (b"\x00{}", "The document is empty. at offset: 0"),
+        (b"  ]", "The document is empty. at offset: 2"),
         (b"[" * 100_000, "Nested deeper than"),
     ],
 )
@@ -176,6 +210,70 @@ def test_errors_name_the_offset(body: bytes, message: str) -> None:
     with pytest.raises(ServingError) as caught:
         json_text.parse(body)
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'"\\udc00"', '"\udced\udcb0\udc80"'),
+        (b'"\\ud83d\\ude00"', '"\U0001f600"'),
+        (b"[1, NaN, 2]", "[1, "),
+        (b'["a", [Inf], 2]', '["a", ['),
+        (b"[" + b"7," * 99 + b"7]", "[" + ", ".join(["7"] * 63)),
+        (b"[[" + b"7," * 99 + b"7], 8]", "[[" + ", ".join(["7"] * 62)),
+        (b"[" + b"7," * 62 + b"7]", "[" + ", ".join(["7"] * 63) + "]"),
+        (b"[" * 99 + b"]" * 99, "[" * 64),
+        (
+            b'[{"a": {}, "b": [' + b"1.5," * 99 + b"null]}]",
+            '[{\n        "a": {},\n        "b": [' + ", ".join(["1.5"] * 60),
+        ),
+    ],
+)
+def test_a_quotation_breaks_off_where_the_real_one_does(body: bytes, text: str) -> None:
+    with pytest.raises(ServingError) as caught:
+        json_text.parse(body)
+    assert caught.value.message == f"JSON Value: {text} Is not object"
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": "\\ud83d\\ude00 \\u00e9"}', {"a": "\U0001f600 \u00e9"}),
+        (b'{"a": "\\ude00\\ud83d"}', None),
+        (b'{"a": "\\ude00\\ud83d", "b": NaN}', None),
+        (b'{"a": 1e400}', None),
+        (b'{"a": [NaN, 1e400]}', None),
+        (b'{"a": [Infinity, -Infinity], "b": "\\u00e9"}', {"a": [math.inf, -math.inf], "b": "\u00e9"}),
+        (b'{"a": 1, "a": 2}', {"a": 1}),
+        (b'{"a" : 1, "a": 2, "b:": 3}', {"a": 1, "b:": 3}),
+        (b'{"a": {"b": 1, "b": 2}, "c": ":"}', {"a": {"b": 1}, "c": ":"}),
+        (b'{"a": [{"b": 1, "c": 2}, {"b": 1, "b": 2}]}', {"a": [{"b": 1, "c": 2}, {"b": 1}]}),
+        (b'{"a": [[{"b": 1, "b": 2}]]}', {"a": [[{"b": 1}]]}),
+        (b'{"a": 1} {"b": 2}', None),
+        (b"[1]", None),
+        (b'{"a": "\xff"}', None),
+    ],
+)
+def test_a_well_formed_body_is_read_quickly_and_with_the_same_result(body: bytes, value: Any) -> None:
+    assert json_text.parse_quickly(body) == value
+    if value is not None:
+        assert json_text.parse(body) == value
+
+
+def test_floats_beyond_the_type_are_infinite_both_ways() -> None:
+    body = {"inputs": {"x": [1e39, -math.inf, 2**64, 1]}}
+    found = json_tensors.regular_inputs(body, {"x": SIGNATURE["x"]})
+    _, thorough = json_tensors.request_inputs(body, {"x": SIGNATURE["x"]})
+    assert found is not None
+    assert found[1]["x"].tolist() == thorough["x"].tolist() == [math.inf, -math.inf, 2.0**64, 1.0]
+
+
+def test_text_of_both_ways_is_the_same_to_tensorflow() -> None:
+    body = {"s": ["a", "\u00e9\U0001f600", ""]}
+    found = json_tensors.regular_inputs({"inputs": body}, {"s": SIGNATURE["s"]})
+    _, thorough = json_tensors.request_inputs({"inputs": body}, {"s": SIGNATURE["s"]})
+    assert found is not None
+    assert [text.encode() for text in found[1]["s"].tolist()] == thorough["s"].tolist()
 
 
 def test_the_first_of_equal_keys_counts_and_the_rest_of_the_body_is_ignored() -> None:
