@@ -77,7 +77,7 @@ def set_promoted(
     if wanted:
         set_model(config, name, base_path, wanted.values(), wanted)
     else:
-        _remove_model(config, name)
+        remove_model(config, name)
 
 
 def set_canary(
@@ -95,12 +95,22 @@ def set_canary(
     if versions:
         set_model(config, name, base_path, versions, labels)
     else:
-        _remove_model(config, name)
+        remove_model(config, name)
 
 
 def add_version(config: Any, name: str, base_path: Path, version: int) -> None:  # noqa: ANN401 - see above
     """Make `config` serve `version` beside whatever it serves of the model."""
     set_model(config, name, base_path, {*configured_versions(config, name), version}, labels_of(config, name))
+
+
+def drop_version(config: Any, name: str, base_path: Path, version: int) -> None:  # noqa: ANN401 - see above
+    """Make `config` serve `version` no longer, under no label."""
+    versions = configured_versions(config, name) - {version}
+    labels = {label: number for label, number in labels_of(config, name).items() if number != version}
+    if versions:
+        set_model(config, name, base_path, versions, labels)
+    else:
+        remove_model(config, name)
 
 
 def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see above
@@ -133,7 +143,8 @@ def promoted_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401
     return configured_versions(config, name) - alone
 
 
-def _remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
+def remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
+    """Make `config` serve nothing of a model."""
     entry = model_entry(config, name)
     if entry is not None:
         config.model_config_list.config.remove(entry)

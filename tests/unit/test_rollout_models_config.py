@@ -10,6 +10,7 @@ from feature_repo.contracts.publishing import CorruptRecordError
 from serving.rollout.errors import UnknownVersionError
 from serving.rollout.models_config import (
     add_version,
+    drop_version,
     model_entry,
     promoted_versions,
     read_models_config,
@@ -55,6 +56,18 @@ def test_a_candidate_joins_without_touching_labels(tmp_path: Path) -> None:
     add_version(config, "mine.ranking", tmp_path, 2)
     assert promoted_versions(config, "mine.ranking") == {1, 2}
     assert labels(config, "mine.ranking") == {"stable": 1}
+
+
+def test_a_version_that_is_dropped_leaves_with_its_labels(tmp_path: Path) -> None:
+    config = read_models_config(tmp_path / "models.config")
+    set_model(config, "other.ranking", tmp_path / "other", [2], {"stable": 2})
+    set_model(config, "mine.ranking", tmp_path, [1, 2], {"stable": 2, "previous": 1, "canary": 2})
+    drop_version(config, "mine.ranking", tmp_path, 2)
+    assert promoted_versions(config, "mine.ranking") == {1}
+    assert labels(config, "mine.ranking") == {"previous": 1}
+    drop_version(config, "mine.ranking", tmp_path, 1)
+    assert model_entry(config, "mine.ranking") is None, "a server refuses a model without versions"
+    assert labels(config, "other.ranking") == {"stable": 2}
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
