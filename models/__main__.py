@@ -6,20 +6,35 @@ from typing import Annotated
 
 import typer
 
+from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
+from feature_repo.options import NamespaceName, checked
+from models.candidate_folder import check_run_key
 from models.settings import settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
 
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="The data set's namespace, such as ml-100k.")]
-TrainingSetOption = Annotated[str, typer.Option("--training-set", help="The id that the training-set job printed.")]
-RunKeyOption = Annotated[str, typer.Option("--run-key", help="Names this training run; a retry passes the same one.")]
+TrainingSetOption = Annotated[
+    str,
+    typer.Option(
+        "--training-set", parser=checked(check_id), metavar="ID", help="The id that the training-set job printed."
+    ),
+]
+RunKeyOption = Annotated[
+    str,
+    typer.Option(
+        "--run-key",
+        parser=checked(check_run_key),
+        metavar="KEY",
+        help="Names this training run; a retry passes the same.",
+    ),
+]
 
 
 @app.command()
 def train(
-    namespace: NamespaceOption,
+    namespace: NamespaceName,
     training_set: TrainingSetOption,
     run_key: RunKeyOption,
     model: Annotated[str, typer.Option("--model", help="A name from models/ranking/catalogue.py, such as deepfm.")],
@@ -35,7 +50,7 @@ def train(
 
 
 @app.command()
-def evaluate(namespace: NamespaceOption, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
+def evaluate(namespace: NamespaceName, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
     """Compare the candidate with the champion and the baselines on the test rows."""
 
     def job() -> dict[str, object]:
@@ -47,7 +62,7 @@ def evaluate(namespace: NamespaceOption, training_set: TrainingSetOption, run_ke
 
 
 @app.command()
-def gate(namespace: NamespaceOption, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
+def gate(namespace: NamespaceName, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
     """Decide on the candidate, register it, and write the report. A rejection is a result: the exit status is 0."""
 
     def job() -> dict[str, object]:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
+def check_run_key(run_key: str) -> str:
+    """Return a run key, which becomes a folder and part of a search, or raise CandidateError with what is allowed."""
+    if not _RUN_KEY.fullmatch(run_key):
+        msg = f"run key {run_key!r}: expected letters, digits and . _ + - (200 at most), as Airflow passes it"
+        raise CandidateError(msg)
+    return run_key
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateFolder:
     """`candidates/<run key>/`."""
@@ -25,10 +33,8 @@ class CandidateFolder:
     run_key: str
 
     def __post_init__(self) -> None:
-        """Refuse a key that is no plain name: it becomes a folder and part of a search."""
-        if not _RUN_KEY.fullmatch(self.run_key):
-            msg = f"run key {self.run_key!r}: expected letters, digits and . _ + - (200 at most), as Airflow passes it"
-            raise CandidateError(msg)
+        """Refuse a key that is no plain name."""
+        check_run_key(self.run_key)
 
     @property
     def root(self) -> Path:

@@ -6,6 +6,8 @@ JobError
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
 ├── UnknownModelError       no ranking model has this name
 ├── UnknownFeatureError     a model is to read an on-demand feature that there is not
+├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
+├── TrackingRefusedError    the MLflow server refused a call
 └── TrackingUnavailableError (transient)  the MLflow server does not answer
 """
 
@@ -32,6 +34,14 @@ class UnknownModelError(JobError):
 
 class UnknownFeatureError(JobError):
     """A model is to read an on-demand feature that there is not."""
+
+
+class DeletedInMlflowError(JobError):
+    """An experiment or a run was deleted in MLflow; it may be brought back, or done without."""
+
+
+class TrackingRefusedError(JobError):
+    """The MLflow server refused a call, as of something that is no longer there."""
 
 
 class TrackingUnavailableError(TransientError):

@@ -16,7 +16,7 @@ from mlflow.models import Model
 
 from feature_repo.contracts.intervals import check_namespace
 from models import mlflow_flavor
-from models.errors import TrackingUnavailableError
+from models.errors import DeletedInMlflowError, TrackingRefusedError, TrackingUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RUN_KEY, MODEL, TRAINING_SET = "kestrel.run_key", "kestrel.model", "kestrel.training_set_id"
 SAVED_MODEL_SHA256, WEIGHTS_SHA256 = "kestrel.saved_model_sha256", "kestrel.weights_sha256"
+ACTIVE, _GONE = "active", "gone for good"
 _DIGEST_LENGTH = 36
 _METRIC_BATCH = 900
 
@@ -47,7 +48,12 @@ def connect(uri: str) -> mlflow.MlflowClient:
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Turn a lost or overloaded MLflow server into a transient error; MLflow's other refusals pass through."""
+    """Turn a lost or overloaded MLflow server into a transient error, and whatever else it refuses into a terminal one.
+
+    Raises:
+        TrackingUnavailableError: It does not answer, or not now.
+        TrackingRefusedError: It refused a call.
+    """
     try:
         yield
     except MlflowException as error:
@@ -56,10 +62,16 @@ def reaching(uri: str) -> Iterator[None]:
         if unreachable or status in {429, 502, 503, 504}:
             msg = f"MLflow server {uri}: expected an answer, received {error}; is it up (`make status`)?"
             raise TrackingUnavailableError(msg) from error
-        raise
+        msg = f"MLflow server {uri}: refused a call: {error}; was something deleted or renamed in it meanwhile?"
+        raise TrackingRefusedError(msg) from error
 
 
-def _experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
+def experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
+    """Return the id of a namespace's experiment, which is made if there is none.
+
+    Raises:
+        DeletedInMlflowError: It was deleted: until it is gone for good, MLflow makes no other of its name.
+    """
     name = experiment_name(namespace)
     known = client.get_experiment_by_name(name)
     if known is None:
@@ -70,14 +82,42 @@ def _experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
             known = client.get_experiment_by_name(name)
             if known is None:
                 raise
+    if known.lifecycle_stage != ACTIVE:
+        msg = (
+            f"MLflow experiment {name}: expected an active one, it is {known.lifecycle_stage}; bring it back with its "
+            f"runs by `mlflow experiments restore --experiment-id {known.experiment_id}`, or remove it for good by "
+            f"`mlflow gc --experiment-ids {known.experiment_id}`, and a new one is made"
+        )
+        raise DeletedInMlflowError(msg)
     return str(known.experiment_id)
+
+
+def check_run(client: mlflow.MlflowClient, run_id: str, run_key: str) -> None:
+    """Make sure that a run can be logged to.
+
+    Raises:
+        DeletedInMlflowError: It was deleted, by itself or with its experiment.
+    """
+    try:
+        stage = client.get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        stage = _GONE
+    if stage != ACTIVE:
+        back = f"bring it back by `mlflow experiments restore` or `mlflow runs restore --run-id {run_id}`, or "
+        msg = (
+            f"MLflow run {run_id} of run key {run_key}: expected an active one, it is {stage}; "
+            f"{'' if stage == _GONE else back}train with another run key"
+        )
+        raise DeletedInMlflowError(msg)
 
 
 def runs_of(client: mlflow.MlflowClient, namespace: str, run_key: str, model: str) -> list[Run]:
     """Return the runs of one run key and model, the latest first."""
     return list(
         client.search_runs(
-            [_experiment_id(client, namespace)],
+            [experiment_id(client, namespace)],
             f"tags.`{RUN_KEY}` = '{run_key}' and tags.`{MODEL}` = '{model}'",
             order_by=["attributes.start_time DESC"],
         )
@@ -92,7 +132,7 @@ def replace_run(
         delete_run(client, earlier)
     source = {"mlflow.source.name": "python -m models train", "mlflow.source.type": "JOB"}
     return client.create_run(
-        _experiment_id(client, namespace),
+        experiment_id(client, namespace),
         run_name=name,
         tags={RUN_KEY: run_key, MODEL: model, **source, **tags},
     )
@@ -179,6 +219,12 @@ def _active(run_id: str) -> Iterator[None]:
     client.update_run(run_id, status=status)
 
 
-def download_champion(model_uri: str, folder: Path) -> Path:
+def download_version(name: str, version: str, folder: Path) -> Path:
     """Download a registered version's SavedModel below `folder` and return its directory."""
-    return Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=str(folder))) / mlflow_flavor.SAVED_MODEL
+    downloaded = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder))
+    return Path(downloaded) / mlflow_flavor.SAVED_MODEL
+
+
+def missing(error: MlflowException) -> bool:
+    """Tell whether MLflow says that what was asked for is not there."""
+    return error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}

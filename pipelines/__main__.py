@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003 - typer reads the annotations
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from feature_repo.contracts.intervals import (
-    check_cutoff,
-    check_found_cutoff,
-    check_id,
-    check_namespace,
-    parse_clock,
-    parse_cutoff,
-)
-from feature_repo.contracts.jobs import COMMAND_LINE, JobError, run_job
+from feature_repo.contracts.intervals import check_cutoff, check_found_cutoff, check_id, parse_clock, parse_cutoff
+from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
+from feature_repo.options import NamespaceName, checked
 from pipelines.feast_store.quick_import import import_without_type_checks
 from pipelines.settings import load_settings
 from pipelines.sources.mode import Mode
@@ -36,30 +29,14 @@ def _parse_found_cutoff(text: str) -> datetime:
 def _find_mapping(name: str) -> Path:
     from pipelines.sources.mapping_file import find_mapping  # noqa: PLC0415 - only when there is one
 
-    try:
-        return find_mapping(name)
-    except JobError as error:
-        raise ValueError(str(error)) from error
+    return find_mapping(name)
 
 
-def _usage(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let a ValueError of `parse` end the command with its own message and the usage exit code."""
-
-    def parse_option(text: str) -> object:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return parse_option
-
-
-NamespaceName = Annotated[
-    str, typer.Option("--namespace", parser=_usage(check_namespace), metavar="NAME", help="The data set's namespace.")
-]
 Cutoff = Annotated[
     datetime,
-    typer.Option("--cutoff", parser=_usage(_parse_found_cutoff), metavar="DATE", help="Exclusive end of the interval."),
+    typer.Option(
+        "--cutoff", parser=checked(_parse_found_cutoff), metavar="DATE", help="Exclusive end of the interval."
+    ),
 ]
 SourcePath = Annotated[
     Path, typer.Option("--source", help="A folder, zip or file: an official MovieLens release, or what --mapping says.")
@@ -68,7 +45,7 @@ MappingFile = Annotated[
     Path | None,
     typer.Option(
         "--mapping",
-        parser=_usage(_find_mapping),
+        parser=checked(_find_mapping),
         metavar="YAML",
         help="Bring your own events: what the source's columns mean. A YAML, or the name of one that is shipped.",
     ),
@@ -128,11 +105,11 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
     source: SourcePath,
     cutoff: Annotated[
         datetime | None,
-        typer.Option("--cutoff", parser=_usage(parse_cutoff), metavar="DATE", help="Default: after the last event."),
+        typer.Option("--cutoff", parser=checked(parse_cutoff), metavar="DATE", help="Default: after the last event."),
     ] = None,
     clock: Annotated[
         datetime | None,
-        typer.Option("--clock", parser=_usage(parse_clock), metavar="TIME", help="Now; default: wall time."),
+        typer.Option("--clock", parser=checked(parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
     mapping: MappingFile = None,
     mode: Annotated[
@@ -150,7 +127,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
 
 Start = Annotated[
     datetime | None,
-    typer.Option("--start", parser=_usage(parse_cutoff), metavar="DATE", help="The interval's first day."),
+    typer.Option("--start", parser=checked(parse_cutoff), metavar="DATE", help="The interval's first day."),
 ]
 
 
@@ -187,7 +164,7 @@ def features(
     cutoff: Cutoff,
     start: Annotated[
         datetime | None,
-        typer.Option("--start", parser=_usage(parse_cutoff), metavar="DATE", help="Default: from the first event."),
+        typer.Option("--start", parser=checked(parse_cutoff), metavar="DATE", help="Default: from the first event."),
     ] = None,
 ) -> None:
     """Compute every feature group from the events before the cutoff, on Spark."""
@@ -243,11 +220,11 @@ def questions(
     cutoff: Cutoff,
     training_set: Annotated[
         str,
-        typer.Option("--training-set", parser=_usage(check_id), help="Ask from where its model knows no more."),
+        typer.Option("--training-set", parser=checked(check_id), help="Ask from where its model knows no more."),
     ] = "",
     origin: Annotated[
         datetime | None,
-        typer.Option("--origin", parser=_usage(parse_cutoff), metavar="DATE", help="Ask at this midnight."),
+        typer.Option("--origin", parser=checked(parse_cutoff), metavar="DATE", help="Ask at this midnight."),
     ] = None,
 ) -> None:
     """Write questions that lists are judged by: whom to ask at moments of the past, and what they liked next."""

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.serving_world import export_ranking, register, write_golden
+import numpy as np
+
+from serving.protocol.client import PredictClient
+from serving.protocol.replicas import Replicas
+from serving.rollout import canary, compare, promote, publish, replay, verdict
+from serving.rollout.registry import Registry
+from serving.rollout.serving_model import ServingModel
+from serving.rollout.settings import Settings
+from tests.serving_world import (
+    ModelServer,
+    export_ranking,
+    ranking_inputs,
+    ranking_scores,
+    register,
+    score,
+    write_golden,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BIASES = {"first": 0.25, "second": -0.5, "third": 1.0}
@@ -36,3 +54,34 @@ class World:
         golden = self.golden[differences.pop("golden", name)]
         saved_model = differences.pop("saved_model", self.models[name])
         return register(self.uri, self.folder / "runs", namespace, saved_model, golden, **differences)
+
+
+@contextmanager
+def serving_model(world: World, server: ModelServer, state: Path, namespace: str) -> Iterator[ServingModel]:
+    """Give what every step of a rollout takes, with clients that are closed when the block ends."""
+    settings = Settings(
+        state=state,
+        mlflow_uri=world.uri,
+        model_server_grpc=server.address,
+        rollout_lock_seconds=0.2,
+        rollout_available_seconds=60,
+    )
+    with Replicas(server.address, timeout_s=60) as admin, PredictClient(server.address) as predictions:
+        yield ServingModel(namespace, settings, Registry(world.uri), admin, predictions)
+
+
+def roll_out(model: ServingModel, version: int) -> dict[str, object]:
+    verdict.verdict(model, version)
+    publish.publish(model, version)
+    replay.replay(model, version)
+    canary.canary(model, version)
+    compare.compare(model, version)
+    return promote.promote(model, version)
+
+
+def served_bias(server: ModelServer, model: ServingModel, **choice: Any) -> str:
+    """Return which of the models the server answers with."""
+    inputs = ranking_inputs(5)
+    scores = score(server, model.name, inputs, **choice)
+    (name,) = (name for name, bias in BIASES.items() if np.allclose(scores, ranking_scores(inputs, bias), atol=1e-5))
+    return name

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from feature_repo.contracts.manifests import TrainingSet
+from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.places import MANIFEST, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.served_models import served_sha256
+from feature_repo.contracts.signatures import RANKING_MODEL
 from models import tracking
 from models.saved_model_loader import SavedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.places import Namespace
     from models.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -27,7 +32,7 @@ ALIAS = "champion"
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The version that the alias names, with its scores if its features are still computed the same way."""
+    """The version in force, with its scores if its features are still computed the same way."""
 
     version: str
     run_id: str
@@ -41,31 +46,41 @@ class Champion:
     """Feature views that it was trained on and that are refreshed no more: the recommender cannot rank with it."""
 
 
-def score_champion(
-    client: mlflow.MlflowClient, name: str, dataset: Dataset, splits: tuple[str, ...]
-) -> Champion | None:
-    """Return the champion of the registered model `name` with its scores of `splits`; None before the first one.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The champion before it is scored."""
 
-    It is loaded from its own SavedModel and fed by name those columns that it knows.
+    version: str
+    run_id: str
+    saved_model: Path | None
+    """None where neither registry nor disk has it."""
+    training_set_id: str = ""
+
+
+def score_champion(
+    client: mlflow.MlflowClient, place: Namespace, dataset: Dataset, splits: tuple[str, ...]
+) -> Champion | None:
+    """Return the champion of a namespace with its scores of `splits`; None before the first one.
+
+    It is the version in force, which users are answered by, whatever has become of its registration; where there is
+    none, the one that the registry's alias names. It is loaded from its own SavedModel and fed by name those columns
+    that it knows.
     """
-    try:
-        version = client.get_model_version_by_alias(name, ALIAS)
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            return None
-        raise
-    run_tags = client.get_run(version.run_id).data.tags
     with tempfile.TemporaryDirectory() as folder:
-        saved_model = SavedModel(tracking.download_champion(f"models:/{name}/{version.version}", Path(folder)))
-        manifest = mlflow.artifacts.download_artifacts(
-            run_id=version.run_id, artifact_path="training_set.json", dst_path=folder
-        )
-        theirs = _training_set(Path(manifest))
-        reason = _why_incomparable(theirs, set(saved_model.specs), dataset, version.version)
-        scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
+        found = _in_force(client, place, Path(folder)) or _by_alias(client, place, Path(folder))
+        if found is None:
+            return None
+        run_tags = _run_tags(client, found.run_id)
+        theirs = _training_set(place, found, Path(folder))
+        scores = {}
+        reason = f"champion version {found.version}: neither the registry nor the disk has its SavedModel any longer"
+        if found.saved_model is not None:
+            saved_model = SavedModel(found.saved_model)
+            reason = _why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
+            scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
     return Champion(
-        version=str(version.version),
-        run_id=version.run_id,
+        version=found.version,
+        run_id=found.run_id,
         saved_model_sha256=run_tags.get(tracking.SAVED_MODEL_SHA256, ""),
         weights_sha256=run_tags.get(tracking.WEIGHTS_SHA256, ""),
         scores=scores,
@@ -74,10 +89,71 @@ def score_champion(
     )
 
 
-def _training_set(manifest: Path) -> TrainingSet | None:
+def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:
+    """Find the version in force: on the disk that it is served from, or in the registry, if that is the same model."""
+    serving = Serving(place.state)
+    try:
+        release = Release.read(serving.current_release(place.name, RANKING_MODEL))
+    except FileNotFoundError:
+        return None
+    path = serving.model(place.name, RANKING_MODEL) / release.version
+    saved_model: Path | None = path
+    if not path.is_dir() or served_sha256(path, release.saved_model_sha256) != release.saved_model_sha256:
+        log.warning("%s is not what was promoted: looking in the registry", path)
+        saved_model = _registered(client, model_name(place.name, RANKING_MODEL), release, folder)
+    return _Found(release.version, release.run_id, saved_model, release.training_set_id)
+
+
+def _registered(client: mlflow.MlflowClient, name: str, release: Release, folder: Path) -> Path | None:
+    try:
+        version = client.get_model_version(name, release.version)
+    except MlflowException as error:
+        if tracking.missing(error):
+            return None
+        raise
+    if (version.run_id, version.tags.get(tracking.SAVED_MODEL_SHA256)) != (release.run_id, release.saved_model_sha256):
+        return None
+    return tracking.download_version(name, release.version, folder)
+
+
+def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:
+    name = model_name(place.name, RANKING_MODEL)
+    try:
+        version = client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException as error:
+        if tracking.missing(error):
+            return None
+        raise
+    number = str(version.version)
+    return _Found(number, version.run_id, tracking.download_version(name, number, folder))
+
+
+def _run_tags(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
+    try:
+        return dict(client.get_run(run_id).data.tags)
+    except MlflowException as error:
+        if tracking.missing(error):
+            log.warning("the champion's run %s is gone from MLflow", run_id)
+            return {}
+        raise
+
+
+def _training_set(place: Namespace, found: _Found, folder: Path) -> TrainingSet | None:
+    """Return what the champion learned from: the run's record, or the training set's own where the run is gone."""
+    try:
+        manifest = Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=found.run_id, artifact_path="training_set.json", dst_path=str(folder)
+            )
+        )
+    except MlflowException as error:
+        if not tracking.missing(error):
+            raise
+        log.warning("the champion's run has no training_set.json: %s", error)
+        manifest = place.training_sets / found.training_set_id / MANIFEST
     try:
         return TrainingSet.read(manifest)
-    except CorruptRecordError as error:
+    except (CorruptRecordError, FileNotFoundError, NotADirectoryError) as error:
         log.warning("the champion's training set: %s", error)
         return None
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
-from feature_repo.contracts.signatures import RANKING_MODEL
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset
@@ -48,7 +46,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     dataset = read_dataset(find_training_set(namespace, training_set_id), SPLITS)
     _check_same_rows(dataset)
     with tracking.reaching(settings.mlflow_uri):
-        champion = score_champion(client, model_name(namespace_name, RANKING_MODEL), dataset, SPLITS)
+        tracking.check_run(client, candidate["run_id"], run_key)
+        champion = score_champion(client, namespace, dataset, SPLITS)
     scores = {split: _all_scores(folder, dataset, split, champion) for split in SPLITS}
     directory = folder.model(CANDIDATE.name) / "saved_model"
     golden = golden_requests(

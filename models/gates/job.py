@@ -10,8 +10,9 @@ import numpy as np
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import TrainingSet, Verdict
-from feature_repo.contracts.places import MANIFEST, Namespace
+from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json, tree_sha256
+from feature_repo.contracts.served_models import served_versions
 from feature_repo.contracts.signatures import RANKING_MODEL
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
@@ -55,6 +56,7 @@ def gate(
     name = model_name(namespace_name, RANKING_MODEL)
     client = tracking.connect(settings.mlflow_uri)
     with tracking.reaching(settings.mlflow_uri):
+        tracking.check_run(client, run["run_id"], run_key)
         tags = {
             registry.DECISION: outcomes.decision.value,
             registry.REASON: outcomes.reason,
@@ -62,7 +64,8 @@ def gate(
             tracking.TRAINING_SET: training_set_id,
             tracking.RUN_KEY: run_key,
         }
-        version = registry.register(client, name, run["model_id"], run["run_id"], tags)
+        served = served_versions(Serving(settings.state), namespace_name, RANKING_MODEL)
+        version = registry.register(client, name, run["model_id"], run["run_id"], tags=tags, served=served)
         verdict = Verdict(
             namespace=namespace_name,
             model=RANKING_MODEL,

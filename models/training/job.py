@@ -49,8 +49,12 @@ def train(
     folder = CandidateFolder(namespace, run_key)
     directory = find_training_set(namespace, training_set_id)
     client = tracking.connect(settings.mlflow_uri)
-    if folder.model(model_name).exists():
-        return _result(folder.run_of(model_name, training_set_id))
+    with tracking.reaching(settings.mlflow_uri):
+        if folder.model(model_name).exists():
+            record = folder.run_of(model_name, training_set_id)
+            tracking.check_run(client, record["run_id"], run_key)
+            return _result(record)
+        tracking.experiment_id(client, namespace_name)  # one that was deleted is known before the fit, not after it
     dataset = read_dataset(directory)
     log.info("training set %s: %s", training_set_id, describe(dataset))
     model = model_class(config or model_class.config_class())

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Annotated
 
 import typer
 
-from feature_repo.contracts.intervals import check_namespace, feast_project
+from feature_repo.contracts.intervals import feast_project
 from feature_repo.contracts.places import Namespace
+from feature_repo.options import NamespaceName  # noqa: TC001 - typer reads the annotations
 from pipelines.settings import load_settings
 
 
-def main(namespace: Annotated[str, typer.Option(help="The data set's namespace, such as ml-100k.")]) -> None:
+def main(namespace: NamespaceName) -> None:
     """Print `export NAME=value` lines for a shell; then run `feast -c feature_repo apply`, `ui` and the like."""
     from pipelines.feast_store.store import connection_string, offline_store, registry_url  # noqa: PLC0415 - Feast takes seconds
 
     settings = load_settings()
-    place = Namespace(settings.state, check_namespace(namespace))
+    place = Namespace(settings.state, namespace)
     place.feast.mkdir(parents=True, exist_ok=True)
     exports = {
         "KESTREL_STATE": str(settings.state),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003 - typer reads the annotations
 from datetime import datetime  # noqa: TC003 - typer reads the annotations
 from pathlib import Path  # noqa: TC003 - as above
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from feature_repo.contracts.intervals import check_id, check_namespace, parse_cutoff
+from feature_repo.contracts.intervals import check_id, parse_cutoff
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
-
-Parsed = TypeVar("Parsed")
+from feature_repo.options import NamespaceName, checked
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, **COMMAND_LINE)
 
@@ -22,28 +20,13 @@ def commands() -> None:
     """The measured lists."""
 
 
-def _usage(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
-    """Let a ValueError of `parse` end the command with its own message and the usage exit code."""
-
-    def parse_option(text: str) -> Parsed:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return parse_option
-
-
 @app.command()
 def measure(  # noqa: PLR0917 - typer makes options of them
-    namespace: Annotated[
-        str,
-        typer.Option("--namespace", parser=_usage(check_namespace), metavar="NAME", help="The data set's namespace."),
-    ],
+    namespace: NamespaceName,
     questions: Annotated[
         str,
         typer.Option(
-            "--questions", parser=_usage(check_id), metavar="ID", help="What `python -m pipelines questions` printed."
+            "--questions", parser=checked(check_id), metavar="ID", help="What `python -m pipelines questions` printed."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Where the record goes.")],
@@ -53,12 +36,14 @@ def measure(  # noqa: PLR0917 - typer makes options of them
     training_set: Annotated[
         str,
         typer.Option(
-            "--training-set", parser=_usage(check_id), metavar="ID", help="What the candidate has learned from."
+            "--training-set", parser=checked(check_id), metavar="ID", help="What the candidate has learned from."
         ),
     ] = "",
     origin: Annotated[
         datetime | None,
-        typer.Option("--origin", parser=_usage(parse_cutoff), metavar="DATE", help="A test origin; default: the last."),
+        typer.Option(
+            "--origin", parser=checked(parse_cutoff), metavar="DATE", help="A test origin; default: the last."
+        ),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Where each user's figures go, as Parquet; default: nowhere.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
+from feature_repo.contracts import served_models
 from serving.protocol.errors import RecordFileError
 from serving.protocol.messages import PredictionLog
 from serving.protocol.record_files import read_records
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-"""Inside a version's folder; read by the model server before the version is AVAILABLE."""
+WARMUP_FILE = served_models.WARMUP_FILE
 MAX_WARMUP_RECORDS = 1000
 """A version with more does not load."""
 

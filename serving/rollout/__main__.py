@@ -8,6 +8,8 @@ import typer
 
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
+from feature_repo.options import NamespaceName, checked
+from serving.rollout.serving_model import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, **COMMAND_LINE)
 
-Namespace = Annotated[str, typer.Option(help="The data set, such as ml-100k.")]
-Version = Annotated[str, typer.Option(help="The registry's version, such as 3.")]
-
+Version = Annotated[
+    int, typer.Option(parser=checked(version_number), metavar="NUMBER", help="The registry's version, such as 3.")
+]
 Key = Annotated[str, typer.Option(help="Names this one wish, so that a retry is not taken for another.")]
 
 
@@ -28,7 +30,7 @@ def commands() -> None:
 
 
 @app.command()
-def verdict(namespace: Namespace, version: Version) -> None:
+def verdict(namespace: NamespaceName, version: Version) -> None:
     """End well if the gates let the version through, and with their reason if not."""
     from serving.rollout import verdict as step  # noqa: PLC0415 - quick help
 
@@ -36,7 +38,7 @@ def verdict(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def publish(namespace: Namespace, version: Version) -> None:
+def publish(namespace: NamespaceName, version: Version) -> None:
     """Bring a version from the registry to the model server, beside the one that serves."""
     from serving.rollout import publish as step  # noqa: PLC0415 - quick help
 
@@ -44,7 +46,7 @@ def publish(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def replay(namespace: Namespace, version: Version) -> None:
+def replay(namespace: NamespaceName, version: Version) -> None:
     """Compare the new version's scores with the evaluation's; withdraw it if they differ."""
     from serving.rollout import replay as step  # noqa: PLC0415 - quick help
 
@@ -52,7 +54,7 @@ def replay(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def canary(namespace: Namespace, version: Version) -> None:
+def canary(namespace: NamespaceName, version: Version) -> None:
     """Label the version `canary`; the recommender sends it a share of its requests as well."""
     from serving.rollout import canary as step  # noqa: PLC0415 - quick help
 
@@ -60,7 +62,7 @@ def canary(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def compare(namespace: Namespace, version: Version) -> None:
+def compare(namespace: NamespaceName, version: Version) -> None:
     """Compare the canary with the stable version on recorded requests; withdraw it if it fails or is too slow."""
     from serving.rollout import compare as step  # noqa: PLC0415 - quick help
 
@@ -68,7 +70,7 @@ def compare(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def withdraw(namespace: Namespace, version: Version) -> None:
+def withdraw(namespace: NamespaceName, version: Version) -> None:
     """Take a version under test from the server and from the disk."""
     from serving.rollout import canary as step  # noqa: PLC0415 - quick help
 
@@ -76,7 +78,7 @@ def withdraw(namespace: Namespace, version: Version) -> None:
 
 
 @app.command()
-def promote(namespace: Namespace, version: Version, key: Key = "") -> None:
+def promote(namespace: NamespaceName, version: Version, key: Key = "") -> None:
     """Make the version the one that users get."""
     from serving.rollout import promote as step  # noqa: PLC0415 - quick help
 
@@ -85,20 +87,26 @@ def promote(namespace: Namespace, version: Version, key: Key = "") -> None:
 
 @app.command()
 def rollback(
-    namespace: Namespace,
-    to: Annotated[str, typer.Option(help="The version to go back to; without it, the one before.")] = "",
+    namespace: NamespaceName,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            parser=checked(version_number),
+            metavar="NUMBER",
+            help="The version to go back to; without it, the one before.",
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
     key: Key = "",
 ) -> None:
     """Go back to the version before, or to a named one."""
     from serving.rollout import rollback as step  # noqa: PLC0415 - quick help
-    from serving.rollout.serving_model import version_number  # noqa: PLC0415 - quick help
 
-    run_job(lambda: step.rollback(_model(namespace), version_number(to) if to else None, reason, key))
+    run_job(lambda: step.rollback(_model(namespace), to, reason, key))
 
 
 @app.command()
-def reconcile(namespace: Namespace) -> None:
+def reconcile(namespace: NamespaceName) -> None:
     """Finish or undo what was cut off, and make everybody agree with the release in force."""
     from serving.rollout import reconcile as step  # noqa: PLC0415 - quick help
 
@@ -106,21 +114,18 @@ def reconcile(namespace: Namespace) -> None:
 
 
 @app.command()
-def status(namespace: Namespace) -> None:
+def status(namespace: NamespaceName) -> None:
     """Tell what is served, since when and why, and whether everybody agrees."""
     from serving.rollout import status as step  # noqa: PLC0415 - quick help
 
     run_job(lambda: step.status(_model(namespace)))
 
 
-def _run(namespace: str, version: str, step: Callable[[ServingModel, int], dict[str, object]]) -> None:
-    from serving.rollout.serving_model import version_number  # noqa: PLC0415 - quick help
-
-    run_job(lambda: step(_model(namespace), version_number(version)))
+def _run(namespace: str, version: int, step: Callable[[ServingModel, int], dict[str, object]]) -> None:
+    run_job(lambda: step(_model(namespace), version))
 
 
 def _model(namespace: str) -> ServingModel:
-    from feature_repo.contracts.intervals import check_namespace  # noqa: PLC0415 - quick help
     from serving.protocol.client import PredictClient  # noqa: PLC0415 - quick help
     from serving.protocol.replicas import Replicas  # noqa: PLC0415 - quick help
     from serving.rollout.registry import Registry  # noqa: PLC0415 - quick help
@@ -129,7 +134,7 @@ def _model(namespace: str) -> ServingModel:
 
     settings = load_settings()
     return ServingModel(
-        check_namespace(namespace),
+        namespace,
         settings,
         Registry(settings.mlflow_uri),
         Replicas(settings.model_server_grpc, timeout_s=settings.rollout_call_seconds),

@@ -1,4 +1,8 @@
-"""Whether pointer, models.config, running server, registry and disk agree. The pointer is the truth."""
+"""Whether pointer, models.config, running server, registry and disk agree. The pointer is the truth.
+
+What the registry no longer has is no disagreement: nothing brings it back, and what serves serves on from the disk. It
+is said (`losses`), and no alias is given to a namesake.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from serving.rollout.models_config import (
 )
 from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
-from serving.rollout.switching import served_labels
+from serving.rollout.switching import served_labels, wanted_aliases
 from serving.rollout.version_folders import damage_of
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.manifests import Release
     from serving.protocol.client import VersionStatus
+    from serving.rollout.candidate import Candidate
+    from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 
@@ -35,14 +41,25 @@ class Observed:
 
     release: Release | None
     pending: journal.Intention | None
-    candidate: int | None
+    before: Release | None
+    """What `release` goes back to."""
+    candidate: Candidate | None
     canary: Release | None
     configured: frozenset[int]
     labels: Mapping[str, int]
     server: tuple[VersionStatus, ...] | None
     server_labels: Mapping[str, int] | None
     aliases: Mapping[str, int] | None
+    registered: Mapping[int, RegisteredVersion | None]
+    """Of the versions in force, before it and under test, what the registry has under their numbers."""
+    run_stages: Mapping[str, str]
+    """Of the runs of those in force and before it: `active`, `deleted`, or nothing for one that is gone for good."""
     silent: list[str] = field(default_factory=list)
+
+    @property
+    def under_test(self) -> int | None:
+        """The number of the version under test."""
+        return self.candidate.version if self.candidate is not None else None
 
     @property
     def available(self) -> frozenset[int]:
@@ -57,6 +74,11 @@ def observe(model: ServingModel) -> Observed:
     server: tuple[VersionStatus, ...] | None = None
     server_labels: dict[str, int] | None = None
     aliases: dict[str, int] | None = None
+    registered: dict[int, RegisteredVersion | None] = {}
+    run_stages: dict[str, str] = {}
+    release, tested = model.current_release(), candidate.in_journal(model)
+    before = model.release_before(release) if release is not None else None
+    released = [one for one in (release, before) if one is not None]
     try:
         server = model.server.model_status(model.name)
         found = {label: model.server.labelled_version(model.name, label) for label in (STABLE, PREVIOUS, CANARY)}
@@ -64,21 +86,60 @@ def observe(model: ServingModel) -> Observed:
     except CallError as error:
         silent.append(str(error))
     try:
+        numbers = {int(one.version) for one in released} | ({tested.version} if tested is not None else set())
+        registered = {number: model.registry.find(model.name, number) for number in sorted(numbers)}
+        run_stages = {one.run_id: model.registry.run_stage(one.run_id) for one in released}
         aliases = model.registry.aliases(model.name)
     except RegistryUnavailableError as error:
         silent.append(str(error))
     return Observed(
-        model.current_release(),
+        release,
         journal.pending(model),
-        candidate.under_test(model),
+        before,
+        tested,
         model.canary_release(),
         configured_versions(config, model.name),
         labels_of(config, model.name),
         server,
         server_labels,
         aliases,
+        registered,
+        run_stages,
         silent,
     )
+
+
+def losses(model: ServingModel, seen: Observed) -> list[str]:
+    """Return what MLflow no longer has of the models that serve: a sentence each, with what follows from it."""
+    if seen.aliases is None:
+        return []
+    found: list[str] = []
+    for release, role, alias in (
+        (seen.release, "is in force", CHAMPION),
+        (seen.before, "is the one before", PREVIOUS_ALIAS),
+    ):
+        if release is not None:
+            found += _losses(model, seen, release, role, alias)
+    return found
+
+
+def _losses(model: ServingModel, seen: Observed, release: Release, role: str, alias: str) -> Iterator[str]:
+    what = f"{model.name} version {release.version} of run {release.run_id}, which {role}"
+    registered = seen.registered.get(int(release.version))
+    if registered is None or not registered.is_of(release):
+        now = "is" if registered is None else f"(its number is run {registered.run_id}'s now) is"
+        yield (
+            f"{what}, {now} no longer in the registry: it serves on from {model.version_path(int(release.version))}, "
+            f"and no version is the {alias} until the next promotion"
+        )
+    match seen.run_stages.get(release.run_id):
+        case "active":
+            return
+        case "deleted":
+            remedy = f"`mlflow runs restore --run-id {release.run_id}`, or `mlflow experiments restore`, brings it back"
+            yield f"{what}: the run is deleted in MLflow; {remedy}"
+        case _:
+            yield f"{what}: the run is gone from MLflow for good, with its records"
 
 
 def disagreements(model: ServingModel, seen: Observed) -> list[str]:
@@ -101,39 +162,62 @@ def _faults(model: ServingModel, seen: Observed) -> Iterator[str]:
     if seen.pending is not None:
         yield f"{seen.pending} has not come to its end (it is at work, or was cut off)"
     labels = served_labels(model, seen.release)
-    in_force = {int(seen.release.version)} if seen.release is not None else set()
-    for version in sorted(seen.configured | in_force):
-        damage = damage_of(model, version)
-        if damage:
-            yield f"{force}, version {version} would not load: {damage}"
+    yield from _folder_faults(model, seen, force)
     yield from _canary_faults(seen)
+    yield from _candidate_faults(seen)
     wanted = labels | ({CANARY: seen.labels[CANARY]} if CANARY in seen.labels else {})
     if (dict(seen.labels), set(seen.configured)) != (wanted, set(wanted.values())):
         yield f"{force}, models.config has versions {sorted(seen.configured)} with labels {dict(seen.labels)}"
     if seen.server is not None:
-        expected = {*wanted.values()} if seen.candidate is None else {*wanted.values(), seen.candidate}
+        expected = {*wanted.values()} if seen.candidate is None else {*wanted.values(), seen.candidate.version}
         if set(seen.available) != expected:
             yield f"{force}, the server has {sorted(seen.available)} AVAILABLE instead of {sorted(expected)}"
         elif seen.server_labels is not None and dict(seen.server_labels) != wanted:
             yield f"{force}, the running server has the labels {dict(seen.server_labels)} instead of {wanted}"
     if seen.aliases is not None and seen.release is not None:
-        yield from _alias_faults(seen.release, seen.aliases, force)
+        yield from _alias_faults(model, seen, seen.release, seen.aliases)
+
+
+def _folder_faults(model: ServingModel, seen: Observed, force: str) -> Iterator[str]:
+    in_force = {int(seen.release.version)} if seen.release is not None else set()
+    for version in sorted(seen.configured | in_force):
+        if damage := damage_of(model, version):
+            yield f"{force}, version {version} would not load as what it is: {damage}"
+    before = int(seen.before.version) if seen.before is not None else None
+    if before is None or before in seen.configured or not model.version_path(before).is_dir():
+        return
+    if damage := damage_of(model, before):
+        yield f"the version before is {before}, its folder is not what was promoted: {damage}"
+
+
+def candidate_is_lost(seen: Observed) -> bool:
+    """Tell whether the registry no longer has the version under test: nothing can come of it."""
+    if seen.candidate is None or seen.aliases is None:
+        return False
+    registered = seen.registered.get(seen.candidate.version)
+    return registered is None or not seen.candidate.is_of(registered)
+
+
+def _candidate_faults(seen: Observed) -> Iterator[str]:
+    if seen.candidate is not None and candidate_is_lost(seen):
+        of = f" of run {seen.candidate.run_id}" if seen.candidate.run_id else ""
+        yield f"version {seen.candidate.version}{of} is under test, and no longer in the registry"
 
 
 def _canary_faults(seen: Observed) -> Iterator[str]:
     labelled = seen.labels.get(CANARY)
     pointed = int(seen.canary.version) if seen.canary is not None else None
-    if (labelled, pointed) != (None, None) and not labelled == pointed == seen.candidate:
+    if (labelled, pointed) != (None, None) and not labelled == pointed == seen.under_test:
         yield (
             f"models.config labels {labelled} canary, the recommender is told of {pointed}, the version under test is "
-            f"{seen.candidate}"
+            f"{seen.under_test}"
         )
 
 
-def _alias_faults(release: Release, aliases: Mapping[str, int], force: str) -> Iterator[str]:
-    if aliases.get(CHAMPION) != int(release.version):
-        yield f"{force}, the registry's {CHAMPION} is {aliases.get(CHAMPION)}"
-    before = int(release.previous_version) if release.previous_version else None
-    if aliases.get(PREVIOUS_ALIAS) != before:
-        found = aliases.get(PREVIOUS_ALIAS)
-        yield f"the version before the release in force is {before}, the registry's previous is {found}"
+def _alias_faults(model: ServingModel, seen: Observed, release: Release, aliases: Mapping[str, int]) -> Iterator[str]:
+    for alias, version in wanted_aliases(model, release, seen.registered.get).items():
+        found = aliases.get(alias)
+        if found != version:
+            expected = f"version {version}" if version is not None else "none"
+            whose = "in force" if alias == CHAMPION else "before the release in force"
+            yield f"the registry's version {whose} is {expected}, its alias {alias} names {found}"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from serving.protocol.errors import CallError, TransientCallError
 from serving.rollout import candidate
+from serving.rollout.admission import admitted
 from serving.rollout.errors import RolloutError
+from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
 from serving.rollout.release_records import previous_of, release_of
 from serving.rollout.switching import at_work
-from serving.rollout.verdict import require_promotion
-from serving.rollout.version_folders import bring_to_disk
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -24,18 +24,18 @@ def canary(model: ServingModel, version: int) -> dict[str, object]:
 
     Raises:
         RejectedError: The gates did not let it through.
+        NumberTakenError: Another model serves under its number.
         CallError: The server refused it; it is withdrawn.
     """
     with at_work(model):
-        registered = model.registry.version(model.name, version)
-        require_promotion(registered)
+        registered = admitted(model, version)
         current = model.current_release()
         if current is not None and current.version == str(version):
             return {"model": model.name, "version": str(version), "canary": False}
-        bring_to_disk(model, version, registered.tag(SHA256_TAG))
+        bring_to_disk(model, version, registered.run_id, registered.tag(SHA256_TAG))
         release = release_of(model, registered, previous_of(current, version))
         before = model.canary_release()
-        if before is None or before.version != release.version:
+        if before is None or (before.version, before.run_id) != (release.version, release.run_id):
             _forget_earlier_comparison(model, version)
         try:
             candidate.label_canary(model, release)

@@ -2,7 +2,7 @@
 
 A reload names everything that is to be served, so each one carries the candidates of all namespaces: those in the
 journals `serving/candidates/<model>.json`. A candidate that was lost with a restarted server is loaded again by the
-next step.
+next step. The journal says which run's model it is, for the registry may give the number anew.
 
 A canary is a candidate that models.config names, too, by its label, and that the recommender knows by `canary.json`, a
 Release beside the one in force: it sends the canary a share of its requests and shows nobody the answers.
@@ -10,9 +10,15 @@ Release beside the one in force: it sends the canary a share of its requests and
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import grpc
 
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from serving.protocol.errors import TransientCallError
@@ -20,22 +26,26 @@ from serving.rollout.models_config import (
     add_version,
     canary_version,
     configured_versions,
+    drop_versions,
     keep_loadable,
     promoted_versions,
     read_models_config,
+    remove_model,
     set_canary,
     write_models_config,
 )
+from serving.rollout.registry import SHA256_TAG
 from serving.rollout.serving_model import held
 from serving.rollout.version_folders import remove_version
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from typing import Any
 
     from feature_repo.contracts.manifests import Release
+    from serving.protocol.client import VersionStatus
+    from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
@@ -44,14 +54,31 @@ _UNLOAD_S = 5.0
 _LOOK_S = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a journal says of a version under test."""
+
+    model: str
+    base_path: Path
+    version: int
+    run_id: str = ""
+    """Empty, as the checksum is, in a journal of before runs were written down."""
+    saved_model_sha256: str = ""
+
+    def is_of(self, registered: RegisteredVersion) -> bool:
+        """Tell whether it is the model that the registry has now: the same run, and the same bytes."""
+        received = (registered.run_id, registered.tags.get(SHA256_TAG))
+        return not self.run_id or received == (self.run_id, self.saved_model_sha256)
+
+
 def configuration_lock(model: ServingModel) -> AbstractContextManager[None]:
     """Hold models.config and the order of reloads; always within the model's own lock."""
     path = model.places.root / "locks" / "models.config.lock"
     return held(path, model.settings.rollout_call_seconds, "models.config")
 
 
-def load(model: ServingModel, version: int) -> None:
-    """Make the server serve `version` beside what is promoted, and wait until it is AVAILABLE.
+def load(model: ServingModel, registered: RegisteredVersion) -> None:
+    """Make the server serve a version beside what is promoted, and wait until it is AVAILABLE.
 
     A version that was under test before, and that nobody promoted or withdrew, is withdrawn.
 
@@ -59,16 +86,17 @@ def load(model: ServingModel, version: int) -> None:
         CallError: The server refused, or the version did not load; it is withdrawn.
         TransientCallError: The server does not answer; the next try takes it up from here.
     """
-    _begin(model, version)
+    _begin(model, registered.version, registered.run_id, registered.tag(SHA256_TAG))
     with configuration_lock(model):
-        make_available(model, [version])
+        make_available(model, [registered.version])
 
 
-def _begin(model: ServingModel, version: int) -> None:
+def _begin(model: ServingModel, version: int, run_id: str, sha256: str) -> None:
     before = under_test(model)
     if before is not None and before != version:
         withdraw(model, before)
-    write_json(_journal(model), {"model": model.name, "version": version, "base_path": str(model.base_path)})
+    record = dataclasses.asdict(Candidate(model.name, model.base_path, version, run_id, sha256))
+    write_json(_journal(model), record | {"base_path": str(model.base_path)})
 
 
 def make_available(model: ServingModel, versions: Collection[int]) -> None:
@@ -79,12 +107,6 @@ def make_available(model: ServingModel, versions: Collection[int]) -> None:
     _reload(model, config)
     for version in versions:
         model.server.wait_available(model.name, version, deadline_s=model.settings.rollout_available_seconds)
-
-
-def ensure_loaded(model: ServingModel, version: int) -> None:
-    """Load `version` unless it is AVAILABLE already."""
-    if not is_available(model, version):
-        load(model, version)
 
 
 def is_available(model: ServingModel, version: int) -> bool:
@@ -101,12 +123,64 @@ def _loaded(model: ServingModel, name: str) -> frozenset[int]:
     return frozenset(one.version for one in model.server.model_status(name) if one.state == "AVAILABLE")
 
 
-def under_test(model: ServingModel) -> int | None:
-    """Return the version that the journal names, None if there is none."""
+@contextmanager
+def unloaded(model: ServingModel, version: int) -> Iterator[None]:
+    """Hold the configuration while the server has no `version`, so that its folder can be put in place.
+
+    A server takes a folder that is replaced for the one that it has loaded: only what it was told to unload does it
+    load anew.
+
+    Raises:
+        TransientCallError: The server does not answer, or does not let go of the version.
+    """
+    with configuration_lock(model):
+        if _knows(model, version):
+            log.warning("%s version %d: unloaded, for its folder is put in place anew", model.name, version)
+            config = _wanted(model)
+            drop_versions(config, model.name, [version])
+            if not configured_versions(config, model.name) & available_versions(model):
+                # A server keeps what it has until one of the versions that it is told of is there.
+                remove_model(config, model.name)
+            _reload(model, config)
+            _wait_let_go(model, version)
+        yield
+
+
+def _knows(model: ServingModel, version: int) -> bool:
+    """Tell whether the server would not load `version` anew: it has it, is about to, or has failed to."""
+    found = [one for one in model.server.model_status(model.name) if one.version == version]
+    return any(_is_live(one) or one.error_code for one in found)
+
+
+def _is_live(status: VersionStatus) -> bool:
+    """Tell whether a version is on its way in, there, or on its way out, on one replica at least."""
+    return any(state in status.state for state in ("START", "LOADING", "AVAILABLE"))
+
+
+def _wait_let_go(model: ServingModel, version: int) -> None:
+    deadline = time.monotonic() + model.settings.rollout_available_seconds
+    while any(one.version == version and _is_live(one) for one in model.server.model_status(model.name)):
+        if time.monotonic() > deadline:
+            msg = (
+                f"{model.name} version {version}: expected the model server to unload it within "
+                f"{model.settings.rollout_available_seconds:g} s, it has it still; see the server's log, and try again"
+            )
+            raise TransientCallError(msg, grpc.StatusCode.DEADLINE_EXCEEDED, "not unloaded")
+        time.sleep(_LOOK_S)
+
+
+def in_journal(model: ServingModel) -> Candidate | None:
+    """Return the version under test, None if there is none."""
     try:
-        return _read_journal(_journal(model))[2]
+        return _read_journal(_journal(model))
     except FileNotFoundError:
         return None
+
+
+def under_test(model: ServingModel) -> int | None:
+    """Return the number of the version under test, None if there is none."""
+    candidate = in_journal(model)
+    return candidate.version if candidate is not None else None
 
 
 def label_canary(model: ServingModel, release: Release) -> None:
@@ -116,7 +190,7 @@ def label_canary(model: ServingModel, release: Release) -> None:
         CallError: The server refused; what it served before, it serves still.
     """
     version = int(release.version)
-    _begin(model, version)
+    _begin(model, version, release.run_id, release.saved_model_sha256)
     with configuration_lock(model):
         config = read_models_config(model.places.models_config)
         before = read_models_config(model.places.models_config)
@@ -186,8 +260,8 @@ def _wait_unloaded(model: ServingModel, wanted: Collection[int]) -> None:
 
 def _wanted(model: ServingModel) -> Any:  # noqa: ANN401 - a message class made at run time
     config = read_models_config(model.places.models_config)
-    for name, base_path, version in _journalled(model):
-        add_version(config, name, base_path, version)
+    for one in _journalled(model):
+        add_version(config, one.model, one.base_path, one.version)
     keep_loadable(config)  # one missing folder would spoil the whole reload
     return config
 
@@ -196,8 +270,8 @@ def _journal(model: ServingModel) -> Path:
     return model.places.root / "candidates" / f"{model.name}.json"
 
 
-def _journalled(model: ServingModel) -> Iterator[tuple[str, Path, int]]:
-    """Return model, base path and version of every namespace's candidate."""
+def _journalled(model: ServingModel) -> Iterator[Candidate]:
+    """Return every namespace's candidate."""
     for path in sorted((model.places.root / "candidates").glob("[!.]*.json")):
         try:
             yield _read_journal(path)
@@ -205,10 +279,11 @@ def _journalled(model: ServingModel) -> Iterator[tuple[str, Path, int]]:
             continue
 
 
-def _read_journal(path: Path) -> tuple[str, Path, int]:
+def _read_journal(path: Path) -> Candidate:
     record = read_json(path)
     name, base_path, version = record.get("model"), record.get("base_path"), record.get("version")
     if not (isinstance(name, str) and isinstance(base_path, str) and isinstance(version, int)):
         msg = f"{path}: expected model, base_path and version, received {record}; remove the file"
         raise CorruptRecordError(msg)
-    return name, type(path)(base_path), version
+    run_id, sha256 = (str(record.get(each, "")) for each in ("run_id", "saved_model_sha256"))
+    return Candidate(name, Path(base_path), version, run_id, sha256)

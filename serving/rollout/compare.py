@@ -15,6 +15,7 @@ from serving.protocol.client import busy_pause
 from serving.protocol.errors import BusyServerError, CallError
 from serving.protocol.golden import OUTPUT
 from serving.rollout import candidate
+from serving.rollout.admission import require_number
 from serving.rollout.comparison import Reply, differences, objection, shadow, side
 from serving.rollout.errors import RolloutError, WorseCanaryError
 from serving.rollout.recorded_requests import fits, recorded_requests
@@ -49,12 +50,15 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
     _wait_for_shadows(model, version)
     with at_work(model):
         current = model.current_release()
+        registered = model.registry.version(model.name, version)
         if current is not None and current.version == str(version):
+            require_number(model, registered)
             return {"model": model.name, "version": str(version), "requests": 0, "source": "in force already"}
         canary = _canary_release(model, version)
+        if not registered.is_of(canary):
+            raise _another(model, registered, canary)
         if not candidate.is_available(model, version):
             candidate.label_canary(model, canary)
-        registered = model.registry.version(model.name, version)
         report = _measure(model, registered, current)
         reason = objection(report, model.settings)
         _keep(model, registered, report | {"passed": not reason, "reason": reason})
@@ -95,8 +99,16 @@ def _canary_release(model: ServingModel, version: int) -> Release:
 
 def _worse(model: ServingModel, version: int, reason: str) -> WorseCanaryError:
     return WorseCanaryError(
-        f"{model.name} version {version}: as a canary {reason}; it is withdrawn, the champion keeps serving: see "
+        f"{model.name} version {version}: as a canary {reason}; it is withdrawn, {model.meanwhile}: see "
         f"{model.comparison_path(version)}"
+    )
+
+
+def _another(model: ServingModel, registered: RegisteredVersion, canary: Release) -> RolloutError:
+    return RolloutError(
+        f"{model.name} version {canary.version}: expected run {canary.run_id}, the canary, found run "
+        f"{registered.run_id} in the registry, which was begun anew; `python -m serving.rollout canary --namespace "
+        f"{model.namespace} --version {canary.version}` makes that one the canary"
     )
 
 

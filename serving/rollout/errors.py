@@ -2,6 +2,8 @@
 
     JobError
     ├── RolloutError                    terminal
+    │   ├── NumberTakenError            the registry gave a number anew, under which another model serves
+    │   ├── LostModelError              a SavedModel is neither on the disk nor in the registry any longer
     │   ├── UnknownVersionError         the registry has no such version, or it lacks what a rollout needs
     │   ├── UnfitModelError             checksum or signature differ from what was registered or agreed
     │   ├── WrongScoresError            the server's scores are not those of the evaluation
@@ -25,6 +27,14 @@ class RolloutError(JobError):
 
 class UnknownVersionError(RolloutError):
     """The registry has no such version, or it lacks a tag or an artifact."""
+
+
+class NumberTakenError(RolloutError):
+    """The registry gave a number anew, under which another model serves."""
+
+
+class LostModelError(RolloutError):
+    """A SavedModel is neither on the disk nor in the registry any longer."""
 
 
 class UnfitModelError(RolloutError):

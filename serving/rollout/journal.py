@@ -43,13 +43,16 @@ class Intention:
     """Names the caller's one wish, however often it is tried; empty if the caller gave none."""
     began: str
     """ISO 8601, UTC."""
+    run_id: str = ""
+    """Whose version it is; empty in what was written before runs were written down."""
 
     def is_in_force(self, release: Release | None) -> bool:
         """Tell whether `release`, the one in force, is what this switch was to bring about."""
-        return release is not None and (release.version, release.previous_version, release.verdict) == (
-            self.version,
-            self.previous_version,
-            self.why,
+        return (
+            release is not None
+            and (release.version, release.previous_version, release.verdict)
+            == (self.version, self.previous_version, self.why)
+            and self.run_id in {"", release.run_id}
         )
 
     def __str__(self) -> str:
@@ -60,7 +63,7 @@ class Intention:
 def intend(model: ServingModel, kind: Kind, release: Release, key: str) -> Intention:
     """Write down that `release` is to come into force."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    intention = Intention(kind, release.version, release.previous_version, release.verdict, key, now)
+    intention = Intention(kind, release.version, release.previous_version, release.verdict, key, now, release.run_id)
     write_json(_pending_path(model), dataclasses.asdict(intention))
     return intention
 
@@ -112,7 +115,7 @@ def done_with(model: ServingModel, kind: Kind, key: str) -> Intention | None:
 
 def _intention(path: Path, record: object) -> Intention:
     names = {field.name for field in dataclasses.fields(Intention)}
-    is_one = isinstance(record, dict) and record.keys() == names
+    is_one = isinstance(record, dict) and record.keys() | {"run_id"} == names
     if not is_one or not all(isinstance(value, str) for value in cast("dict[str, Any]", record).values()):
         msg = f"{path}: expected texts {sorted(names)}, received {record!r:.200}; remove the file and reconcile"
         raise CorruptRecordError(msg)

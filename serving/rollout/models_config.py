@@ -81,7 +81,7 @@ def set_promoted(
     if wanted:
         set_model(config, name, base_path, wanted.values(), wanted)
     else:
-        _remove_model(config, name)
+        remove_model(config, name)
 
 
 def set_canary(
@@ -99,7 +99,7 @@ def set_canary(
     if versions:
         set_model(config, name, base_path, versions, labels)
     else:
-        _remove_model(config, name)
+        remove_model(config, name)
 
 
 def add_version(config: Any, name: str, base_path: Path, version: int) -> None:  # noqa: ANN401 - see above
@@ -132,7 +132,7 @@ def drop_versions(config: Any, name: str, versions: Collection[int]) -> None:  #
     if left:
         set_model(config, name, Path(entry.base_path), left, labels)
     else:
-        _remove_model(config, name)
+        remove_model(config, name)
 
 
 def model_entry(config: Any, name: str) -> Any | None:  # noqa: ANN401 - see above
@@ -165,7 +165,8 @@ def promoted_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN401
     return configured_versions(config, name) - alone
 
 
-def _remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
+def remove_model(config: Any, name: str) -> None:  # noqa: ANN401 - see above
+    """Make `config` serve nothing of a model."""
     entry = model_entry(config, name)
     if entry is not None:
         config.model_config_list.config.remove(entry)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serving.rollout import journal
+from serving.rollout.admission import admitted
 from serving.rollout.release_records import previous_of, release_of
 from serving.rollout.switching import at_work, result, switch
-from serving.rollout.verdict import require_promotion
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -21,13 +21,13 @@ def promote(model: ServingModel, version: int, key: str = "") -> dict[str, objec
 
     Raises:
         RejectedError: The gates did not let it through.
+        NumberTakenError: Another model serves under its number.
         CallError: The server refused; the old version serves.
     """
     with at_work(model):
         made = journal.done_with(model, journal.Kind.PROMOTION, key)
         if made is not None:
             return result(model, made)
-        registered = model.registry.version(model.name, version)
-        require_promotion(registered)
+        registered = admitted(model, version)
         release = release_of(model, registered, previous_of(model.current_release(), version))
         return switch(model, journal.Kind.PROMOTION, release, key)

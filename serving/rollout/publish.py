@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from serving.protocol.errors import CallError, TransientCallError
 from serving.rollout import candidate
+from serving.rollout.admission import admitted
+from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
-from serving.rollout.switching import at_work
-from serving.rollout.verdict import require_promotion
-from serving.rollout.version_folders import bring_to_disk
+from serving.rollout.switching import at_work, serve
 
 if TYPE_CHECKING:
+    from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 
@@ -21,25 +22,36 @@ def publish(model: ServingModel, version: int) -> dict[str, object]:
 
     Raises:
         RejectedError: The gates did not let it through.
+        NumberTakenError: Another model serves under its number.
         UnfitModelError: Its checksum or its signatures are wrong; nothing was published.
         CallError: It did not load; it is withdrawn, and what was served is served still.
     """
     with at_work(model):
-        registered = model.registry.version(model.name, version)
-        require_promotion(registered)
-        is_available = candidate.is_available(model, version)  # also: is there a server at all?
-        bring_to_disk(model, version, registered.tag(SHA256_TAG))
-        promoted = version in promoted_versions(read_models_config(model.places.models_config), model.name)
-        if not (promoted and is_available):
-            _load_or_withdraw(model, version)
+        bring_to_server(model, admitted(model, version))
     return {"model": model.name, "version": str(version)}
 
 
-def _load_or_withdraw(model: ServingModel, version: int) -> None:
+def bring_to_server(model: ServingModel, registered: RegisteredVersion) -> None:
+    """Bring a version that was admitted to AVAILABLE; the caller holds the lock.
+
+    Raises:
+        UnfitModelError: Its checksum or its signatures are wrong; nothing was published.
+        CallError: It did not load; it is withdrawn, and what was served is served still.
+    """
+    version = registered.version
+    candidate.available_versions(model)  # is there a server at all?
+    bring_to_disk(model, version, registered.run_id, registered.tag(SHA256_TAG))
+    if version not in promoted_versions(read_models_config(model.places.models_config), model.name):
+        _load_or_withdraw(model, registered)
+    elif not candidate.is_available(model, version):
+        serve(model, model.current_release())
+
+
+def _load_or_withdraw(model: ServingModel, registered: RegisteredVersion) -> None:
     try:
-        candidate.load(model, version)
+        candidate.load(model, registered)
     except TransientCallError:
         raise  # no verdict on the version: the next try takes it up
     except CallError:
-        candidate.withdraw(model, version)
+        candidate.withdraw(model, registered.version)
         raise

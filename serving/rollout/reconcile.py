@@ -6,8 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from serving.rollout import candidate
-from serving.rollout.agreement import disagreements, observe
-from serving.rollout.errors import DisagreementError
+from serving.rollout.agreement import candidate_is_lost, disagreements, losses, observe
+from serving.rollout.errors import DisagreementError, LostModelError, UnfitModelError
+from serving.rollout.fetch import bring_to_disk, folder_fault
 from serving.rollout.models_config import (
     canary_version,
     keep_loadable,
@@ -15,11 +16,11 @@ from serving.rollout.models_config import (
     set_canary,
     write_models_config,
 )
-from serving.rollout.registry import PREVIOUS
 from serving.rollout.switching import at_work, leave_out_damaged, move_aliases, serve
-from serving.rollout.version_folders import bring_to_disk, damage_of
+from serving.rollout.version_folders import damage_of, remove_version
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.manifests import Release
     from serving.rollout.agreement import Observed
     from serving.rollout.serving_model import ServingModel
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(model: ServingModel) -> dict[str, object]:
-    """Finish or undo what was cut off, and mend every disagreement.
+    """Finish or undo what was cut off, and mend every disagreement; say what MLflow has lost and nothing mends.
 
     Raises:
         TransientError: The server or the registry does not answer.
@@ -44,12 +45,16 @@ def reconcile(model: ServingModel) -> dict[str, object]:
                 raise DisagreementError(msg)
         for fault in mended:
             log.warning("%s: %s: done", model.name, fault)
+    lost = losses(model, seen)
+    for loss in lost:
+        log.warning("%s", loss)
     release = seen.release
     return {
         "model": model.name,
         "version": release.version if release is not None else None,
         "recovered": recovered,
         "mended": mended,
+        "lost": lost,
     }
 
 
@@ -58,20 +63,32 @@ def _mend(model: ServingModel, seen: Observed) -> None:
         leave_out_damaged(model)  # before anything that needs server or registry
     _mend_canary(model, seen)
     if seen.release is not None:
-        bring_to_disk(model, int(seen.release.version), seen.release.saved_model_sha256)
+        bring_to_disk(model, int(seen.release.version), seen.release.run_id, seen.release.saved_model_sha256)
+    if seen.before is not None:
+        _mend_folder_before(model, seen.before)
     serve(model, seen.release)
     if seen.release is not None:
         move_aliases(model, seen.release)
-        if not seen.release.previous_version:
-            model.registry.delete_alias(model.name, PREVIOUS)
+
+
+def _mend_folder_before(model: ServingModel, before: Release) -> None:
+    """Bring back what there is to go back to; where that is lost, nothing is better than another model."""
+    path = model.version_path(int(before.version))
+    if not path.is_dir() or not folder_fault(path, before.saved_model_sha256):
+        return
+    try:
+        bring_to_disk(model, int(before.version), before.run_id, before.saved_model_sha256)
+    except (LostModelError, UnfitModelError) as error:
+        log.warning("%s; there is no version to go back to", error)
+        remove_version(path)
 
 
 def _mend_canary(model: ServingModel, seen: Observed) -> None:
-    """End a canary of which not everybody knows, and a candidate whose folder is gone or that was promoted."""
+    """End a canary of which not everybody knows, and a candidate that was promoted or is lost."""
     config = read_models_config(model.places.models_config)
     labelled = canary_version(config, model.name)
     pointed = int(seen.canary.version) if seen.canary is not None else None
-    under_test = seen.candidate
+    under_test = seen.under_test
     damaged = under_test is not None and damage_of(model, under_test)  # by the canary's release, while there is one
     if not labelled == pointed == under_test:
         model.canary_release_path.unlink(missing_ok=True)
@@ -81,3 +98,5 @@ def _mend_canary(model: ServingModel, seen: Observed) -> None:
     in_force = int(seen.release.version) if seen.release is not None else None
     if under_test is not None and (under_test == in_force or damaged):
         candidate.forget(model, under_test)
+    elif under_test is not None and candidate_is_lost(seen):
+        candidate.withdraw(model, under_test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
+
+    from feature_repo.contracts.manifests import Release
 
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 DECISION_TAG, REASON_TAG, SHA256_TAG = "kestrel.decision", "kestrel.reason", "kestrel.saved_model_sha256"
@@ -34,7 +36,7 @@ _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT
 
 @dataclass(frozen=True, slots=True)
 class RegisteredVersion:
-    """A version of the registry."""
+    """A version of the registry. Its number alone does not tell who it is: see `is_of`."""
 
     model: str
     version: int
@@ -55,6 +57,13 @@ class RegisteredVersion:
                 "it with `python -m models gate`"
             )
             raise UnknownVersionError(msg) from None
+
+    def is_of(self, release: Release) -> bool:
+        """Tell whether it is the model of `release`: the same run, and the same bytes.
+
+        A registered model that was deleted and made anew counts its versions from 1 again.
+        """
+        return (self.run_id, self.tags.get(SHA256_TAG)) == (release.run_id, release.saved_model_sha256)
 
 
 class Registry:
@@ -83,6 +92,25 @@ class Registry:
             found = self._client.get_model_version(model, str(version))
         return RegisteredVersion(model, version, str(found.run_id or ""), dict(found.tags))
 
+    def find(self, model: str, version: int) -> RegisteredVersion | None:
+        """Return a version of a model, None if there is none (any longer).
+
+        Raises:
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        try:
+            return self.version(model, version)
+        except UnknownVersionError:
+            return None
+
+    def run_stage(self, run_id: str) -> str:
+        """Return the lifecycle stage of a run, `active` or `deleted`; nothing for one that is gone for good."""
+        try:
+            with self._errors(f"run {run_id}"):
+                return str(self._client.get_run(run_id).info.lifecycle_stage)
+        except UnknownVersionError:
+            return ""
+
     def aliases(self, model: str) -> dict[str, int]:
         """Return alias → version; none for a model that is not registered."""
         try:
@@ -98,8 +126,8 @@ class Registry:
             self._client.set_registered_model_alias(model, alias, str(version))
 
     def delete_alias(self, model: str, alias: str) -> None:
-        """Take an alias away; one that is not there stays away."""
-        with self._errors(f"{model} alias {alias}"):
+        """Take an alias away; one that is not there, as of a model that was deleted, stays away."""
+        with suppress(UnknownVersionError), self._errors(f"{model} alias {alias}"):
             self._client.delete_registered_model_alias(model, alias)
 
     def set_tag(self, model: str, version: int, name: str, value: str) -> None:

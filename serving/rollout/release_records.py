@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.manifests import Release, TrainingSet, Verdict
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.signatures import ranking
+from serving.rollout.errors import UnknownVersionError
 from serving.rollout.registry import SHA256_TAG
 
 if TYPE_CHECKING:
@@ -34,11 +35,17 @@ def release_of(model: ServingModel, registered: RegisteredVersion, previous_vers
     """Return the Release of a version that follows `previous_version`.
 
     Raises:
-        UnknownVersionError: The run lacks an artifact, or the version its checksum.
+        UnknownVersionError: The run lacks an artifact or has the verdict on another, or the version lacks its checksum.
     """
     with tempfile.TemporaryDirectory(prefix="kestrel-release-") as folder:
         training_set = _training_set(model, registered, Path(folder))
         verdict = Verdict.read(model.registry.download_run_file(registered.run_id, VERDICT_ARTIFACT, Path(folder)))
+    if verdict.run_id != registered.run_id:
+        msg = (
+            f"{model.name} version {registered.version}, artifact {VERDICT_ARTIFACT}: expected the verdict on run "
+            f"{registered.run_id}, received that on run {verdict.run_id}; gate it anew"
+        )
+        raise UnknownVersionError(msg)
     return Release(
         namespace=model.namespace,
         model=model.kind,

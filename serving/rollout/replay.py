@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from serving.protocol.errors import CallError, TransientCallError
 from serving.protocol.golden import OUTPUT, GoldenRequest
 from serving.rollout import candidate
+from serving.rollout.admission import admitted
 from serving.rollout.errors import WrongScoresError
+from serving.rollout.publish import bring_to_server
 from serving.rollout.recorded_requests import golden_requests
-from serving.rollout.registry import SHA256_TAG
 from serving.rollout.switching import at_work
-from serving.rollout.version_folders import bring_to_disk
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -24,14 +24,15 @@ def replay(model: ServingModel, version: int) -> dict[str, object]:
     """Send the run's golden requests to the version and compare the scores.
 
     Raises:
+        RejectedError: The gates did not let it through.
+        NumberTakenError: Another model serves under its number.
         WrongScoresError: A score differs by more than the tolerance; the version is withdrawn.
         CallError: A call failed for good; the version is withdrawn.
     """
     with at_work(model):
-        registered = model.registry.version(model.name, version)
+        registered = admitted(model, version)
         requests = golden_requests(model, registered)
-        bring_to_disk(model, version, registered.tag(SHA256_TAG))
-        candidate.ensure_loaded(model, version)
+        bring_to_server(model, registered)
         try:
             difference = _largest_difference(model, version, requests)
         except TransientCallError:
@@ -70,7 +71,7 @@ def _largest_difference(model: ServingModel, version: int, requests: tuple[Golde
             msg = (
                 f"{model.name} version {version}: golden request {place}: expected the evaluation's scores to within "
                 f"{model.settings.rollout_score_tolerance:g}, received a difference of {difference:g}; the version is "
-                "withdrawn, the champion keeps serving: look at how it was exported"
+                f"withdrawn, {model.meanwhile}: look at how it was exported"
             )
             raise WrongScoresError(msg)
         largest = max(largest, difference)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.publishing import tree_sha256
+from feature_repo.contracts.served_models import served_sha256
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
 from serving.protocol.errors import RecordFileError
 from serving.protocol.messages import SavedModel
@@ -42,9 +42,7 @@ def check_checksum(path: Path, expected: str) -> None:
     Raises:
         UnfitModelError: They differ, or the warm-up file is damaged: the version would not load.
     """
-    received = tree_sha256(path, without=(WARMUP_FILE,))
-    if received != expected and (path / WARMUP_FILE).is_file():
-        received = tree_sha256(path)  # an artifact that brought a warm-up file of its own was registered with it
+    received = served_sha256(path, expected)
     try:
         if (path / WARMUP_FILE).is_file():
             deque(read_requests(path / WARMUP_FILE), maxlen=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from serving.protocol.replicas import Replicas
     from serving.rollout.registry import Registry
     from serving.rollout.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,26 @@ class ServingModel:
             return Release.read(self.current_release_path)
         except FileNotFoundError:
             return None
+
+    def promoted_release(self, version: int) -> Release | None:
+        """Return the Release with which `version` was promoted last, None if it never was."""
+        try:
+            return Release.read(self.release_path(version))
+        except FileNotFoundError:
+            return None
+
+    def release_before(self, release: Release) -> Release | None:
+        """Return the Release that `release` goes back to, None if there is none that can be read."""
+        try:
+            return self.promoted_release(int(release.previous_version)) if release.previous_version else None
+        except CorruptRecordError as error:
+            log.warning("%s", error)
+            return None
+
+    @property
+    def meanwhile(self) -> str:
+        """What users get while a new version is not let through, for a message."""
+        return "no version serves yet" if self.current_release() is None else "the champion keeps serving"
 
     @property
     def canary_release_path(self) -> Path:

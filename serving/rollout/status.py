@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from serving.rollout.agreement import disagreements, observe
+from serving.rollout.agreement import disagreements, losses, observe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def status(model: ServingModel) -> dict[str, object]:
-    """Describe the model's release, server and registry; a part that does not answer is one of the problems."""
+    """Describe the model's release, server and registry; a part that does not answer is one of the problems.
+
+    What MLflow no longer has is `lost`; that is no disagreement, for nothing mends it, and what serves serves on.
+    """
     seen = observe(model)
     release, canary = seen.release, seen.canary
     problems = [*seen.silent, *disagreements(model, seen), *_unknown(model, seen)]
@@ -28,7 +31,7 @@ def status(model: ServingModel) -> dict[str, object]:
         "since": _since(model.current_release_path) if release is not None else None,
         "why": release.verdict if release is not None else None,
         "previous_version": release.previous_version if release is not None else None,
-        "candidate": str(seen.candidate) if seen.candidate is not None else None,
+        "candidate": str(seen.under_test) if seen.under_test is not None else None,
         "canary": {"version": canary.version, "run_id": canary.run_id, "since": _since(model.canary_release_path)}
         if canary is not None
         else None,
@@ -38,6 +41,7 @@ def status(model: ServingModel) -> dict[str, object]:
         "server": [asdict(one) for one in seen.server or ()],
         "aliases": dict(seen.aliases or {}),
         "agree": not problems,
+        "lost": losses(model, seen),
         "problems": problems,
     }
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.jobs import JobError
 from serving.rollout import candidate, journal
+from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import (
     PREVIOUS,
     STABLE,
@@ -37,12 +38,13 @@ from serving.rollout.models_config import (
 from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
 from serving.rollout.saved_models import lacking
-from serving.rollout.version_folders import bring_to_disk, damage_of, prune
+from serving.rollout.version_folders import damage_of, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from feature_repo.contracts.manifests import Release
+    from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def switch(model: ServingModel, kind: journal.Kind, release: Release, key: str) 
         CallError: The server refused; what served before serves on.
         RegistryUnavailableError: The new version serves, its aliases follow with the next command.
     """
-    bring_to_disk(model, int(release.version), release.saved_model_sha256)
+    bring_to_disk(model, int(release.version), release.run_id, release.saved_model_sha256)
     before = model.current_release()
     intention = journal.intend(model, kind, release, key)
     try:
@@ -152,14 +154,33 @@ def served_labels(model: ServingModel, release: Release | None) -> dict[str, int
 
 
 def move_aliases(model: ServingModel, release: Release) -> None:
-    """Make the registry's aliases say what `release` says.
+    """Make the registry's aliases say what `release` says, as far as the registry has those models still.
 
     Raises:
         RegistryUnavailableError: MLflow does not answer.
     """
-    if release.previous_version:
-        model.registry.set_alias(model.name, PREVIOUS_ALIAS, int(release.previous_version))
-    model.registry.set_alias(model.name, CHAMPION, int(release.version))
+    wanted = wanted_aliases(model, release, lambda version: model.registry.find(model.name, version))
+    for alias, version in wanted.items():
+        if version is not None:
+            model.registry.set_alias(model.name, alias, version)
+        else:
+            if alias == CHAMPION:
+                log.warning("%s version %s is not in the registry: it has no champion", model.name, release.version)
+            model.registry.delete_alias(model.name, alias)
+
+
+def wanted_aliases(
+    model: ServingModel, release: Release, find: Callable[[int], RegisteredVersion | None]
+) -> dict[str, int | None]:
+    """Return alias → version as `release` wants it, `champion` last; None where the registry has no such model.
+
+    Neither a version that was deleted nor another model that has its number now may bear the alias.
+    """
+    wanted: dict[str, int | None] = {}
+    for alias, one in ((PREVIOUS_ALIAS, model.release_before(release)), (CHAMPION, release)):
+        registered = find(int(one.version)) if one is not None else None
+        wanted[alias] = registered.version if registered and one and registered.is_of(one) else None
+    return wanted
 
 
 def _finish(model: ServingModel, intention: journal.Intention, release: Release) -> None:
@@ -167,7 +188,7 @@ def _finish(model: ServingModel, intention: journal.Intention, release: Release)
     if intention.kind is journal.Kind.PROMOTION:
         model.write_pointer(model.release_path(int(release.version)), release)
     candidate.forget(model, int(release.version))
-    prune(model)
+    prune(model, candidate.under_test(model))
     journal.done(model, intention)
 
 

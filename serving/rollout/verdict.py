@@ -20,11 +20,11 @@ def verdict(model: ServingModel, version: int) -> dict[str, object]:
         UnknownVersionError: The registry has no such version, or no verdict on it.
     """
     registered = model.registry.version(model.name, version)
-    require_promotion(registered)
+    require_promotion(model, registered)
     return {"model": model.name, "version": str(version), "decision": Decision.PROMOTE.value}
 
 
-def require_promotion(registered: RegisteredVersion) -> None:
+def require_promotion(model: ServingModel, registered: RegisteredVersion) -> None:
     """Refuse a version that the gates did not let through.
 
     Raises:
@@ -33,5 +33,5 @@ def require_promotion(registered: RegisteredVersion) -> None:
     decision = registered.tag(DECISION_TAG)
     if decision != Decision.PROMOTE:
         reason = registered.tags.get(REASON_TAG, "no reason was recorded")
-        msg = f"{registered.model} version {registered.version}: {decision}: {reason}; the champion keeps serving"
+        msg = f"{registered.model} version {registered.version}: {decision}: {reason}; {model.meanwhile}"
         raise RejectedError(msg)

@@ -1,56 +1,20 @@
-"""Versions on disk: each comes from the registry, is checked, appears whole or not at all, and leaves the same way."""
+"""Versions on disk: each leaves its name before it goes, and only what nobody needs goes. `fetch` brings them."""
 
 from __future__ import annotations
 
-import logging
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Release
-from feature_repo.contracts.publishing import publishing_directory, sync_directory
-from serving.rollout.disk_space import room_for
+from feature_repo.contracts.publishing import sync_directory
 from serving.rollout.errors import UnfitModelError
 from serving.rollout.models_config import configured_versions, read_models_config
-from serving.rollout.release_records import signature_of
-from serving.rollout.saved_models import check_checksum, check_signatures, lacking
-from serving.rollout.warmup import add_warmup
+from serving.rollout.saved_models import check_checksum, lacking
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
-
-log = logging.getLogger(__name__)
-
-
-def bring_to_disk(model: ServingModel, version: int, sha256: str) -> None:
-    """Put a version's SavedModel under its name, checked; keep it, without asking the registry, if it lies there.
-
-    Raises:
-        UnfitModelError: Checksum or signature are wrong.
-        RegistryUnavailableError: It has to be fetched, and MLflow does not answer.
-    """
-    path = model.version_path(version)
-    _sweep(model)
-    if path.is_dir():
-        try:
-            check_checksum(path, sha256)
-        except UnfitModelError:
-            # It stays until another is there: a server that has it in memory unloads it when its folder goes.
-            log.warning("%s is damaged: fetching it anew", path)
-        else:
-            return
-    registered = model.registry.version(model.name, version)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=_downloads(model)) as folder:
-        downloaded = model.registry.download_saved_model(registered, Path(folder))
-        check_checksum(downloaded, sha256)
-        check_signatures(downloaded, signature_of(model, registered))
-        remove_version(path)
-        with room_for(str(path)), publishing_directory(path) as part:
-            shutil.copytree(downloaded, part, dirs_exist_ok=True)
-            add_warmup(model, registered, part)
-            check_checksum(part, sha256)
-    log.info("%s is published", path)
 
 
 def damage_of(model: ServingModel, version: int) -> str:
@@ -71,25 +35,27 @@ def damage_of(model: ServingModel, version: int) -> str:
 
 
 def _release(model: ServingModel, version: int) -> Release | None:
-    for path in (model.current_release_path, model.canary_release_path, model.release_path(version)):
-        try:
-            release = Release.read(path)
-        except FileNotFoundError:
-            continue
-        if release.version == str(version):
-            return release
-    return None
+    """Return the Release by which a version is in force, under test, or what there is to go back to."""
+    current = model.current_release()
+    before = model.release_before(current) if current is not None else None
+    found = (current, model.canary_release(), before)
+    return next((one for one in found if one is not None and int(one.version) == version), None)
 
 
 def remove_version(path: Path) -> None:
     """Delete a version's folder; it leaves its name first, so that nobody loads half of it."""
-    if not path.is_dir():
-        return
+    if path.is_dir():
+        shutil.rmtree(set_aside(path))
+
+
+def set_aside(path: Path) -> Path:
+    """Take a version's folder, if there is one, from its name; return where it is then."""
     aside = path.with_name(f".{path.name}.withdrawn")
     shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    sync_directory(path.parent)
-    shutil.rmtree(aside)
+    if path.is_dir():
+        path.rename(aside)
+        sync_directory(path.parent)
+    return aside
 
 
 def on_disk(model: ServingModel) -> list[int]:
@@ -99,25 +65,26 @@ def on_disk(model: ServingModel) -> list[int]:
     return sorted((int(path.name) for path in model.base_path.iterdir() if path.name.isdigit()), reverse=True)
 
 
-def prune(model: ServingModel) -> list[int]:
-    """Delete the oldest versions beyond those that are kept or served, and return them."""
+def prune(model: ServingModel, under_test: int | None) -> list[int]:
+    """Delete the oldest versions beyond those that are kept, served or under test, and return them."""
     served = configured_versions(read_models_config(model.places.models_config), model.name)
     found = on_disk(model)
-    kept = {*found[: model.settings.rollout_keep_versions], *served}
+    kept = {*found[: model.settings.rollout_keep_versions], *served, under_test}
     gone = [version for version in found if version not in kept]
     for version in gone:
         remove_version(model.version_path(version))
     return gone
 
 
-def _downloads(model: ServingModel) -> Path:
+def downloads(model: ServingModel) -> Path:
+    """Return the folder, of the same file system, into which versions are downloaded."""
     path = model.places.root / "downloads" / model.name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _sweep(model: ServingModel) -> None:
+def sweep(model: ServingModel) -> None:
     """Remove what a killed publication left: only this process, which holds the lock, could be using it."""
-    for pattern, folder in ((".*", model.base_path), ("download-*", _downloads(model))):
+    for pattern, folder in ((".*", model.base_path), ("download-*", downloads(model))):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)

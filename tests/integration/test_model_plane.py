@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
-from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.manifests import Decision, Release, TrainingSet, Verdict
+from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
+from feature_repo.contracts.served_models import WARMUP_FILE
 from models.ranking.catalogue import CANDIDATE
 from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
@@ -293,3 +295,127 @@ def test_a_server_that_is_down_is_transient(settings):
         from models import tracking
 
         tracking.connect(settings.mlflow_uri)
+
+
+@pytest.fixture
+def apart(settings, first, tmp_path):
+    """Give a state folder with the training set and the first run's results, in which things may be deleted."""
+    for part in ("training_sets", "candidates/first"):
+        shutil.copytree(Namespace(settings.state, "toy").root / part, Namespace(tmp_path, "toy").root / part)
+    return settings.model_copy(update={"state": tmp_path})
+
+
+def _release(result, runs, version):
+    """Return the Release with which a rollout of the first run would have put a version in force."""
+    return Release(
+        namespace="toy",
+        model="ranking",
+        version=version,
+        run_id=str(result["run_id"]),
+        saved_model_sha256=str(runs[CANDIDATE.name]["saved_model_sha256"]),
+        feature_service=RANKING.feature_service.name,
+        feature_service_hash=RANKING.feature_service.hash,
+        views=RANKING.feature_service.views,
+        inputs=[column.name for column in RANKING.input_columns],
+        training_set_id="toy",
+        train_end="1998-03-01T00:00:00Z",
+        cutoff="1998-04-23T00:00:00Z",
+        item_embeddings="",
+        item_embeddings_sha256="",
+        verdict="every gate passed",
+        previous_version="",
+    )
+
+
+def _champion_of(settings, run_key):
+    """Evaluate once more, and return what the record says of the champion."""
+    from models.evaluation.job import evaluate
+
+    evaluate(settings, "toy", "toy", run_key)
+    folder = Namespace(settings.state, "toy").candidates / run_key
+    return json.loads((folder / "evaluation.json").read_text())["champion"]
+
+
+def test_a_model_whose_versions_count_anew_gets_a_number_that_nothing_served_has(first, apart, client):
+    from models.gates.job import gate
+
+    runs, result, _ = first
+    serving = Serving(apart.state)
+    (serving.model("toy", "ranking") / "7").mkdir(parents=True)
+    other = dataclasses.replace(_release(result, runs, "5"), run_id="0" * 32)
+    other.write(serving.releases("toy", "ranking") / "v5.json")
+    dataclasses.replace(other, version=result["version"]).write(serving.current_release("toy", "ranking"))
+    again = gate(apart, "toy", "toy", "first")
+    assert again["version"] == "8", "another run's release has the number that this run was registered under"
+    assert gate(apart, "toy", "toy", "first")["version"] == "8", "a retry finds it"
+    version = client.get_model_version(NAME, "8")
+    assert version.run_id == result["run_id"]
+    assert version.tags["kestrel.saved_model_sha256"] == runs[CANDIDATE.name]["saved_model_sha256"]
+    verdict = Verdict.read(Namespace(apart.state, "toy").candidates / "first" / "verdict.json")
+    assert (verdict.version, verdict.run_id) == ("8", result["run_id"])
+    client.delete_model_version(NAME, "8")
+
+
+def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, apart, client):
+    runs, result, folder = first
+    serving = Serving(apart.state)
+    served = serving.model("toy", "ranking") / "3"
+    shutil.copytree(folder / CANDIDATE.name / "saved_model", served)
+    (served / WARMUP_FILE).parent.mkdir()
+    (served / WARMUP_FILE).write_bytes(b"")
+    pointer = serving.current_release("toy", "ranking")
+    _release(result, runs, "3").write(pointer)
+    champion = _champion_of(apart, "first")
+    assert (champion["version"], champion["run_id"], champion["incomparable"]) == ("3", result["run_id"], "")
+    assert champion["weights_sha256"] == runs[CANDIDATE.name]["weights_sha256"]
+
+    (served / "fingerprint.pb").write_bytes(b"")
+    assert "neither the registry nor the disk" in _champion_of(apart, "first")["incomparable"]
+    _release(result, runs, result["version"]).write(pointer)
+    assert _champion_of(apart, "first")["incomparable"] == "", "the registry has it still"
+    dataclasses.replace(_release(result, runs, result["version"]), run_id="0" * 32).write(pointer)
+    assert "neither the registry nor the disk" in _champion_of(apart, "first")["incomparable"]
+
+
+def test_a_champion_whose_run_is_gone_is_compared_by_the_training_set_itself(first, apart, client):
+    runs, result, folder = first
+    serving = Serving(apart.state)
+    shutil.copytree(folder / CANDIDATE.name / "saved_model", serving.model("toy", "ranking") / "3")
+    pointer = serving.current_release("toy", "ranking")
+    gone = dataclasses.replace(_release(result, runs, "3"), run_id="0" * 32)
+    gone.write(pointer)
+    champion = _champion_of(apart, "first")
+    assert (champion["version"], champion["incomparable"], champion["weights_sha256"]) == ("3", "", "")
+    dataclasses.replace(gone, training_set_id="gone").write(pointer)
+    assert "training_set.json cannot be read" in _champion_of(apart, "first")["incomparable"]
+
+
+def test_a_deleted_run_is_logged_to_no_more(first, apart, client):
+    from models.errors import DeletedInMlflowError
+    from models.evaluation.job import evaluate
+    from models.gates.job import gate
+
+    _, result, _ = first
+    client.delete_run(result["run_id"])
+    try:
+        for job in (evaluate, gate):
+            with pytest.raises(DeletedInMlflowError, match="it is deleted; bring it back by `mlflow"):
+                job(apart, "toy", "toy", "first")
+    finally:
+        client.restore_run(result["run_id"])
+
+
+def test_a_deleted_experiment_ends_training_before_the_fit_with_what_brings_it_back(
+    first, settings, client, monkeypatch
+):
+    from models.errors import DeletedInMlflowError
+    from models.training import job
+
+    experiment = client.get_experiment_by_name("kestrel/toy")
+    monkeypatch.setattr(job, "fit", lambda *_: pytest.fail("it was fitted for nothing"))
+    client.delete_experiment(experiment.experiment_id)
+    try:
+        with pytest.raises(DeletedInMlflowError, match=f"restore --experiment-id {experiment.experiment_id}`, or"):
+            job.train(settings, "toy", "toy", "lr", "after-the-deletion")
+    finally:
+        client.restore_experiment(experiment.experiment_id)

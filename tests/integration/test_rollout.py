@@ -16,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,15 @@ from serving.rollout.models_config import (
 )
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
-from serving.rollout.settings import Settings
 from tests.awkward_paths import AWKWARD, LOCAL
 from tests.mlflow_server import mlflow_server
-from tests.rollout_world import BIASES, World
+from tests.rollout_world import BIASES, World, roll_out, served_bias, serving_model
 from tests.serving_world import (
     ModelServer,
     export_ranking,
     ranking_inputs,
     ranking_scores,
     run_job,
-    score,
     states,
     wait_until,
 )
@@ -110,39 +109,8 @@ def server(state: Path) -> Iterator[ModelServer]:
 
 @pytest.fixture
 def make(world: World, server: ModelServer, state: Path) -> Iterator[Callable[[str], ServingModel]]:
-    clients: list[Any] = []
-
-    def model(namespace: str) -> ServingModel:
-        settings = Settings(
-            state=state,
-            mlflow_uri=world.uri,
-            model_server_grpc=server.address,
-            rollout_lock_seconds=0.2,
-            rollout_available_seconds=60,
-        )
-        admin, predictions = Replicas(server.address, timeout_s=60), PredictClient(server.address)
-        clients.extend((admin, predictions))
-        return ServingModel(namespace, settings, Registry(world.uri), admin, predictions)
-
-    yield model
-    for client in clients:
-        client.close()
-
-
-def roll_out(model: ServingModel, version: int) -> dict[str, object]:
-    verdict.verdict(model, version)
-    publish.publish(model, version)
-    replay.replay(model, version)
-    canary.canary(model, version)
-    compare.compare(model, version)
-    return promote.promote(model, version)
-
-
-def served_bias(server: ModelServer, model: ServingModel, **choice: Any) -> str:
-    inputs = ranking_inputs(5)
-    scores = score(server, model.name, inputs, **choice)
-    (name,) = (name for name, bias in BIASES.items() if np.allclose(scores, ranking_scores(inputs, bias), atol=1e-5))
-    return name
+    with ExitStack() as clients:
+        yield lambda namespace: clients.enter_context(serving_model(world, server, state, namespace))
 
 
 def test_of_a_namespace_that_nobody_knows_the_status_says_so(make: Callable[[str], ServingModel]) -> None:

@@ -1,0 +1,75 @@
+"""Every command line says in one sentence what is wrong with a namespace, version, run key or id: exit code 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import models.__main__ as models_commands
+import pipelines.__main__ as pipelines_commands
+import pipelines.feast_store.__main__ as feast_commands
+import serving.lists.__main__ as lists_commands
+import serving.rollout.__main__ as rollout_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BAD_NAMESPACES = ("No Such", "../etc", "a_b", "x" * 49, "-", "")
+APPS = {
+    "models": models_commands.app,
+    "pipelines": pipelines_commands.app,
+    "serving.lists": lists_commands.app,
+    "serving.rollout": rollout_commands.app,
+}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield module and name of every command that takes a namespace."""
+    for module, app in APPS.items():
+        group = typer.main.get_group(app)
+        for name, command in group.commands.items():
+            if any("--namespace" in parameter.opts for parameter in command.params):
+                yield module, name
+
+
+def refusal(app: typer.Typer, *arguments: str) -> str:
+    """Return what a command that has to end with the usage exit code says, on one line."""
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, list(arguments))
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def test_every_plane_has_such_commands() -> None:
+    assert {module for module, _ in commands()} == APPS.keys()
+
+
+@pytest.mark.parametrize("namespace", BAD_NAMESPACES)
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_a_bad_namespace_is_a_usage_error(command: tuple[str, str], namespace: str) -> None:
+    module, name = command
+    said = refusal(APPS[module], name, "--namespace", namespace)
+    assert f"namespace {namespace!r}: expected up to 48 lower case letters" in said
+
+
+def test_the_feast_environment_refuses_one_too() -> None:
+    app = typer.Typer()
+    app.command()(feast_commands.main)
+    assert "namespace 'No Such': expected" in refusal(app, "--namespace", "No Such")
+
+
+@pytest.mark.parametrize("version", ["three", "0", "-1", "1.0", ""])
+def test_a_bad_version_is_a_usage_error(version: str) -> None:
+    app = APPS["serving.rollout"]
+    assert "expected a number of the registry" in refusal(app, "verdict", "--namespace", "ns", f"--version={version}")
+    assert "expected a number of the registry" in refusal(app, "rollback", "--namespace", "ns", f"--to={version}")
+
+
+def test_a_bad_run_key_or_training_set_is_a_usage_error() -> None:
+    arguments = ("evaluate", "--namespace", "ns")
+    app = APPS["models"]
+    assert "run key '../x': expected" in refusal(app, *arguments, "--training-set", "ts-1", "--run-key", "../x")
+    assert "id '../x': expected" in refusal(app, *arguments, "--training-set", "../x", "--run-key", "key")
