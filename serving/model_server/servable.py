@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from serving.model_server.graph_import import import_graph
 from serving.model_server.text_protos import read_text_proto
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 _VARIABLES = Path("variables/variables")
 _VARIABLES_INDEX = Path("variables/variables.index")
+_PATTERN = re.compile(r"[*?\[\\]")
 _INIT_OP = "__saved_model_init_op"
 _INIT_OP_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
@@ -101,6 +105,18 @@ def _feeds(signature: Any) -> Feeds:  # noqa: ANN401 - a SignatureDef
         dtypes,
         tuple(map(dtype_word, dtypes)),
     )
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """Give a folder under a name that is no pattern: by one TensorFlow looks for variables, and `[1]` finds none."""
+    if not _PATTERN.search(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="kestrel-model-") as folder:
+        plain = Path(folder, path.name)
+        plain.symlink_to(path.absolute())
+        yield plain
 
 
 def _init_op(meta_graph: Any) -> str:  # noqa: ANN401 - a MetaGraphDef
@@ -199,7 +215,8 @@ class Servable:
         """Give the variables their values."""
         saver = meta_graph.saver_def
         if saver.restore_op_name and (path / _VARIABLES_INDEX).is_file():
-            self._session.run(saver.restore_op_name, {saver.filename_tensor_name: str(path / _VARIABLES)})
+            with _plain(path) as plain:
+                self._session.run(saver.restore_op_name, {saver.filename_tensor_name: str(plain / _VARIABLES)})
 
     def _initialize(self, path: Path, meta_graph: Any) -> None:  # noqa: ANN401 - a MetaGraphDef
         """Give the tables their rows, as TensorFlow's own loader does."""
