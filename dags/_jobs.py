@@ -88,10 +88,10 @@ class JobOperator(BaseOperator):
                 check_conf(getattr(context.get("dag_run"), "conf", None) or {}, dag.params)
             super().render_template_fields(context, jinja_env)
         except ValueError as error:
-            raise UnfitRunError(str(error)) from error
+            raise self._unfit(str(error)) from error
         except (LookupError, TypeError, jinja2.TemplateError) as error:
             msg = f"{self.module} {self.command}: its options cannot be rendered: {error!r}; see what the run was given"
-            raise UnfitRunError(msg) from error
+            raise self._unfit(msg) from error
 
     def arguments(self) -> list[str]:
         """Return the process's arguments, the interpreter first."""
@@ -126,7 +126,7 @@ class JobOperator(BaseOperator):
         """Return the exit status, the last line of standard output, and the reason on standard error."""
         output: deque[str] = deque(maxlen=1)
         errors: deque[str] = deque(maxlen=_REASON_LINES)
-        with _started(arguments) as self._process:
+        with self._started(arguments) as self._process:
             readers = [
                 Thread(target=_follow, args=(self._process.stdout, output, self.log.info)),
                 Thread(target=_follow, args=(self._process.stderr, errors, self.log.info)),
@@ -138,6 +138,31 @@ class JobOperator(BaseOperator):
             for reader in readers:
                 reader.join()
         return status, next(iter(output), ""), reason_told(status, errors) or "no message on standard error"
+
+    def _started(self, arguments: list[str]) -> subprocess.Popen[str]:
+        """Start a process. UnfitRunError for arguments that none can have, such as a NUL or a megabyte of text."""
+        try:
+            return subprocess.Popen(
+                arguments,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.E2BIG:
+                raise
+            given = " ".join(arguments)[:200]
+            msg = f"{given!r}: expected arguments that a process can have: {error}; correct the conf"
+            raise self._unfit(msg) from error
+
+    def _unfit(self, reason: str) -> UnfitRunError:
+        """Return the error. Its sentence is logged as a line, too: Airflow's own log entry has it in the traceback."""
+        self.log.error("%s", reason)
+        return UnfitRunError(reason)
 
     def on_kill(self) -> None:
         """End the job's whole process group: a Spark job is more than one process."""
@@ -171,26 +196,6 @@ class ReportingJobOperator(JobOperator):
     """A job whose result names a report, as a path below the namespace's reports."""
 
     operator_extra_links = (ReportLink(),)
-
-
-def _started(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start a process. UnfitRunError for arguments that no process can have, such as a NUL or a megabyte of text."""
-    try:
-        return subprocess.Popen(
-            arguments,
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.E2BIG:
-            raise
-        msg = f"{' '.join(arguments)[:200]!r}: expected arguments that a process can have: {error}; correct the conf"
-        raise UnfitRunError(msg) from error
 
 
 def _result_of_failure(last_line: str) -> dict[str, Any]:
