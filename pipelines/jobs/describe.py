@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.intervals import end_of_day, format_cutoff
 from pipelines.checks.events import scan_events
 from pipelines.errors import SourceError
 from pipelines.sources.detection import namespace_of, open_source
@@ -37,7 +37,7 @@ def run(settings: Settings, path: Path, mapping: Path | None = None) -> Mapping[
     if last is None:
         msg = f"source {path}: expected at least one event with a time in the past, received none"
         raise SourceError(msg)
-    cutoff = datetime.combine(last.date() + timedelta(days=1), time(), UTC)
+    cutoff = end_of_day(last)
     return {
         "namespace": namespace_of(path),
         "layout": source.name,

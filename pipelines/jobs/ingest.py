@@ -6,7 +6,7 @@ import logging
 import shutil
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from feature_repo.contracts.datasets import (
     user_versions_dataset,
     users_dataset,
 )
-from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.intervals import end_of_day, format_cutoff, last_midnight
 from feature_repo.contracts.places import REPORT
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import check_unit, implausible_attributes
@@ -91,7 +91,7 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
     if mode is Mode.PART:
         check_same_data_set(place, source)
     now, limit = clock or datetime.now(UTC), settings.quarantine_limit
-    told = _with_report(place, source, cutoff or _midnight(now))
+    told = _with_report(place, source, cutoff or last_midnight(now))
 
     def mends(name: str) -> bool:
         return mode is Mode.REPLACE or (mode is Mode.WHOLE and is_before(name, cutoff))
@@ -156,7 +156,7 @@ class _Lake:
         schema = self.source.schema
         last = span[1] if span else self._last_of_lake()
         self._write(QUARANTINE, upserted(quarantine, self._kept(QUARANTINE), QUARANTINE))
-        files = self._write_observations(events, self.cutoff or _next_midnight(last))
+        files = self._write_observations(events, self.cutoff or end_of_day(last))
         item_rows = self._entities(items_dataset(schema), item_versions_dataset(schema), given.items, files)
         user_rows = self._entities(users_dataset(schema), user_versions_dataset(schema), given.users, files)
         related = self._relations(given.relations)
@@ -199,17 +199,17 @@ class _Lake:
 
         A day that goes on is the stream's own.
         """
-        last_streamed = self.streamed.last_time(_midnight(self.now))
-        return _next_midnight(max(last, last_streamed) if last_streamed else last)
+        last_streamed = self.streamed.last_time(last_midnight(self.now))
+        return end_of_day(max(last, last_streamed) if last_streamed else last)
 
     def _last_of_lake(self) -> datetime:
         """Return a moment of the last day that is over and of which the lake holds events."""
-        names = stored_dataset(self.place, EVENTS).snapshot(before=_midnight(self.now)).partitions
-        return max((partition_day(name) for name in names), default=_midnight(self.now) - timedelta(days=1))
+        names = stored_dataset(self.place, EVENTS).snapshot(before=last_midnight(self.now)).partitions
+        return max((partition_day(name) for name in names), default=last_midnight(self.now) - timedelta(days=1))
 
     def _end_of_lake(self, writer: Writer, until: datetime) -> datetime:
         """Return `until`, or after a part the midnight after the last day of the lake that is over, if later."""
-        over = [end for name in writer.partitions if (end := _next_midnight(partition_day(name))) <= self.now]
+        over = [end for name in writer.partitions if (end := end_of_day(partition_day(name))) <= self.now]
         return max(until, *over) if self._is_part and over else until
 
     def _derives(self, key: str) -> bool:
@@ -363,16 +363,6 @@ def _span(
         )
         raise SourceError(msg)
     return span
-
-
-def _midnight(moment: datetime) -> datetime:
-    """Return the midnight in UTC before or at a moment."""
-    return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
-
-
-def _next_midnight(moment: date) -> datetime:
-    """Return the midnight in UTC after a day, or after a moment in UTC."""
-    return datetime(moment.year, moment.month, moment.day, tzinfo=UTC) + timedelta(days=1)
 
 
 @contextmanager
