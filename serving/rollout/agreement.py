@@ -182,7 +182,7 @@ def _folder_faults(model: ServingModel, seen: Observed, force: str) -> Iterator[
     in_force = {int(seen.release.version)} if seen.release is not None else set()
     for version in sorted(seen.configured | in_force):
         if damage := damage_of(model, version):
-            yield f"{force}, version {version} would not load as what it is: {damage}"
+            yield f"{force}, version {version} would not load: {damage}"
     before = int(seen.before.version) if seen.before is not None else None
     if before is None or before in seen.configured or not model.version_path(before).is_dir():
         return

@@ -789,7 +789,8 @@ def test_what_would_not_load_is_named_to_no_server_whoever_writes(
     assert any("saved_model.pb" in problem for problem in problems), problems  # type: ignore[attr-defined] # a list
     reconcile.reconcile(damaged)
     assert agreed(server, damaged) == "second"
-    assert labels_of(read_models_config(damaged.places.models_config), damaged.name) == {"stable": second}
+    labels = labels_of(read_models_config(damaged.places.models_config), damaged.name)
+    assert labels == {"stable": second, "previous": first}
 
 
 def test_files_that_changed_are_found_and_mended(
@@ -808,7 +809,8 @@ def test_files_that_changed_are_found_and_mended(
         assert any(f"version {version} would not load: the files in" in problem for problem in problems)  # type: ignore[attr-defined] # a list
     reconcile.reconcile(model)
     assert agreed(server, model) == "second"
-    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": second}
+    labels = labels_of(read_models_config(model.places.models_config), model.name)
+    assert labels == {"stable": second, "previous": first}
 
 
 def test_damage_leaves_models_config_while_the_server_is_away(
@@ -828,8 +830,8 @@ def test_damage_leaves_models_config_while_the_server_is_away(
         assert model.version_path(first).is_dir(), "a server that has it in memory keeps it while its folder is there"
         with pytest.raises(TransientCallError):
             reconcile.reconcile(dataclasses.replace(model, server=nobody))
-    assert (model.version_path(first) / "saved_model.pb").is_file()
     reconcile.reconcile(model)
+    assert (model.version_path(first) / "saved_model.pb").is_file()
     assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first}
 
 
