@@ -144,6 +144,7 @@ def packed_in_zip() -> bytes:
         ("e.parquet", gzip.compress(PLAIN), ["expected Parquet", "gzip data"]),
         ("e.csv.gz", PLAIN, ["expected a whole gz", "Leave .gz out of its name"]),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_file_of_another_kind_is_told_for_what_it_is(
     world: MappedWorld, name: str, content: bytes, words: list[str]
@@ -156,7 +157,9 @@ def test_a_file_of_another_kind_is_told_for_what_it_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("e.tar.gz", gzip.compress(packed_in_tar())), ("e.bz2", bz2.compress(PLAIN))]
+    ("name", "content"),
+    [("e.tar.gz", gzip.compress(packed_in_tar())), ("e.bz2", bz2.compress(PLAIN))],
+    ids=["e.tar.gz", "e.bz2"],
 )
 def test_an_archive_that_no_name_of_the_mapping_fits_is_told(world: MappedWorld, name: str, content: bytes) -> None:
     (world.folder / name).write_bytes(content)
