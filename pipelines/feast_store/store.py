@@ -37,9 +37,12 @@ def registry_path(namespace: Namespace) -> Path:
 
 
 def registry_url(settings: Settings, namespace: Namespace) -> str:
-    """Return SQLAlchemy's URL of the registry: the settings' database, which all namespaces share, or a file."""
+    """Return SQLAlchemy's URL of the registry: the settings' database, which all namespaces share, or a file.
+
+    A path is quoted twice: SQLAlchemy reads it once, SQLite again.
+    """
     # As a URI of SQLite's own, in which a question mark of the path is no end of it.
-    return settings.feast_registry_url or f"sqlite:///file:{quote(str(registry_path(namespace)))}?uri=true"
+    return settings.feast_registry_url or f"sqlite:///file:{quote(quote(str(registry_path(namespace))))}?uri=true"
 
 
 def offline_store(settings: Settings) -> dict[str, object]:

@@ -148,7 +148,7 @@ def test_two_runs_at_once_end_as_one_alone(tmp_path: Path, job: tuple[str, ...])
 
 def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
     source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=60)
-    arguments = ("ingest", "--namespace", "made-up", "--source", str(source))
+    arguments = ("ingest", "--namespace", "made-up", "--source", str(source), "--mode", "replace")
     finish(tmp_path / "cut", *arguments)
     before = tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake")
     write_movielens_100k(tmp_path / "source", users=20, items=40, events=90)

@@ -199,7 +199,7 @@ def test_a_folder_that_is_replaced_is_loaded_anew(world: World, server: ModelSer
     load_other_bytes(world, model, first, "third")
     assert served_bias(server, model, label="stable") == "third"
     problems = status.status(model)["problems"]
-    assert sum("its folder is not what was promoted" in problem for problem in problems) == 2  # type: ignore[attr-defined] # a list
+    assert sum("are not those that were registered" in problem for problem in problems) == 2  # type: ignore[attr-defined] # a list
     reconcile.reconcile(model)
     assert served(server, model) == "second"
     assert served_bias(server, model, label="previous") == "first"

@@ -19,7 +19,6 @@ from models.ranking.base import FitConfig
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
 from models.training.fit import fit
-from tests.awkward_paths import AWKWARD
 from tests.movielens import RANKING
 
 _FAST = FitConfig(batch_size=256, epochs=8, learning_rate=1e-2)
@@ -37,7 +36,7 @@ def fitted(request, dataset):
 
 @pytest.fixture(scope="module")
 def exported(fitted, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("export") / AWKWARD / "saved_model"
+    directory = tmp_path_factory.mktemp("export") / "saved_model"
     export(fitted[1], RANKING, directory)
     return SavedModel(directory), directory
 
