@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.publishing import publishing_directory
 from serving.rollout import candidate
 from serving.rollout.disk_space import room_for
-from serving.rollout.errors import LostModelError, UnfitModelError
+from serving.rollout.errors import LostModelError
 from serving.rollout.registry import SHA256_TAG
 from serving.rollout.release_records import signature_of
 from serving.rollout.saved_models import check_checksum, check_signatures
-from serving.rollout.version_folders import downloads, set_aside, sweep
+from serving.rollout.version_folders import downloads, fault_of, set_aside, sweep
 from serving.rollout.warmup import add_warmup
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bring_to_disk(model: ServingModel, version: int, run_id: str, sha256: str) -
     """
     path = model.version_path(version)
     sweep(model)
-    fault = folder_fault(path, sha256)
+    fault = fault_of(path, sha256)
     if not fault:
         return
     log.info("%s: %s: fetching it", model.name, fault)
@@ -56,17 +56,6 @@ def bring_to_disk(model: ServingModel, version: int, run_id: str, sha256: str) -
             swap.enter_context(candidate.unloaded(model, version))
             swap.callback(shutil.rmtree, set_aside(path), ignore_errors=True)
     log.info("%s is published", path)
-
-
-def folder_fault(path: Path, sha256: str) -> str:
-    """Return what is wrong with a version's folder; empty if it holds the SavedModel with that checksum."""
-    if not path.is_dir():
-        return f"expected the folder {path}, found none"
-    try:
-        check_checksum(path, sha256)
-    except UnfitModelError as error:
-        return str(error)
-    return ""
 
 
 def _registered(model: ServingModel, version: int, run_id: str, sha256: str, fault: str) -> RegisteredVersion:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from serving.rollout import candidate
 from serving.rollout.agreement import candidate_is_lost, disagreements, losses, observe
 from serving.rollout.errors import DisagreementError, LostModelError, UnfitModelError
-from serving.rollout.fetch import bring_to_disk, folder_fault
+from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import (
     canary_version,
     keep_loadable,
@@ -17,7 +17,7 @@ from serving.rollout.models_config import (
     write_models_config,
 )
 from serving.rollout.switching import at_work, leave_out_damaged, move_aliases, serve
-from serving.rollout.version_folders import damage_of, remove_version
+from serving.rollout.version_folders import damage_of, fault_of, remove_version
 
 if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Release
@@ -74,7 +74,7 @@ def _mend(model: ServingModel, seen: Observed) -> None:
 def _mend_folder_before(model: ServingModel, before: Release) -> None:
     """Bring back what there is to go back to; where that is lost, nothing is better than another model."""
     path = model.version_path(int(before.version))
-    if not path.is_dir() or not folder_fault(path, before.saved_model_sha256):
+    if not path.is_dir() or not fault_of(path, before.saved_model_sha256):
         return
     try:
         bring_to_disk(model, int(before.version), before.run_id, before.saved_model_sha256)

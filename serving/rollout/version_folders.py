@@ -22,13 +22,16 @@ def damage_of(model: ServingModel, version: int) -> str:
 
     What it should be, its release says; without one, only what is missing is found.
     """
-    path = model.version_path(version)
-    release = _release(model, version)
-    fault = lacking(path)
-    if fault or release is None:
+    path, release = model.version_path(version), _release(model, version)
+    return lacking(path) if release is None else fault_of(path, release.saved_model_sha256)
+
+
+def fault_of(path: Path, sha256: str) -> str:
+    """Return what is wrong with a version's folder; empty if it holds the SavedModel with that checksum, whole."""
+    if fault := lacking(path):
         return fault
     try:
-        check_checksum(path, release.saved_model_sha256)
+        check_checksum(path, sha256)
     except UnfitModelError:
         return f"the files in {path} are not those that were registered"
     return ""
