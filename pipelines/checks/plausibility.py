@@ -16,7 +16,7 @@ from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import duckdb
     import pyarrow as pa
@@ -31,10 +31,6 @@ _USERS_AT_LEAST = 10
 _LARGE = 0.25
 PASSED = "_reason IS NULL AND _skip IS NULL"
 """Of rows of `checked` (`events.py`): those that become events."""
-_COUNTS = f"SELECT count(*), count(DISTINCT user_id) FROM checked WHERE {PASSED}"  # noqa: S608 - a constant
-_BUSIEST = (
-    f"SELECT user_id, count(*) AS events FROM checked WHERE {PASSED} GROUP BY ALL ORDER BY events DESC, user_id LIMIT 1"  # noqa: S608 - a constant
-)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_S = 365.2425 * 86_400
 _MOST_YEARS = 100
@@ -63,72 +59,80 @@ def implausible_attributes(schema: Schema, items: pa.Table, users: pa.Table) -> 
 
 def implausible_events(database: duckdb.DuckDBPyConnection, schema: Schema) -> list[str]:
     """Return a sentence for whatever in the rows of `checked` that passed is hardly meant as it is."""
-    ((events, users),) = database.execute(_COUNTS).fetchall()
-    if not events:
-        return []
-    warnings = [warning for owner in ("user", "item") for warning in _implausible_ids(database, owner)]
-    if events >= _EVENTS_AT_LEAST and users >= _USERS_AT_LEAST:
-        ((busiest, most),) = database.execute(_BUSIEST).fetchall()
-        if most > _LARGE * events:
-            warnings.append(
-                f"user {busiest!r}: expected events of many users, received {most:,} of all {events:,} from this one; "
-                "is it everybody without an account? Leave such rows out by events.skip"
-            )
-    if events >= _EVENTS_AT_LEAST and not schema.is_implicit:
-        warnings += _one_sided(database, schema)
-    return warnings
+    return [
+        *(warning for owner in ("user", "item") for warning in _implausible_ids(database, owner)),
+        *(() if schema.is_implicit else _one_sided(database, schema)),
+    ]
 
 
 def _implausible_ids(database: duckdb.DuckDBPyConnection, owner: str) -> Iterator[str]:
-    column = f"{owner}_id"
-    ids = f"(SELECT {column} AS id, count(*) AS events FROM checked WHERE {PASSED} GROUP BY ALL)"  # noqa: S608 - constants
-    for text, events in database.execute(
-        f"SELECT id, events FROM {ids} WHERE lower(id) IN (SELECT unnest($1::VARCHAR[])) ORDER BY id",  # noqa: S608 - constants
-        [sorted(NO_VALUE)],
-    ).fetchall():
+    """Tell of ids that are none, or were made by a spreadsheet, and of a user who has much of everything."""
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {owner}_id AS id, count(*) AS events FROM checked "  # noqa: S608 - constants
+        f"WHERE {PASSED} GROUP BY ALL"
+    )
+    for text, events in database.execute(_NO_IDS, [sorted(NO_VALUE)]).fetchall():
         yield (
             f"{owner} {text!r}: expected an id, received {events:,} events of a text that mostly stands for none; "
             f"say missing: [{text!r}], and leave such rows out by events.skip"
         )
-    ((number, example),) = database.execute(
-        f"SELECT count(*), min(id) FROM {ids} WHERE regexp_full_match(id, '[+-]?\\d+\\.0+') "  # noqa: S608 - constants
-        f"AND split_part(id, '.', 1) IN (SELECT id FROM {ids})"
-    ).fetchall()
+    ((number, example),) = database.execute(_WRITTEN_TWICE).fetchall()
     if number:
         yield (
             f"{owner} ids: expected one text for each, received {number:,} both as {example!r} and as "
             f"{example.split('.')[0]!r}; say events.{owner}: {{column: ..., whole_number: true}}"
         )
-    ((number, example),) = database.execute(
-        f"SELECT count(*), min(id) FROM {ids} WHERE regexp_full_match(id, '[+-]?\\d([.,]\\d+)?[eE]\\+?\\d+')"  # noqa: S608 - constants
-    ).fetchall()
+    ((number, example),) = database.execute(_ROUNDED).fetchall()
     if number:
         yield (
             f"{owner} ids: expected whole texts, received {number:,} such as {example!r}, to which spreadsheets round "
             "long numbers: several ids have become one; export the column as text"
         )
+    if owner == "user":
+        yield from _too_busy(database)
+
+
+def _too_busy(database: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    ((users, events, busiest, most),) = database.execute(_BUSIEST).fetchall()
+    if users >= _USERS_AT_LEAST and events >= _EVENTS_AT_LEAST and most > _LARGE * events:
+        yield (
+            f"user {busiest!r}: expected events of many users, received {most:,} of all {events:,} from this one; "
+            "is it everybody without an account? Leave such rows out by events.skip"
+        )
+
+
+_NO_IDS = "SELECT id, events FROM ids WHERE lower(id) IN (SELECT unnest($1::VARCHAR[])) ORDER BY id"
+_WRITTEN_TWICE = r"""
+SELECT count(*), min(id) FROM ids
+WHERE regexp_full_match(id, '[+-]?\d+\.0+') AND split_part(id, '.', 1) IN (SELECT id FROM ids)
+"""
+_ROUNDED = r"SELECT count(*), min(id) FROM ids WHERE regexp_full_match(id, '[+-]?\d([.,]\d+)?[eE]\+?\d+')"
+_BUSIEST = "SELECT count(*), sum(events), arg_min(id, (-events, id)), max(events) FROM ids"
 
 
 def _one_sided(database: duckdb.DuckDBPyConnection, schema: Schema) -> Iterator[str]:
     """Tell of explicit feedback of which all is liking, or none: nothing can be learned of it."""
-    counted = [each.name for each in schema.event_types if each.counted]
+    counted = f"event_type IN ({_texts(each.name for each in schema.event_types if each.counted)})"
     likes = f"event_type IN ({_texts(schema.positive.event_types)}) AND value >= {schema.positive.min_value}"
-    ((events, positive),) = database.execute(
-        f"SELECT count(*), count(*) FILTER ({likes}) FROM checked WHERE {PASSED} AND event_type IN ({_texts(counted)})"  # noqa: S608 - quoted
+    ((rows, events, positive),) = database.execute(
+        f"SELECT count(*), count(*) FILTER ({counted}), count(*) FILTER ({counted} AND {likes}) FROM checked "  # noqa: S608 - quoted
+        f"WHERE {PASSED}"
     ).fetchall()
-    if events and positive == events:
+    if rows < _EVENTS_AT_LEAST or not events:
+        return
+    if positive == events:
         yield (
             f"feedback: expected likes and others, as feedback is explicit, received {events:,} likes and no others; "
             "say feedback: implicit, by which what was passed over is drawn, or raise positive.min_value"
         )
-    if events and not positive:
+    if not positive:
         yield (
             f"positive: expected some of {events:,} events to be likes, received none; lower positive.min_value, or "
             "name other positive.event_types"
         )
 
 
-def _texts(texts: Sequence[str]) -> str:
+def _texts(texts: Iterable[str]) -> str:
     return ", ".join(map(literal, texts))
 
 

@@ -68,9 +68,12 @@ def remedy(reason: str, received: Sequence[str]) -> str:
             return _SIMPLE.get(reason, "")
 
 
+def _no_values(texts: Sequence[str]) -> list[str]:
+    return [text for text in texts if text.lower() in NO_VALUE][:_SHOWN]
+
+
 def _of_numbers(texts: Sequence[str]) -> str:
-    nothing = [text for text in texts if text.lower() in NO_VALUE][:_SHOWN]
-    if nothing:
+    if nothing := _no_values(texts):
         return f"say missing: {nothing} if they stand for no value{_OF_PARQUET * (nothing == [_NAN])}"
     if texts and all(_DECIMAL_COMMA.fullmatch(text) for text in texts):
         return "say csv.decimal: ',' for decimal commas"
@@ -78,8 +81,7 @@ def _of_numbers(texts: Sequence[str]) -> str:
 
 
 def _of_times(texts: Sequence[str]) -> str:
-    nothing = [text for text in texts if text.lower() in NO_VALUE][:_SHOWN]
-    if nothing:
+    if nothing := _no_values(texts):
         return f"leave such rows out by events.skip, missing: true; of texts, say missing: {nothing}, too"
     if texts and all(_NUMBER.fullmatch(text) for text in texts):
         return "say events.time.unit: s, ms, us or ns, whichever these numbers count"

@@ -17,14 +17,13 @@ _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 1000
 _SHOWN = 120
 _MAPPING = "other columns want a mapping (docs/bring-your-own-events.md)"
-_OTHER_ENCODING = "convert it to UTF-8, or give csv.encoding in a mapping, latin-1 or cp1252 for instance"
+_OTHER_ENCODING = "convert it to UTF-8, or, of CSV, give csv.encoding in a mapping: latin-1 or cp1252 for instance"
 _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar", "::": "double colon", " ": "space"}
 
 
 def check_head(file: SourceFile, form: FileFormat) -> None:
     """Look at the beginning of a file; SourceError names file, line, column, expected and received."""
-    with file.open() as stream:
-        head = stream.read(_HEAD_BYTES)
+    head = file.head(_HEAD_BYTES)
     if not head.strip():
         _refuse(file, 1, "", f"lines of {len(form.columns)} fields", "an empty file")
     if kind := what_text_is_not(head):
@@ -43,9 +42,7 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
 
 def has_no_rows(file: SourceFile, form: FileFormat) -> bool:
     """Tell whether a file is empty, or has nothing but a header."""
-    with file.open() as stream:
-        lines = stream.read(_HEAD_BYTES).splitlines()
-    return not any(line.strip() for line in lines[int(form.has_header) :])
+    return not any(line.strip() for line in file.head(_HEAD_BYTES).splitlines()[int(form.has_header) :])
 
 
 def cut_line(text: str, form: FileFormat) -> list[str]:
@@ -108,8 +105,7 @@ def check_encoding(file: SourceFile, encoding: str) -> None:
     Latin-1 has a character for every byte, so UTF-8 shows only in that every line which is not ASCII reads as UTF-8:
     for Latin-1 text of any language that does not happen by chance.
     """
-    with file.open() as stream:
-        head = stream.read(_HEAD_BYTES)
+    head = file.head(_HEAD_BYTES)
     lines = [(number, line) for number, line in enumerate(head.splitlines(), start=1) if not line.isascii()]
     if len(head) == _HEAD_BYTES:
         lines = lines[:-1]

@@ -44,10 +44,10 @@ class SourceFile:
         """Whether its bytes are others than those on the disk."""
         return self.zipped or self.is_gz
 
-    def head(self) -> bytes:
+    def head(self, size: int = 512) -> bytes:
         """Return its first bytes, unpacked."""
         with self.open() as stream:
-            return stream.read(_HEAD_BYTES)
+            return stream.read(size)
 
     def remedy_without(self, column: str) -> str:
         """Return what to do about a column that the file does not have; a folder `dt=2023-11-14` gives it none."""
@@ -99,7 +99,6 @@ class SourceFile:
 
 
 _GZ = ".gz"
-_HEAD_BYTES = 512
 _DRIVE = re.compile("[A-Za-z]:")
 """A disk of Windows; a name may well begin with a time."""
 _AGAIN = "download it again and compare its checksum"

@@ -221,9 +221,7 @@ class CsvRows:
                 self._refuse(self._fields_parted(), f"fields parted by {word}: {header[:_SHOWN]!r}; give csv.separator")
 
     def _refuse_binary(self) -> NoReturn:
-        with self.file.open() as raw:
-            head = raw.read(_HEAD)
-        kind, remedy = what_text_is_not(head) or ("binary data", "is it another format, or damaged?")
+        kind, remedy = what_text_is_not(self.file.head(_HEAD)) or ("binary data", "is it another format, or damaged?")
         self._refuse(f"{self.form.encoding.upper()} text", f"{kind}; {remedy}")
 
     def _refuse(self, expected: str, received: str) -> NoReturn:

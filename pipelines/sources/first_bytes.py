@@ -46,12 +46,15 @@ def what_text_is_not(head: bytes) -> tuple[str, str] | None:
     if found := what_it_is(head):
         return found
     if encoding := next((name for mark, name in _MARKS if head.startswith(mark)), None):
-        return f"text in {encoding.upper()}", f"give csv.encoding: {encoding}, or save it as UTF-8"
+        return f"text in {encoding.upper()}", f"save it as UTF-8, or, of CSV, give csv.encoding: {encoding}"
     if b"\0" in head:
         half = len(head) // 2
         is_wide = head[:200].isascii() and half and head.count(b"\0") > half // 2
         return (
-            ("text in UTF-16 or UTF-32, without a byte order mark", "give csv.encoding: utf-16-le, or save it as UTF-8")
+            (
+                "text in UTF-16 or UTF-32, without a byte order mark",
+                "save it as UTF-8, or, of CSV, give csv.encoding: utf-16-le",
+            )
             if is_wide
             else ("binary data", "is it another format, or damaged?")
         )

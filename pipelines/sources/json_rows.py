@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, NoReturn
 
 import duckdb
@@ -54,27 +55,25 @@ class JsonRows:
         objects = [row[1] for row in sample if row[2]]
         if not objects or _begins_list(first):
             self._refuse_lines(first)
-        wanted = frozenset(column for column in self.columns if self._has(column, objects) or self._occurs(column))
-        return Found(self.file, self._keys(objects), wanted, noun="key")
+        keys, there = self._in_sample(objects)
+        wanted = frozenset(column for column in self.columns if column in there or self._occurs(column))
+        return Found(self.file, keys, wanted, noun="key")
 
     def _check_text(self) -> None:
-        with self.file.open() as stream:
-            kind = what_text_is_not(stream.read(_HEAD))
-        if kind:
+        if kind := what_text_is_not(self.file.head(_HEAD)):
             msg = f"{self.file.name}, line 1: expected JSON in UTF-8, received {kind[0]}; {kind[1]}"
             raise SourceError(msg)
 
-    def _keys(self, objects: list[str]) -> list[str]:
-        query = (
-            "SELECT DISTINCT unnest(json_keys(text)) AS key FROM (SELECT unnest($1::VARCHAR[]) AS text) ORDER BY key"
-        )
+    def _in_sample(self, objects: list[str]) -> tuple[list[str], set[str]]:
+        """Return the keys of some objects, and the wanted columns that are among them."""
         with duckdb.connect() as database:
-            return [row[0] for row in database.execute(query, [objects]).fetchall()]
-
-    def _has(self, column: str, objects: list[str]) -> bool:
-        query = f"SELECT bool_or({self._exists(column)}) FROM (SELECT unnest($1::VARCHAR[]) AS text)"  # noqa: S608 - quoted
-        with duckdb.connect() as database:
-            return bool(database.execute(query, [objects]).fetchall()[0][0])
+            database.execute("CREATE TEMP TABLE sample AS SELECT unnest($1::VARCHAR[]) AS text", [objects])
+            keys = database.execute(
+                "SELECT DISTINCT unnest(json_keys(text)) AS key FROM sample ORDER BY key"
+            ).fetchall()
+            exist = ", ".join(f"bool_or({self._exists(column)})" for column in self.columns)
+            ((*found,),) = database.execute(f"SELECT {exist} FROM sample").fetchall()  # noqa: S608 - quoted
+        return [key for (key,) in keys], set(compress(self.columns, found))
 
     def _occurs(self, column: str) -> bool:
         """Tell whether any line has a key: of one that most lines leave out, the first may come late."""

@@ -140,8 +140,7 @@ class ParquetRows:
     def _opened(self) -> Iterator[pq.ParquetFile]:
         """Give the opened file; SourceError where it is damaged, or no Parquet."""
         with self._on_disk() as path:
-            with path.open("rb") as stream:
-                head = stream.read(512)
+            head = self.file.head()
             if not head.startswith(_MAGIC) and (kind := what_it_is(head)):
                 msg = f"{self.file.name}: expected Parquet, received {kind[0]}; {kind[1]}"
                 raise SourceError(msg)
