@@ -94,5 +94,5 @@ class MappedWorld:
         return {row["item_id"]: row for row in self.rows(items_dataset(read_schema(self.place)))}
 
     def refused(self) -> list[tuple[int, str, str]]:
-        """Return line, reason and text of what was refused."""
-        return [(row["line"], row["reason"], row["received"]) for row in self.rows(QUARANTINE)]
+        """Return line, reason and text of what was refused, in the order of the lines."""
+        return sorted((row["line"], row["reason"], row["received"]) for row in self.rows(QUARANTINE))

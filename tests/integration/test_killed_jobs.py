@@ -147,11 +147,13 @@ def test_two_runs_at_once_end_as_one_alone(tmp_path: Path, job: tuple[str, ...])
 
 
 def test_an_ingestion_without_room_asks_for_some_and_the_next_ends_the_same(tmp_path: Path) -> None:
-    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=60)
-    arguments = ("ingest", "--namespace", "made-up", "--source", str(source), "--mode", "replace")
+    source = write_movielens_100k(tmp_path / "source", users=20, items=40, events=90)
+    arguments = ("ingest", "--namespace", "made-up", "--source", str(source))
+    log = (source / "u.data").read_text(encoding="latin-1")
+    (source / "u.data").write_text("".join(log.splitlines(keepends=True)[:60]), encoding="latin-1")
     finish(tmp_path / "cut", *arguments)
     before = tree_sha256(tmp_path / "cut" / "data" / "made-up" / "lake")
-    write_movielens_100k(tmp_path / "source", users=20, items=40, events=90)
+    (source / "u.data").write_text(log, encoding="latin-1")
     ended = subprocess.run(
         [sys.executable, "-m", "pipelines", *arguments],
         env={**os.environ, "KESTREL_STATE": str(tmp_path / "cut")},

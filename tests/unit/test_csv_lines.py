@@ -12,18 +12,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from feature_repo.contracts.datasets import EVENTS, QUARANTINE, items_dataset
 from feature_repo.contracts.ids import cut
-from feature_repo.contracts.places import Namespace
-from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import QuarantineLimitError, SourceError
-from pipelines.io.lake import stored_dataset
-from pipelines.jobs import ingest
-from pipelines.settings import Settings
 from pipelines.sources import csv_rows
 from pipelines.sources.archive import source_files
 from pipelines.sources.mapping import CsvForm
-from tests.shop_log import CLOCK
+from tests.mapped_world import MappedWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,20 +46,15 @@ def line(number: int, title: str = "plain", note: str = "x") -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(state=tmp_path / "state", quarantine_limit=1.0)
+def world(tmp_path: Path) -> MappedWorld:
+    return MappedWorld(tmp_path)
 
 
-def read(settings: Settings, folder: Path, text: str, mapping: str = MAPPING, name: str = "events.csv") -> Any:
-    """Ingest a file; return the users that were read, and line and text of what was refused."""
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(text.encode())
-    (folder.parent / "mapping.yaml").write_text(mapping, encoding="utf-8")
-    place = Namespace(settings.state, "test")
-    ingest.run(settings, place, folder, None, CLOCK, folder.parent / "mapping.yaml")
-    users = [row["user_id"] for row in stored_dataset(place, EVENTS).snapshot().read().to_pylist()]
-    refused = stored_dataset(place, QUARANTINE).snapshot().read().sort_by("line").to_pylist()
-    return users, [(row["line"], row["reason"], row["received"]) for row in refused]
+def read(world: MappedWorld, text: str, mapping: str = MAPPING, name: str = "events.csv") -> Any:
+    """Ingest a file; return the users that were read, and line, reason and text of what was refused."""
+    (world.folder / name).write_bytes(text.encode())
+    world.ingest(mapping)
+    return [row["user_id"] for row in world.rows()], world.refused()
 
 
 @pytest.mark.parametrize(
@@ -82,11 +71,11 @@ def read(settings: Settings, folder: Path, text: str, mapping: str = MAPPING, na
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_rows_that_a_quote_swallows_are_refused_line_by_line(
-    settings: Settings, tmp_path: Path, opens: dict[str, str], closes: dict[str, str], end: str
+    world: MappedWorld, opens: dict[str, str], closes: dict[str, str], end: str
 ) -> None:
     lines = [HEADER, line(2), line(3, **opens), line(4), line(5, **closes), line(6)]
     text = (end or "\n").join(lines) + end
-    users, refused = read(settings, tmp_path / "s", text)
+    users, refused = read(world, text)
     last = 5 if closes else 6
     assert users == [f"u{number}" for number in range(2, 7) if not 3 <= number <= last]
     assert refused == [(number, "open_quote", lines[number - 1]) for number in range(3, last + 1)]
@@ -94,48 +83,44 @@ def test_rows_that_a_quote_swallows_are_refused_line_by_line(
 
 @pytest.mark.parametrize("end", ["\n", ""])
 @pytest.mark.parametrize("cells", ['plain,"12 inch', '"12 inch,x'])
-def test_a_quote_that_is_open_in_the_last_line_is_refused(
-    settings: Settings, tmp_path: Path, cells: str, end: str
-) -> None:
+def test_a_quote_that_is_open_in_the_last_line_is_refused(world: MappedWorld, cells: str, end: str) -> None:
     lines = [HEADER, line(2), f"u3,i3,1700000003,{cells}"]
-    users, refused = read(settings, tmp_path / "s", "\n".join(lines) + end)
+    users, refused = read(world, "\n".join(lines) + end)
     assert users == ["u2"]
     assert refused == [(3, "open_quote", lines[2])]
 
 
-def test_texts_of_several_lines_are_read_and_counted(settings: Settings, tmp_path: Path) -> None:
+def test_texts_of_several_lines_are_read_and_counted(world: MappedWorld) -> None:
     text = "\n".join([HEADER, line(2, '"one\ntwo, ""three"""'), "", line(5, '"\r\nlast"'), "  ", "u8,i8", line(8), ""])
-    users, refused = read(settings, tmp_path / "s", text)
+    users, refused = read(world, text)
     assert users == ["u2", "u5", "u8"]
     assert refused == [(8, "missing_field", "u8,i8")]
 
 
-def test_a_text_with_a_rows_worth_of_separators_in_its_lines_has_to_be_declared(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_text_with_a_rows_worth_of_separators_in_its_lines_has_to_be_declared(world: MappedWorld) -> None:
     text = "\n".join([HEADER, line(2, '"a, b, c,\nd, e"'), line(4), ""])
-    assert [reason for _, reason, _ in read(settings, tmp_path / "s", text)[1]] == ["open_quote", "open_quote"]
+    assert [reason for _, reason, _ in read(world, text)[1]] == ["open_quote", "open_quote"]
     declared = MAPPING.replace("  user: user", "  csv: {long_texts: true}\n  user: user")
-    assert read(settings, tmp_path / "s", text, declared) == (["u2", "u4"], [])
+    assert read(world, text, declared) == (["u2", "u4"], [])
     still_open = f"{text}{line(5, 'x', chr(34))}\n{line(6)}\n"
-    users, refused = read(settings, tmp_path / "s", still_open, declared)
+    users, refused = read(world, still_open, declared)
     assert users == ["u2", "u4"]
     assert [number for number, _, _ in refused] == [5, 6]
 
 
-def test_where_quotes_mean_nothing_they_are_read(settings: Settings, tmp_path: Path) -> None:
+def test_where_quotes_mean_nothing_they_are_read(world: MappedWorld) -> None:
     mapping = MAPPING.replace("  user: user", "  csv: {quote: ''}\n  user: user")
     text = "\n".join([HEADER, line(2, '"12 inch'), line(3), ""]).replace(",", "\t")
-    assert read(settings, tmp_path / "s", text, mapping, "events.tsv") == (["u2", "u3"], [])
+    assert read(world, text, mapping, "events.tsv") == (["u2", "u3"], [])
 
 
-def test_a_quote_that_is_open_in_the_header_stops_the_ingestion(settings: Settings, tmp_path: Path) -> None:
+def test_a_quote_that_is_open_in_the_header_stops_the_ingestion(world: MappedWorld) -> None:
     with pytest.raises(SourceError, match=r"events\.csv, line 1: expected a header whose quotes close.*csv\.quote"):
-        read(settings, tmp_path / "s", "\n".join([HEADER.replace("note", '"note'), line(2), line(3), ""]))
+        read(world, "\n".join([HEADER.replace("note", '"note'), line(2), line(3), ""]))
 
 
 def test_a_quote_that_is_open_for_longer_than_can_be_read_is_told_with_its_line(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: MappedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_rows, "_BLOCK", 1 << 16)
     monkeypatch.setattr("pipelines.sources.csv_lines._LONGEST", 1 << 16)
@@ -144,29 +129,25 @@ def test_a_quote_that_is_open_for_longer_than_can_be_read_is_told_with_its_line(
     with pytest.raises(
         SourceError, match=r"events\.csv, line 9: expected rows of at most 65,536 bytes.*a quote not closed.*csv\.quote"
     ):
-        read(settings, tmp_path / "s", "\n".join(lines))
+        read(world, "\n".join(lines))
 
 
 def test_an_open_quote_counts_against_the_limit_with_every_line(tmp_path: Path) -> None:
-    strict = Settings(state=tmp_path / "state")
+    strict = MappedWorld(tmp_path, limit=0.01)
     lines = [HEADER, *(line(number) for number in range(2, 900)), line(900, note='"12 inch')]
     lines += [line(number) for number in range(901, 1001)]
     with pytest.raises(QuarantineLimitError, match=r"101 of 999 rows.*open_quote.*line 900.*csv\.quote: ''"):
-        read(strict, tmp_path / "s", "\n".join(lines))
-    assert not Namespace(strict.state, "test").dataset("events").exists()
+        read(strict, "\n".join(lines))
+    assert not strict.place.dataset("events").exists()
 
 
-def test_items_are_counted_alike(settings: Settings, tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    folder.mkdir()
-    (folder / "items.csv").write_text('id,title\ni2,a\ni3,"b\ni4,c\n', encoding="utf-8")
+def test_items_are_counted_alike(world: MappedWorld) -> None:
+    (world.folder / "items.csv").write_text('id,title\ni2,a\ni3,"b\ni4,c\n', encoding="utf-8")
     mapping = MAPPING.replace("items:\n  title", "items:\n  files: items.csv\n  id: id\n  title")
-    users, refused = read(settings, folder, "\n".join([HEADER, line(2), ""]), mapping)
+    users, refused = read(world, "\n".join([HEADER, line(2), ""]), mapping)
     assert users == ["u2"]
     assert refused == [(3, "open_quote", 'i3,"b'), (4, "open_quote", "i4,c")]
-    place = Namespace(settings.state, "test")
-    items = stored_dataset(place, items_dataset(read_schema(place))).snapshot().read()
-    assert items.column("item_id").to_pylist() == ["i2"]
+    assert list(world.items()) == ["i2"]
 
 
 CELLS = st.text(st.sampled_from('ab,"\n\r ;'), max_size=6)
