@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.manifests import Release, TrainingSet, Verdict
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import Schema
@@ -52,12 +53,12 @@ class Ranker:
             arrays[column.name] = values if column.name in users else np.resize(values, (rows, *values.shape[1:]))
         return arrays
 
-    def copy_run(self, folder: Path) -> None:
-        """Lay out the run's artifacts as the model plane logs them."""
+    def copy_run(self, folder: Path, run_id: str) -> None:
+        """Lay out the run's artifacts as the model plane logs them, for the run `run_id`, on which the verdict is."""
         (folder / "gates").mkdir(parents=True)
         shutil.copyfile(self.golden, folder / "golden.json")
         shutil.copyfile(self.training_set, folder / "training_set.json")
-        shutil.copyfile(self.verdict, folder / "gates" / "verdict.json")
+        dataclasses.replace(Verdict.read(self.verdict), run_id=run_id).write(folder / "gates" / "verdict.json")
 
 
 def promoted_ranker(state: Path, namespace: str) -> Ranker:

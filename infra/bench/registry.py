@@ -27,7 +27,7 @@ def register_copies(uri: str, ranker: Ranker, work: Path, count: int) -> list[in
     name = model_name(ranker.release.namespace, RANKING_MODEL)
     experiment = client.create_experiment(ranker.release.namespace)
     run = client.create_run(experiment)
-    ranker.copy_run(work)
+    ranker.copy_run(work, run.info.run_id)
     client.log_artifacts(run.info.run_id, str(work))
     client.log_artifacts(run.info.run_id, str(ranker.saved_model), "model/saved_model")
     client.set_terminated(run.info.run_id)
