@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import orjson
 from feature_repo.contracts.signatures import SCORE
 from infra.bench.errors import BenchError
 from infra.bench.ranker import SIGNATURES
+from infra.bench.server_time import read_server_time
 from serving.protocol.client import PredictClient
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from infra.bench.ranker import Ranker
+    from infra.bench.server_time import ServerTime
 
 ROWS = (1, 100, 500)
 IN_PROCESS, GRPC, REST = "in process", "gRPC", "REST"
@@ -42,6 +45,19 @@ class Latency:
     p99_ms: float
     ratio: float
     """Its p50 over that of the call in process, of the same run."""
+    mean: Mean | None
+    """Where its time went; None in process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Where the mean call spent its milliseconds."""
+
+    client_and_network: float
+    server: float
+    """In the server's own code: reading the request, writing the answer."""
+    model: float
+    """In TensorFlow; the mean of both ways, which the server does not count apart."""
 
 
 def measure_latencies(ranker: Ranker, grpc: str, rest: str, model: str, repeats: int) -> Iterator[list[Latency]]:
@@ -51,7 +67,7 @@ def measure_latencies(ranker: Ranker, grpc: str, rest: str, model: str, repeats:
     the same numpy arrays that the clients send.
 
     Raises:
-        BenchError: The ways' scores differ.
+        BenchError: The ways' scores differ, or the server has no page for Prometheus.
     """
     with PredictClient(grpc, timeout_s=30) as predictions, httpx.Client(timeout=30, trust_env=False) as http:
         functions = _functions(ranker.saved_model)
@@ -64,7 +80,8 @@ def measure_latencies(ranker: Ranker, grpc: str, rest: str, model: str, repeats:
                     REST: _over_rest(http, f"{rest.rstrip('/')}/v1/models/{model}:predict", signature_name, inputs),
                 }
                 _check_agreement(ways, signature_name, rows)
-                yield _in_turns(ways, signature_name, rows, repeats)
+                server_time = partial(read_server_time, http, rest, model)
+                yield _in_turns(ways, signature_name, rows, repeats, server_time)
 
 
 @contextmanager
@@ -133,23 +150,36 @@ def _check_agreement(ways: Mapping[str, Callable[[], NDArray[Any]]], signature_n
 
 
 def _in_turns(
-    ways: Mapping[str, Callable[[], NDArray[Any]]], signature_name: str, rows: int, repeats: int
+    ways: Mapping[str, Callable[[], NDArray[Any]]],
+    signature_name: str,
+    rows: int,
+    repeats: int,
+    server_time: Callable[[], ServerTime],
 ) -> list[Latency]:
+    _times(ways, _WARM_UP)
+    before = server_time()
+    taken = _times(ways, repeats)
+    after = server_time()
+    in_process = float(np.percentile(taken[IN_PROCESS], 50))
+    latencies: list[Latency] = []
+    for way, times in taken.items():
+        p50, p99 = map(float, np.percentile(times, (50, 99)))
+        mean = None if way == IN_PROCESS else _mean(float(np.mean(times)), way, before, after)
+        latencies.append(Latency(signature_name, rows, way, p50, p99, p50 / in_process, mean))
+    return latencies
+
+
+def _times(ways: Mapping[str, Callable[[], NDArray[Any]]], repeats: int) -> dict[str, list[float]]:
+    """Return the milliseconds that each call of each way took."""
     taken: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(_WARM_UP + repeats):
+    for _ in range(repeats):
         for way, call in ways.items():
             began = time.perf_counter()
             call()
             taken[way].append((time.perf_counter() - began) * 1000)
-    p50 = {way: float(np.percentile(times[_WARM_UP:], 50)) for way, times in taken.items()}
-    return [
-        Latency(
-            signature_name,
-            rows,
-            way,
-            p50[way],
-            float(np.percentile(times[_WARM_UP:], 99)),
-            p50[way] / p50[IN_PROCESS],
-        )
-        for way, times in taken.items()
-    ]
+    return taken
+
+
+def _mean(total_ms: float, way: str, before: ServerTime, after: ServerTime) -> Mean:
+    request_ms, run_ms = after.request_ms(way, before), after.run_ms(before)
+    return Mean(total_ms - request_ms, request_ms - run_ms, run_ms)

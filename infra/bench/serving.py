@@ -102,6 +102,7 @@ def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, sw
     addresses = settings.model_server_grpc, settings.model_server_rest
     latencies = [one for group in measure_latencies(ranker, *addresses, model.name, repeats) for one in group]
     console.print(_latency_table(latencies))
+    console.print(_mean_table(latencies))
     console.log(f"{CLIENTS} clients, {LOADED_ROWS} rows each; {swaps} times publish, promote, roll back ...")
     inputs = ranker.inputs(ONE_USER_SIGNATURE, LOADED_ROWS)
     with under_load(
@@ -159,6 +160,17 @@ def _latency_table(latencies: Sequence[Latency]) -> Table:
     return table
 
 
+def _mean_table(latencies: Sequence[Latency]) -> Table:
+    table = Table(title="Where the mean call spends its milliseconds", box=None, title_justify="left")
+    for heading in ("signature", "rows", "way", "client and network", "server", "model"):
+        table.add_column(heading, justify="left" if heading in {"signature", "way"} else "right")
+    for one in latencies:
+        if one.mean:
+            figures = (one.mean.client_and_network, one.mean.server, one.mean.model)
+            table.add_row(one.signature_name, str(one.rows), one.way, *(f"{figure:.2f}" for figure in figures))
+    return table
+
+
 def _target_ratio(latency: Latency) -> float | None:
     return _TARGET_RATIOS.get((latency.signature_name, latency.rows, latency.way))
 
@@ -173,6 +185,10 @@ def _latency_figures(latencies: Sequence[Latency]) -> Iterator[Figure]:
             yield Figure(
                 f"p50 of {call}, over in-process", one.ratio, "ratio", "lower", target, hard=target is not None
             )
+        if one.mean:
+            yield Figure(f"mean of {call}: client and network", one.mean.client_and_network, "ms", "lower")
+            yield Figure(f"mean of {call}: server", one.mean.server, "ms", "lower")
+            yield Figure(f"mean of {call}: model", one.mean.model, "ms", "lower")
 
 
 def _print_swaps(console: Console, calls: Calls, figures: SwapFigures, steps: int) -> None:
