@@ -52,10 +52,17 @@ def session_options(
 ) -> tf.compat.v1.ConfigProto:
     """Return the sessions' options: those of a file in text format, and how many threads; 0 leaves it to TensorFlow.
 
+    Without a file, TensorFlow's threads sleep as soon as they have nothing to do. Looking out for work, as they
+    otherwise do for a while, they take the core that writes the answer.
+
     Raises:
         ServerStartError: The file is no ConfigProto.
     """
-    options = read_text_proto(config_file, config_pb2.ConfigProto) if config_file else config_pb2.ConfigProto()
+    if config_file:
+        options = read_text_proto(config_file, config_pb2.ConfigProto)
+    else:
+        options = config_pb2.ConfigProto()
+        options.experimental.disable_thread_spinning = True
     options.intra_op_parallelism_threads = intra_op or options.intra_op_parallelism_threads
     options.inter_op_parallelism_threads = inter_op or options.inter_op_parallelism_threads
     if gpu_memory_fraction:
