@@ -14,8 +14,10 @@ from airflow.sdk import Asset, CronDataIntervalTimetable, Param, PartitionedAtRu
 from feature_repo.contracts.intervals import (
     NAMESPACE_SCHEMA,
     PartitionKey,
+    check_clock,
     check_found_cutoff,
     check_namespace,
+    check_start,
     format_cutoff,
     parse_clock,
     parse_cutoff,
@@ -85,7 +87,8 @@ def check_conf(conf: Mapping[str, Any], params: Collection[str]) -> None:
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             msg = f"conf of this run: expected keys among {', '.join(sorted(params))}, received {name!r}{hint}"
             raise ValueError(msg)
-    clock = parse_clock(conf["clock"]) if conf.get("clock") else datetime.now(UTC)
+    now = datetime.now(UTC)
+    clock = check_clock(parse_clock(conf["clock"]), now) if conf.get("clock") else now
     checks: dict[str, Callable[[str], object]] = {
         "namespace": check_namespace,
         "cutoff": lambda text: check_found_cutoff(parse_cutoff(text), clock),
@@ -94,6 +97,8 @@ def check_conf(conf: Mapping[str, Any], params: Collection[str]) -> None:
     for name, check in checks.items():
         if conf.get(name):
             check(conf[name])
+    if conf.get("start") and conf.get("cutoff"):
+        check_start(parse_cutoff(conf["start"]), parse_cutoff(conf["cutoff"]))
 
 
 def cutoff_or_nothing(cutoff: str | None, run_type: str, data_interval_end: Any = None) -> str:  # noqa: ANN401 - Airflow's own DateTime

@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param
 
 from dags._jobs import JobOperator
 from dags._policy import NAMESPACE_PARAM, shared
+from feature_repo.contracts.served_models import VERSION_MAX
 
 with DAG(
     dag_id="model_rollback",
@@ -20,6 +21,7 @@ with DAG(
             None,
             type=["null", "integer"],
             minimum=1,
+            maximum=VERSION_MAX,
             title="Version",
             description="Version to go back to: promoted once, still on disk. Empty: the one before the served one.",
         ),

@@ -11,6 +11,7 @@ from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
 from dags._policy import NAMESPACE_PARAM, VERDICT, shared
+from feature_repo.contracts.served_models import VERSION_MAX
 
 ONCE = {"promote": {"key": "{{ run_key(run_id) }}"}}
 """A late retry of a promotion must not undo the rollback that came in between."""
@@ -34,6 +35,7 @@ with DAG(
             None,
             type=["null", "integer"],
             minimum=1,
+            maximum=VERSION_MAX,
             title="Version",
             description="Registered version to roll out. Only for runs by hand: the verdict brings its own.",
         ),

@@ -85,11 +85,15 @@ def experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
     if known.lifecycle_stage != ACTIVE:
         msg = (
             f"MLflow experiment {name}: expected an active one, it is {known.lifecycle_stage}; bring it back with its "
-            f"runs by `mlflow experiments restore --experiment-id {known.experiment_id}`, or remove it for good by "
-            f"`mlflow gc --experiment-ids {known.experiment_id}`, and a new one is made"
+            f"runs by `{_command('experiments restore --experiment-id', str(known.experiment_id))}`"
         )
         raise DeletedInMlflowError(msg)
     return str(known.experiment_id)
+
+
+def _command(command: str, name: str) -> str:
+    """Return a command of MLflow's as it works in a terminal: without the address it changes a file of its own."""
+    return f"MLFLOW_TRACKING_URI={mlflow.get_tracking_uri()} mlflow {command} {name}"
 
 
 def check_run(client: mlflow.MlflowClient, run_id: str, run_key: str) -> None:
@@ -105,7 +109,9 @@ def check_run(client: mlflow.MlflowClient, run_id: str, run_key: str) -> None:
             raise
         stage = _GONE
     if stage != ACTIVE:
-        back = f"bring it back by `mlflow experiments restore` or `mlflow runs restore --run-id {run_id}`, or "
+        back = (
+            f"bring it back by `{_command('runs restore --run-id', run_id)}` (its experiment first, if that went), or "
+        )
         msg = (
             f"MLflow run {run_id} of run key {run_key}: expected an active one, it is {stage}; "
             f"{'' if stage == _GONE else back}train with another run key"

@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from feature_repo.contracts.intervals import check_cutoff, check_found_cutoff, check_id, parse_clock, parse_cutoff
+from feature_repo.contracts.intervals import (
+    check_clock,
+    check_cutoff,
+    check_found_cutoff,
+    check_id,
+    parse_clock,
+    parse_cutoff,
+)
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import REPOSITORY, Namespace
@@ -24,6 +31,10 @@ app = typer.Typer(no_args_is_help=True, help="Kestrel's data plane.", **COMMAND_
 
 def _parse_found_cutoff(text: str) -> datetime:
     return check_found_cutoff(parse_cutoff(text), datetime.now(UTC))
+
+
+def _parse_clock(text: str) -> datetime:
+    return check_clock(parse_clock(text), datetime.now(UTC))
 
 
 def _find_mapping(name: str) -> Path:
@@ -109,7 +120,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     clock: Annotated[
         datetime | None,
-        typer.Option("--clock", parser=checked(parse_clock), metavar="TIME", help="Now; default: wall time."),
+        typer.Option("--clock", parser=checked(_parse_clock), metavar="TIME", help="Now; default: wall time."),
     ] = None,
     mapping: MappingFile = None,
     mode: Annotated[

@@ -66,6 +66,27 @@ def _moment_in_utc(text: str) -> datetime:
         raise ValueError(text) from error
 
 
+def check_clock(clock: datetime, now: datetime) -> datetime:
+    """Return a clock that is given to a job; ValueError if it is ahead of today.
+
+    It is there to repeat what was done then. What is ahead of the wall would be refused by every later job.
+    """
+    if clock > end_of_day(now):
+        msg = f"clock {clock:%Y-%m-%dT%H:%M:%SZ} lies ahead of today: expected {now:%Y-%m-%dT%H:%M:%SZ} or earlier"
+        raise ValueError(msg)
+    return clock
+
+
+def check_start(start: datetime, cutoff: datetime) -> datetime:
+    """Return the first day of an interval; ValueError if it does not lie before the interval's end."""
+    if start >= cutoff:
+        msg = (
+            f"interval: expected a start before the cutoff, received {format_cutoff(start)} and {format_cutoff(cutoff)}"
+        )
+        raise ValueError(msg)
+    return start
+
+
 def last_midnight(moment: datetime) -> datetime:
     """Return the midnight in UTC at or before a moment."""
     return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.places import Serving
 
+VERSION_MAX = 2**31 - 1
+"""The largest number of a version: the registry's database gives it 32 bits."""
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Inside a version's folder; read by the model server before the version is AVAILABLE. The rollout adds it."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.checks import Distribution, Type, checked_datasets, recent_checks, row_checks
 from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
-from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.intervals import check_start, format_cutoff
 from feature_repo.contracts.schemas import read_schema
 from pipelines.checks.lake import check_lake
 from pipelines.checks.missing import missing_shares
@@ -50,10 +50,10 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         TransientError: another job is writing the lake or the statistics.
     """
     interval = Window(start or cutoff - timedelta(days=settings.check_interval_days), cutoff)
-    if interval.start >= cutoff:
-        received = f"{format_cutoff(interval.start)} and {format_cutoff(cutoff)}"
-        msg = f"interval: expected a start before the cutoff, received {received}"
-        raise JobError(msg)
+    try:
+        check_start(interval.start, cutoff)
+    except ValueError as error:
+        raise JobError(str(error)) from error
     schema = read_schema(place)
     _refuse_unknown(settings.accepted_checks, schema)
     with ExitStack() as stack:

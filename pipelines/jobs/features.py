@@ -22,7 +22,7 @@ from feature_repo.contracts.datasets import (
     relation_datasets,
 )
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
-from feature_repo.contracts.intervals import format_cutoff
+from feature_repo.contracts.intervals import check_start, format_cutoff
 from feature_repo.contracts.schemas import read_schema
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import online_cutoff
@@ -67,11 +67,11 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
         JobError: nothing was ingested, nothing lies before the cutoff, or `start` is not before it.
         TransientError: another job is writing the lake or the features.
     """
-    if start is not None and start >= cutoff:
-        msg = (
-            f"interval: expected a start before the cutoff, received {format_cutoff(start)} and {format_cutoff(cutoff)}"
-        )
-        raise JobError(msg)
+    if start is not None:
+        try:
+            check_start(start, cutoff)
+        except ValueError as error:
+            raise JobError(str(error)) from error
     views: dict[str, dict[str, object]] = {}
     changed = 0
     schema = read_schema(place)

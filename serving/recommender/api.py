@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from starlette.background import BackgroundTask
 
 from feature_repo.contracts.embeddings import EMBEDDINGS
@@ -30,8 +30,9 @@ from serving.recommender.problems import (
     absent_kind,
     add_handlers,
     problem_response,
-    refuse_unknown_parameters,
+    refuse_parameters,
     unknown_item,
+    whole_number,
 )
 from serving.recommender.readiness import look_at_parts, nothing_to_recommend
 from serving.recommender.recorder import Recorder
@@ -78,7 +79,11 @@ SimilarBy = Annotated[
         examples=[next(iter(EMBEDDINGS))],
     ),
 ]
-SlateSize = Annotated[int, Query(description="How many items", ge=K_MIN, le=K_MAX, examples=[K_DEFAULT])]
+SlateSize = Annotated[
+    int,
+    Query(description="How many items", ge=K_MIN, le=K_MAX, examples=[K_DEFAULT]),
+    BeforeValidator(whole_number),
+]
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "A parameter is not what it should be"},
@@ -147,7 +152,7 @@ def create_app(settings: Settings, on_swap: Callable[[], None] = lambda: None) -
         redoc_url=None,
         redirect_slashes=False,
         swagger_ui_parameters={"tryItOutEnabled": True},
-        dependencies=[Depends(refuse_unknown_parameters)],
+        dependencies=[Depends(refuse_parameters)],
     )
     add_handlers(app)
     _add_answers(app)

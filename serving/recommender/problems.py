@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,10 @@ def absent_kind(by: str, kinds: tuple[str, ...]) -> ProblemDetail:
     )
 
 
+class RepeatedParameterError(Exception):
+    """A query names a parameter twice: one of the two values would be passed over."""
+
+
 class UnknownParameterError(Exception):
     """A query names a parameter that its path does not take: passed over, it would seem to have been obeyed."""
 
@@ -73,12 +79,27 @@ class UnknownParameterError(Exception):
         self.name, self.known = name, known
 
 
-async def refuse_unknown_parameters(request: Request) -> None:
-    """Raise UnknownParameterError for the first parameter of a query that the request's route does not declare."""
+async def refuse_parameters(request: Request) -> None:
+    """Refuse a query with a parameter that the request's route does not declare, or with one that stands there twice.
+
+    Raises:
+        UnknownParameterError: The first that is unknown.
+        RepeatedParameterError: The first that is repeated.
+    """
     known = {field.alias for field in request.scope["route"].dependant.query_params}
-    for name in request.query_params:
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
             raise UnknownParameterError(name, known)
+        if count > 1:
+            raise RepeatedParameterError(name)
+
+
+def whole_number(text: object) -> object:
+    """Return a whole number's text as it is; ValueError for spellings such as 1.0 and 1_0, which Python takes."""
+    if isinstance(text, str) and not re.fullmatch("-?[0-9]+", text):
+        msg = "expected a whole number"
+        raise ValueError(msg)
+    return text
 
 
 def _unknown_parameter(error: UnknownParameterError) -> ProblemDetail:
@@ -89,6 +110,12 @@ def _unknown_parameter(error: UnknownParameterError) -> ProblemDetail:
         expected=f"no parameter but {', '.join(known)}" if known else "no parameters",
         received=f"an unknown parameter, {_shown(error.name)}",
         remedy=f"Did you mean {near}? {_PARAMETERS[near][1]}" if near else "Leave it out; see /docs for every path.",
+    )
+
+
+def _repeated_parameter(name: str) -> ProblemDetail:
+    return ProblemDetail(
+        object=name, expected="one value", received="several", remedy=f"Give {name} once: {_PARAMETERS[name][1]}"
     )
 
 
@@ -120,6 +147,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnknownParameterError)
     async def unknown(_request: Request, error: UnknownParameterError) -> Response:
         return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, _unknown_parameter(error))
+
+    @app.exception_handler(RepeatedParameterError)
+    async def repeated(_request: Request, error: RepeatedParameterError) -> Response:
+        return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, _repeated_parameter(str(error)))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

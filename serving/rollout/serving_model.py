@@ -13,6 +13,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.served_models import VERSION_MAX
 from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.rollout.errors import RolloutBusyError, UnknownVersionError
 
@@ -154,9 +155,9 @@ def version_number(text: str) -> int:
     """Return a registry version as the number that names its folder.
 
     Raises:
-        UnknownVersionError: It is no whole number above 0.
+        UnknownVersionError: It is no whole number above 0, or one that no registry gives.
     """
-    if not (text.isascii() and text.isdigit() and int(text)):
-        msg = f"version {text!r}: expected a number of the registry such as 3; `models gate` prints it"
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(VERSION_MAX)) and 0 < int(text) <= VERSION_MAX):
+        msg = f"version {text[:20]!r}: expected a number of the registry such as 3; `models gate` prints it"
         raise UnknownVersionError(msg)
     return int(text)

@@ -245,7 +245,9 @@ def test_a_key_that_a_dag_does_not_know_fails_its_first_task_for_good(dags, dag)
         ({"namespace": "a\n"}, "lower case letters"),
         ({"clock": "noon"}, "clock 'noon': expected a moment such as"),
         ({"start": "1998-04-23T01:00:00Z"}, "expected midnight UTC"),
-        ({"cutoff": "2050-01-01", "clock": "2049-12-30T23:59:59Z"}, "expected 2049-12-31 at the latest"),
+        ({"cutoff": "2020-01-01", "clock": "2019-12-30T23:59:59Z"}, "expected 2019-12-31 at the latest"),
+        ({"cutoff": "2050-01-01", "clock": "2060-01-01T00:00:00Z"}, "clock 2060-01-01T00:00:00Z lies ahead of today"),
+        ({"cutoff": "1998-04-23", "start": "1998-04-23"}, "expected a start before the cutoff"),
         ({"cutoff": f"{end_of_day(datetime.now(UTC)) + timedelta(days=2):%Y-%m-%d}"}, "lies after the clock"),
     ],
 )

@@ -399,7 +399,7 @@ def test_a_deleted_run_is_logged_to_no_more(first, apart, client):
     client.delete_run(result["run_id"])
     try:
         for job in (evaluate, gate):
-            with pytest.raises(DeletedInMlflowError, match="it is deleted; bring it back by `mlflow"):
+            with pytest.raises(DeletedInMlflowError, match="it is deleted; bring it back by `MLFLOW_TRACKING_URI=http"):
                 job(apart, "toy", "toy", "first")
     finally:
         client.restore_run(result["run_id"])

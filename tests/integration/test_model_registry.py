@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from models import registry, tracking
@@ -51,16 +57,29 @@ def test_a_registered_model_that_was_deleted_goes_on_above_what_is_served(client
     assert (str(version.version), version.run_id) == ("4", run_id)
 
 
-def test_a_deleted_experiment_is_named_with_the_commands_that_help(client):
+def _obey(refusal, folder):
+    """Run the command between back quotes in a terminal elsewhere, as a user pastes it."""
+    (command,) = re.findall("`([^`]+)`", str(refusal))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    terminal = ["sh", "-c", command]
+    subprocess.run(terminal, check=True, cwd=folder, env={**environment, "PATH": path}, capture_output=True)
+    assert not list(folder.iterdir()), "it worked on a file of its own"
+
+
+def test_a_deleted_experiment_or_run_comes_back_by_the_command_of_the_refusal(client, tmp_path):
     experiment = tracking.experiment_id(client, "deleted")
     run_id = client.create_run(experiment).info.run_id
     client.delete_experiment(experiment)
-    with pytest.raises(DeletedInMlflowError, match=f"restore --experiment-id {experiment}`, or remove it for good"):
+    with pytest.raises(DeletedInMlflowError, match="kestrel/deleted: expected an active one, it is deleted") as refusal:
         tracking.experiment_id(client, "deleted")
-    with pytest.raises(DeletedInMlflowError, match=f"it is deleted; bring it back by .*restore --run-id {run_id}"):
-        tracking.check_run(client, run_id, "key")
-    client.restore_experiment(experiment)
+    _obey(refusal.value, tmp_path)
     assert tracking.experiment_id(client, "deleted") == experiment
+    tracking.check_run(client, run_id, "key")
+    client.delete_run(run_id)
+    with pytest.raises(DeletedInMlflowError, match="expected an active one, it is deleted") as refusal:
+        tracking.check_run(client, run_id, "key")
+    _obey(refusal.value, tmp_path)
     tracking.check_run(client, run_id, "key")
 
 

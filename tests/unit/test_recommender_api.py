@@ -131,7 +131,7 @@ def test_an_unknown_item_is_not_found(client: httpx.Client) -> None:
     assert "240" in body["expected"]
 
 
-@pytest.mark.parametrize("k", ["0", "101", "-1", "ten", "", "1.5", "9" * 5000, "1e1", "NaN"])
+@pytest.mark.parametrize("k", ["0", "101", "-1", "ten", "", "1.5", "9" * 5000, "1e1", "NaN", "1.0", "1_0", "%201"])
 @pytest.mark.parametrize("path", ["/recommend/u1", "/similar/0001"])
 def test_a_bad_k_is_refused_with_what_to_do(client: httpx.Client, path: str, k: str) -> None:
     body = get(client, f"{path}?k={k}", 422)
@@ -202,6 +202,12 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones_and_the_nearest(
     assert body["expected"] == (f"no parameter but {known}" if known else "no parameters")
     assert "unknown parameter" in body["received"]
     assert body["remedy"].startswith(f"Did you mean {meant}?" if meant else "Leave it out")
+
+
+def test_a_parameter_is_given_once(client: httpx.Client) -> None:
+    body = get(client, "/recommend/196?k=2&k=3", 422)
+    assert (body["object"], body["expected"], body["received"]) == ("k", "one value", "several")
+    assert body["remedy"].startswith("Give k once")
 
 
 def test_an_unknown_parameter_of_posted_events_is_refused(client: httpx.Client) -> None:

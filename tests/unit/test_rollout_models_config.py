@@ -103,7 +103,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         read_models_config(path)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "three", "²"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "three", "²", "2147483648", "1" + "0" * 20, "9" * 5000])
 def test_versions_are_numbers(text: str) -> None:
     with pytest.raises(UnknownVersionError, match="expected a number of the registry"):
         version_number(text)
