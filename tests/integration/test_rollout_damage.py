@@ -110,7 +110,7 @@ def test_a_record_that_nothing_brings_back_is_lost(model: ServingModel, client: 
     assert "there is nothing to go back to until the next promotion" in lost
     assert not any("v1.json" in problem for problem in told(model, "problems"))
     assert reconcile.reconcile(model)["lost"] == [lost]
-    with pytest.raises(RolloutError, match="status --namespace .* says what became of the one before"):
+    with pytest.raises(RolloutError, match=r"status --namespace .* says what became of the one before"):
         rollback.rollback(model)
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_record_stops_every_command_before_it_changes_anything(model: 
 
 def test_a_configuration_that_was_removed_is_written_anew(server: ModelServer, model: ServingModel) -> None:
     model.places.models_config.write_text("no configuration", encoding="utf-8")
-    with pytest.raises(CorruptRecordError, match="remove it, and run `python -m serving.rollout reconcile` for every"):
+    with pytest.raises(CorruptRecordError, match="reconcile` for every namespace that serves"):
         reconcile.reconcile(model)
     model.places.models_config.unlink()
     reconcile.reconcile(model)

@@ -89,11 +89,9 @@ def test_tree_checksum_sees_names_and_bytes_but_no_times_and_no_order(tmp_path):
 def test_a_record_that_is_none_is_named_with_the_remedy(tmp_path, content):
     path = tmp_path / "record.json"
     path.write_bytes(content)
-    with pytest.raises(
-        CorruptRecordError, match=r"record\.json: expected a JSON object, received .*; remove it, and run"
-    ):
+    with pytest.raises(CorruptRecordError, match=r"record\.json: expected a JSON object, received .*; remove it"):
         read_json(path)
-    with pytest.raises(CorruptRecordError, match="; ask somebody$"):
+    with pytest.raises(CorruptRecordError, match=r"; ask somebody$"):
         read_json(path, "ask somebody")
 
 
