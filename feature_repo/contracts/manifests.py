@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
 
-from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from feature_repo.contracts.publishing import WRITE_ANEW, CorruptRecordError, read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,24 +24,32 @@ class _Record:
         write_json(path, dataclasses.asdict(cast("Any", self)))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what `write` wrote; CorruptRecordError names the file and the field that does not fit."""
-        record = read_json(path)
+    def read(cls, path: Path, remedy: str = WRITE_ANEW) -> Self:
+        """Read what `write` wrote; `remedy` says what to do about a file that is something else.
+
+        Raises:
+            CorruptRecordError: It is; the message names the file, the field that does not fit, and the remedy.
+            FileNotFoundError: There is none.
+        """
+        record = read_json(path, remedy)
         hints = get_type_hints(cls)
         if record.keys() != hints.keys():
             missing, unknown = sorted(hints.keys() - record.keys()), sorted(record.keys() - hints.keys())
-            msg = f"{path}: not a {cls.__name__}: missing fields {missing}, unknown fields {unknown}"
+            msg = f"{path}: not a {cls.__name__}: missing fields {missing}, unknown fields {unknown}; {remedy}"
             raise CorruptRecordError(msg)
         values: dict[str, Any] = {}
         for name, hint in hints.items():
             value = record[name]
             kind = getattr(hint, "__origin__", hint)
             if isinstance(kind, type) and issubclass(kind, StrEnum):
+                if value not in list(kind):
+                    msg = f"{path}: field {name}: expected one of {[*map(str, kind)]}, received {value!r}; {remedy}"
+                    raise CorruptRecordError(msg)
                 value = kind(str(value))
             elif kind is float and isinstance(value, int):
                 value = float(value)
             elif not isinstance(value, kind):
-                msg = f"{path}: field {name}: expected {kind.__name__}, received {value!r}"
+                msg = f"{path}: field {name}: expected {kind.__name__}, received {value!r}; {remedy}"
                 raise CorruptRecordError(msg)
             values[name] = value
         return cls(**values)

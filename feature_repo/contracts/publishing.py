@@ -16,11 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.jobs import JobError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+WRITE_ANEW = "remove it, and run the job that writes it"
+"""What to do about a damaged record that a job makes from scratch."""
 
-class CorruptRecordError(ValueError):
+
+class CorruptRecordError(JobError, ValueError):
     """A file that other parts rely on is not what it should be. Terminal: somebody has to look."""
 
 
@@ -91,16 +96,21 @@ def write_json(path: Path, record: Mapping[str, object]) -> None:
         part.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read a JSON object; CorruptRecordError names the file if it is none. A missing file stays FileNotFoundError."""
-    text = path.read_text(encoding="utf-8")
+def read_json(path: Path, remedy: str = WRITE_ANEW) -> dict[str, object]:
+    """Read a JSON object; `remedy` says what to do about a file that is none. A missing file stays FileNotFoundError.
+
+    Raises:
+        CorruptRecordError: It is none; the message names the file and the remedy.
+    """
+    content = path.read_bytes()
     try:
-        record = json.loads(text)
-    except ValueError as error:
-        msg = f"{path}: expected a JSON object, received {text[:80]!r} ({error}); run the job that writes it"
+        record = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        received = content[:80].decode(errors="backslashreplace")
+        msg = f"{path}: expected a JSON object, received {received!r} ({error}); {remedy}"
         raise CorruptRecordError(msg) from error
     if not isinstance(record, dict):
-        msg = f"{path}: expected a JSON object, received a {type(record).__name__}"
+        msg = f"{path}: expected a JSON object, received a {type(record).__name__}; {remedy}"
         raise CorruptRecordError(msg)
     return record
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from feature_repo.contracts.columns import NUMBER_ENCODINGS, Curve, Encoding, float32
 from feature_repo.contracts.jobs import JobError
-from feature_repo.contracts.publishing import read_json, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -266,7 +266,11 @@ def read_schema(place: Namespace) -> Schema:
 def write_schema(place: Namespace, schema: Schema) -> None:
     """Make `schema` that of the namespace; nothing is written where it is already."""
     record = schema.to_json()
-    if not place.schema.is_file() or read_json(place.schema) != record:
+    try:
+        held = read_json(place.schema)
+    except (FileNotFoundError, CorruptRecordError):
+        held = None
+    if held != record:
         write_json(place.schema, record)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
 
 _LOG = logging.getLogger(__name__)
+_REMEDY = "remove it, and run 'python -m pipelines materialize'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,14 @@ def read_materialized(place: Namespace) -> Materialized | None:
     """Return the last complete materialisation, None if there was none; CorruptRecordError names a broken record."""
     path = materialized_path(place)
     try:
-        record = cast("dict[str, Any]", read_json(path))
+        record = cast("dict[str, Any]", read_json(path, _REMEDY))
         return Materialized(parse_cutoff(record["cutoff"]), record["checksums"], record["rows"])
     except FileNotFoundError:
         return None
+    except CorruptRecordError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        msg = (
-            f"{path}: not a record of a materialisation ({error}); remove it and run 'python -m pipelines materialize'"
-        )
+        msg = f"{path}: not a record of a materialisation ({error}); {_REMEDY}"
         raise CorruptRecordError(msg) from error
 
 

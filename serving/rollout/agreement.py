@@ -20,10 +20,10 @@ from serving.rollout.models_config import (
     labels_of,
     read_models_config,
 )
-from serving.rollout.registry import CHAMPION
+from serving.rollout.registry import CHAMPION, SHA256_TAG
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
-from serving.rollout.switching import served_labels, wanted_aliases
-from serving.rollout.version_folders import damage_of
+from serving.rollout.switching import check_records, served_labels, wanted_aliases
+from serving.rollout.version_folders import damage_of, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
+_INSTEAD = "promote another version, or roll back to one"
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
@@ -43,6 +45,8 @@ class Observed:
     pending: journal.Intention | None
     before: Release | None
     """What `release` goes back to."""
+    fault_before: str
+    """What is wrong with the record of the version before; empty if nothing, or there is none."""
     candidate: Candidate | None
     canary: Release | None
     configured: frozenset[int]
@@ -68,7 +72,11 @@ class Observed:
 
 
 def observe(model: ServingModel) -> Observed:
-    """Ask every part; one that does not answer is noted."""
+    """Ask every part; one that does not answer is noted.
+
+    Raises:
+        CorruptRecordError: A record is damaged; the message names it, and what to do.
+    """
     config = read_models_config(model.places.models_config)
     silent: list[str] = []
     server: tuple[VersionStatus, ...] | None = None
@@ -76,6 +84,7 @@ def observe(model: ServingModel) -> Observed:
     aliases: dict[str, int] | None = None
     registered: dict[int, RegisteredVersion | None] = {}
     run_stages: dict[str, str] = {}
+    check_records(model)
     release, tested = model.current_release(), candidate.in_journal(model)
     before = model.release_before(release) if release is not None else None
     released = [one for one in (release, before) if one is not None]
@@ -87,6 +96,8 @@ def observe(model: ServingModel) -> Observed:
         silent.append(str(error))
     try:
         numbers = {int(one.version) for one in released} | ({tested.version} if tested is not None else set())
+        if release is not None and release.previous_version:
+            numbers.add(int(release.previous_version))
         registered = {number: model.registry.find(model.name, number) for number in sorted(numbers)}
         run_stages = {one.run_id: model.registry.run_stage(one.run_id) for one in released}
         aliases = model.registry.aliases(model.name)
@@ -96,6 +107,7 @@ def observe(model: ServingModel) -> Observed:
         release,
         journal.pending(model),
         before,
+        model.fault_before(release) if release is not None else "",
         tested,
         model.canary_release(),
         configured_versions(config, model.name),
@@ -120,7 +132,36 @@ def losses(model: ServingModel, seen: Observed) -> list[str]:
     ):
         if release is not None:
             found += _losses(model, seen, release, role, alias)
+    if seen.release is not None and seen.fault_before and rebuildable(model, seen) is None:
+        found.append(
+            f"{seen.fault_before}: it told of version {seen.release.previous_version}, the one before, which is no "
+            "longer in the registry: there is nothing to go back to until the next promotion"
+        )
     return found
+
+
+def rebuildable(model: ServingModel, seen: Observed) -> RegisteredVersion | None:
+    """Return the registered version that was the one before, to make its record of; None if that is gone, or another.
+
+    Who it was, the history says; where it does not, the bytes on the disk do.
+    """
+    if seen.release is None or not seen.release.previous_version:
+        return None
+    number = seen.release.previous_version
+    registered = seen.registered.get(int(number))
+    if registered is None:
+        return None
+    runs = [switch.run_id for switch in journal.history(model) if switch.version == number and switch.run_id]
+    if runs:
+        return registered if runs[-1] == registered.run_id else None
+    damage = fault_of(model.version_path(int(number)), registered.tags.get(SHA256_TAG, ""))
+    return registered if not damage else None
+
+
+def _recoverable(seen: Observed, release: Release) -> bool:
+    """Tell whether the registry has the model of `release`, as far as one knows."""
+    registered = seen.registered.get(int(release.version))
+    return seen.aliases is None or (registered is not None and registered.is_of(release))
 
 
 def _losses(model: ServingModel, seen: Observed, release: Release, role: str, alias: str) -> Iterator[str]:
@@ -128,23 +169,31 @@ def _losses(model: ServingModel, seen: Observed, release: Release, role: str, al
     registered = seen.registered.get(int(release.version))
     if registered is None or not registered.is_of(release):
         now = "is" if registered is None else f"(its number is run {registered.run_id}'s now) is"
-        yield (
-            f"{what}, {now} no longer in the registry: it serves on from {model.version_path(int(release.version))}, "
-            f"and no version is the {alias} until the next promotion"
-        )
+        path = model.version_path(int(release.version))
+        if not (damage := fault_of(path, release.saved_model_sha256)):
+            follows = f"it serves on from {path}, and no version is the {alias} until the next promotion"
+        elif alias == CHAMPION:
+            follows = f"{damage}, so that it cannot be brought back; {_INSTEAD}"
+        else:
+            follows = f"{damage}, so that there is nothing to go back to until the next promotion"
+        yield f"{what}, {now} no longer in the registry: {follows}"
     match seen.run_stages.get(release.run_id):
         case "active":
             return
         case "deleted":
-            remedy = f"`mlflow runs restore --run-id {release.run_id}`, or `mlflow experiments restore`, brings it back"
-            yield f"{what}: the run is deleted in MLflow; {remedy}"
+            uri = model.settings.mlflow_uri
+            command = f"MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id {release.run_id}"
+            yield f"{what}: the run is deleted in MLflow; `{command}` brings it back (its experiment first, if that went)"
         case _:
             yield f"{what}: the run is gone from MLflow for good, with its records"
 
 
 def disagreements(model: ServingModel, seen: Observed) -> list[str]:
-    """Return every disagreement in a sentence that ends with the command that mends it."""
-    mend = f"`python -m serving.rollout reconcile --namespace {model.namespace}` mends it"
+    """Return every disagreement in a sentence that ends with what mends it."""
+    mend = f"{model.command('reconcile')} mends it"
+    release = seen.release
+    if release is not None and not _recoverable(seen, release) and damage_of(model, int(release.version)):
+        mend = f"version {release.version} cannot be brought back, for the registry has it no longer: {_INSTEAD}"
     found = [f"{fault}; {mend}" for fault in _faults(model, seen)]
     champion = (seen.aliases or {}).get(CHAMPION)
     if seen.release is None and champion is not None:
@@ -183,11 +232,24 @@ def _folder_faults(model: ServingModel, seen: Observed, force: str) -> Iterator[
     for version in sorted(seen.configured | in_force):
         if damage := damage_of(model, version):
             yield f"{force}, version {version} would not load: {damage}"
-    before = int(seen.before.version) if seen.before is not None else None
-    if before is None or before in seen.configured or not model.version_path(before).is_dir():
+    if seen.release is None:
         return
-    if damage := damage_of(model, before):
-        yield f"the version before is {before}, its folder is not what was promoted: {damage}"
+    if fault := model.fault_in_force(seen.release):
+        yield f"{force}, and {fault}, the record that a later rollback reads"
+    if seen.fault_before and (seen.aliases is None or rebuildable(model, seen) is not None):
+        yield f"{seen.fault_before}, the record of version {seen.release.previous_version}, the one before"
+    if seen.before is not None and int(seen.before.version) not in seen.configured:
+        yield from _faults_before(model, seen, seen.before)
+
+
+def _faults_before(model: ServingModel, seen: Observed, before: Release) -> Iterator[str]:
+    version = int(before.version)
+    if not (damage := damage_of(model, version)):
+        return
+    if _recoverable(seen, before):
+        yield f"the version before is {version}, its folder is not what was promoted: {damage}"
+    elif model.version_path(version).is_dir():  # without a folder it is one of the losses
+        yield f"the version before is {version}, its folder, which nothing brings back, has to go: {damage}"
 
 
 def candidate_is_lost(seen: Observed) -> bool:

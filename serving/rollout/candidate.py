@@ -172,7 +172,7 @@ def _wait_let_go(model: ServingModel, version: int) -> None:
 def in_journal(model: ServingModel) -> Candidate | None:
     """Return the version under test, None if there is none."""
     try:
-        return _read_journal(_journal(model))
+        return _read_journal(_journal(model), model)
     except FileNotFoundError:
         return None
 
@@ -271,19 +271,25 @@ def _journal(model: ServingModel) -> Path:
 
 
 def _journalled(model: ServingModel) -> Iterator[Candidate]:
-    """Return every namespace's candidate."""
+    """Return every namespace's candidate, without those whose journal is damaged: their own status names it."""
     for path in sorted((model.places.root / "candidates").glob("[!.]*.json")):
         try:
-            yield _read_journal(path)
+            yield _read_journal(path, model)
         except FileNotFoundError:  # another namespace's rollout has just ended
             continue
+        except CorruptRecordError as error:
+            if path == _journal(model):
+                raise
+            log.warning("%s is damaged, so that the server is not told of its version: see that model's status", path)
+            log.debug("%s", error)
 
 
-def _read_journal(path: Path) -> Candidate:
-    record = read_json(path)
+def _read_journal(path: Path, model: ServingModel) -> Candidate:
+    remedy = f"remove it, run {model.command('reconcile')}, and publish the version under test again"
+    record = read_json(path, remedy)
     name, base_path, version = record.get("model"), record.get("base_path"), record.get("version")
-    if not (isinstance(name, str) and isinstance(base_path, str) and isinstance(version, int)):
-        msg = f"{path}: expected model, base_path and version, received {record}; remove the file"
+    if not (name == path.stem and isinstance(base_path, str) and type(version) is int and version > 0):
+        msg = f"{path}: expected model {path.stem}, base_path and version, received {record!r:.200}; {remedy}"
         raise CorruptRecordError(msg)
     run_id, sha256 = (str(record.get(each, "")) for each in ("run_id", "saved_model_sha256"))
-    return Candidate(name, Path(base_path), version, run_id, sha256)
+    return Candidate(path.stem, Path(base_path), version, run_id, sha256)

@@ -85,7 +85,9 @@ def _canary_release(model: ServingModel, version: int) -> Release:
     if release is not None and release.version == str(version):
         return release
     try:
-        earlier = read_json(model.comparison_path(version))
+        earlier = read_json(
+            model.comparison_path(version), f"remove it, and run {model.command('canary')} with version {version} again"
+        )
     except FileNotFoundError:
         earlier = {}
     if earlier.get("reason"):  # withdrawn by a comparison that was killed before it could say so

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEPT = 100
 """Switches that the history remembers."""
+_HISTORY_REMEDY = "remove it: only what keys were used for is forgotten, so that a late retry would switch again"
 
 
 class Kind(StrEnum):
@@ -71,10 +72,10 @@ def intend(model: ServingModel, kind: Kind, release: Release, key: str) -> Inten
 def pending(model: ServingModel) -> Intention | None:
     """Return the switch that has not come to its end, None if there is none."""
     try:
-        record = read_json(_pending_path(model))
+        record = read_json(_pending_path(model), _pending_remedy(model))
     except FileNotFoundError:
         return None
-    return _intention(_pending_path(model), record)
+    return _intention(_pending_path(model), record, _pending_remedy(model))
 
 
 def done(model: ServingModel, intention: Intention) -> None:
@@ -97,14 +98,14 @@ def history(model: ServingModel) -> list[Intention]:
     """Return the switches that came to their end, the newest last."""
     path = _history_path(model)
     try:
-        record = read_json(path)
+        record = read_json(path, _HISTORY_REMEDY)
     except FileNotFoundError:
         return []
     entries = record.get("switches")
     if not isinstance(entries, list):
-        msg = f"{path}: expected a list of switches, received {entries!r:.80}; remove the file"
+        msg = f"{path}: expected a list of switches, received {entries!r:.80}; {_HISTORY_REMEDY}"
         raise CorruptRecordError(msg)
-    return [_intention(path, entry) for entry in entries]
+    return [_intention(path, entry, _HISTORY_REMEDY) for entry in entries]
 
 
 def done_with(model: ServingModel, kind: Kind, key: str) -> Intention | None:
@@ -113,19 +114,23 @@ def done_with(model: ServingModel, kind: Kind, key: str) -> Intention | None:
     return next(found, None)
 
 
-def _intention(path: Path, record: object) -> Intention:
+def _intention(path: Path, record: object, remedy: str) -> Intention:
     names = {field.name for field in dataclasses.fields(Intention)}
     is_one = isinstance(record, dict) and record.keys() | {"run_id"} == names
     if not is_one or not all(isinstance(value, str) for value in cast("dict[str, Any]", record).values()):
-        msg = f"{path}: expected texts {sorted(names)}, received {record!r:.200}; remove the file and reconcile"
+        msg = f"{path}: expected texts {sorted(names)}, received {record!r:.200}; {remedy}"
         raise CorruptRecordError(msg)
     values = cast("dict[str, str]", record)
     try:
         kind = Kind(values["kind"])
     except ValueError as error:
-        msg = f"{path}: field kind: {error}; remove the file and reconcile"
+        msg = f"{path}: field kind: {error}; {remedy}"
         raise CorruptRecordError(msg) from error
     return Intention(kind, **{name: value for name, value in values.items() if name != "kind"})
+
+
+def _pending_remedy(model: ServingModel) -> str:
+    return f"remove it, then {model.command('reconcile')} makes everybody agree with the release in force"
 
 
 def _pending_path(model: ServingModel) -> Path:

@@ -33,8 +33,11 @@ def read_models_config(path: Path) -> Any:  # noqa: ANN401 - a message class mad
         text_format.Parse(path.read_text(encoding="utf-8"), config)
     except FileNotFoundError:
         pass
-    except text_format.ParseError as error:
-        msg = f"{path}: expected a ModelServerConfig in protobuf text format: {error}; restore or remove the file"
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        msg = (
+            f"{path}: expected a ModelServerConfig in protobuf text format, received {error}; remove it, and run "
+            "`python -m serving.rollout reconcile` for every namespace that serves"
+        )
         raise CorruptRecordError(msg) from error
     config.model_config_list.SetInParent()
     return config

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Release
 from serving.rollout import journal
 from serving.rollout.errors import RolloutError
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.version_folders import on_disk
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
 
 
@@ -38,14 +38,15 @@ def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: 
             unchanged = {"version": current.version, "previous_version": current.previous_version}
             return {"model": model.name, **unchanged}
         why = f"rolled back from version {current.version}: {reason or 'no reason was given'}"
-        release = dataclasses.replace(
-            Release.read(model.release_path(target)), previous_version=current.version, verdict=why
-        )
+        promoted = model.promoted_release(target)
+        if promoted is None:
+            raise _impossible(model, target)
+        release = dataclasses.replace(promoted, previous_version=current.version, verdict=why)
         return switch(model, journal.Kind.ROLLBACK, release, key)
 
 
 def _target(model: ServingModel, current: Release, to: int | None) -> int:
-    possible = [version for version in on_disk(model) if model.release_path(version).is_file()]
+    possible = _possible(model)
     if to is None and not current.previous_version:
         msg = (
             f"{model.name}: expected a release with one before it, found version {current.version}, the first; name "
@@ -54,9 +55,17 @@ def _target(model: ServingModel, current: Release, to: int | None) -> int:
         raise RolloutError(msg)
     target = to if to is not None else int(current.previous_version)
     if target not in possible and str(target) != current.version:
-        msg = (
-            f"{model.name}: expected a version that was promoted once and lies on disk still, one of {possible}, "
-            f"received {target}; roll another one back, or out: `python -m serving.rollout publish`"
-        )
-        raise RolloutError(msg)
+        raise _impossible(model, target)
     return target
+
+
+def _possible(model: ServingModel) -> list[int]:
+    return [version for version in on_disk(model) if model.release_path(version).is_file()]
+
+
+def _impossible(model: ServingModel, target: int) -> RolloutError:
+    return RolloutError(
+        f"{model.name}: expected a version that was promoted once and lies on disk still, one of {_possible(model)}, "
+        f"received {target}; roll another one back, or out: `python -m serving.rollout publish`; "
+        f"{model.command('status')} says what became of the one before"
+    )

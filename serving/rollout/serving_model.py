@@ -70,17 +70,30 @@ class ServingModel:
 
     def current_release(self) -> Release | None:
         """Return the Release in force, None before the first."""
-        try:
-            return Release.read(self.current_release_path)
-        except FileNotFoundError:
-            return None
+        remedy = f"remove it, then {self.command('status')} names the version to publish and promote"
+        return _read_release(self.current_release_path, remedy)
 
     def promoted_release(self, version: int) -> Release | None:
         """Return the Release with which `version` was promoted last, None if it never was."""
+        remedy = (
+            f"{self.command('reconcile')} writes it anew if it is what a rollback goes back to; if not, remove it, and "
+            f"publish and promote version {version} again"
+        )
+        return _read_release(self.release_path(version), remedy)
+
+    def fault_before(self, release: Release) -> str:
+        """Return what is wrong with the record of the version before `release`; empty if nothing, or there is none."""
+        return self._fault_of_record(int(release.previous_version)) if release.previous_version else ""
+
+    def fault_in_force(self, release: Release) -> str:
+        """Return what is wrong with the record that a later rollback to `release` reads; empty if nothing."""
+        return self._fault_of_record(int(release.version))
+
+    def _fault_of_record(self, version: int) -> str:
         try:
-            return Release.read(self.release_path(version))
-        except FileNotFoundError:
-            return None
+            return "" if self.promoted_release(version) is not None else f"{self.release_path(version)} is missing"
+        except CorruptRecordError:
+            return f"{self.release_path(version)} is damaged"
 
     def release_before(self, release: Release) -> Release | None:
         """Return the Release that `release` goes back to, None if there is none that can be read."""
@@ -89,6 +102,10 @@ class ServingModel:
         except CorruptRecordError as error:
             log.warning("%s", error)
             return None
+
+    def command(self, name: str) -> str:
+        """Return a command of the rollout, for a message."""
+        return f"`python -m serving.rollout {name} --namespace {self.namespace}`"
 
     @property
     def meanwhile(self) -> str:
@@ -102,10 +119,7 @@ class ServingModel:
 
     def canary_release(self) -> Release | None:
         """Return the canary's Release, None if nothing is compared."""
-        try:
-            return Release.read(self.canary_release_path)
-        except FileNotFoundError:
-            return None
+        return _read_release(self.canary_release_path, f"remove it, then {self.command('reconcile')} ends the canary")
 
     def comparison_path(self, version: int) -> Path:
         """The report of the comparison of a version with the one that was stable then."""
@@ -135,6 +149,29 @@ class ServingModel:
             yield
 
 
+def _read_release(path: Path, remedy: str) -> Release | None:
+    """Return a Release, None if there is none; its versions are numbers.
+
+    Raises:
+        CorruptRecordError: It is no Release.
+    """
+    try:
+        release = Release.read(path, remedy)
+    except FileNotFoundError:
+        return None
+    for version in (release.version, release.previous_version or "1"):
+        if not is_number(version):
+            msg = f"{path}: expected versions such as 3, received {version!r}; {remedy}"
+            raise CorruptRecordError(msg)
+    return release
+
+
+def is_number(text: str) -> bool:
+    """Tell whether `text` is a version's number, as the registry counts."""
+    short = len(text) <= len(str(VERSION_MAX))  # Python refuses to read thousands of digits
+    return text.isascii() and text.isdigit() and short and 0 < int(text) <= VERSION_MAX
+
+
 @contextmanager
 def held(path: Path, timeout_s: float, what: str) -> Iterator[None]:
     """Hold a lock file.
@@ -157,7 +194,7 @@ def version_number(text: str) -> int:
     Raises:
         UnknownVersionError: It is no whole number above 0, or one that no registry gives.
     """
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(VERSION_MAX)) and 0 < int(text) <= VERSION_MAX):
+    if not is_number(text):
         msg = f"version {text[:20]!r}: expected a number of the registry such as 3; `models gate` prints it"
         raise UnknownVersionError(msg)
     return int(text)

@@ -58,10 +58,26 @@ def at_work(model: ServingModel) -> Iterator[str]:
 
     Raises:
         RolloutBusyError: Another rollout is at work.
+        CorruptRecordError: A record is damaged; nothing was changed.
         TransientError: The server or the registry, which is needed to put it right, does not answer.
     """
     with model.locked():
+        check_records(model)
         yield recover(model)
+
+
+def check_records(model: ServingModel) -> None:
+    """Read every record that a step may come upon, so that a damaged one stops it before it has changed anything.
+
+    Raises:
+        CorruptRecordError: One is damaged; the message names it, and what to do.
+    """
+    model.current_release()
+    model.canary_release()
+    candidate.in_journal(model)
+    journal.pending(model)
+    journal.history(model)
+    read_models_config(model.places.models_config)
 
 
 def switch(model: ServingModel, kind: journal.Kind, release: Release, key: str) -> dict[str, object]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.contracts.exit_codes import ExitCode
+from feature_repo.contracts.jobs import run_job
 from feature_repo.contracts.manifests import Decision, OnlineSnapshot, Verdict
 from feature_repo.contracts.publishing import (
     CorruptRecordError,
@@ -83,12 +85,23 @@ def test_tree_checksum_sees_names_and_bytes_but_no_times_and_no_order(tmp_path):
     assert tree("d", {"x": "1", "y/z": "3"}) != reference
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"'])
-def test_a_record_that_is_none_is_named(tmp_path, text):
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'"a"', b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_is_none_is_named_with_the_remedy(tmp_path, content):
     path = tmp_path / "record.json"
-    path.write_text(text)
-    with pytest.raises(CorruptRecordError, match=r"record\.json: expected a JSON object"):
+    path.write_bytes(content)
+    with pytest.raises(CorruptRecordError, match=r"record\.json: expected a JSON object, received .*; remove it"):
         read_json(path)
+    with pytest.raises(CorruptRecordError, match=r"; ask somebody$"):
+        read_json(path, "ask somebody")
+
+
+def test_a_damaged_record_ends_a_job_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        run_job(lambda: read_json(tmp_path / "record.json"))
+    assert ended.value.code == ExitCode.TERMINAL
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("terminal: ")
 
 
 def test_manifests_read_what_they_wrote_and_equal_records_are_equal_bytes(tmp_path):
@@ -104,6 +117,7 @@ def test_manifests_read_what_they_wrote_and_equal_records_are_equal_bytes(tmp_pa
         ({"reason": None}, "field reason: expected str, received None"),
         ({"extra": 1}, r"unknown fields \['extra'\]"),
         ({"gates": {}}, "field gates: expected list"),
+        ({"decision": "maybe"}, "field decision: expected one of .*, received 'maybe'; remove it"),
     ],
 )
 def test_a_manifest_that_does_not_fit_says_which_field(tmp_path, change, message):
