@@ -183,7 +183,8 @@ def _losses(model: ServingModel, seen: Observed, release: Release, role: str, al
         case "deleted":
             uri = model.settings.mlflow_uri
             command = f"MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id {release.run_id}"
-            yield f"{what}: the run is deleted in MLflow; `{command}` brings it back (its experiment first, if that went)"
+            back = f"`{command}` brings it back (its experiment first, if that went)"
+            yield f"{what}: the run is deleted in MLflow; {back}"
         case _:
             yield f"{what}: the run is gone from MLflow for good, with its records"
 

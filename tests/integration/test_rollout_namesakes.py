@@ -285,7 +285,7 @@ def test_a_deleted_experiment_is_said_with_what_brings_it_back(
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     (lost,) = status.status(model)["lost"]  # type: ignore[misc] # a list
-    assert "the run is deleted in MLflow; `mlflow runs restore --run-id" in lost
+    assert "the run is deleted in MLflow; `MLFLOW_TRACKING_URI=http" in lost
     assert reconcile.reconcile(model)["lost"] == [lost]
     assert served(server, model) == "first"
     roll_out(model, second)
