@@ -95,13 +95,14 @@ def check_same_whole(place: Namespace, source: Source, events: duckdb.DuckDBPyRe
     if not any(part.rows for part in partitions.values()):
         return
     held: Mapping[str, Any] = read_json(place.reading) if place.reading.exists() else {}
-    was, becomes = held.get("events", {}), source.meaning.get("events", {})
+    received: Mapping[str, Any] = source.meaning
+    was, becomes = held.get("events", {}), received.get("events", {})
     ids = [column for field, column in _IDS.items() if was.get(field) == becomes.get(field)]
     lake = _Lake(table.folder, partitions, streamed)
     shares = [lake.share_of_days(rows, ids or list(_IDS.values())) for rows in _read_in_time(events, was, becomes)]
     if len(ids) == len(_IDS) and was.get("time") != becomes.get("time"):
         shares.append(lake.share(events, lake.files(partitions), ids))
-    if all(share is None for share in shares) and held == dict(source.meaning):
+    if all(share is None for share in shares) and held == dict(received):
         shares = [min(lake.share(events, lake.files(partitions), [column]) or 0.0 for column in _IDS.values())]
     files = lake.files(partitions)
     if files and max((share or 0.0 for share in shares), default=0.0) < _LEAST_IN_COMMON:
