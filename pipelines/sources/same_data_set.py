@@ -99,7 +99,11 @@ def check_same_whole(place: Namespace, source: Source, events: duckdb.DuckDBPyRe
     was, becomes = held.get("events", {}), received.get("events", {})
     ids = [column for field, column in _IDS.items() if was.get(field) == becomes.get(field)]
     lake = _Lake(table.folder, partitions, streamed)
-    shares = [lake.share_of_days(rows, ids or list(_IDS.values())) for rows in _read_in_time(events, was, becomes)]
+    shares = [
+        lake.share_of_days(rows, known)
+        for rows in _read_in_time(events, was, becomes)
+        for known in ([ids] if len(ids) == 1 else []) + [list(_IDS.values())]
+    ]
     if len(ids) == len(_IDS) and was.get("time") != becomes.get("time"):
         shares.append(lake.share(events, lake.files(partitions), ids))
     if all(share is None for share in shares) and held == dict(received):
