@@ -13,13 +13,13 @@ from feature_repo.contracts.ids import ID_MEANING
 from pipelines.checks.attributes import attribute_checks
 from pipelines.checks.judging import FAULT, REFUSAL_COLUMNS, is_no_id, judged, named, refused_rows
 from pipelines.checks.plausibility import PASSED, implausible_events
+from pipelines.checks.strays import refuse_strays
 from pipelines.checks.times import micros_of_moment, time_checks
 from pipelines.io.sql_text import identifier, literal
 from pipelines.sources.adapter import REPEATED, Duplicates
-from pipelines.sources.expressions import MICROSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -56,8 +56,14 @@ class CheckedEvents:
         """Close the database; its files are the caller's to remove."""
         self._database.close()
 
-    def load(self, items: pa.Table | None, clock: datetime) -> None:
-        """Read every file and judge every row; `items` are the known ones, None where any will do; `clock` is now."""
+    def load(self, items: pa.Table | None, clock: datetime, held: Iterable[tuple[int, int]] = ()) -> None:
+        """Read every file and judge every row.
+
+        Args:
+            items: the known ones, None where any will do.
+            clock: now.
+            held: what the lake has beside, as `refuse_strays` takes it.
+        """
         if items is not None:
             self._database.register("items", items.select(["item_id"]))
         source = self._source
@@ -80,7 +86,7 @@ class CheckedEvents:
             with part.typed(self._database) as typed:
                 rows = judged(typed, checks, [f"{number} AS _part", *kept], skip="_skip")
                 self._database.execute(f"INSERT INTO checked {rows}")
-        self._refuse_strays()
+        refuse_strays(self._database, PASSED, source.fields.time, held)
         self._settle_duplicates()
 
     def warnings(self) -> list[str]:
@@ -139,22 +145,6 @@ class CheckedEvents:
         )
         yield from self._database.sql(query).to_arrow_reader(_BATCH_ROWS)
 
-    def _refuse_strays(self) -> None:
-        """Refuse times of 1970 where all others are of years later: zeros, and numbers of a larger unit."""
-        ((last_stray, first, last),) = self._database.execute(_SPANS).fetchall()
-        if None in {last_stray, first} or first - last_stray < _FAR_APART:
-            return
-        time = self._source.fields.time
-        span = f"{_moment(first):%Y-%m-%d} to {_moment(last):%Y-%m-%d}"
-        wanted = literal(f"{time.expected}, near those of the other rows, which are of {span}")
-        unit = MICROSECONDS.get(time.unit)
-        number = f"concat(trunc(micros / {unit}, 3), ' ', {literal(time.unit)}, ', ')" if unit else "''"
-        moment = "strftime(make_timestamp(micros), '%Y-%m-%d %H:%M:%S')"
-        self._database.execute(
-            f"UPDATE checked SET _reason = 'implausible_time', _fault_column = {literal(time.column)}, "  # noqa: S608 - quoted
-            f"_expected = {wanted}, _received = concat({number}, {moment}) WHERE {PASSED} AND micros < {_YEAR}"
-        )
-
     def _settle_duplicates(self) -> None:
         """Make one event of the rows that describe one, in the way that the source declares."""
         self._database.execute(_REPEATED)
@@ -173,13 +163,6 @@ class CheckedEvents:
                 self._database.execute(f"{_SUM_REPEATED} AND total <= {maximum}")
 
 
-_YEAR = 365 * 86_400_000_000
-_FAR_APART = 5 * _YEAR
-_SPANS = f"""
-SELECT max(micros) FILTER (micros < {_YEAR}), min(micros) FILTER (micros >= {_YEAR}), max(micros)
-FROM checked WHERE {PASSED}
-"""  # noqa: S608 - constants
-"""The last time of 1970, and the first and the last of any other year."""
 # Grouping by a hash first keeps the table that DuckDB has to hold small; only hashes that occur twice are looked at.
 _REPEATED = f"""
 CREATE OR REPLACE TEMP TABLE repeated AS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,6 @@ from feature_repo.contracts.columns import FLOAT32_ERROR
 from feature_repo.contracts.features import MISSING
 from feature_repo.contracts.schemas import Kind
 from pipelines.checks.remedies import NO_VALUE
-from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_repo.contracts.schemas import Attribute, Schema
-    from pipelines.sources.adapter import Source
 
 _ROWS_AT_LEAST = 20
 """Of fewer rows nothing can be told of terms."""
@@ -31,10 +28,6 @@ _USERS_AT_LEAST = 10
 _LARGE = 0.25
 PASSED = "_reason IS NULL AND _skip IS NULL"
 """Of rows of `checked` (`events.py`): those that become events."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_S = 365.2425 * 86_400
-_MOST_YEARS = 100
-_UNITS = ("s", "ms", "us", "ns")
 _FEW = 0.01
 """Of values between steps no larger share is worth a word: a price of a tenth of a penny may be rounded."""
 _STEP_TOLERANCE = 1e-3
@@ -134,30 +127,6 @@ def _one_sided(database: duckdb.DuckDBPyConnection, schema: Schema) -> Iterator[
 
 def _texts(texts: Iterable[str]) -> str:
     return ", ".join(map(literal, texts))
-
-
-def check_unit(source: Source, span: tuple[datetime, datetime]) -> None:
-    """Refuse a source that has nothing but the year 1970: its numbers were read in a unit that is too small.
-
-    Raises:
-        SourceError: it names the unit, and what the times would be in others.
-    """
-    time, (first, last) = source.fields.time, span
-    if not time.unit or last.year > _EPOCH.year:
-        return
-    others = " or ".join(_units_of(time.unit, (last - _EPOCH).total_seconds() / _YEAR_S))
-    msg = (
-        f"events.time: expected times after {_EPOCH.year}, received {first:%Y-%m-%d %H:%M:%S} to "
-        f"{last:%Y-%m-%d %H:%M:%S} for column {time.column!r} in {time.unit}; "
-        f"{f'is it unit: {others}?' if others else 'are these times?'}"
-    )
-    raise SourceError(msg)
-
-
-def _units_of(read: str, years: float) -> list[str]:
-    """Return the larger units by which what was read as so many years since 1970 would be a time of our days."""
-    place = _UNITS.index(read)
-    return [unit for number, unit in enumerate(_UNITS[:place]) if 1 < years * 1000 ** (place - number) < _MOST_YEARS]
 
 
 def _implausible(owner: str, rows: pa.Table, attribute: Attribute) -> Iterator[str]:

@@ -21,6 +21,8 @@ NO_VALUE = frozenset(
         "nil",
         "undefined",
         "nat",
+        "inf",
+        "-inf",
         "-",
         "--",
         "\u2013",
@@ -30,8 +32,7 @@ NO_VALUE = frozenset(
 )
 """Texts, in lower case, by which programs and people write that there is no value."""
 _SHOWN = 5
-_NAN = "nan"
-_OF_PARQUET = ", or, where the column is of numbers, leave such rows out by events.skip, missing: true"
+_LEAVE_OUT = "leave such rows out by events.skip, missing: true"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(?:[ T](\d{1,2}:\d\d)(:\d\d)?( ?[AP]M)?)?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -74,7 +75,9 @@ def _no_values(texts: Sequence[str]) -> list[str]:
 
 def _of_numbers(texts: Sequence[str]) -> str:
     if nothing := _no_values(texts):
-        return f"say missing: {nothing} if they stand for no value{_OF_PARQUET * (nothing == [_NAN])}"
+        return f"say missing: {nothing} if they stand for no value"
+    if texts == [""]:
+        return _LEAVE_OUT
     if texts and all(_DECIMAL_COMMA.fullmatch(text) for text in texts):
         return "say csv.decimal: ',' for decimal commas"
     return ""
@@ -82,7 +85,9 @@ def _of_numbers(texts: Sequence[str]) -> str:
 
 def _of_times(texts: Sequence[str]) -> str:
     if nothing := _no_values(texts):
-        return f"leave such rows out by events.skip, missing: true; of texts, say missing: {nothing}, too"
+        return f"{_LEAVE_OUT}; of texts, say missing: {nothing}, too"
+    if texts == [""]:
+        return _LEAVE_OUT
     if texts and all(_NUMBER.fullmatch(text) for text in texts):
         return "say events.time.unit: s, ms, us or ns, whichever these numbers count"
     dates = [found for text in texts if (found := _DATE.fullmatch(text))]

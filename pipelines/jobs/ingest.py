@@ -28,8 +28,10 @@ from feature_repo.contracts.datasets import (
 from feature_repo.contracts.intervals import end_of_day, format_cutoff, last_midnight
 from feature_repo.contracts.places import REPORT
 from pipelines.checks.events import CheckedEvents
-from pipelines.checks.plausibility import check_unit, implausible_attributes
+from pipelines.checks.plausibility import implausible_attributes
 from pipelines.checks.refusals import check_limit, told_of
+from pipelines.checks.strays import check_not_all_of_1970
+from pipelines.checks.times import micros_of_moment
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
@@ -104,12 +106,12 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
                 check_limit(table.rows, table.refused, limit, is_mapped=source.is_mapped)
         events = CheckedEvents(scratch, source)
         with closing(events):
-            events.load(lake.known_items(items), now)
+            events.load(lake.known_items(items), now, lake.held_days())
             refused = events.refused()
             check_limit(events.rows, refused, limit, is_mapped=source.is_mapped)
             span = _span(place, events, cutoff, may_be_quiet=mode is Mode.PART and place.schema.exists())
             if span:
-                check_unit(source, span)
+                check_not_all_of_1970("events.time", source.fields.time, span)
             if mode is Mode.WHOLE:
                 check_same_whole(place, source, events.passed(), streamed)
             quarantine = pa.concat_tables([refused, *(table.refused for table in (items, users, relations) if table)])
@@ -148,6 +150,11 @@ class _Lake:
         dataset = items_dataset(self.source.schema)
         stored = self._kept(dataset)
         return stored if items is None else upserted(items.accepted, stored, dataset)
+
+    def held_days(self) -> list[tuple[int, int]]:
+        """Return when the events are that a part is added to: each day, in microseconds since 1970, and its rows."""
+        days = stored_dataset(self.place, EVENTS).partitions if self._is_part else {}
+        return [(micros_of_moment(partition_day(name)), day.rows) for name, day in days.items()]
 
     def write(
         self, events: CheckedEvents, given: _Tables, quarantine: pa.Table, span: tuple[datetime, datetime] | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pipelines.io.sql_text import literal, without_surroundings
+from pipelines.io.sql_text import without_surroundings
 from pipelines.sources.expressions import Cell
 
 if TYPE_CHECKING:
@@ -50,14 +50,11 @@ def text_cells(
     rows: str, columns: Sequence[str], missing: Sequence[str], *, is_json: bool = False, decimal: str = "."
 ) -> Cells:
     """Return cells of texts: `rows` has them as r0, r1 ... in the order of `columns`. They are trimmed; "" is null."""
-    texts = [f"{nothing(without_surroundings(f'r{number}'), missing)} AS _c{number}" for number in range(len(columns))]
+    found = {
+        name: (f"_c{number}", Cell(without_surroundings(f"r{number}"), "VARCHAR", name, missing=tuple(missing)))
+        for number, name in enumerate(columns)
+    }
+    texts = [f"{raw.known} AS {sql}" for sql, raw in found.values()]
     query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
-    cells = {name: Cell(f"_c{number}", "VARCHAR", name, is_json, decimal) for number, name in enumerate(columns)}
+    cells = {name: Cell(sql, "VARCHAR", name, is_json, decimal, raw.missing) for name, (sql, raw) in found.items()}
     return Cells(query, cells)
-
-
-def nothing(text: str, missing: Sequence[str]) -> str:
-    """Return SQL for a text that is null where it is empty or one of `missing`."""
-    if not missing:
-        return f"nullif({text}, '')"
-    return f"CASE WHEN {text} NOT IN ('', {', '.join(map(literal, missing))}) THEN {text} END"

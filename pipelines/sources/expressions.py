@@ -10,8 +10,24 @@ from pipelines.errors import SourceError
 from pipelines.io.sql_text import literal, without_surroundings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipelines.sources.mapping import Id, TimeOf, ValueOf, When
 
+_WHOLE = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|inf|infinity)", re.IGNORECASE)
+_DIGITS = re.compile(r"[+-]?\d{1,20}(\.\d{1,10})?")
 _FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
 _MAY_BE_NAN = frozenset({"FLOAT", "DOUBLE"})
 MICROSECONDS = {"s": 1_000_000, "ms": 1000, "us": 1}
@@ -43,10 +59,22 @@ class Cell:
     decimal: str = "."
     """What parts the fraction of a number that is text."""
 
+    missing: tuple[str, ...] = ()
+    """Texts that stand for no value, beside the empty one; of a list, for no term."""
+
     @property
     def known(self) -> str:
-        """SQL for the cell, null where it is a number that is none: Arrow, Polars and Spark write NaN for no value."""
-        return f"CASE WHEN NOT isnan({self.sql}) THEN {self.sql} END" if self.kind in _MAY_BE_NAN else self.sql
+        """SQL for the cell, null where it is missing: empty, one of `missing`, or NaN, as Arrow and Spark write it."""
+        if self.is_text and not self.missing:
+            return f"nullif({self.sql}, '')"
+        if self.is_text:
+            return f"CASE WHEN {self.sql} NOT IN ({', '.join(map(literal, ('', *self.missing)))}) THEN {self.sql} END"
+        wrong = [f"isnan({self.sql})"] if self.kind in _MAY_BE_NAN else []
+        if not _is_nested(self):
+            is_number = self.kind.startswith((*_WHOLE, *_FRACTIONAL))
+            listed = ", ".join(_numbers(self) if is_number else map(literal, self.missing))
+            wrong += [f"{self.sql if is_number else self.shown} IN ({listed})"] if listed else []
+        return f"CASE WHEN NOT ({' OR '.join(wrong)}) THEN {self.sql} END" if wrong else self.sql
 
     @property
     def is_text(self) -> bool:
@@ -59,13 +87,22 @@ class Cell:
         return self.sql if self.is_text else f"CAST({self.sql} AS VARCHAR)"
 
 
+def _numbers(cell: Cell) -> Iterator[str]:
+    """Yield SQL for each number that stands for no value; `-1` and `-1.0` are one."""
+    for text in cell.missing:
+        if cell.kind in _MAY_BE_NAN and _NUMBER.fullmatch(text):
+            yield f"CAST({literal(text)} AS {cell.kind})"
+        elif _DIGITS.fullmatch(text):
+            yield text
+
+
 def text_of(cell: Cell) -> str:
     """Return SQL for a cell as text; a whole number is written without a decimal point."""
     if cell.is_text:
         return cell.sql
     if cell.kind.startswith(_FRACTIONAL):
         whole = f"TRY_CAST({cell.sql} AS HUGEINT)"
-        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.known} AS VARCHAR) END"
+        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.sql} AS VARCHAR) END"
     return without_surroundings(cell.shown)
 
 
@@ -104,7 +141,7 @@ def number_of(cell: Cell) -> str:
     if cell.is_text and cell.decimal != ".":
         point = f"CASE WHEN NOT contains({cell.sql}, '.') THEN replace({cell.sql}, {literal(cell.decimal)}, '.') END"
         return f"TRY_CAST({point} AS DOUBLE)"
-    return f"TRY_CAST({cell.known} AS DOUBLE)"
+    return f"TRY_CAST({cell.sql} AS DOUBLE)"
 
 
 def _is_nested(cell: Cell) -> bool:
@@ -132,7 +169,7 @@ def micros_of(cell: Cell, how: TimeOf, key: str) -> str:
     """
     zone = literal(how.zone)
     if how.unit == "ns":
-        return f"CAST(TRY_CAST({cell.known} AS HUGEINT) // 1000 AS BIGINT)"
+        return f"CAST(TRY_CAST({cell.sql} AS HUGEINT) // 1000 AS BIGINT)"
     if how.unit:
         return f"TRY_CAST(round({number_of(cell)} * {MICROSECONDS[how.unit]}) AS BIGINT)"
     if cell.kind in _MOMENTS:
@@ -172,9 +209,9 @@ def terms_of(cell: Cell, separator: str | None) -> str:
         SourceError: the terms stand in a text, and the mapping does not say what parts them.
     """
     if not cell.is_text:
-        listed = f"list_filter({cell.sql}, lambda term: NOT isnan(term))" if cell.kind[:-2] in _MAY_BE_NAN else cell.sql
-        terms = f"list_transform({listed}, lambda term: CAST(term AS VARCHAR))" if cell.kind.endswith("[]") else ""
-        terms = terms or f"[{text_of(cell)}]"
+        term = Cell("term", cell.kind.removesuffix("[]"), cell.column, missing=cell.missing)
+        terms = f"list_transform({cell.sql}, lambda term: CASE WHEN {term.known} IS NOT NULL THEN {text_of(term)} END)"
+        terms = terms if cell.kind.endswith("[]") else f"[{text_of(cell)}]"
     elif separator or cell.is_json:
         terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
         if cell.is_json:
@@ -187,7 +224,8 @@ def terms_of(cell: Cell, separator: str | None) -> str:
             "separator: '|', or whatever stands between them"
         )
         raise SourceError(msg)
-    trimmed = f"list_filter(list_transform({terms}, lambda term: trim(term)), lambda term: term <> '')"
+    nothing = ", ".join(map(literal, ("", *cell.missing)))
+    trimmed = f"list_filter(list_transform({terms}, lambda term: trim(term)), lambda term: term NOT IN ({nothing}))"
     once = "list_filter(each, lambda term, place: list_position(each, term) = place)"
     return f"coalesce(list_first(list_transform([{trimmed}], lambda each: {once})), [])"
 
@@ -195,7 +233,7 @@ def terms_of(cell: Cell, separator: str | None) -> str:
 def holds(cell: Cell, when: When) -> str:
     """Return SQL that is true where a condition holds."""
     if when.missing is not None:
-        return f"{cell.known} IS {'' if when.missing else 'NOT '}NULL"
+        return f"{cell.sql} IS {'' if when.missing else 'NOT '}NULL"
     if when.equals is not None:
         return f"{text_of(cell)} IN ({', '.join(map(literal, when.equals))})"
     if when.matches is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipelines.errors import SourceError
 from pipelines.io.scratch import scratch_folder
 from pipelines.io.sql_text import literal, without_surroundings
 from pipelines.sources.batches import registered
-from pipelines.sources.cells import Cells, nothing
+from pipelines.sources.cells import Cells
 from pipelines.sources.expressions import Cell
 from pipelines.sources.first_bytes import what_it_is
 from pipelines.sources.found import Found
@@ -67,7 +67,7 @@ class ParquetRows:
 
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:
-        """Give the wanted columns; texts are trimmed, and empty ones null. A column that is not there is null."""
+        """Give the wanted columns, texts trimmed; what is missing is null, and a column that is not there."""
         if not self.file.size:
             schema = _schema(pa.schema([]), self.columns)
             with registered(database, _ROWS, schema, iter(())):
@@ -81,12 +81,12 @@ class ParquetRows:
     def _query(self, database: duckdb.DuckDBPyConnection, schema: pa.Schema) -> Cells:
         kinds = list(map(str, database.from_arrow(schema.empty_table()).types))[1:]
         cells = {
-            name: Cell(f"_c{number}", kind, name)
+            name: Cell(f"_c{number}", kind, name, missing=self.missing)
             for number, (name, kind) in enumerate(zip(self.columns, kinds, strict=True))
         }
         names = [f"r{number}" for number in range(len(cells))]
         wanted = [
-            f"{nothing(without_surroundings(name), self.missing) if cell.is_text else name} AS {cell.sql}"
+            f"{replace(cell, sql=without_surroundings(name) if cell.is_text else name).known} AS {cell.sql}"
             for name, cell in zip(names, cells.values(), strict=True)
         ]
         texts = [name for name, cell in zip(names, cells.values(), strict=True) if cell.is_text]
@@ -133,7 +133,11 @@ class ParquetRows:
 
     def _refuse(self, error: Exception) -> NoReturn:
         said = " ".join(str(error).split())[:300]
-        msg = f"{self.file.name}: expected a whole Parquet file, received a damaged one ({said}); write it anew"
+        is_null_list = "lists to be of size" in said
+        remedy = "write the column as lists of any length" if is_null_list else "write it anew"
+        expected = "lists that Arrow can read" if is_null_list else "a whole Parquet file"
+        received = "null in a column of lists of one length" if is_null_list else "a damaged one"
+        msg = f"{self.file.name}: expected {expected}, received {received} ({said}); {remedy}"
         raise SourceError(msg) from error
 
     @contextmanager
@@ -175,11 +179,20 @@ def _type(kind: pa.DataType) -> pa.DataType:
     """Return a type that DuckDB reads, for one of a file."""
     if pa.types.is_dictionary(kind):
         return _type(kind.value_type)
+    if _is_list(kind):
+        return pa.list_(_type(kind.value_type))
     if pa.types.is_null(kind) or _is_text(kind) or _is_bytes(kind):
         return pa.string()
     if pa.types.is_decimal256(kind):
         return pa.float64()
     return pa.float32() if pa.types.is_float16(kind) else kind
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Tell whether values are lists: of one length, too, as Polars' arrays are."""
+    return isinstance(
+        kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType
+    )
 
 
 def _is_text(kind: pa.DataType | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from feature_repo.contracts.datasets import EVENTS
@@ -15,10 +16,10 @@ from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.schemas import Attribute, read_schema, write_schema
 from pipelines.errors import SourceError
 from pipelines.io.lake import is_intact, partition_day, partition_file, partition_name, stored_dataset
-from pipelines.io.sql_text import parquet
+from pipelines.io.sql_text import literal, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
@@ -35,8 +36,9 @@ _LEAST_IN_COMMON = 0.2
 """Of the smaller side's rows. A new export has nearly all of the old one's; two data sets meet by chance."""
 _MOST_DAYS = 60
 """So many days of the lake are compared: enough to tell, whatever its size."""
-_FIELDS = {"user": "user_id", "item": "item_id", "time": "second"}
-"""What an event is known by, as a mapping calls it, and as it is compared: to the second."""
+_IDS = {"user": "user_id", "item": "item_id"}
+"""Who and what an event is of, as a mapping calls it, and as it is compared."""
+_WHEN = "second"
 
 
 def keep_meaning(place: Namespace, source: Source) -> None:
@@ -74,8 +76,9 @@ def check_same_data_set(place: Namespace, source: Source) -> None:
 def check_same_whole(place: Namespace, source: Source, events: duckdb.DuckDBPyRelation, streamed: Streamed) -> None:
     """Refuse a whole of another data set than the one that the lake holds.
 
-    The same data set, read in another way, is welcome: only what is read as before is compared. On days that both have,
-    a fifth of the rows of the smaller side has to be in both; where there is no such day, of its users or its items.
+    The same data set, read in another way, is welcome: only what is read as before is compared, and two of user, item
+    and time at least. On days that both have, a fifth of the rows of the smaller side has to be in both; where there is
+    no such day, of its users and of its items.
 
     Args:
         place: the namespace.
@@ -92,66 +95,115 @@ def check_same_whole(place: Namespace, source: Source, events: duckdb.DuckDBPyRe
     if not any(part.rows for part in partitions.values()):
         return
     held: Mapping[str, Any] = read_json(place.reading) if place.reading.exists() else {}
-    fields = _read_as_before(held, source.meaning)
-    days = {partition_name(day) for (day,) in events.query("source", _DAYS).fetchall()}
-    both = [name for name in partitions if name in days or "time" not in fields]
-    files = _some_files(table.folder, partitions, both)
-    others = [file for name in both if name in streamed.names and (file := partition_file(streamed.folder, name))]
-    in_common = _in_common(events, files, others, [_FIELDS[field] for field in fields]) if files else None
-    if in_common is None:
-        files = _some_files(table.folder, partitions, list(partitions))
-        is_known = bool(files) and fields == tuple(_FIELDS) and held == dict(source.meaning)
-        shares = (
-            [_in_common(events, files, [], [column]) or 0.0 for column in ("user_id", "item_id")] if is_known else []
-        )
-        in_common = max(shares, default=0.0)
-    if files and in_common < _LEAST_IN_COMMON:
-        _refuse_another(place, source, events, partitions, files)
-
-
-def _read_as_before(held: Mapping[str, Any], received: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which of an event's fields are read as those of the lake were; all of them where that is not known."""
+    received: Mapping[str, Any] = source.meaning
     was, becomes = held.get("events", {}), received.get("events", {})
-    return tuple(field for field in _FIELDS if was.get(field) == becomes.get(field)) or tuple(_FIELDS)
+    ids = [column for field, column in _IDS.items() if was.get(field) == becomes.get(field)]
+    lake = _Lake(table.folder, partitions, streamed)
+    shares = [
+        lake.share_of_days(rows, known)
+        for rows in _read_in_time(events, was, becomes)
+        for known in ([ids] if len(ids) == 1 else []) + [list(_IDS.values())]
+    ]
+    if len(ids) == len(_IDS) and was.get("time") != becomes.get("time"):
+        shares.append(lake.share(events, lake.files(partitions), ids))
+    if all(share is None for share in shares) and held == dict(received):
+        shares = [min(lake.share(events, lake.files(partitions), [column]) or 0.0 for column in _IDS.values())]
+    files = lake.files(partitions)
+    if files and max((share or 0.0 for share in shares), default=0.0) < _LEAST_IN_COMMON:
+        is_told = len(ids) + (was.get("time") == becomes.get("time")) < _COMPARED
+        _refuse_another(place, source, events, partitions, files, _ONE_BY_ONE * is_told)
 
 
-def _some_files(folder: Path, partitions: Mapping[str, Partition], names: Sequence[str]) -> list[Path]:
-    """Return files of some of the named partitions, evenly chosen; what is damaged tells nothing."""
-    step = max(1, -(-len(names) // _MOST_DAYS))
-    chosen = {name: partition_file(folder, name) for name in names[::step]}
-    return [file for name, file in chosen.items() if is_intact(file, partitions[name])]
+def _read_in_time(
+    events: duckdb.DuckDBPyRelation, was: Mapping[str, Any], becomes: Mapping[str, Any]
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """Yield a source's rows, and the same in the zone of before, where nothing else of their time has changed."""
+    yield events
+    before, now = was.get("time"), becomes.get("time")
+    if before and now and before != now and {**before, "zone": now["zone"]} == now:
+        local = f"timezone({literal(now['zone'])}, make_timestamptz(micros))"
+        yield events.project(f"user_id, item_id, epoch_us(timezone({literal(before['zone'])}, {local})) AS micros")
 
 
-def _in_common(
-    events: duckdb.DuckDBPyRelation, files: Sequence[Path], others: Collection[Path], columns: Sequence[str]
-) -> float | None:
-    """Return which share of the smaller side's rows, by these columns, is in both; None where one side has none.
+@dataclass(frozen=True, slots=True)
+class _Lake:
+    """The events that a namespace holds, of which some days are compared."""
 
-    Of the source, rows of the days of `files` count, where the second does; of the lake, rows that are not in `others`.
-    """
-    listed = ", ".join(columns)
-    lake = f"SELECT *, epoch_us(event_time) // 1_000_000 AS second FROM {parquet(files)} AS stored"  # noqa: S608 - quoted
-    lake += f" ANTI JOIN {parquet(others)} AS came USING ({', '.join(EVENTS.key)})" if others else ""
-    of_days = "WHERE second // 86_400 IN (SELECT second // 86_400 FROM lake)" if "second" in columns else ""
-    query = f"""
-        WITH lake AS ({lake}), source_rows AS (SELECT *, micros // 1_000_000 AS second FROM source),
-        theirs AS (SELECT DISTINCT {listed} FROM lake), ours AS (SELECT DISTINCT {listed} FROM source_rows {of_days})
-        SELECT (SELECT count(*) FROM theirs), (SELECT count(*) FROM ours),
-            (SELECT count(*) FROM theirs JOIN ours USING ({listed}))"""  # noqa: S608 - quoted
-    ((theirs, ours, both),) = events.query("source", query).fetchall()
-    return both / min(theirs, ours) if theirs and ours else None
+    folder: Path
+    partitions: Mapping[str, Partition]
+    streamed: Streamed
+
+    def files(self, names: Iterable[str]) -> list[Path]:
+        """Return files of some of the named partitions, evenly chosen; what is damaged tells nothing."""
+        listed = list(names)
+        step = max(1, -(-len(listed) // _MOST_DAYS))
+        chosen = {name: partition_file(self.folder, name) for name in listed[::step]}
+        return [file for name, file in chosen.items() if is_intact(file, self.partitions[name])]
+
+    def share_of_days(self, events: duckdb.DuckDBPyRelation, ids: Sequence[str]) -> float | None:
+        """Return the share by ids and time, of days that both have."""
+        days = {partition_name(day) for (day,) in events.query("source", _DAYS).fetchall()}
+        both = [name for name in self.partitions if name in days]
+        others = [
+            file
+            for name in both
+            if name in self.streamed.names and (file := partition_file(self.streamed.folder, name))
+        ]
+        return self.share(events, self.files(both), [*ids, _WHEN], others)
+
+    def share(
+        self,
+        events: duckdb.DuckDBPyRelation,
+        files: Sequence[Path],
+        columns: Sequence[str],
+        others: Collection[Path] = (),
+    ) -> float | None:
+        """Return which share of the smaller side's rows, by these columns, is in both; None where one side has none.
+
+        Of the source, rows of the days of `files` count, where the time does; of the lake, rows that are not in
+        `others`. Two columns have much in common by chance where few users, items or times make many rows. What
+        would be in both if those of the lake were dealt anew is taken off the share: nothing is left of two data
+        sets, and all of one.
+        """
+        if not files:
+            return None
+        listed = ", ".join(columns)
+        lake = f"SELECT *, epoch_us(event_time) // 1_000_000 AS second FROM {parquet(files)} AS stored"  # noqa: S608 - quoted
+        lake += f" ANTI JOIN {parquet(others)} AS came USING ({', '.join(EVENTS.key)})" if others else ""
+        of_days = "WHERE second // 86_400 IN (SELECT second // 86_400 FROM lake)" if _WHEN in columns else ""
+        dealt = _DEALT.format(columns[0], columns[1]) if len(columns) == _COMPARED else "SELECT NULL LIMIT 0"
+        query = f"""
+            WITH lake AS ({lake}), source_rows AS (SELECT *, micros // 1_000_000 AS second FROM source),
+            theirs AS MATERIALIZED (SELECT DISTINCT {listed} FROM lake),
+            ours AS MATERIALIZED (SELECT DISTINCT {listed} FROM source_rows {of_days})
+            SELECT (SELECT count(*) FROM theirs), (SELECT count(*) FROM ours),
+                (SELECT count(*) FROM theirs JOIN ours USING ({listed})), (SELECT count(*) FROM ({dealt}))"""  # noqa: S608 - quoted
+        ((theirs, ours, both, by_chance),) = events.query("source", query).fetchall()
+        possible = min(theirs, ours) - by_chance
+        return (both - by_chance) / possible if possible > 0 else 0.0 if theirs and ours else None
 
 
+_COMPARED = 2
+_DEALT = """
+SELECT * FROM (SELECT {0}, row_number() OVER (ORDER BY hash({0}, {1}), {0}, {1}) AS place FROM theirs)
+JOIN (SELECT {1}, row_number() OVER (ORDER BY hash({1}, {0}), {0}, {1}) AS place FROM theirs) USING (place)
+JOIN ours USING ({0}, {1})
+"""
 _DAYS = "SELECT DISTINCT CAST(make_timestamp(micros) AS DATE) FROM source"
 _SAMPLE = "SELECT user_id, item_id FROM {rows} ORDER BY hash(user_id, item_id) LIMIT 1"
+_ONE_BY_ONE = (
+    ". If it is the same one, of which more than one of events.user, events.item and events.time is read in another "
+    "way, change them one at a time, and ingest after each"
+)
 
 
-def _refuse_another(
+def _refuse_another(  # noqa: PLR0917 - all that is told
     place: Namespace,
     source: Source,
     events: duckdb.DuckDBPyRelation,
     partitions: Mapping[str, Partition],
     files: Sequence[Path],
+    remedy: str,
 ) -> NoReturn:
     names = sorted(partitions)
     held = sum(part.rows for part in partitions.values())
@@ -165,7 +217,7 @@ def _refuse_another(
         f"to {partition_day(names[-1]):%F}, one of user {their_user!r} and item {their_item!r}), received what has "
         f"next to nothing in common with it ({source.name}: {rows:,} events of {first:%F} to {last:%F}, one of user "
         f"{user!r} and item {item!r}). Take another namespace; or, to put this data set in the place of that one, "
-        "what came by its stream included, --mode replace"
+        f"what came by its stream included, --mode replace{remedy}"
     )
     raise SourceError(msg)
 

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.errors import QuarantineLimitError, SourceError
 from pipelines.sources.first_bytes import what_text_is_not
+from pipelines.sources.mode import Mode
 from tests.mapped_world import FIRST, HEADER, RATINGS, MappedWorld, rating
 
 if TYPE_CHECKING:
@@ -64,6 +65,61 @@ def test_half_the_rows_in_another_unit_stop_the_ingestion(tmp_path: Path) -> Non
     world.csv([row | {"at": row["at"] * (1000 if number % 2 else 1)} for number, row in enumerate(ROWS)])  # type: ignore[operator]
     with pytest.raises(QuarantineLimitError, match=r"100 of 200 rows.*implausible_time.*2023-11-14 to .*one unit"):
         world.ingest(MILLISECONDS)
+
+
+@pytest.mark.parametrize("early", [[63_072_000], [63_072_000, 200_000_000], [100_000_000, 160_000_000, 300_000_000]])
+def test_a_few_early_rows_make_no_others_plausible(world: MappedWorld, early: list[int]) -> None:
+    half = [row | {"at": 0} if number % 2 else row for number, row in enumerate(ROWS)]
+    world.csv([*half, *(rating(300 + number, at=at) for number, at in enumerate(early))])
+    assert world.ingest()["quarantined"] == 100 + len(early)
+    assert {reason for _, reason, _ in world.refused()} == {"implausible_time"}
+
+
+def test_a_time_that_lost_a_digit_is_refused(world: MappedWorld) -> None:
+    world.csv([*ROWS, rating(300, at=170_000_000)])
+    world.ingest()
+    assert world.refused() == [(202, "implausible_time", "170000000.0 s, 1975-05-22 14:13:20")]
+
+
+@pytest.mark.parametrize("growth", [0.5, 1, 2])
+def test_a_log_that_counts_from_its_beginning_may_be_long(world: MappedWorld, growth: float) -> None:
+    """It grows or shrinks, by as much as twice a year."""
+    most = max(growth**year for year in range(12))
+    counts = [max(1, round(60 * growth**year / most)) for year in range(12)]
+    times = [year * 31_536_000 + number * 1000 for year, count in enumerate(counts) for number in range(count)]
+    world.csv([rating(number, at=at) for number, at in enumerate(times)])
+    assert world.ingest()["quarantined"] == 0
+
+
+TEXTS = RATINGS.replace("{column: at, unit: s}", "at")
+NO_TIME = {"at": "1970-01-01 00:00:00"}
+
+
+@pytest.mark.parametrize("rows", [5, 30])
+def test_a_part_is_judged_beside_the_lake(world: MappedWorld, rows: int) -> None:
+    world.csv([rating(number, at=f"2023-11-{14 + number % 10} 10:00:00") for number in range(60)])
+    world.ingest(TEXTS)
+    world.csv([rating(number) | NO_TIME for number in range(rows)])
+    strict = MappedWorld(world.root, limit=0.01)
+    with pytest.raises(QuarantineLimitError, match=rf"{rows} of {rows} rows.*implausible_time.*2023-11-14 to "):
+        strict.ingest(TEXTS, Mode.PART)
+
+
+def test_texts_of_nothing_but_1970_are_refused(world: MappedWorld) -> None:
+    world.csv([rating(number) | NO_TIME for number in range(40)])
+    with pytest.raises(SourceError, match=r"events\.time: expected times after 1970, received 1970-01-01 00:00:00 to"):
+        world.ingest(TEXTS)
+
+
+def test_times_of_relations_are_judged_alike(world: MappedWorld) -> None:
+    mapping = RATINGS + "relations: {files: r.csv, user: a, other: b, since: {column: since, unit: s}}\n"
+    world.csv(ROWS)
+    world.csv([{"a": f"u{number}", "b": "v", "since": 0 if number % 4 else FIRST} for number in range(40)], "r.csv")
+    assert world.ingest(mapping)["quarantined"] == 30
+    assert {reason for _, reason, _ in world.refused()} == {"implausible_time"}
+    world.csv([{"a": f"u{number}", "b": "v", "since": 0} for number in range(40)], "r.csv")
+    with pytest.raises(SourceError, match=r"relations\.since: expected times after 1970.*'since' in s"):
+        world.ingest(mapping)
 
 
 def test_times_that_count_from_the_beginning_of_a_log_are_times(world: MappedWorld) -> None:
