@@ -28,6 +28,11 @@ class Found:
     """Whether anything follows the header; a file without rows may lack any column."""
     noun: str = "column"
 
+    @property
+    def leaves_nulls_out(self) -> bool:
+        """Whether a column that is not there may be one without values: JSON's writers leave such keys out."""
+        return self.noun == "key"
+
     def refuse(self, column: str, elsewhere: str | None = None) -> NoReturn:
         """Say that a column is not there, what is there, and how far that is from it; another file may have it."""
         received = ", ".join(map(repr, self.names))

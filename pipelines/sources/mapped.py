@@ -110,22 +110,26 @@ class MappedSource:
     def check(self) -> None:
         """Look at the beginning of every file.
 
-        What says who, what, when and how strongly is in each of them. An attribute may be missing in some, as of days
-        before it was known; of a part that is read off event rows, in all.
+        What says who, what, when and how strongly is in each of them, and so are conditions, but for JSON, where a key
+        that is not there is a null. An attribute may be missing in some, as of days before it was known; of a part that
+        is read off event rows, or is JSON, in all.
         """
-        events, derived = self.mapping.events, _distinct(each.source_column for each in self.derived)
-        required = _event_columns(events, ())
-        optional = [column for column in derived if column not in required and not self.is_part]
+        events, required = self.mapping.events, _needed_columns(self.mapping.events)
+        conditions = [column for column in _event_columns(events, ()) if column not in required]
+        optional = [column for column in _event_columns(events, self.derived) if column not in required]
         found = [part.rows.found() for part in self.event_parts()]
         if not self.is_part and not any(each.has_rows for each in found):
             msg = (
                 f"{', '.join(each.file.name for each in found[:_NAMES_SHOWN])}: expected rows of events, received none"
             )
             raise SourceError(msg)
-        check_columns(found, required, optional)
+        check_columns(found, required, () if self.is_part else optional)
+        check_columns((each for each in found if not each.leaves_nulls_out), conditions, ())
         for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
             found = [MappedEntities(file, entities).rows.found() for file in files]
-            check_columns(found, _distinct([entities.id.column if entities.id else None]), _entity_columns(entities))
+            check_columns(found, _distinct([entities.id.column if entities.id else None]), ())
+            lacking = (each for each in found if not (self.is_part and each.leaves_nulls_out))
+            check_columns(lacking, (), _entity_columns(entities))
         relations = [part.rows for part in self._relation_parts()]
         check_columns([rows.found() for rows in relations], relations[0].columns if relations else (), ())
 
@@ -250,15 +254,17 @@ def _distinct(columns: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for column in columns if column))
 
 
+def _needed_columns(events: Events) -> tuple[str, ...]:
+    """Return the columns without which no row is an event."""
+    needed = (events.user, events.item, events.time, events.type, events.value)
+    return _distinct(each.column for each in needed)
+
+
 def _event_columns(events: Events, derived: Sequence[Derived]) -> tuple[str, ...]:
     return _distinct(
         (
-            events.user.column,
-            events.item.column,
-            events.time.column,
-            events.type.column,
+            *_needed_columns(events),
             *(case.when.column for case in events.type.cases),
-            events.value.column,
             *(skip.when.column for skip in events.skip),
             *(each.source_column for each in derived),
         )
