@@ -28,6 +28,14 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
         _refuse(file, 1, "", f"lines of {len(form.columns)} fields", "an empty file")
     if kind := what_text_is_not(head):
         _refuse(file, 1, "", f"{form.encoding.upper()} text", f"{kind[0]}; save it as text")
+    if b"\r" in head and b"\n" not in head:
+        _refuse(
+            file,
+            1,
+            "",
+            "lines that end with LF",
+            "ones that end with CR alone; write them anew, as by `tr '\\r' '\\n'`",
+        )
     lines = head.removeprefix(codecs.BOM_UTF8).decode(form.encoding, errors="replace").splitlines()
     if len(lines) > 1 and len(head) == _HEAD_BYTES:
         lines.pop()

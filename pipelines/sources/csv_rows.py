@@ -80,7 +80,7 @@ class CsvRows:
         wanted = frozenset(self.columns) & frozenset(header.names)
         with closing(text_lines(self.file, self.form)) as lines:
             has_rows = any(line.strip() for line in islice(lines, header.lines, None))
-        return Found(self.file, header.names, wanted, has_rows)
+        return Found(self.file, header.names, wanted, has_rows, is_csv=not self.form.columns)
 
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:

@@ -142,6 +142,7 @@ def packed_in_zip() -> bytes:
         ("e.jsonl", b'{"user": 1}{"user": 2}\n', ["several objects in a line", "jq -c . e.jsonl"]),
         ("e.jsonl", b'[{"user": 1}, {"user": 2}]\n', ["one list", "jq -c '.[]' e.jsonl"]),
         ("e.parquet", gzip.compress(PLAIN), ["expected Parquet", "gzip data"]),
+        ("e.csv.gz", gzip.compress(PLAIN) + b"more", ["expected a whole gz", "other bytes follow the packed ones"]),
         ("e.csv.gz", PLAIN, ["expected a whole gz", "Leave .gz out of its name"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else "",

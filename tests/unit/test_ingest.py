@@ -139,6 +139,13 @@ def test_blank_lines_are_no_rows(settings: Settings, place: Namespace, tmp_path:
     assert (result["events"], result["items"], result["users"], result["quarantined"]) == (2, 1, 2, 0)
 
 
+def test_line_ends_of_old_macs_are_told(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    path = write_1m(tmp_path, "") / "ratings.dat"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    with pytest.raises(SourceError, match=r"ratings\.dat, line 1: expected lines that end with LF.*`tr"):
+        run(settings, place, tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
 def test_a_part_may_have_empty_files(settings: Settings, place: Namespace, tmp_path: Path, content: bytes) -> None:
     source = write_1m(tmp_path, "")

@@ -140,6 +140,12 @@ def test_a_part_without_a_byte_of_data_changes_nothing(world: MappedWorld, name:
     assert world.ingest(RATINGS, Mode.PART, day) == {**whole, "changed_partitions": 0}
 
 
+def test_a_rule_that_leaves_out_all_rows_is_told(world: MappedWorld) -> None:
+    world.csv(ROWS)
+    with pytest.raises(SourceError, match=r"expected at least one event.*left out were \{'nobody': 4\}.*events\.skip"):
+        world.ingest(RATINGS + SKIP.replace("missing: true", "missing: false"))
+
+
 EACH = RATINGS.replace("user: user\n", "each: events\n  user: session\n").replace("item: item", "item: /events/aid")
 
 
