@@ -35,21 +35,25 @@ class FileNames:
     def fitting(self, pattern: str) -> list[SourceFile]:
         """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds."""
         wanted = _parts(pattern)
-        found = [file for file, names in self._names if wanted in names] or self._found(wanted)
-        if found and (below := [file for file in self.below(pattern) if file not in found]):
-            _log.warning(
-                "%r means files of its own folder: left out are %d in folders below it, such as %r; "
-                "write %r where they are meant",
-                pattern,
-                len(below),
-                below[0].name,
-                below_too(pattern),
-            )
-        return found
+        return [file for file, names in self._names if wanted in names] or self._found(wanted)
 
     def below(self, pattern: str) -> list[SourceFile]:
         """Return the files that a pattern would find if its last name were that of a file in any folder below."""
         return self._found(_parts(below_too(pattern)))
+
+    def tell_left_out(self, patterns: Sequence[str], found: Sequence[SourceFile]) -> None:
+        """Warn of files that only their folders keep from being found; `found` are all that a mapping means."""
+        known = {file.name for file in found}
+        for pattern in patterns:
+            if below := [file for file in self.below(pattern) if file.name not in known]:
+                _log.warning(
+                    "%r means files of its own folder: left out are %d in folders below it, such as %r; "
+                    "write %r where they are meant",
+                    pattern,
+                    len(below),
+                    below[0].name,
+                    below_too(pattern),
+                )
 
     def _found(self, wanted: tuple[str, ...]) -> list[SourceFile]:
         return [file for file, names in self._names if any(_fits(parts, wanted) for parts in names)]

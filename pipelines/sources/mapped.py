@@ -197,6 +197,8 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
         if len(files) > 1:
             _refuse_names("events", mapping.events.files[0], names)
         found["events"] = list(files)
+    patterns = [pattern for part in kinds.values() if part for pattern in part.files]
+    names.tell_left_out(patterns, [file for some in found.values() for file in some])
     return MappedSource(
         mapping, schema, found["events"], found["items"], found["users"], found["relations"], is_part=is_part
     )

@@ -69,6 +69,9 @@ def test_files_of_folders_below_are_told(tmp_path: Path, mode: Mode, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert world.ingest()["events"] == 3
     assert "'e*' means files of its own folder: left out are 1 in folders below it, such as 'old/e.csv'" in caplog.text
+    caplog.clear()
+    assert world.ingest(RATINGS.replace('"e*"', '["e*", "old/e.csv"]'))["quarantined"] == 3
+    assert "left out" not in caplog.text
     (world.folder / "e.csv").rename(world.folder / "f.csv")
     with pytest.raises(SourceError, match=r"events\.files: .*received 'old/e\.csv'; .*write '\*\*/e\*'"):
         world.ingest(mode=mode)
