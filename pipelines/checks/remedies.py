@@ -32,7 +32,9 @@ NO_VALUE = frozenset(
 )
 """Texts, in lower case, by which programs and people write that there is no value."""
 _SHOWN = 5
-_LEAVE_OUT = "leave such rows out by events.skip, missing: true"
+_LEAVE_OUT = "leave such rows out by events.skip, missing: true (of relations, out of the file)"
+_SKIP = "leave them out by events.skip; of items, users or relations, out of the file"
+_ESCAPED = r"""write a quote within a text twice, not as \": of Spark, by the option escape: '"'"""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(?:[ T](\d{1,2}:\d\d)(:\d\d)?( ?[AP]M)?)?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -40,14 +42,17 @@ _LAST_MONTH = 12
 _YEAR_DIGITS = 4
 _SIMPLE = {
     "duplicate_event": "say events.duplicates: first, last or sum, whichever is meant",
-    "missing_user": "where rows have nobody on purpose, leave them out by events.skip",
-    "missing_item": "where rows have nothing on purpose, leave them out by events.skip",
+    "missing_user": f"where rows have nobody on purpose, {_SKIP}",
+    "missing_item": f"where rows have nothing on purpose, {_SKIP}",
     "not_a_whole_step": "give events.value.step a smaller step",
     "out_of_range": "widen minimum and maximum of the column, or leave such rows out by events.skip",
     "unknown_event_type": "name it in events.type.mapping, or leave such rows out by events.skip",
     "unknown_item": "add it to the items file, or leave out items.files",
     "undecodable_bytes": "give csv.encoding, latin-1 or cp1252 for instance",
-    "too_many_fields": "is a separator part of a text? Write the text in quotes, or another csv.separator",
+    "too_many_fields": (
+        "is a separator part of a text? Write the text in quotes, or another csv.separator; does every row have one "
+        "field more than the header, as of R's row names or a separator at the end? Give the header a name for it"
+    ),
     "missing_field": "is a row cut, or csv.separator another one?",
     "implausible_time": (
         "write all times in one unit; leave out rows whose time stands for none by events.skip, such as "
@@ -65,6 +70,10 @@ def remedy(reason: str, received: Sequence[str]) -> str:
             return _of_numbers(texts)
         case "bad_time" | "future_time":
             return _of_times(texts)
+        case "bad_id" if nothing := _no_values(texts):
+            return f"say missing: {nothing} if they stand for no value"
+        case "open_quote" | "too_many_fields" | "missing_field" if any('\\"' in text for text in texts):
+            return _ESCAPED
         case _:
             return _SIMPLE.get(reason, "")
 
@@ -89,9 +98,10 @@ def _of_times(texts: Sequence[str]) -> str:
     if texts == [""]:
         return _LEAVE_OUT
     if texts and all(_NUMBER.fullmatch(text) for text in texts):
-        return "say events.time.unit: s, ms, us or ns, whichever these numbers count"
+        return "say events.time.unit, or relations.since.unit: s, ms, us or ns, whichever these numbers count"
     dates = [found for text in texts if (found := _DATE.fullmatch(text))]
-    return f"say events.time.format: {_format(dates)!r}" if dates and len(dates) == len(texts) else ""
+    is_known = dates and len(dates) == len(texts)
+    return f"say events.time.format: {_format(dates)!r}, or so of relations.since" if is_known else ""
 
 
 def _format(dates: Sequence[re.Match[str]]) -> str:

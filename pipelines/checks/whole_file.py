@@ -7,7 +7,7 @@ import csv
 from typing import TYPE_CHECKING, NoReturn
 
 from pipelines.errors import SourceError
-from pipelines.sources.first_bytes import what_text_is_not
+from pipelines.sources.first_bytes import are_many, what_text_is_not
 
 if TYPE_CHECKING:
     from pipelines.sources.archive import SourceFile
@@ -24,11 +24,19 @@ _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar",
 def check_head(file: SourceFile, form: FileFormat) -> None:
     """Look at the beginning of a file; SourceError names file, line, column, expected and received."""
     head = file.head(_HEAD_BYTES)
-    if not head.strip():
+    if not head.removeprefix(codecs.BOM_UTF8).strip():
         _refuse(file, 1, "", f"lines of {len(form.columns)} fields", "an empty file")
     if kind := what_text_is_not(head):
         _refuse(file, 1, "", f"{form.encoding.upper()} text", f"{kind[0]}; save it as text")
-    lines = head.removeprefix(b"\xef\xbb\xbf").decode(form.encoding, errors="replace").splitlines()
+    if b"\r" in head and b"\n" not in head:
+        _refuse(
+            file,
+            1,
+            "",
+            "lines that end with LF",
+            "ones that end with CR alone; write them anew, as by `tr '\\r' '\\n'`",
+        )
+    lines = head.removeprefix(codecs.BOM_UTF8).decode(form.encoding, errors="replace").splitlines()
     if len(lines) > 1 and len(head) == _HEAD_BYTES:
         lines.pop()
     if form.has_header:
@@ -42,7 +50,8 @@ def check_head(file: SourceFile, form: FileFormat) -> None:
 
 def has_no_rows(file: SourceFile, form: FileFormat) -> bool:
     """Tell whether a file is empty, or has nothing but a header."""
-    return not any(line.strip() for line in file.head(_HEAD_BYTES).splitlines()[int(form.has_header) :])
+    head = file.head(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+    return not any(line.strip() for line in head.splitlines()[int(form.has_header) :])
 
 
 def cut_line(text: str, form: FileFormat) -> list[str]:
@@ -53,7 +62,7 @@ def cut_line(text: str, form: FileFormat) -> list[str]:
 
 
 def _check_header(file: SourceFile, form: FileFormat, header: str) -> None:
-    received = header.split(form.separator)
+    received = [name.strip('"') if form.quoted else name for name in header.split(form.separator)]
     if received == list(form.columns):
         return
     expected = form.separator.join(form.columns)
@@ -72,8 +81,9 @@ def _check_header(file: SourceFile, form: FileFormat, header: str) -> None:
 
 def _check_separator(file: SourceFile, form: FileFormat, lines: list[str]) -> None:
     """Refuse a file whose sampled lines mostly have another number of fields: that is no matter of single rows."""
-    wrong = [index for index, text in enumerate(lines) if _fields(text, form) != len(form.columns)]
-    if 2 * len(wrong) <= len(lines):
+    given = [(index, text) for index, text in enumerate(lines) if text.strip()]
+    wrong = [index for index, text in given if _fields(text, form) != len(form.columns)]
+    if 2 * len(wrong) <= len(given):
         return
     text = lines[wrong[0]]
     line, count = wrong[0] + 1 + form.has_header, _fields(text, form)
@@ -100,23 +110,22 @@ def _fields(text: str, form: FileFormat) -> int:
 
 
 def check_encoding(file: SourceFile, encoding: str) -> None:
-    """Refuse a file that is written in another encoding throughout.
+    """Refuse a file that is written in another encoding throughout; a line that a stray byte is in is refused as a row.
 
     Latin-1 has a character for every byte, so UTF-8 shows only in that every line which is not ASCII reads as UTF-8:
     for Latin-1 text of any language that does not happen by chance.
     """
     head = file.head(_HEAD_BYTES)
-    lines = [(number, line) for number, line in enumerate(head.splitlines(), start=1) if not line.isascii()]
-    if len(head) == _HEAD_BYTES:
-        lines = lines[:-1]
-    if not lines or b"\0" in head:
+    every = list(enumerate(head.splitlines(), start=1))
+    lines = [(number, line) for number, line in every[: -1 if len(head) == _HEAD_BYTES else None] if not line.isascii()]
+    if not lines or what_text_is_not(head):
         return
     other = [(number, line) for number, line in lines if not _decodes(line)]
     name = codecs.lookup(encoding).name
     if name == "iso8859-1" and not other:
         number, line = lines[0]
         _refuse(file, number, "", "Latin-1 text", f"UTF-8: {line.decode()[:_SHOWN]!r}; convert it to Latin-1")
-    if name == "utf-8" and 2 * len(other) > len(lines):
+    if name == "utf-8" and 2 * len(other) > len(lines) and are_many(len(other), len(every)):
         number, line = other[0]
         _refuse(file, number, "", "UTF-8 text", f"another encoding: {line[:_SHOWN]!r}; {_OTHER_ENCODING}")
 

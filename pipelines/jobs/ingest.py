@@ -362,6 +362,8 @@ def _span(
         return None
     if span is None:
         msg = f"namespace {place.name}: expected at least one event that passes the checks, the source has none"
+        if left_out := {reason: rows for reason, rows in events.skipped.items() if rows}:
+            msg = f"{msg}: left out were {left_out} rows by reason; is a rule of events.skip too wide?"
         raise SourceError(msg)
     if cutoff and span[0] >= cutoff:
         msg = (

@@ -69,9 +69,14 @@ class SourceFile:
                     yield cast("IO[bytes]", stream)
             except (gzip.BadGzipFile, zlib.error, EOFError) as error:
                 is_plain = isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error)
-                remedy = "is it not packed at all? Leave .gz out of its name" if is_plain else _AGAIN
+                remedy = (_FOLLOWED if self._is_gzip() else _PLAIN) if is_plain else _AGAIN
                 msg = f"{self.path}: {self.name}: expected a whole gz, received other data ({error}); {remedy}"
                 raise SourceError(msg) from error
+
+    def _is_gzip(self) -> bool:
+        """Tell whether it begins as a gz does."""
+        with self._stored() as stored:
+            return stored.read(2) == b"\x1f\x8b"
 
     @contextmanager
     def _stored(self) -> Iterator[IO[bytes]]:
@@ -101,6 +106,8 @@ class SourceFile:
 _GZ = ".gz"
 _DRIVE = re.compile("[A-Za-z]:")
 """A disk of Windows; a name may well begin with a time."""
+_PLAIN = "is it not packed at all? Leave .gz out of its name"
+_FOLLOWED = "other bytes follow the packed ones: unpack it, which leaves them out, and pack it anew"
 _AGAIN = "download it again and compare its checksum"
 
 

@@ -45,17 +45,27 @@ class CountedLines(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no length
-        """Fill `buffer`; 0 at the end."""
+        """Fill `buffer` to its end, or the file's; 0 at the end.
+
+        Arrow takes a block for the last one that is nothing but the second byte of a line end.
+        """
+        filled = 0
+        while filled < len(buffer) and self._has_more(len(buffer)):
+            taken = self._rest[: len(buffer) - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled, self._rest = filled + len(taken), self._rest[len(taken) :]
+        return filled
+
+    def _has_more(self, size: int) -> bool:
+        """Read on where nothing is left, and put the marks after the last line."""
         if not self._rest:
-            self._rest = self._stream.read(max(len(buffer), 1 << 16)) or b""
+            self._rest = self._stream.read(max(size, 1 << 16)) or b""
             self._count(self._rest)
             if not self._rest and self._marks is not None:
                 is_cut = self._last not in {b"", b"\n", b"\r"}
                 self.lines += is_cut
                 self._rest, self._marks = (b"\n" if is_cut else b"") + self._marks, None
-        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
+        return bool(self._rest)
 
     def _count(self, data: bytes) -> None:
         """Count the line ends; one of two bytes may lie on the border of two reads."""
@@ -66,8 +76,10 @@ class CountedLines(io.RawIOBase):
 
 
 def text_lines(file: SourceFile, form: CsvForm) -> Generator[str]:
-    """Yield the lines of a file in order, each with its end."""
+    """Yield the lines of a file in order, each with its end, without a byte order mark."""
     with file.open() as stream, io.TextIOWrapper(stream, form.encoding, errors="replace", newline="") as lines:
+        if first := next(lines, "").removeprefix("\ufeff"):
+            yield first
         yield from lines
 
 
@@ -118,10 +130,13 @@ class Claims:
     line: int
     """The first that no row has taken."""
     separator: str
+    quote: str
     suspicious: int | None
     """A cell that holds line ends and so many separators has swallowed rows; None: it may hold any number."""
     open: list[tuple[int, int]] = field(default_factory=list)
     """First line and number of lines of each row whose quote did not close in it."""
+    blank: list[int] = field(default_factory=list)
+    """The lines with nothing in any cell, with or without separators, as spreadsheets leave them at the end."""
     _row: int = 0
     """The number of the next row, as Arrow counts them: every skipped line is one."""
     _wrong: list[tuple[int, str, int]] = field(default_factory=list)
@@ -155,13 +170,21 @@ class Claims:
             place = number - self._row
             if heights[place] > 1:
                 self.open.append((int(begins[place]), int(heights[place])))
-            elif text.strip():
+            elif self._is_blank(text):
+                self.blank.append(int(begins[place]))
+            else:
                 refused.append(Line(int(begins[place]), text, fields))
         is_open = self._swallowed(rows) if inner.any() else np.zeros(rows.num_rows, dtype=bool)
         self.open += zip(begins[good][is_open].tolist(), heights[good][is_open].tolist(), strict=True)
         self.line, self._row = int(begins[-1]), self._row + len(heights)
-        kept = ~is_open & ~_are_blank(rows)
+        are_marks, are_blank = _are_marks(rows), _are_blank(rows)
+        self.blank += begins[good][are_blank].tolist()
+        kept = ~is_open & ~are_marks & ~are_blank
         return Claimed(rows if kept.all() else rows.filter(pa.array(kept)), begins[good][kept], refused)
+
+    def _is_blank(self, text: str) -> bool:
+        """Tell whether a line has nothing but separators, quotes and space."""
+        return not text.replace(self.separator, "").replace(self.quote, "").strip()
 
     def _between(self, count: int, *, is_last: bool) -> tuple[list[tuple[int, str, int]], np.ndarray]:
         """Return the kept rows that come before the end of `count` good ones, and the numbers of these."""
@@ -202,11 +225,20 @@ def _lines_within(text: str) -> int:
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
+def _are_marks(rows: pa.RecordBatch) -> np.ndarray:
+    """Tell of each row whether it is that of marks: the last one of the last batch."""
+    found = np.zeros(rows.num_rows, dtype=bool)
+    if rows.num_rows:
+        found[-1] = all(column[-1].as_py() == END for column in rows.columns)
+    return found
+
+
 def _are_blank(rows: pa.RecordBatch) -> np.ndarray:
-    """Tell of each row whether it has nothing in any cell, as a blank line, or is the row of marks."""
-    found = np.ones(rows.num_rows, dtype=bool)
+    """Tell of each row whether it has nothing but space in any cell."""
+    left = np.arange(rows.num_rows)
     for column in rows.columns:
-        if not found.any():
-            break
-        found &= pc.or_(pc.equal(column, ""), pc.equal(column, END)).to_numpy(zero_copy_only=False)
+        cells = column if len(left) == rows.num_rows else column.take(pa.array(left))
+        left = left[pc.or_(pc.equal(cells, ""), pc.utf8_is_space(cells)).to_numpy(zero_copy_only=False)]
+    found = np.zeros(rows.num_rows, dtype=bool)
+    found[left] = True
     return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import logging
+import re
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +21,7 @@ from pipelines.io.sql_text import literal
 from pipelines.sources.batches import registered
 from pipelines.sources.cells import Cells, text_cells
 from pipelines.sources.csv_lines import Claims, CountedLines, Line, csv_reader, line_of_long_row, text_lines
-from pipelines.sources.first_bytes import what_it_is, what_text_is_not
+from pipelines.sources.first_bytes import has_many_nulls, what_it_is, what_text_is_not
 from pipelines.sources.found import Found
 from pipelines.sources.lines import UNDECODABLE
 from pipelines.sources.utf8 import Utf8Stream
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pipelines.sources.csv_lines import Claimed
     from pipelines.sources.mapping import CsvForm
 
+_log = logging.getLogger(__name__)
 _BLOCK = 4 << 20
 _HEAD = 1 << 16
 _SHOWN = 120
@@ -76,7 +80,7 @@ class CsvRows:
         wanted = frozenset(self.columns) & frozenset(header.names)
         with closing(text_lines(self.file, self.form)) as lines:
             has_rows = any(line.strip() for line in islice(lines, header.lines, None))
-        return Found(self.file, header.names, wanted, has_rows)
+        return Found(self.file, header.names, wanted, has_rows, is_csv=not self.form.columns)
 
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:
@@ -108,8 +112,24 @@ class CsvRows:
             f"WHEN fields IS NULL THEN {literal(f'{self.form.encoding.upper()} text')} "
             f"ELSE '{width} fields' END AS _fault_expected, "
             f"coalesce(refused, concat_ws({literal(self.form.separator)}, {', '.join(names)})) AS _fault_received, "
-            f"{', '.join(names)} FROM {_ROWS}"
+            f"{', '.join(self._unquoted(name) for name in names)} FROM {_ROWS}"
         )
+
+    @property
+    def _late_quotes(self) -> str:
+        """A regular expression for a cell whose quotes begin after a blank: to CSV they are of the text."""
+        quote = re.escape(self.form.quote)
+        return rf"(?s)\s+{quote}((?:[^{quote}]|{quote}{quote})*){quote}\s*"
+
+    def _unquoted(self, name: str) -> str:
+        """Return SQL for a cell without quotes that begin after a blank."""
+        quote = self.form.quote
+        if not quote:
+            return name
+        pattern, single, double = literal(self._late_quotes), literal(quote), literal(quote * 2)
+        inner = f"replace(regexp_extract({name}, {pattern}, 1), {double}, {single})"
+        is_late = f"contains({name}, {single}) AND regexp_full_match({name}, {pattern})"
+        return f"CASE WHEN {is_late} THEN {inner} ELSE {name} END AS {name}"
 
     def _batches(self, stream: IO[bytes], header: _Header) -> Iterator[pa.RecordBatch]:
         """Yield the rows, then the lines that quotes took into cells; SourceError where a line belongs to neither."""
@@ -117,7 +137,8 @@ class CsvRows:
         if not width:
             return
         counted = CountedLines(cast("IO[bytes]", Utf8Stream(stream, self.form.encoding)), self.form.separator, width)
-        claims = Claims(header.lines + 1, self.form.separator, None if self.form.long_texts else width - 1)
+        suspicious = None if self.form.long_texts else width - 1
+        claims = Claims(header.lines + 1, self.form.separator, self.form.quote, suspicious)
         try:
             for batch in self._reader(counted, header, claims):
                 yield from self._rows(claims.of(batch), header)
@@ -131,6 +152,13 @@ class CsvRows:
             )
             raise SourceError(msg)
         yield from self._refused(self._open_lines(claims, counted.lines))
+        if claims.blank:
+            _log.warning(
+                "%s: passed over %d blank lines, which have nothing in any cell; the first is line %d",
+                self.file.name,
+                len(claims.blank),
+                min(claims.blank),
+            )
 
     def _rows(self, claimed: Claimed, header: _Header) -> Iterator[pa.RecordBatch]:
         nothing = pa.nulls(len(claimed.lines), pa.string())
@@ -186,21 +214,35 @@ class CsvRows:
     def _header(self) -> _Header:
         """Return the names of all columns, and where the rows begin: below blank lines and Excel's `sep=;`."""
         with self.file.open() as raw:
-            head = Utf8Stream(raw, self.form.encoding).read(_HEAD) or b""
-        if b"\0" in head:
+            head = io.BufferedReader(Utf8Stream(raw, self.form.encoding)).read(_BLOCK)
+        if has_many_nulls(head):
             self._refuse_binary()
         above, header = 0, list[str]()
-        reader = csv_reader(io.StringIO(head.decode(errors="ignore"), newline=""), self.form)
-        while not header and (cells := next(reader, None)) is not None:
-            if any(cell.strip() for cell in cells) and not self._says_separator(cells):
-                header = cells
-            else:
-                above = reader.line_num
+        text = io.StringIO(head.decode(errors="ignore"), newline="")
+        reader = csv_reader(text, self.form)
+        try:
+            while not header and (cells := next(reader, None)) is not None:
+                if any(cell.strip() for cell in cells) and not self._says_separator(cells):
+                    header = [self._without_late_quotes(cell) for cell in cells]
+                else:
+                    above = reader.line_num
+        except csv.Error:
+            self._refuse_open_header()
         if self.form.columns:
             return _Header(self.form.columns, above if header else 0)
         if any(len(cell.splitlines()) > 1 and cell.count(self.form.separator) >= len(header) - 1 for cell in header):
-            self._refuse("a header whose quotes close", "an open quote; close it, or give csv.quote: ''")
+            self._refuse_open_header()
+        if header and len(head) == _BLOCK and not text.read(1):
+            self._refuse(f"a header of less than {_BLOCK:,} bytes", "one of more; is it a table at all?")
         return _Header(header, reader.line_num if header else 0)
+
+    def _without_late_quotes(self, name: str) -> str:
+        quote = self.form.quote
+        found = re.fullmatch(self._late_quotes, name) if quote else None
+        return found[1].replace(quote * 2, quote) if found else name
+
+    def _refuse_open_header(self) -> NoReturn:
+        self._refuse("a header whose quotes close", "an open quote; close it, or give csv.quote: ''")
 
     def _says_separator(self, cells: Sequence[str]) -> bool:
         """Tell whether a line is the one by which Excel tells itself the separator; SourceError for another one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import SourceError
 from pipelines.sources.archive import source_files
+from pipelines.sources.file_names import visible
 from pipelines.sources.mapped import open_mapped
 from pipelines.sources.mapping_file import read_mapping, shipped
 from pipelines.sources.movielens_1m import MovieLens1M
@@ -96,7 +97,7 @@ def _fit(layout: Layout, files: list[SourceFile], *, is_part: bool) -> list[Publ
     Where a layout names no more than endings, one of its files alone may be of another layout, and events are needed.
     """
     by_folder: dict[PurePosixPath, list[SourceFile]] = {}
-    for file in files:
+    for file in visible(files):
         by_folder.setdefault(PurePosixPath(file.name).parent, []).append(file)
     sources = []
     for members in by_folder.values():

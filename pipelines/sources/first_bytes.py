@@ -31,6 +31,17 @@ _TAR = (257, b"ustar")
 _MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
+def are_many(wrong: int, lines: int) -> bool:
+    """Tell whether so many lines are wrong that the file is of another kind; a few are rows like any others."""
+    return wrong > max(lines / 100, min(5, lines / 10))
+
+
+def has_many_nulls(head: bytes) -> bool:
+    """Tell whether zero bytes are in so many lines that the file is no text."""
+    lines = head.split(b"\n") if b"\0" in head else []
+    return are_many(sum(b"\0" in line for line in lines), len(lines))
+
+
 def what_it_is(head: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins with `head`, and what to do; None where that is not known."""
     for signature, kind, remedy in _SIGNATURES:
@@ -47,7 +58,7 @@ def what_text_is_not(head: bytes) -> tuple[str, str] | None:
         return found
     if encoding := next((name for mark, name in _MARKS if head.startswith(mark)), None):
         return f"text in {encoding.upper()}", f"save it as UTF-8, or, of CSV, give csv.encoding: {encoding}"
-    if b"\0" in head:
+    if has_many_nulls(head):
         half = len(head) // 2
         is_wide = head[:200].isascii() and half and head.count(b"\0") > half // 2
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pipelines.sources.archive import SourceFile
 
 _SHOWN = 200
+_QUOTES = "\"'"
+_NUMBER = re.compile(r"\d{1,20}([.,]\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,12 @@ class Found:
     has_rows: bool = True
     """Whether anything follows the header; a file without rows may lack any column."""
     noun: str = "column"
+    is_csv: bool = False
+
+    @property
+    def leaves_nulls_out(self) -> bool:
+        """Whether a column that is not there may be one without values: JSON's writers leave such keys out."""
+        return self.noun == "key"
 
     def refuse(self, column: str, elsewhere: str | None = None) -> NoReturn:
         """Say that a column is not there, what is there, and how far that is from it; another file may have it."""
@@ -42,8 +51,14 @@ class Found:
         for name in self.names:
             if difference := _difference(column, name):
                 return f"{name!r} differs from it by {difference}: write it in the mapping as it is in the file"
+            if name[:1] in _QUOTES and name.strip(_QUOTES) == column:
+                return f"the header stands in other quotes: give csv.quote: {name[0]!r}"
         if elsewhere:
             return f"{elsewhere} has it, and every file needs what makes an event: write it into this one, too"
+        if self.is_csv and self.names[0].startswith("#"):
+            return "is the first line a comment? Take out of the file what stands above the header"
+        if self.is_csv and any(_NUMBER.fullmatch(name) for name in self.names):
+            return "is the first line a row? Name the columns in csv.columns where there is no header"
         return self.file.remedy_without(column)
 
 

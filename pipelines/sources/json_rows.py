@@ -57,7 +57,23 @@ class JsonRows:
             self._refuse_lines(first)
         keys, there = self._in_sample(objects)
         wanted = frozenset(column for column in self.columns if column in there or self._occurs(column))
-        return Found(self.file, keys, wanted, noun="key")
+        has_rows = len(wanted) == len(self.columns) or not self._are_lists_empty()
+        return Found(self.file, keys, wanted, has_rows, noun="key")
+
+    def _are_lists_empty(self) -> bool:
+        """Tell whether every line has a list, and no list has an element."""
+        if self.each is None:
+            return False
+        with duckdb.connect() as database, self._lines(database):
+            length = f"CASE WHEN {self._has_list} THEN json_array_length(text, {literal(pointer(self.each))}) END"
+            query = f"SELECT 1 FROM ({_OBJECTS}) WHERE is_object AND coalesce({length}, 1) > 0 LIMIT 1"  # noqa: S608 - quoted
+            return not database.execute(query).fetchall()
+
+    @property
+    def _has_list(self) -> str:
+        """SQL that tells whether a line has the list that its rows are in."""
+        path = literal(pointer(self.each or ""))
+        return f"CASE WHEN is_object THEN coalesce(json_type(text, {path}), '') = 'ARRAY' ELSE false END"
 
     def _check_text(self) -> None:
         if kind := what_text_is_not(self.file.head(_HEAD)):
@@ -140,8 +156,7 @@ class JsonRows:
             cells.append(
                 f"CASE WHEN fault IS NULL THEN json_extract_string({source}, {literal(place)}) END AS r{number}"
             )
-        is_list = f"CASE WHEN is_object THEN coalesce(json_type(text, {path}), '') = 'ARRAY' ELSE false END"
-        fault = f"coalesce({_FAULT}, CASE WHEN NOT {is_list} THEN 'bad_json' END) AS fault"
+        fault = f"coalesce({_FAULT}, CASE WHEN NOT {self._has_list} THEN 'bad_json' END) AS fault"
         judged = f"SELECT line, text, {fault} FROM ({_OBJECTS})"  # noqa: S608 - quoted
         elements = (
             f"SELECT *, unnest(CASE WHEN fault IS NULL THEN from_json(json_extract(text, {path}), '[\"JSON\"]') "  # noqa: S608 - quoted

@@ -22,7 +22,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(file: SourceFile, form: FileFormat) -> Iterator[pa.RecordBatch]:
-    """Yield the data lines of a file in order, numbered as in the file, without line ends and header."""
+    """Yield the data lines of a file in order, numbered as in the file, without line ends, header and blank lines."""
     line, rest, first = 1, b"", True
     with file.open() as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -34,14 +34,20 @@ def read_lines(file: SourceFile, form: FileFormat) -> Iterator[pa.RecordBatch]:
                 continue
             batch = _cut(rest + whole + end, line, form.encoding)
             rest, line = rest_of_chunk, line + batch.num_rows
-            yield _without_header(batch, form)
+            yield _data(batch, form)
     if rest:
-        yield _without_header(_cut(rest + b"\n", line, form.encoding), form)
+        yield _data(_cut(rest + b"\n", line, form.encoding), form)
 
 
-def _without_header(batch: pa.RecordBatch, form: FileFormat) -> pa.RecordBatch:
+def _data(batch: pa.RecordBatch, form: FileFormat) -> pa.RecordBatch:
+    """Leave out the header and blank lines; one of tabs is a row without anything in its fields."""
     starts_file = batch.num_rows and batch.column(0)[0].as_py() == 1
-    return batch.slice(1) if form.has_header and starts_file else batch
+    rows = batch.slice(1) if form.has_header and starts_file else batch
+    text = rows.column(1)
+    is_blank = pc.equal(text, "")
+    if pc.any(starts := pc.starts_with(text, " ")).as_py():
+        is_blank = pc.or_(is_blank, pc.and_(starts, pc.equal(pc.ascii_trim(text, characters=" "), "")))
+    return rows.filter(pc.invert(is_blank)) if pc.any(is_blank).as_py() else rows
 
 
 def _cut(data: bytes, line: int, encoding: str) -> pa.RecordBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,6 +20,7 @@ from pipelines.sources.adapter import Derived, EventFields, RelationFields, Time
 from pipelines.sources.cells import FAULT
 from pipelines.sources.csv_rows import CsvRows
 from pipelines.sources.expressions import holds, id_of, micros_of, number_of, terms_of, text_of, value_of
+from pipelines.sources.file_names import FileNames, below_too
 from pipelines.sources.first_bytes import what_it_is
 from pipelines.sources.found import check_columns
 from pipelines.sources.json_rows import JsonRows
@@ -110,22 +110,26 @@ class MappedSource:
     def check(self) -> None:
         """Look at the beginning of every file.
 
-        What says who, what, when and how strongly is in each of them. An attribute may be missing in some, as of days
-        before it was known; of a part that is read off event rows, in all.
+        What says who, what, when and how strongly is in each of them, and so are conditions, but for JSON, where a key
+        that is not there is a null. An attribute may be missing in some, as of days before it was known; of a part that
+        is read off event rows, or is JSON, in all.
         """
-        events, derived = self.mapping.events, _distinct(each.source_column for each in self.derived)
-        required = _event_columns(events, ())
-        optional = [column for column in derived if column not in required and not self.is_part]
+        events, required = self.mapping.events, _needed_columns(self.mapping.events)
+        conditions = [column for column in _event_columns(events, ()) if column not in required]
+        optional = [column for column in _event_columns(events, self.derived) if column not in required]
         found = [part.rows.found() for part in self.event_parts()]
         if not self.is_part and not any(each.has_rows for each in found):
             msg = (
                 f"{', '.join(each.file.name for each in found[:_NAMES_SHOWN])}: expected rows of events, received none"
             )
             raise SourceError(msg)
-        check_columns(found, required, optional)
+        check_columns(found, required, () if self.is_part else optional)
+        check_columns((each for each in found if not each.leaves_nulls_out), conditions, ())
         for entities, files in ((self.mapping.items, self.item_files), (self.mapping.users, self.user_files)):
             found = [MappedEntities(file, entities).rows.found() for file in files]
-            check_columns(found, _distinct([entities.id.column if entities.id else None]), _entity_columns(entities))
+            check_columns(found, _distinct([entities.id.column if entities.id else None]), ())
+            lacking = (each for each in found if not (self.is_part and each.leaves_nulls_out))
+            check_columns(lacking, (), _entity_columns(entities))
         relations = [part.rows for part in self._relation_parts()]
         check_columns([rows.found() for rows in relations], relations[0].columns if relations else (), ())
 
@@ -187,50 +191,43 @@ def open_mapped(mapping: Mapping, schema: Schema, files: Sequence[SourceFile], *
         SourceError: one of its names fits no file; in a part, all but one may be missing.
     """
     kinds = {"events": mapping.events, "items": mapping.items, "users": mapping.users, "relations": mapping.relations}
-    found = {key: _matching(part, files) if part else [] for key, part in kinds.items()}
+    names = FileNames(files)
+    found = {key: _matching(key, part, names, is_part=is_part) if part else [] for key, part in kinds.items()}
     if is_part and not any(found.values()):
         if len(files) > 1:
-            _refuse_names("events", mapping.events.files[0], files)
+            _refuse_names("events", mapping.events.files[0], names)
         found["events"] = list(files)
-    if not is_part:
-        for key, part in kinds.items():
-            for pattern in part.files if part else ():
-                if not _fitting(files, pattern):
-                    _refuse_names(key, pattern, files)
+    patterns = [pattern for part in kinds.values() if part for pattern in part.files]
+    names.tell_left_out(patterns, [file for some in found.values() for file in some])
     return MappedSource(
         mapping, schema, found["events"], found["items"], found["users"], found["relations"], is_part=is_part
     )
 
 
-def _matching(part: Files, files: Sequence[SourceFile]) -> list[SourceFile]:
-    """Return the files that a part of the mapping names, in the order of their names."""
-    found = {file.name: file for pattern in part.files for file in _fitting(files, pattern)}
+def _matching(key: str, part: Files, names: FileNames, *, is_part: bool) -> list[SourceFile]:
+    """Return the files that a part of the mapping names, in the order of their names; a part may lack any."""
+    found: dict[str, SourceFile] = {}
+    for pattern in part.files:
+        fitting = names.fitting(pattern)
+        if not fitting and (names.below(pattern) or not is_part):
+            _refuse_names(key, pattern, names)
+        found |= {file.name: file for file in fitting}
     return [found[name] for name in sorted(found)]
 
 
-def _refuse_names(key: str, pattern: str, files: Sequence[SourceFile]) -> NoReturn:
-    there = ", ".join(repr(file.name) for file in files[:_NAMES_SHOWN]) or "nothing"
-    packed = [
-        (file, kind) for file in files[:_NAMES_SHOWN] if (kind := what_it_is(file.head())) and kind[0] != "Parquet"
-    ]
-    remedy = "; ".join(f"{file.name!r} is {kind}: {remedy}" for file, (kind, remedy) in packed)
+def _refuse_names(key: str, pattern: str, names: FileNames) -> NoReturn:
+    shown = (names.below(pattern) or names.files)[:_NAMES_SHOWN]
+    there = ", ".join(repr(file.name) for file in shown) or "nothing"
+    if names.below(pattern):
+        remedy = f"names are relative to the source: write {below_too(pattern)!r}, or the folder's name before it"
+    else:
+        packed = [(file, kind) for file in shown if (kind := what_it_is(file.head())) and kind[0] != "Parquet"]
+        remedy = "; ".join(f"{file.name!r} is {kind}: {remedy}" for file, (kind, remedy) in packed)
     msg = (
         f"{key}.files: expected a file that fits {pattern!r}, as the mapping says, received {there}; "
         f"{remedy or 'rename it, or take the mapping of this data set'}"
     )
     raise SourceError(msg)
-
-
-def _fitting(files: Sequence[SourceFile], pattern: str) -> list[SourceFile]:
-    """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds."""
-    named = [file for file in files if _fits(file, glob.escape(pattern))]
-    return named or [file for file in files if _fits(file, pattern)]
-
-
-def _fits(file: SourceFile, pattern: str) -> bool:
-    """Tell whether a file is one that a pattern names; hidden ones, such as .DS_Store, have to be named as such."""
-    is_hidden = PurePosixPath(file.name).name.startswith(".") and not PurePosixPath(pattern).name.startswith(".")
-    return not is_hidden and any(PurePosixPath(name).match(pattern) for name in (file.name, file.plain_name))
 
 
 def _rows(file: SourceFile, part: Files, columns: tuple[str, ...], each: str | None = None) -> Rows:
@@ -259,15 +256,17 @@ def _distinct(columns: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for column in columns if column))
 
 
+def _needed_columns(events: Events) -> tuple[str, ...]:
+    """Return the columns without which no row is an event."""
+    needed = (events.user, events.item, events.time, events.type, events.value)
+    return _distinct(each.column for each in needed)
+
+
 def _event_columns(events: Events, derived: Sequence[Derived]) -> tuple[str, ...]:
     return _distinct(
         (
-            events.user.column,
-            events.item.column,
-            events.time.column,
-            events.type.column,
+            *_needed_columns(events),
             *(case.when.column for case in events.type.cases),
-            events.value.column,
             *(skip.when.column for skip in events.skip),
             *(each.source_column for each in derived),
         )

@@ -25,6 +25,7 @@ from feature_repo.contracts.schemas import (
     ValueRange,
 )
 from pipelines.sources.adapter import REPEATED, Duplicates
+from pipelines.sources.file_names import ANY_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,12 +108,22 @@ class Files(Part):
     """Which files, and how they are written."""
 
     files: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = ()
-    """Names or globs, relative to the source; `*.csv` fits in every folder below it."""
+    """Names or globs, relative to the source; `**` is any number of folders (`pipelines.sources.file_names`)."""
     format: FileKind | None = None
     """By default what the names end with say: .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet; .gz is unpacked."""
     csv: CsvForm = CsvForm()
     missing: tuple[str, ...] = ()
     """Texts that stand for no value, beside the empty one: NA, NULL."""
+
+    @field_validator("files")
+    @classmethod
+    def _folders_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if any(ANY_FOLDERS in part and part != ANY_FOLDERS for part in name.split("/")):
+                meant = name.replace(ANY_FOLDERS, f"{ANY_FOLDERS}/*")
+                msg = f"expected {ANY_FOLDERS} for whole folders, received {name!r}; write {meant!r} for instance"
+                raise ValueError(msg)
+        return value
 
 
 class Id(Part):

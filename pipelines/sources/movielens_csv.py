@@ -18,7 +18,7 @@ class MovieLensCsv:
 
     name = "MovieLens CSV (latest-small, 25M, 32M)"
     schema = MOVIELENS
-    events = FileFormat("ratings.csv", ("userId", "movieId", "rating", "timestamp"), ",", has_header=True)
+    events = FileFormat("ratings.csv", ("userId", "movieId", "rating", "timestamp"), ",", has_header=True, quoted=True)
     items = FileFormat("movies.csv", ("movieId", "title", "genres"), ",", has_header=True, quoted=True)
     users = None
 

@@ -49,7 +49,7 @@ class ParquetRows:
 
     def found(self) -> Found:
         """Read the file's end, which says what it holds."""
-        if not self.file.size:
+        if not self.file.head(1):
             return Found(self.file, (), frozenset(), has_rows=False)
         with self._opened() as parquet:
             names = parquet.schema_arrow.names
@@ -68,7 +68,7 @@ class ParquetRows:
     @contextmanager
     def cells(self, database: duckdb.DuckDBPyConnection) -> Iterator[Cells]:
         """Give the wanted columns, texts trimmed; what is missing is null, and a column that is not there."""
-        if not self.file.size:
+        if not self.file.head(1):
             schema = _schema(pa.schema([]), self.columns)
             with registered(database, _ROWS, schema, iter(())):
                 yield self._query(database, schema)

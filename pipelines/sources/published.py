@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999."""
+_QUOTED = r'^\s*"([^"]*)"\s*$'
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,12 @@ class PublishedSource:
         return next(file for file in (self.events, self.item_file, self.user_file) if file)
 
     def check(self) -> None:
-        """Look at the beginning of every file; a part may have no events, as of a day on which nothing happened."""
-        if self.events and not (self.is_part and has_no_rows(self.events, self.layout.events)):
-            check_head(self.events, self.layout.events)
-        if self.item_file:
-            check_head(self.item_file, self.layout.items)
-        if self.user_file and self.layout.users:
-            check_head(self.user_file, self.layout.users)
+        """Look at the beginning of every file; a part's may have no rows, as of a day on which nothing happened."""
+        layout = self.layout
+        forms = ((self.events, layout.events), (self.item_file, layout.items), (self.user_file, layout.users))
+        for file, form in forms:
+            if file and form and not (self.is_part and has_no_rows(file, form)):
+                check_head(file, form)
 
     def event_parts(self) -> Iterator[PublishedEvents]:
         """Yield the one file of events, if there is any."""
@@ -123,7 +123,7 @@ def _typed(form: FileFormat) -> str:
     count = len(form.columns)
     return f"""
         WITH cut AS (
-            SELECT line, text, string_split(text, {literal(form.separator)}) AS fields FROM lines
+            SELECT line, text, {_fields(form)} AS fields FROM lines
         ), sorted_out AS (
             SELECT *, len(fields) AS number_of_fields, TRY_CAST(fields[4] AS DOUBLE) AS seconds FROM cut
         ), read AS (
@@ -131,11 +131,13 @@ def _typed(form: FileFormat) -> str:
                 WHEN contains(text, {literal(UNDECODABLE)}) THEN 'undecodable_bytes'
                 WHEN number_of_fields < {count} THEN 'missing_field'
                 WHEN number_of_fields > {count} THEN 'too_many_fields'
+                WHEN {_has_quotes(form)} THEN 'bad_quotes'
             END AS fault FROM sorted_out
         )
         SELECT line AS _line, fault AS _fault,
             CASE WHEN fault = 'missing_field' THEN [{names}][number_of_fields + 1] ELSE '' END AS _fault_column,
             CASE WHEN fault = 'undecodable_bytes' THEN {literal(f"{form.encoding.upper()} text")}
+                WHEN fault = 'bad_quotes' THEN 'quotes around whole fields'
                 ELSE '{count} fields' END AS _fault_expected,
             text AS _fault_received,
             {without_surroundings("fields[1]")} AS user_id, {without_surroundings("fields[2]")} AS item_id,
@@ -145,3 +147,17 @@ def _typed(form: FileFormat) -> str:
             fields[1] AS _user_text, fields[2] AS _item_text, '' AS _type_text, fields[3] AS _value_text,
             fields[4] AS _time_text, CAST(NULL AS INTEGER) AS _skip
         FROM read"""  # noqa: S608 - built from the layout's constants
+
+
+def _fields(form: FileFormat) -> str:
+    """Return SQL for the fields of a line, without the quotes that they may stand in."""
+    fields = f"string_split(text, {literal(form.separator)})"
+    if not form.quoted:
+        return fields
+    bare = f"list_transform({fields}, lambda field: regexp_replace(field, {literal(_QUOTED)}, '\\1'))"
+    return f"CASE WHEN contains(text, '\"') THEN {bare} ELSE {fields} END"
+
+
+def _has_quotes(form: FileFormat) -> str:
+    """Return SQL that tells whether a quote is left in a field."""
+    return "contains(text, '\"') AND contains(array_to_string(fields, ''), '\"')" if form.quoted else "false"

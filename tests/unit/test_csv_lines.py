@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -150,6 +152,53 @@ def test_items_are_counted_alike(world: MappedWorld) -> None:
     assert list(world.items()) == ["i2"]
 
 
+@pytest.mark.parametrize("more", [0, 1, 2, 3])
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_a_line_end_may_lie_anywhere_in_a_block(
+    world: MappedWorld, monkeypatch: pytest.MonkeyPatch, more: int, end: str
+) -> None:
+    monkeypatch.setattr(csv_rows, "_BLOCK", 1 << 12)
+    lines = [HEADER, *(line(number) for number in range(2, 100)), ""]
+    text = end.join(lines)
+    lines[-2] += "x" * ((more - len(text)) % (1 << 12))
+    assert read(world, end.join(lines)) == ([f"u{number}" for number in range(2, 100)], [])
+
+
+BLANK = [",,,,", " ,,,,", ',"", ,"",', ",,", ",,,,,,"]
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_lines_with_nothing_in_any_cell_are_passed_over_and_counted(
+    world: MappedWorld, separator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "\n".join([HEADER, line(2), "", *BLANK, line(9), *BLANK, "", " ", ""]).replace(",", separator)
+    with caplog.at_level(logging.WARNING):
+        assert read(world, text, name="events.csv" if separator == "," else "events.tsv") == (["u2", "u9"], [])
+    assert "passed over 13 blank lines, which have nothing in any cell; the first is line 3" in caplog.text
+
+
+def test_quotes_that_begin_after_a_blank_are_quotes(world: MappedWorld) -> None:
+    text = 'user, "item",at, title,note\nu2, "i2" , "1700000002", "say ""a""",x\nu3,\t"i3",1700000003, "a" b "c",x\n'
+    assert read(world, text.replace(" title", "title")) == (["u2", "u3"], [])
+    titles = {item: row["title"] for item, row in world.items().items()}
+    assert titles == {"i2": 'say "a"', "i3": '"a" b "c"'}
+
+
+def test_a_header_may_be_long(world: MappedWorld) -> None:
+    more = [f"column_{number:06}" for number in range(10_000)]
+    text = f"{','.join((*more, HEADER))}\n{',' * len(more)}{line(2)}\n"
+    assert read(world, text) == (["u2"], [])
+
+
+def test_a_header_without_end_is_told(world: MappedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SourceError, match=r"expected a header whose quotes close.*csv\.quote: ''"):
+        read(world, f'"{HEADER}\n' + "\n".join(map(line, range(2, 5000))))
+    monkeypatch.setattr(csv_rows, "_BLOCK", 1 << 12)
+    with pytest.raises(SourceError, match="expected a header of less than 4,096 bytes"):
+        read(world, HEADER * 200)
+
+
+NOTHING = str.maketrans("", "", ',"')
 CELLS = st.text(st.sampled_from('ab,"\n\r ;'), max_size=6)
 
 
@@ -181,12 +230,19 @@ def parted(text: str) -> Iterator[tuple[Any, ...]]:
         numbers, first = range(first, min(reader.line_num, len(lines)) + 1), reader.line_num + 1
         is_open = any({"\n", "\r"} & set(cell) and cell.count(",") > 1 for cell in cells)
         is_open = is_open or (len(cells) != 3 and len(numbers) > 1)
-        raw = "".join(lines[number - 1] for number in numbers)
-        if cells in (end, [""] * 3) or not raw.strip():
+        if cells in (end, []):
             continue
         if is_open or "END" in cells[-1]:
             yield from ((number, "open_quote") for number in numbers if lines[number - 1].strip())
+        elif not ("".join(cells) if len(cells) == 3 else lines[numbers[0] - 1].translate(NOTHING)).strip():
+            continue
         elif len(cells) != 3:
             yield numbers[0], "missing_field" if len(cells) < 3 else "too_many_fields"
         else:
-            yield numbers[0], None, *(cut(cell) or None for cell in cells)
+            yield numbers[0], None, *(cut(unquoted(cell)) or None for cell in cells)
+
+
+def unquoted(cell: str) -> str:
+    """Return a cell without quotes that begin after a blank."""
+    found = re.fullmatch(r'\s+"((?:[^"]|"")*)"\s*', cell)
+    return found[1].replace('""', '"') if found else cell

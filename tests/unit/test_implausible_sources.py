@@ -198,6 +198,7 @@ def packed_in_zip() -> bytes:
         ("e.jsonl", b'{"user": 1}{"user": 2}\n', ["several objects in a line", "jq -c . e.jsonl"]),
         ("e.jsonl", b'[{"user": 1}, {"user": 2}]\n', ["one list", "jq -c '.[]' e.jsonl"]),
         ("e.parquet", gzip.compress(PLAIN), ["expected Parquet", "gzip data"]),
+        ("e.csv.gz", gzip.compress(PLAIN) + b"more", ["expected a whole gz", "other bytes follow the packed ones"]),
         ("e.csv.gz", PLAIN, ["expected a whole gz", "Leave .gz out of its name"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else "",
@@ -234,3 +235,23 @@ def test_half_a_pair_of_escapes_is_told_by_its_name(world: MappedWorld) -> None:
     (world.folder / "e.jsonl").write_text(f"{good}\n{pair}\n{half}\n{pair[:-1]}\n", encoding="utf-8")
     world.ingest()
     assert [(line, reason) for line, reason, _ in world.refused()] == [(3, "lone_surrogate"), (4, "bad_json")]
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+@pytest.mark.parametrize("stray", [b"caf\xe9", b"a\0b"])
+@pytest.mark.parametrize("place", [0, 2999])
+@pytest.mark.parametrize("column", ["note", "user"])
+def test_a_stray_byte_costs_one_row_at_most(
+    world: MappedWorld, name: str, stray: bytes, place: int, column: str
+) -> None:
+    rows = [rating(number, user=f"u{number}", note="x") for number in range(3000)]
+    rows[place] |= {column: "STRAY"}
+    if name == "e.csv":
+        world.csv(rows)
+    else:
+        (world.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = world.folder / name
+    path.write_bytes(path.read_bytes().replace(b"STRAY", stray))
+    result = world.ingest()
+    is_read = name == "e.csv" and column == "note"
+    assert (result["events"], result["quarantined"]) == ((3000, 0) if is_read else (2999, 1))

@@ -27,6 +27,7 @@ from pipelines.io.lake import Snapshot, stored_dataset
 from pipelines.jobs import describe, ingest
 from pipelines.settings import Settings
 from pipelines.sources.detection import namespace_of
+from pipelines.sources.mode import Mode
 from tests.movielens import ITEMS, USERS
 from tests.synthetic import write_movielens_100k
 
@@ -112,6 +113,50 @@ def test_csv_has_quoted_titles_and_no_users(settings: Settings, place: Namespace
     assert stored(place, USERS) == [{"user_id": "1", "age": None, "gender": None, "occupation": None}]
 
 
+def test_ids_of_csv_may_stand_in_quotes(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    ratings = (
+        '"userId","movieId","rating","timestamp"\n"1", "10" ,"4.0","880000000"\n2,10,3.0,880000100\n"3,10,3,880000200\n'
+    )
+    result = run(settings, place, write_csv(tmp_path, ratings, "movieId,title,genres\n10,Heat (1995),Crime\n"))
+    assert (result["events"], result["quarantined"]) == (2, 1)
+    assert {(row["user_id"], row["item_id"]) for row in stored(place, EVENTS)} == {("1", "10"), ("2", "10")}
+    assert [(row["line"], row["reason"]) for row in stored(place, QUARANTINE)] == [(4, "bad_quotes")]
+
+
+def write_1m(folder: Path, more: str) -> Path:
+    for name, lines in (
+        ("ratings.dat", "1::10::5::978300760\n2::10::4::978300761\n"),
+        ("movies.dat", "10::Heat (1995)::Crime\n"),
+        ("users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n"),
+    ):
+        (folder / name).write_text(lines + more, encoding="latin-1")
+    return folder
+
+
+@pytest.mark.parametrize("more", ["\n", "\n\n", "\r\n \r\n", "   "])
+def test_blank_lines_are_no_rows(settings: Settings, place: Namespace, tmp_path: Path, more: str) -> None:
+    result = run(settings, place, write_1m(tmp_path, more))
+    assert (result["events"], result["items"], result["users"], result["quarantined"]) == (2, 1, 2, 0)
+
+
+def test_line_ends_of_old_macs_are_told(settings: Settings, place: Namespace, tmp_path: Path) -> None:
+    path = write_1m(tmp_path, "") / "ratings.dat"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    with pytest.raises(SourceError, match=r"ratings\.dat, line 1: expected lines that end with LF.*`tr"):
+        run(settings, place, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_a_part_may_have_empty_files(settings: Settings, place: Namespace, tmp_path: Path, content: bytes) -> None:
+    source = write_1m(tmp_path, "")
+    run(settings, place, source)
+    (source / "ratings.dat").write_text("1::10::3::978300769\n", encoding="utf-8")
+    for name in ("movies.dat", "users.dat"):
+        (source / name).write_bytes(content)
+    result = ingest.run(settings, place, source, None, CLOCK, mode=Mode.PART)
+    assert (result["events"], result["items"], result["users"]) == (3, 1, 2)
+
+
 def test_1m_is_read(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::1193::5::978300760\n1::661::3::978302109\n")
     (tmp_path / "movies.dat").write_bytes(
@@ -167,7 +212,7 @@ def test_a_zip_gives_what_its_folder_gives(settings: Settings, tmp_path: Path) -
         ("1\t10\t3\t880000200.5", "timestamp", "bad_time", "880000200.5"),
         ("1\t10\t3\t4102444800", "timestamp", "future_time", "4102444800"),
         ("1\t10\t3", "timestamp", "missing_field", "1\t10\t3"),
-        ("", "item id", "missing_field", ""),
+        ("10", "item id", "missing_field", "10"),
         ("1\t10\t3\t880000200\t9", "", "too_many_fields", "1\t10\t3\t880000200\t9"),
         ("\t10\t3\t880000200", "user id", "missing_user", ""),
         ("1\t\t3\t880000200", "item id", "missing_item", ""),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -123,3 +125,71 @@ def test_a_file_with_rows_has_what_every_event_needs(world: MappedWorld, column:
     world.csv([{name: cell for name, cell in row.items() if name != column} for row in ROWS], "e2.csv")
     with pytest.raises(SourceError, match=rf"e2\.csv: expected a column '{column}'.*e1\.csv has it"):
         world.ingest()
+
+
+@pytest.mark.parametrize(
+    "name", ["day.csv", "day.jsonl", "day.parquet", "day.csv.gz", "day.jsonl.gz", "day.parquet.gz"]
+)
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+def test_a_part_without_a_byte_of_data_changes_nothing(world: MappedWorld, name: str, content: bytes) -> None:
+    world.csv(ROWS)
+    whole = world.ingest()
+    day = world.root / name
+    content = b"" if "parquet" in name else content
+    day.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert world.ingest(RATINGS, Mode.PART, day) == {**whole, "changed_partitions": 0}
+
+
+def test_a_rule_that_leaves_out_all_rows_is_told(world: MappedWorld) -> None:
+    world.csv(ROWS)
+    with pytest.raises(SourceError, match=r"expected at least one event.*left out were \{'nobody': 4\}.*events\.skip"):
+        world.ingest(RATINGS + SKIP.replace("missing: true", "missing: false"))
+
+
+EACH = RATINGS.replace("user: user\n", "each: events\n  user: session\n").replace("item: item", "item: /events/aid")
+
+
+def sessions(*rows: tuple[object, ...]) -> str:
+    return "".join(
+        json.dumps(
+            {"session": user, "at": 1_700_000_000 + place, "stars": 3, "events": [{"aid": item} for item in items]}
+        )
+        + "\n"
+        for place, (user, *items) in enumerate(rows)
+    )
+
+
+def test_lists_may_be_empty_for_a_day(world: MappedWorld) -> None:
+    (world.folder / "e1.jsonl").write_text(sessions(("u1", "i1"), ("u2", "i2", "i3")), encoding="utf-8")
+    (world.folder / "e2.jsonl").write_text(sessions(("u9",)), encoding="utf-8")
+    whole = world.ingest(EACH)
+    assert (whole["events"], whole["quarantined"]) == (3, 0)
+    assert world.ingest(EACH, Mode.PART, world.folder / "e2.jsonl") == {**whole, "changed_partitions": 0}
+    (world.folder / "e1.jsonl").unlink()
+    with pytest.raises(SourceError, match=r"e2\.jsonl: expected rows of events, received none"):
+        world.ingest(EACH)
+    with pytest.raises(SourceError, match="expected a key '/event/aid'"):
+        world.ingest(EACH.replace("/events/aid", "/event/aid").replace("each: events", "each: event"))
+
+
+def test_a_key_that_nobody_had_on_a_day_is_a_null(world: MappedWorld) -> None:
+    coupon = RATINGS + "  skip: [{reason: gift, when: {column: coupon, missing: false}}]\n"
+    coupon += OF_FILE.replace(".csv", ".jsonl")
+
+    def write(folder: Path, events: list[dict[str, object]], items: list[dict[str, object]]) -> None:
+        for name, rows in (("e.jsonl", events), ("items.jsonl", items)):
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    items: list[dict[str, object]] = [{"id": f"i{number}"} for number in range(1, 5)]
+    write(world.folder, ROWS, items)
+    with pytest.raises(SourceError, match="expected a key 'coupon'"):
+        world.ingest(coupon)
+    write(world.folder, [*ROWS[:3], ROWS[3] | {"coupon": "x"}], items)
+    with pytest.raises(SourceError, match="expected a key 'price'"):
+        world.ingest(coupon)
+    write(world.folder, [*ROWS[:3], ROWS[3] | {"coupon": "x"}], [*items, {"id": "i5", "price": 5}])
+    assert world.ingest(coupon)["events"] == 3
+    write(world.root / "day", [rating(5, item="i1")], items)
+    part = world.ingest(coupon, Mode.PART, world.root / "day")
+    assert (part["events"], part["skipped"]) == (4, {"gift": 0})

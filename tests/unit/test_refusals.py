@@ -49,7 +49,11 @@ def test_a_limit_of_nothing_lets_nothing_pass() -> None:
         ("bad_time", ["1700000000"], "events.time.unit"),
         ("duplicate_event", ["u a"], "events.duplicates"),
         ("undecodable_bytes", ["\ufffd"], "csv.encoding"),
-        ("missing_user", [""], "events.skip"),
+        ("missing_user", [""], "events.skip; of items, users or relations, out of the file"),
+        ("bad_id", ["N/A"], "missing: ['N/A']"),
+        ("too_many_fields", ["u1,i1,1,"], "Give the header a name for it"),
+        ("too_many_fields", [r'u1,"a \"b, c\""'], "option escape"),
+        ("open_quote", [r'u1,"a \"b'], "option escape"),
         ("not_a_whole_step", ["1.5"], "events.value.step"),
     ],
 )

@@ -47,6 +47,8 @@ def test_a_used_column_that_is_there_twice_is_told(world: MappedWorld) -> None:
         (" user,item,stars,at", "' user' differs from it by space around it"),
         ("USER ,item,stars,at", "'USER ' differs from it by space and case"),
         ("customer,item,stars,at", "correct the mapping"),
+        ("# export\nuser,item,stars,at", "is the first line a comment?"),
+        ("u0,i0,3,1700000000", "csv.columns where there is no header"),
     ],
 )
 def test_a_name_that_is_nearly_the_same_is_told(world: MappedWorld, header: str, words: str) -> None:
@@ -54,6 +56,12 @@ def test_a_name_that_is_nearly_the_same_is_told(world: MappedWorld, header: str,
     with pytest.raises(SourceError, match="expected a column 'user'") as caught:
         world.ingest()
     assert words in str(caught.value)
+
+
+def test_a_header_in_other_quotes_is_told(world: MappedWorld) -> None:
+    write(world, '"user","item","stars","at"')
+    with pytest.raises(SourceError, match=r"the header stands in other quotes: give csv\.quote"):
+        world.ingest(RATINGS.replace("  user: user", """  csv: {quote: "'"}\n  user: user"""))
 
 
 def test_a_key_of_json_that_is_nearly_the_same_is_told(world: MappedWorld) -> None:
