@@ -253,14 +253,16 @@ class StoredTable:
 
     def _manifest(self, path: Path | None = None) -> dict[str, Partition]:
         path = path or self.folder / DATASET_MANIFEST
+        remedy = self.manifest_remedy or f"remove the folder and run `{self.writer}`"
         try:
-            record = cast("dict[str, dict[str, Any]]", read_json(path).get("partitions"))
+            record = cast("dict[str, dict[str, Any]]", read_json(path, remedy).get("partitions"))
             return {name: Partition(**record[name]) for name in sorted(record)}
         except FileNotFoundError as error:
             msg = f"table {self.dataset.name}: expected {path}, found none; run `{self.writer}` first"
             raise JobError(msg) from error
-        except (TypeError, KeyError, AttributeError, CorruptRecordError) as error:
-            remedy = self.manifest_remedy or f"remove the folder and run `{self.writer}`"
+        except CorruptRecordError as error:
+            raise CorruptDatasetError(str(error)) from error
+        except (TypeError, KeyError, AttributeError) as error:
             msg = f"{path}: not a table's manifest ({error}); {remedy}"
             raise CorruptDatasetError(msg) from error
 
