@@ -33,9 +33,13 @@ class FileNames:
         self._names = [(file, _names(file, above)) for file in files]
 
     def fitting(self, pattern: str) -> list[SourceFile]:
-        """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds."""
+        """Return the files of a pattern: those of that very name, such as `events[1].csv`, else those that it finds.
+
+        Where it finds none at its place it looks into all folders: engines write a table as `day=1/`, `day=2/`.
+        """
         wanted = _parts(pattern)
-        return [file for file, names in self._names if wanted in names] or self._found(wanted)
+        named = [file for file, names in self._names if wanted in names]
+        return named or self._found(wanted) or self._found((ANY_FOLDERS, *wanted))
 
     def below(self, pattern: str) -> list[SourceFile]:
         """Return the files that a pattern would find if its last name were that of a file in any folder below."""

@@ -37,6 +37,12 @@ def test_a_name_is_relative_to_the_source(pattern: str, folder: str) -> None:
     assert found(pattern, "e.csv.gz", f"{folder}/e.csv.gz") == ["e.csv.gz"]
 
 
+@pytest.mark.parametrize("pattern", ["*.csv", "e.csv", "day=1/*.csv"])
+def test_folders_that_engines_write_are_looked_into_where_nothing_lies_above(pattern: str) -> None:
+    names = ["x/day=1/e.csv", "y/day=1/e.csv"]
+    assert found(pattern, *names, "z/_temporary/day=1/e.csv", "z/.old/e.csv") == names
+
+
 @pytest.mark.parametrize("folder", HIDDEN)
 def test_what_lies_in_a_hidden_folder_has_to_be_named(folder: str) -> None:
     assert not found("**/e.csv", "x.csv", f"{folder}/e.csv")
@@ -72,9 +78,11 @@ def test_files_of_folders_below_are_told(tmp_path: Path, mode: Mode, caplog: pyt
     caplog.clear()
     assert world.ingest(RATINGS.replace('"e*"', '["e*", "old/e.csv"]'))["quarantined"] == 3
     assert "left out" not in caplog.text
-    (world.folder / "e.csv").rename(world.folder / "f.csv")
-    with pytest.raises(SourceError, match=r"events\.files: .*received 'old/e\.csv'; .*write '\*\*/e\*'"):
-        world.ingest(mode=mode)
+    (world.folder / "e.csv").unlink()
+    (world.folder / "new" / "old").mkdir(parents=True)
+    (world.folder / "old" / "e.csv").rename(world.folder / "new" / "old" / "e.csv")
+    with pytest.raises(SourceError, match=r"events\.files: .*received 'new/old/e\.csv'; .*write 'new/\*\*/e\*'"):
+        world.ingest(RATINGS.replace("e*", "new/e*"), mode=mode)
 
 
 def test_two_stars_within_a_name_are_refused(tmp_path: Path) -> None:
