@@ -33,6 +33,8 @@ NO_VALUE = frozenset(
 """Texts, in lower case, by which programs and people write that there is no value."""
 _SHOWN = 5
 _LEAVE_OUT = "leave such rows out by events.skip, missing: true (of relations, out of the file)"
+_NAN = "nan"
+_OF_PARQUET = ", or, where the column is of numbers, leave such rows out by events.skip, missing: true"
 _SKIP = "leave them out by events.skip; of items, users or relations, out of the file"
 _ESCAPED = r"""write a quote within a text twice, not as \": of Spark, by the option escape: '"'"""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -84,7 +86,7 @@ def _no_values(texts: Sequence[str]) -> list[str]:
 
 def _of_numbers(texts: Sequence[str]) -> str:
     if nothing := _no_values(texts):
-        return f"say missing: {nothing} if they stand for no value"
+        return f"say missing: {nothing} if they stand for no value{_OF_PARQUET * (nothing == [_NAN])}"
     if texts == [""]:
         return _LEAVE_OUT
     if texts and all(_DECIMAL_COMMA.fullmatch(text) for text in texts):

@@ -54,7 +54,7 @@ def text_cells(
         name: (f"_c{number}", Cell(without_surroundings(f"r{number}"), "VARCHAR", name, missing=tuple(missing)))
         for number, name in enumerate(columns)
     }
-    texts = [f"{raw.known} AS {sql}" for sql, raw in found.values()]
+    texts = [f"{raw.given} AS {sql}" for sql, raw in found.values()]
     query = f"SELECT {', '.join((*FAULT, *texts))} FROM ({rows})"  # noqa: S608 - names made here
     cells = {name: Cell(sql, "VARCHAR", name, is_json, decimal, raw.missing) for name, (sql, raw) in found.items()}
     return Cells(query, cells)

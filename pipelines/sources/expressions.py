@@ -26,7 +26,7 @@ _WHOLE = (
     "UBIGINT",
     "UHUGEINT",
 )
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|inf|infinity)", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|inf|infinity|nan)", re.IGNORECASE)
 _DIGITS = re.compile(r"[+-]?\d{1,20}(\.\d{1,10})?")
 _FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
 _MAY_BE_NAN = frozenset({"FLOAT", "DOUBLE"})
@@ -64,17 +64,21 @@ class Cell:
 
     @property
     def known(self) -> str:
-        """SQL for the cell, null where it is missing: empty, one of `missing`, or NaN, as Arrow and Spark write it."""
+        """SQL for the cell, null where it is a number that is none: Arrow, Polars and Spark write NaN for no value."""
+        return f"CASE WHEN NOT isnan({self.sql}) THEN {self.sql} END" if self.kind in _MAY_BE_NAN else self.sql
+
+    @property
+    def given(self) -> str:
+        """SQL for the cell, null where it is empty or one of `missing`; a NaN stays, to be told where it is refused."""
         if self.is_text and not self.missing:
             return f"nullif({self.sql}, '')"
         if self.is_text:
             return f"CASE WHEN {self.sql} NOT IN ({', '.join(map(literal, ('', *self.missing)))}) THEN {self.sql} END"
-        wrong = [f"isnan({self.sql})"] if self.kind in _MAY_BE_NAN else []
-        if not _is_nested(self):
-            is_number = self.kind.startswith((*_WHOLE, *_FRACTIONAL))
-            listed = ", ".join(_numbers(self) if is_number else map(literal, self.missing))
-            wrong += [f"{self.sql if is_number else self.shown} IN ({listed})"] if listed else []
-        return f"CASE WHEN NOT ({' OR '.join(wrong)}) THEN {self.sql} END" if wrong else self.sql
+        is_number = self.kind.startswith((*_WHOLE, *_FRACTIONAL))
+        listed = ", ".join(_numbers(self) if is_number else map(literal, self.missing))
+        if _is_nested(self) or not listed:
+            return self.sql
+        return f"CASE WHEN {self.sql if is_number else self.shown} NOT IN ({listed}) THEN {self.sql} END"
 
     @property
     def is_text(self) -> bool:
@@ -102,7 +106,7 @@ def text_of(cell: Cell) -> str:
         return cell.sql
     if cell.kind.startswith(_FRACTIONAL):
         whole = f"TRY_CAST({cell.sql} AS HUGEINT)"
-        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.sql} AS VARCHAR) END"
+        return f"CASE WHEN {cell.sql} = {whole} THEN CAST({whole} AS VARCHAR) ELSE CAST({cell.known} AS VARCHAR) END"
     return without_surroundings(cell.shown)
 
 
@@ -141,7 +145,7 @@ def number_of(cell: Cell) -> str:
     if cell.is_text and cell.decimal != ".":
         point = f"CASE WHEN NOT contains({cell.sql}, '.') THEN replace({cell.sql}, {literal(cell.decimal)}, '.') END"
         return f"TRY_CAST({point} AS DOUBLE)"
-    return f"TRY_CAST({cell.sql} AS DOUBLE)"
+    return f"TRY_CAST({cell.known} AS DOUBLE)"
 
 
 def _is_nested(cell: Cell) -> bool:
@@ -169,7 +173,7 @@ def micros_of(cell: Cell, how: TimeOf, key: str) -> str:
     """
     zone = literal(how.zone)
     if how.unit == "ns":
-        return f"CAST(TRY_CAST({cell.sql} AS HUGEINT) // 1000 AS BIGINT)"
+        return f"CAST(TRY_CAST({cell.known} AS HUGEINT) // 1000 AS BIGINT)"
     if how.unit:
         return f"TRY_CAST(round({number_of(cell)} * {MICROSECONDS[how.unit]}) AS BIGINT)"
     if cell.kind in _MOMENTS:
@@ -210,7 +214,7 @@ def terms_of(cell: Cell, separator: str | None) -> str:
     """
     if not cell.is_text:
         term = Cell("term", cell.kind.removesuffix("[]"), cell.column, missing=cell.missing)
-        terms = f"list_transform({cell.sql}, lambda term: CASE WHEN {term.known} IS NOT NULL THEN {text_of(term)} END)"
+        terms = f"list_transform({cell.sql}, lambda term: CASE WHEN {term.given} IS NOT NULL THEN {text_of(term)} END)"
         terms = terms if cell.kind.endswith("[]") else f"[{text_of(cell)}]"
     elif separator or cell.is_json:
         terms = f"string_split({cell.sql}, {literal(separator)})" if separator else f"[{cell.sql}]"
@@ -233,7 +237,7 @@ def terms_of(cell: Cell, separator: str | None) -> str:
 def holds(cell: Cell, when: When) -> str:
     """Return SQL that is true where a condition holds."""
     if when.missing is not None:
-        return f"{cell.sql} IS {'' if when.missing else 'NOT '}NULL"
+        return f"{cell.known} IS {'' if when.missing else 'NOT '}NULL"
     if when.equals is not None:
         return f"{text_of(cell)} IN ({', '.join(map(literal, when.equals))})"
     if when.matches is not None:

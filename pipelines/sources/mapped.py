@@ -481,7 +481,7 @@ def _attribute(cell: Cell, kind: Kind, name: str, separator: str | None) -> dict
             sql = terms_of(cell, separator)
         case _:
             sql = text_of(cell)
-    return {name: sql, text_column(name): cell.shown}
+    return {name: sql, text_column(name): f"CAST({cell.known} AS VARCHAR)"}
 
 
 def _type(events: Events, cells: Cells) -> tuple[str, str]:

@@ -86,7 +86,7 @@ class ParquetRows:
         }
         names = [f"r{number}" for number in range(len(cells))]
         wanted = [
-            f"{replace(cell, sql=without_surroundings(name) if cell.is_text else name).known} AS {cell.sql}"
+            f"{replace(cell, sql=without_surroundings(name) if cell.is_text else name).given} AS {cell.sql}"
             for name, cell in zip(names, cells.values(), strict=True)
         ]
         texts = [name for name, cell in zip(names, cells.values(), strict=True) if cell.is_text]

@@ -338,7 +338,7 @@ def test_numbers_that_were_meant_as_ids(settings: Settings, place: Namespace, tm
     pq.write_table(pa.table({**table, "action": ["view"] * 2, "pieces": [1, 1]}), folder / "events.parquet")
     run(settings, place, folder, PLAIN.replace("events.csv", "events.parquet"))
     assert stored(place, EVENTS)[0]["user_id"] == "17850"
-    assert refusals(place) == [(2, "customer", "missing_user", "")]
+    assert refusals(place) == [(2, "customer", "missing_user", "nan")]
 
 
 def test_csv_of_another_shape(settings: Settings, place: Namespace, tmp_path: Path) -> None:

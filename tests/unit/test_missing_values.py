@@ -69,14 +69,21 @@ def test_a_value_or_a_time_that_is_missing_is_refused(
     assert [(line, found) for line, found, _ in world.refused()] == [(2, reason)]
 
 
-def test_a_number_that_is_missing_is_neither_below_nor_above(world: MappedWorld) -> None:
-    """NaN as null: the condition does not hold, and the row is read."""
+def test_a_number_that_is_none_is_neither_below_nor_above(world: MappedWorld) -> None:
+    cases = "{cases: [{type: rating, when: {column: pieces, above: 0}}], otherwise: rating}"
+    world.parquet([rating(1, pieces=1.0), rating(2, pieces=NAN), rating(3, pieces=None)])
+    world.ingest(RATINGS.replace("{constant: rating}", cases))
+    assert [row["user_id"] for row in world.rows()] == ["u1", "u3"]
+    assert world.refused() == [(2, "bad_number", "nan")]
+
+
+def test_a_number_that_is_declared_to_be_missing_is_neither_below_nor_above(world: MappedWorld) -> None:
     cases = "{cases: [{type: rating, when: {column: pieces, below: 0}}], otherwise: rating}"
     skip = (
         "  skip: [{reason: few, when: {column: pieces, below: 0}}, {reason: much, when: {column: pieces, above: 5}}]\n"
     )
     world.parquet([rating(1, pieces=1.0), rating(2, pieces=NAN), rating(3, pieces=None), rating(4, pieces=-1.0)])
-    result = world.ingest(RATINGS.replace("{constant: rating}", cases) + skip)
+    result = world.ingest(RATINGS.replace("{constant: rating}", cases) + skip + "  missing: [nan]\n")
     assert (result["skipped"], result["quarantined"]) == ({"few": 1, "much": 0}, 0)
     assert [row["user_id"] for row in world.rows()] == ["u1", "u2", "u3"]
 

@@ -40,6 +40,7 @@ def test_a_limit_of_nothing_lets_nothing_pass() -> None:
     [
         ("bad_number", ["NULL", r"\N", "NULL"], r"say missing: ['NULL', '\\N']"),
         ("not_a_number", ["NaN"], "say missing: ['NaN']"),
+        ("bad_number", ["nan"], "events.skip, missing: true"),
         ("bad_number", [""], "events.skip, missing: true"),
         ("bad_number", ["0,50", "-12,5"], "csv.decimal: ','"),
         ("bad_time", ["11/14/2023 10:13 PM"], "events.time.format: '%m/%d/%Y %I:%M %p'"),
