@@ -13,6 +13,7 @@ from serving.rollout import canary, compare, promote, publish, replay, verdict
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
+from tests.mlflow_server import mlflow_server
 from tests.serving_world import (
     ModelServer,
     export_ranking,
@@ -26,6 +27,8 @@ from tests.serving_world import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mlflow import MlflowClient
 
 BIASES = {"first": 0.25, "second": -0.5, "third": 1.0}
 """Name → what the model adds to every score."""
@@ -46,6 +49,13 @@ class World:
             write_golden(self.golden[name], bias)
         self.count = 0
 
+    @property
+    def client(self) -> MlflowClient:
+        """What a person does at MLflow's page."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri, self.uri)
+
     def namespace(self) -> str:
         self.count += 1
         return f"ns-{self.count}"
@@ -54,6 +64,13 @@ class World:
         golden = self.golden[differences.pop("golden", name)]
         saved_model = differences.pop("saved_model", self.models[name])
         return register(self.uri, self.folder / "runs", namespace, saved_model, golden, **differences)
+
+
+@contextmanager
+def rollout_world(folder: Path) -> Iterator[World]:
+    """Give a world with an MLflow server that ends with the block."""
+    with mlflow_server(folder / "mlflow") as uri:
+        yield World(folder, uri)
 
 
 @contextmanager

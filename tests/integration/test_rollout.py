@@ -68,8 +68,7 @@ from serving.rollout.models_config import (
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from tests.awkward_paths import AWKWARD, LOCAL
-from tests.mlflow_server import mlflow_server
-from tests.rollout_world import BIASES, World, roll_out, served_bias, serving_model
+from tests.rollout_world import BIASES, World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import (
     ModelServer,
     export_ranking,
@@ -91,9 +90,8 @@ OTHER = "other-data"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("rollout") / LOCAL
-    with mlflow_server(folder / "mlflow") as uri:
-        yield World(folder, uri)
+    with rollout_world(tmp_path_factory.mktemp("rollout") / LOCAL) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

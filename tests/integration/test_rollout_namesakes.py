@@ -28,8 +28,7 @@ from serving.rollout import (
 )
 from serving.rollout.errors import LostModelError, NumberTakenError, RolloutError, UnknownVersionError
 from serving.rollout.models_config import labels_of, read_models_config
-from tests.mlflow_server import mlflow_server
-from tests.rollout_world import World, roll_out, served_bias, serving_model
+from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import ModelServer, states, wait_until
 
 if TYPE_CHECKING:
@@ -42,17 +41,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("namesakes")
-    with mlflow_server(folder / "mlflow") as uri:
-        yield World(folder, uri)
+    with rollout_world(tmp_path_factory.mktemp("namesakes")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def client(world: World) -> MlflowClient:
-    """Stand for a person at MLflow's page."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(world.uri, world.uri)
+    return world.client
 
 
 @pytest.fixture(scope="module")

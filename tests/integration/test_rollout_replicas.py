@@ -18,8 +18,7 @@ from serving.rollout.models_config import STABLE
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from serving.rollout.settings import Settings
-from tests.mlflow_server import mlflow_server
-from tests.rollout_world import BIASES, World
+from tests.rollout_world import BIASES, World, rollout_world
 from tests.serving_world import ModelServer, ranking_inputs, ranking_scores, score, states
 
 if TYPE_CHECKING:
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("replicas")
-    with mlflow_server(folder / "mlflow") as uri:
-        yield World(folder, uri)
+    with rollout_world(tmp_path_factory.mktemp("replicas")) as made:
+        yield made
 
 
 @pytest.fixture
