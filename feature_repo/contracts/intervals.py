@@ -71,8 +71,9 @@ def check_clock(clock: datetime, now: datetime) -> datetime:
 
     It is there to repeat what was done then. What is ahead of the wall would be refused by every later job.
     """
-    if clock > end_of_day(now):
-        msg = f"clock {clock:%Y-%m-%dT%H:%M:%SZ} lies ahead of today: expected {now:%Y-%m-%dT%H:%M:%SZ} or earlier"
+    latest = end_of_day(now)
+    if clock > latest:
+        msg = f"clock {clock:%Y-%m-%dT%H:%M:%SZ} lies ahead of today: expected {format_cutoff(latest)} at the latest"
         raise ValueError(msg)
     return clock
 

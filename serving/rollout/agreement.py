@@ -22,7 +22,7 @@ from serving.rollout.models_config import (
 )
 from serving.rollout.registry import CHAMPION, SHA256_TAG
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
-from serving.rollout.switching import check_records, served_labels, wanted_aliases
+from serving.rollout.switching import served_labels, wanted_aliases
 from serving.rollout.version_folders import damage_of, fault_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Observed:
 
     release: Release | None
     pending: journal.Intention | None
+    history: list[journal.Intention]
     before: Release | None
     """What `release` goes back to."""
     fault_before: str
@@ -84,7 +85,6 @@ def observe(model: ServingModel) -> Observed:
     aliases: dict[str, int] | None = None
     registered: dict[int, RegisteredVersion | None] = {}
     run_stages: dict[str, str] = {}
-    check_records(model)
     release, tested = model.current_release(), candidate.in_journal(model)
     before = model.release_before(release) if release is not None else None
     released = [one for one in (release, before) if one is not None]
@@ -106,6 +106,7 @@ def observe(model: ServingModel) -> Observed:
     return Observed(
         release,
         journal.pending(model),
+        journal.history(model),
         before,
         model.fault_before(release) if release is not None else "",
         tested,
@@ -151,7 +152,7 @@ def rebuildable(model: ServingModel, seen: Observed) -> RegisteredVersion | None
     registered = seen.registered.get(int(number))
     if registered is None:
         return None
-    runs = [switch.run_id for switch in journal.history(model) if switch.version == number and switch.run_id]
+    runs = [switch.run_id for switch in seen.history if switch.version == number and switch.run_id]
     if runs:
         return registered if runs[-1] == registered.run_id else None
     damage = fault_of(model.version_path(int(number)), registered.tags.get(SHA256_TAG, ""))
