@@ -54,6 +54,7 @@ class Mean:
     """Where the mean call spent its milliseconds."""
 
     client_and_network: float
+    """The client, gRPC or HTTP at both ends, and the way between them."""
     server: float
     """In the server's own code: reading the request, writing the answer."""
     model: float

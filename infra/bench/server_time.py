@@ -30,7 +30,7 @@ class ServerTime:
     """Whichever way they came."""
 
     def request_ms(self, way: str, before: ServerTime) -> float:
-        """Return the mean time of a call since `before`, from the request's first byte read to the answer's last."""
+        """Return the mean time of a call since `before`: in the server's own code, without gRPC's and HTTP's."""
         return _mean(self.requests[way.upper()], before.requests[way.upper()])
 
     def run_ms(self, before: ServerTime) -> float:
