@@ -115,7 +115,7 @@ def _unknown_parameter(error: UnknownParameterError) -> ProblemDetail:
 
 def _repeated_parameter(name: str) -> ProblemDetail:
     return ProblemDetail(
-        object=name, expected="one value", received="several", remedy=f"Give {name} once: {_PARAMETERS[name][1]}"
+        object=name, expected="one value", received="several", remedy=f"Give {name} once. {_PARAMETERS[name][1]}"
     )
 
 
