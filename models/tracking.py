@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RUN_KEY, MODEL, TRAINING_SET = "kestrel.run_key", "kestrel.model", "kestrel.training_set_id"
 SAVED_MODEL_SHA256, WEIGHTS_SHA256 = "kestrel.saved_model_sha256", "kestrel.weights_sha256"
+_RESTORE = "experiments restore --experiment-id"
+_REMOVE = "gc --backend-store-uri <MLflow's database> --experiment-ids"
 ACTIVE, _GONE = "active", "gone for good"
 _DIGEST_LENGTH = 36
 _METRIC_BATCH = 900
@@ -85,7 +87,8 @@ def experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
     if known.lifecycle_stage != ACTIVE:
         msg = (
             f"MLflow experiment {name}: expected an active one, it is {known.lifecycle_stage}; bring it back with its "
-            f"runs by `{_command('experiments restore --experiment-id', str(known.experiment_id))}`"
+            f"runs by `{_command(_RESTORE, str(known.experiment_id))}`, or remove it for good by "
+            f"`{_command(_REMOVE, str(known.experiment_id))}`, and a new one is made"
         )
         raise DeletedInMlflowError(msg)
     return str(known.experiment_id)

@@ -16,8 +16,13 @@ from tests.mlflow_server import mlflow_server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with mlflow_server(folder) as uri:
         yield uri
 
 
@@ -57,9 +62,9 @@ def test_a_registered_model_that_was_deleted_goes_on_above_what_is_served(client
     assert (str(version.version), version.run_id) == ("4", run_id)
 
 
-def _obey(refusal, folder):
-    """Run the command between back quotes in a terminal elsewhere, as a user pastes it."""
-    (command,) = re.findall("`([^`]+)`", str(refusal))
+def _obey(refusal, folder, number=0, database=""):
+    """Run a command that stands between back quotes in a terminal elsewhere, as a user pastes it."""
+    command = re.findall("`([^`]+)`", str(refusal))[number].replace("<MLflow's database>", database)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     terminal = ["sh", "-c", command]
@@ -71,16 +76,29 @@ def test_a_deleted_experiment_or_run_comes_back_by_the_command_of_the_refusal(cl
     experiment = tracking.experiment_id(client, "deleted")
     run_id = client.create_run(experiment).info.run_id
     client.delete_experiment(experiment)
-    with pytest.raises(DeletedInMlflowError, match="kestrel/deleted: expected an active one, it is deleted") as refusal:
+    named = f"restore --experiment-id {experiment}`, or remove it for good"
+    with pytest.raises(DeletedInMlflowError, match=named) as refusal:
         tracking.experiment_id(client, "deleted")
     _obey(refusal.value, tmp_path)
     assert tracking.experiment_id(client, "deleted") == experiment
     tracking.check_run(client, run_id, "key")
     client.delete_run(run_id)
-    with pytest.raises(DeletedInMlflowError, match="expected an active one, it is deleted") as refusal:
+    with pytest.raises(
+        DeletedInMlflowError, match=f"it is deleted; bring it back by .*restore --run-id {run_id}"
+    ) as refusal:
         tracking.check_run(client, run_id, "key")
     _obey(refusal.value, tmp_path)
     tracking.check_run(client, run_id, "key")
+
+
+def test_a_deleted_experiment_is_made_anew_after_the_command_that_removes_it(client, folder, tmp_path):
+    experiment = tracking.experiment_id(client, "removed")
+    client.delete_experiment(experiment)
+    with pytest.raises(DeletedInMlflowError, match="and a new one is made") as refusal:
+        tracking.experiment_id(client, "removed")
+    _obey(refusal.value, tmp_path, 1, f"sqlite:///{folder / 'mlflow.db'}")
+    made = client.get_experiment(tracking.experiment_id(client, "removed"))
+    assert (made.name, made.lifecycle_stage) == ("kestrel/removed", tracking.ACTIVE)
 
 
 def test_a_run_that_is_gone_for_good_is_done_without(client):
