@@ -116,30 +116,40 @@ def read_tensor(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - a message class 
     Raises:
         TensorError: The dtype is none of those above, or bytes and shape do not fit.
     """
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    number = tensor.dtype
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
     try:
-        return _read(tensor, tensor.dtype, shape)
+        return _read_strings(tensor, shape) if number == STRING else _read_numbers(tensor, number, shape)
     except ValueError as error:
-        msg = f"tensor of data type {tensor.dtype} and shape {shape}: {error}; send the sizes that the values have"
+        msg = f"tensor of data type {number} and shape {tuple(shape)}: {error}; send the sizes that the values have"
         raise TensorError(msg) from error
 
 
-def _read(tensor: Any, number: int, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ANN401 - a message class made at run time
-    if min(shape, default=0) < 0 or (number != STRING and number not in _DTYPES):
-        msg = f"tensor of data type {number} and shape {shape}: expected a known type and sizes of 0 or more"
+def _check_form(number: int, shape: list[int]) -> None:
+    if (shape and min(shape) < 0) or (number != STRING and number not in _DTYPES):
+        msg = f"tensor of data type {number} and shape {tuple(shape)}: expected a known type and sizes of 0 or more"
         raise TensorError(msg)
-    if number == STRING:
-        values = np.empty(len(tensor.string_val), dtype=object)
-        values[:] = tensor.string_val
-        return _filled(values, prod(shape), b"").reshape(shape)
+
+
+def _read_strings(tensor: Any, shape: list[int]) -> NDArray[Any]:  # noqa: ANN401 - a message class made at run time
+    _check_form(STRING, shape)
+    texts = list(tensor.string_val)
+    values = np.empty(len(texts), dtype=object)
+    values[:] = texts
+    return _filled(values, prod(shape), b"").reshape(shape)
+
+
+def _read_numbers(tensor: Any, number: int, shape: list[int]) -> NDArray[Any]:  # noqa: ANN401 - a message class made at run time
+    _check_form(number, shape)
     dtype = _DTYPES[number]
-    if tensor.tensor_content:
-        try:
-            return np.frombuffer(tensor.tensor_content, dtype=dtype).reshape(shape)
-        except ValueError as error:
-            msg = f"tensor of {dtype} and shape {shape}: {len(tensor.tensor_content)} bytes of content do not fit"
-            raise TensorError(msg) from error
-    return _filled(_numbers(getattr(tensor, _VALUE_FIELDS[number]), dtype), prod(shape), 0).reshape(shape)
+    content = tensor.tensor_content
+    if not content:
+        return _filled(_numbers(getattr(tensor, _VALUE_FIELDS[number]), dtype), prod(shape), 0).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype).reshape(shape)
+    except ValueError as error:
+        msg = f"tensor of {dtype} and shape {tuple(shape)}: {len(content)} bytes of content do not fit"
+        raise TensorError(msg) from error
 
 
 def _numbers(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:  # noqa: ANN401 - a repeated field made at run time
