@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.datasets import LABEL, USER_ID, WEIGHT
-from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingSet
+from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
@@ -39,17 +40,13 @@ class Split:
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
     """`[rows]`, how much a row counts in training; 1 in the other splits."""
+    users: NDArray[np.int64]
+    """`[rows]`, a code per user, dense over the split as it was read: for metrics and resampling by user."""
 
     @property
     def rows(self) -> int:
         """The number of rows."""
         return len(self.labels)
-
-    @property
-    def users(self) -> NDArray[np.int64]:
-        """`[rows]`, a dense code per user, for metrics and resampling by user."""
-        codes: NDArray[np.int64] = np.unique(self.features[USER_ID.name], return_inverse=True)[1]
-        return codes
 
     def take(self, rows: NDArray[np.int64]) -> Split:
         """Return these rows, in this order."""
@@ -58,6 +55,7 @@ class Split:
             {name: values[rows] for name, values in self.features.items()},
             self.labels[rows],
             self.weights[rows],
+            self.users[rows],
         )
 
 
@@ -94,12 +92,14 @@ def read_dataset(directory: Path, splits: tuple[str, ...] = ()) -> Dataset:
     """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
     Raises:
-        DatasetError: other feature definitions than the contract's, a missing column, or other rows than promised.
+        DatasetError: it is for another kind of model, other feature definitions than the contract's, a missing column,
+            or other rows than promised.
     """
     try:
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
+    _check_kind(record)
     signature = ranking(Schema.from_json(record.schema))
     _check_features(record, signature)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
@@ -110,6 +110,16 @@ def read_dataset(directory: Path, splits: tuple[str, ...] = ()) -> Dataset:
         transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
         splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},
     )
+
+
+def _check_kind(record: TrainingSet) -> None:
+    if record.kind is not TrainingKind.RANKING:
+        msg = (
+            f"training set {record.training_set_id}: expected one of kind {TrainingKind.RANKING}, received "
+            f"{record.kind}; ranking models learn from what `python -m pipelines training-set --namespace "
+            f"{record.namespace} --cutoff {record.cutoff}` makes, without --kind"
+        )
+        raise DatasetError(msg)
 
 
 def _check_features(record: TrainingSet, signature: Signature) -> None:
@@ -154,7 +164,8 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         msg = f"{path}: column {WEIGHT.name}: expected numbers from 0, received {weights.min()} to {weights.max()}"
         raise DatasetError(msg)
-    return Split(name, arrays, labels, weights)
+    users = pa.array(arrays[USER_ID.name], pa.string()).dictionary_encode().indices.to_numpy()
+    return Split(name, arrays, labels, weights, users.astype(np.int64))
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

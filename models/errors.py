@@ -4,6 +4,8 @@ JobError
 ├── DatasetError            a training set is not what its manifest or the contract says
 ├── ExportError             an exported model does not keep the contract's signature
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
+├── MarginsError            the gates' margins are not what they should be
+├── NotFiniteError          a loss or a score is no number that counts
 ├── UnknownModelError       no ranking model has this name
 ├── UnknownFeatureError     a model is to read an on-demand feature that there is not
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
@@ -26,6 +28,14 @@ class ExportError(JobError):
 
 class CandidateError(JobError):
     """The candidate's folder lacks what an earlier job writes, or holds something of another run."""
+
+
+class MarginsError(JobError):
+    """The file of the gates' margins is not what it should be."""
+
+
+class NotFiniteError(JobError):
+    """A loss or a score is NaN or infinite: nothing that follows from it means anything."""
 
 
 class UnknownModelError(JobError):

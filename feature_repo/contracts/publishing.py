@@ -91,9 +91,14 @@ def publishing_directory(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
-    """Write `record` to `path`, whole or not at all; the same record gives the same bytes."""
+    """Write `record` to `path`, whole or not at all; the same record gives the same bytes.
+
+    Raises:
+        ValueError: A number is NaN or infinite: JSON has none of these, and other readers refuse the file.
+    """
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with replacing(path) as part:
-        part.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str = WRITE_ANEW) -> dict[str, object]:

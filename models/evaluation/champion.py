@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+import numpy as np
 from mlflow.exceptions import MlflowException
 
 from feature_repo.contracts.intervals import model_name
@@ -78,6 +79,9 @@ def score_champion(
             saved_model = SavedModel(found.saved_model)
             reason = _why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
             scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
+            if not all(np.isfinite(values).all() for values in scores.values()):
+                reason = f"champion version {found.version} cannot be compared: some of its scores are no numbers"
+                scores = {}
     return Champion(
         version=found.version,
         run_id=found.run_id,

@@ -106,15 +106,16 @@ def _check_same_rows(dataset: Dataset) -> None:
 def _all_scores(
     folder: CandidateFolder, dataset: Dataset, split: str, champion: Champion | None
 ) -> dict[str, NDArray[Any]]:
-    """Return name → scores of one split, in the order in which people read them."""
+    """Return name → scores of one split, in the order in which people read them; all of them finite."""
     features = dataset[split].features
-    return {
+    scores = {
         CANDIDATE_ROW: _stored(folder, CANDIDATE.name, split),
         **({CHAMPION_ROW: champion.scores[split]} if champion and champion.scores else {}),
         BASELINE_ROW: _stored(folder, BASELINE.name, split),
         baselines.MEANS: baselines.means(features, dataset.record.prior_mean),
         baselines.POPULARITY: baselines.popularity(features),
     }
+    return {name: metrics.check_finite(values, f"{name}, split {split}") for name, values in scores.items()}
 
 
 def _stored(folder: CandidateFolder, name: str, split: str) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Metrics of scores against binary labels, vectorised.
 
 AUC counts ties as one half. All take `labels` (0 or 1) and `scores`, `[rows]`; `scores` are probabilities where said.
+Scores are finite (`check_finite`): a sort puts NaN somewhere, and every metric would have a figure.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from models.errors import NotFiniteError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,22 @@ class Calibration:
     """Mean absolute distance between the two, weighted by rows (Naeini et al. 2015, with bins of equal count)."""
     observed_over_expected: float
     """Positives over the sum of probabilities: 1 is right on average."""
+
+
+def check_finite(scores: NDArray[Any], whose: str) -> NDArray[Any]:
+    """Return `scores`, `[rows]`.
+
+    Raises:
+        NotFiniteError: One is NaN or infinite; the message says whose, and how many.
+    """
+    wrong = scores[~np.isfinite(scores)]
+    if wrong.size:
+        msg = (
+            f"scores of {whose}: expected numbers, received {wrong[0]} in {wrong.size} of {scores.size} rows; train it "
+            "with another config, or look for huge values in the rows' features"
+        )
+        raise NotFiniteError(msg)
+    return scores
 
 
 def ranks(scores: NDArray[Any]) -> Floats:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from models.dataset import TRAIN, VALID, Dataset, Split
 from models.encoding import Encoded, build_encoder
-from models.errors import DatasetError
+from models.errors import DatasetError, NotFiniteError
 
 if TYPE_CHECKING:
     from models.ranking.base import RankingConfig, RankingModel
@@ -40,6 +41,7 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
 
     Raises:
         DatasetError: train or validation rows are none, or all of one class.
+        NotFiniteError: the loss, or a metric, became NaN or infinite.
     """
     for name in (TRAIN, VALID):
         _check_classes(dataset[name])
@@ -66,9 +68,10 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
         validation_data=valid,
         batch_size=model.config.fit.batch_size,
         epochs=model.config.fit.epochs,
-        callbacks=[stopping, _Progress()],
+        callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _Progress()],
         verbose=0,
     ).history
+    _check_finite(model, history)
     seconds = time.monotonic() - started
     log.info("fitted %s: %d epochs, best %d, %.1f s", model.name, len(history["loss"]), stopping.best_epoch, seconds)
     return Fitted(encoded, scorer, history, int(stopping.best_epoch), seconds)
@@ -97,6 +100,18 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no
         told = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         most, seconds = self.params["epochs"], time.monotonic() - self._began
         log.info("epoch %d of at most %d: %s, %.0f s", epoch + 1, most, told, seconds)
+
+
+def _check_finite(model: RankingModel[RankingConfig], history: dict[str, list[float]]) -> None:
+    for metric, values in history.items():
+        for epoch, value in enumerate(values, start=1):
+            if not np.isfinite(value):
+                msg = (
+                    f"model {model.name}: {metric} of epoch {epoch}: expected a number, received {value}; lower its "
+                    f"config's fit.learning_rate ({model.config.fit.learning_rate:g}), or look for huge values in the "
+                    "training set's inputs"
+                )
+                raise NotFiniteError(msg)
 
 
 def _auc() -> Any:

@@ -95,7 +95,10 @@ def _result(record: dict[str, Any]) -> dict[str, object]:
 
 
 def _score(saved_model: SavedModel, dataset: Dataset) -> dict[str, NDArray[Any]]:
-    return {name: saved_model.predict(dataset[name].features) for name in (TEST, TEST_AS_OF_REFRESH)}
+    return {
+        name: metrics.check_finite(saved_model.predict(dataset[name].features), f"the exported model, split {name}")
+        for name in (TEST, TEST_AS_OF_REFRESH)
+    }
 
 
 def example_frame(split: Split, columns: tuple[str, ...], rows: int = _EXAMPLE_ROWS) -> Any:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import Namespace
 from models.dataset import TEST, TRAIN, find_training_set, read_dataset
 from models.errors import DatasetError
@@ -53,6 +54,22 @@ def test_a_list_that_is_too_long_is_refused():
 def test_user_codes_are_dense(dataset):
     users = dataset[TEST].users
     assert sorted(set(users.tolist())) == list(range(users.max() + 1))
+
+
+def test_user_codes_tell_users_apart_and_go_with_their_rows(dataset):
+    test = dataset[TEST]
+    pairs = set(zip(test.features["user_id"].tolist(), test.users.tolist(), strict=True))
+    assert len(pairs) == len({user for user, _ in pairs}) == len({code for _, code in pairs})
+    assert test.users is test.users, "they are worked out once, when the split is read"
+    some = np.array([5, 3, 3])
+    assert test.take(some).users.tolist() == test.users[some].tolist()
+
+
+def test_a_training_set_for_retrieval_is_refused_with_the_command_that_makes_the_other(own):
+    namespace, record, directory = own
+    rewrite_manifest(namespace, record, kind=TrainingKind.RETRIEVAL)
+    with pytest.raises(DatasetError, match=r"expected one of kind ranking, received retrieval; .*training-set"):
+        read_dataset(directory)
 
 
 def test_an_unknown_id_names_those_that_exist(own):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
+from models.errors import NotFiniteError
 from models.evaluation import baselines, metrics
 
 
@@ -31,6 +32,13 @@ def test_auc_by_hand(labels, scores, expected):
 
 def test_auc_of_one_class_is_undefined():
     assert np.isnan(metrics.auc(_array(1, 1), _array(0.1, 0.2)))
+
+
+def test_scores_that_are_no_numbers_are_refused_and_not_ranked():
+    assert metrics.check_finite(_array(0.1, 0.2), "lr").tolist() == [0.1, 0.2]
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(NotFiniteError, match=r"scores of lr: expected numbers, received (nan|inf) in 1 of 2 rows"):
+            metrics.check_finite(_array(0.1, wrong), "lr")
 
 
 def test_gauc_by_hand():

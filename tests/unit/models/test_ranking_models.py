@@ -10,7 +10,7 @@ import pytest
 from feature_repo.contracts.on_demand import Computation
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, Scope
 from models.dataset import TEST, TRAIN, VALID
-from models.errors import UnknownFeatureError
+from models.errors import NotFiniteError, UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
 from models.export import check_signatures, export, signature_differences, weights_sha256
@@ -48,6 +48,13 @@ def test_config_survives_a_round_trip(fitted):
     assert config_class.model_validate(json.loads(config.model_dump_json())) == config
     with pytest.raises(ValueError, match="extra"):
         config_class.model_validate({"no_such_field": 1})
+
+
+def test_a_loss_that_is_no_number_ends_training(fitted, dataset):
+    model_class = RANKING_MODELS[fitted[0]]
+    wild = model_class(model_class.config_class(fit=_FAST.model_copy(update={"learning_rate": 1e30})))
+    with pytest.raises(NotFiniteError, match=rf"model {fitted[0]}: .* expected a number, received .*learning_rate"):
+        fit(wild, dataset, 1)
 
 
 def test_every_on_demand_feature_can_be_read(fitted, dataset, caplog, monkeypatch):
