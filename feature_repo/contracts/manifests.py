@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
 
 from feature_repo.contracts.publishing import WRITE_ANEW, CorruptRecordError, read_json, write_json
 
@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 
 class _Record:
-    """Read and write a flat frozen dataclass of JSON values as one file."""
+    """Read and write a flat frozen dataclass of JSON values as one file.
+
+    Records outlive the code that wrote them. A reader passes over fields that it does not know, and takes the default
+    of one that is missing; so a field that decides scores has no default. Each record carries its `format`, 0 where it
+    carries none, which whoever changes the meaning of a field raises.
+    """
+
+    FORMAT: ClassVar[int] = 1
 
     def write(self, path: Path) -> None:
         """Write the record to `path`, whole or not at all."""
-        write_json(path, dataclasses.asdict(cast("Any", self)))
+        write_json(path, {"format": self.FORMAT, **dataclasses.asdict(cast("Any", self))})
 
     @classmethod
     def read(cls, path: Path, remedy: str = WRITE_ANEW) -> Self:
@@ -32,14 +39,22 @@ class _Record:
             FileNotFoundError: There is none.
         """
         record = read_json(path, remedy)
-        hints = get_type_hints(cls)
-        if record.keys() != hints.keys():
-            missing, unknown = sorted(hints.keys() - record.keys()), sorted(record.keys() - hints.keys())
-            msg = f"{path}: not a {cls.__name__}: missing fields {missing}, unknown fields {unknown}; {remedy}"
+        written = record.get("format", 0)
+        if type(written) is not int or not 0 <= written <= cls.FORMAT:
+            msg = (
+                f"{path}: field format: expected 0 to {cls.FORMAT}, received {written!r}; use the code that wrote it, "
+                f"or {remedy}"
+            )
             raise CorruptRecordError(msg)
+        fields = {field.name: field for field in dataclasses.fields(cast("Any", cls))}
+        required = {name for name, field in fields.items() if _has_no_default(field)}
+        if missing := sorted(required - record.keys()):
+            msg = f"{path}: not a {cls.__name__}: missing fields {missing}; {remedy}"
+            raise CorruptRecordError(msg)
+        hints = get_type_hints(cls)
         values: dict[str, Any] = {}
-        for name, hint in hints.items():
-            value = record[name]
+        for name in fields.keys() & record.keys():
+            value, hint = record[name], hints[name]
             kind = getattr(hint, "__origin__", hint)
             if isinstance(kind, type) and issubclass(kind, StrEnum):
                 if value not in list(kind):
@@ -53,6 +68,10 @@ class _Record:
                 raise CorruptRecordError(msg)
             values[name] = value
         return cls(**values)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 class TrainingKind(StrEnum):
@@ -121,7 +140,9 @@ class Decision(StrEnum):
 
     PROMOTE = "promote"
     TIE = "tie"
-    """Every gate passed, but nothing shows that the candidate is better: the champion stays."""
+    """No gate failed, but nothing shows that the candidate is better, or one is undecided: the champion stays."""
+    HOLD = "hold"
+    """Every gate passed, by more than anybody would believe: a person looks first, and approves or not."""
     REJECT = "reject"
 
 
@@ -139,7 +160,7 @@ class Verdict(_Record):
     champion_version: str
     """The version it was compared with; empty on the first run."""
     gates: list[dict[str, Any]]
-    """Each gate: name, figure, threshold, verdict ('pass', 'fail' or 'not applicable'), and details."""
+    """Each gate: name, figure, threshold, verdict ('pass', 'fail', 'undecided', 'not applicable'), and details."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ def test_manifests_read_what_they_wrote_and_equal_records_are_equal_bytes(tmp_pa
     ("change", "message"),
     [
         ({"reason": None}, "field reason: expected str, received None"),
-        ({"extra": 1}, r"unknown fields \['extra'\]"),
+        ({"format": 99}, "field format: expected 0 to 1, received 99; use the code that wrote it, or remove it"),
+        ({"format": "1"}, "field format: expected 0 to 1, received '1'"),
         ({"gates": {}}, "field gates: expected list"),
         ({"decision": "maybe"}, "field decision: expected one of .*, received 'maybe'; remove it"),
     ],

@@ -1,0 +1,54 @@
+"""Records that earlier code wrote are read still: `tests/records` keeps one of each kind in the last two formats."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+from feature_repo.contracts import manifests
+from feature_repo.contracts.publishing import CorruptRecordError, write_json
+
+KEPT = sorted((Path(__file__).parents[1] / "records").glob("format-*/*.json"))
+KINDS = {
+    name: kind
+    for name, kind in vars(manifests).items()
+    if isinstance(kind, type) and issubclass(kind, manifests._Record) and kind is not manifests._Record
+}
+
+
+def _written(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_kept_record_is_read_and_says_what_it_said(path):
+    record = KINDS[path.stem].read(path)
+    written = _written(path)
+    assert written.pop("format", 0) == int(path.parent.name.removeprefix("format-"))
+    assert {name: getattr(record, name) for name in written} == written
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_is_kept_in_the_present_format_and_the_one_before(name):
+    present = KINDS[name].FORMAT
+    kept = {path.parent.name for path in KEPT if path.stem == name}
+    assert {f"format-{present}", f"format-{present - 1}"} <= kept
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_field_that_is_not_known_is_passed_over_and_one_without_a_default_is_missed(name, tmp_path):
+    kind = KINDS[name]
+    (path,) = (path for path in KEPT if path.stem == name and path.parent.name == f"format-{kind.FORMAT}")
+    own = tmp_path / path.name
+    write_json(own, _written(path) | {"of_later_code": [1]})
+    assert kind.read(own) == kind.read(path)
+    for field in fields(kind):
+        write_json(own, {key: value for key, value in _written(path).items() if key != field.name})
+        if field.default is MISSING and field.default_factory is MISSING:
+            with pytest.raises(CorruptRecordError, match=rf"not a {name}: missing fields \['{field.name}'\]"):
+                kind.read(own)
+        else:
+            assert getattr(kind.read(own), field.name) == getattr(kind.read(own), field.name)
