@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     """Seeds initial weights, batches, dropout and bootstrap."""
     ece_bins: int = Field(default=10, ge=2, le=100)
     """Bins of equal row count, over which calibration is measured."""
+    gate_margins: Path | None = None
+    """The gates' margins, a YAML file as `models/gates/ranking.yaml`; that one where none is named."""
     golden_rows: int = Field(default=200, ge=1, le=10_000)
     """Test rows in the golden requests for `serving_default`."""
     golden_users: int = Field(default=5, ge=1, le=1_000)

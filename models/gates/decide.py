@@ -1,4 +1,8 @@
-"""The gates themselves: from scores and checks to a decision. Pure."""
+"""The gates themselves: from scores and checks to a decision. Pure.
+
+A comparison is judged by its interval. Where that lies across the margin, or there are too few users for one, the gate
+is undecided: then the champion stays, and where there is none the figure itself has to be on the right side of 0.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +25,23 @@ from models.gates.bootstrap import (
     percentile_interval,
     resample,
 )
+from models.gates.margins import Metric, Reference, Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from models.gates.settings import GateSettings
+    from models.gates.margins import Limits, Margin, Margins
 
-AUC, GAUC, LOG_LOSS = "auc", "gauc", "log_loss"
-_METRICS: dict[str, tuple[Callable[..., Statistic], Callable[..., float]]] = {
-    AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
-    GAUC: (gauc_statistic, gauc),
-    LOG_LOSS: (log_loss_statistic, lambda labels, scores, _: log_loss(labels, scores)),
+_METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
+    Metric.AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
+    Metric.GAUC: (gauc_statistic, gauc),
+    Metric.LOG_LOSS: (log_loss_statistic, lambda labels, scores, _: log_loss(labels, scores)),
 }
+_TITLES = {Metric.AUC: "AUC", Metric.GAUC: "GAUC", Metric.LOG_LOSS: "Log loss"}
+_CHANCE = 0.5
+"""AUC and GAUC of scores that know nothing."""
 
 
 class Outcome(StrEnum):
@@ -42,6 +49,8 @@ class Outcome(StrEnum):
 
     PASS = "pass"  # noqa: S105 - a verdict, no password
     FAIL = "fail"
+    UNDECIDED = "undecided"
+    """The interval lies across the margin, or there are too few users for one."""
     NOT_APPLICABLE = "not applicable"
 
 
@@ -58,6 +67,8 @@ class Gate:
     """One sentence for a person."""
     interval: tuple[float, float] | None = None
     """The bootstrap interval of the figure."""
+    reference: str = ""
+    """What it compares the candidate with; empty if it does not compare."""
 
     def as_record(self) -> dict[str, Any]:
         """Return what the Verdict and the report hold."""
@@ -104,7 +115,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Candidate minus another, by one metric."""
+    """Candidate minus another by one metric, turned so that more is better."""
 
     difference: float
     interval: Interval
@@ -112,73 +123,103 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    figures: dict[tuple[str, str], float]
+    """One slice, measured."""
+
+    figures: dict[tuple[Metric, str], float]
     """Metric and name → figure."""
     draws: dict[str, NDArray[np.float64]]
     """`<metric>.<name>` → the figure of each resample."""
-    confidence: float
+    users: int
 
-    def interval(self, metric: str, name: str) -> Interval:
-        return percentile_interval(self.draws[f"{metric}.{name}"], self.confidence)
-
-    def compare(self, metric: str, other: str) -> Comparison:
+    def compare(self, metric: Metric, reference: str, confidence: float) -> Comparison:
+        figure, drawn = self.figures[metric, CANDIDATE_ROW], self.draws[f"{metric}.{CANDIDATE_ROW}"]
+        if reference == Reference.CHANCE:
+            return Comparison(figure - _CHANCE, percentile_interval(drawn - _CHANCE, confidence))
+        sign = -1.0 if metric is Metric.LOG_LOSS else 1.0
+        difference = sign * (figure - self.figures[metric, reference])
         return Comparison(
-            difference=self.figures[metric, CANDIDATE_ROW] - self.figures[metric, other],
-            interval=percentile_interval(
-                self.draws[f"{metric}.{CANDIDATE_ROW}"] - self.draws[f"{metric}.{other}"], self.confidence
-            ),
+            difference, percentile_interval(sign * (drawn - self.draws[f"{metric}.{reference}"]), confidence)
         )
 
+    def has(self, metric: Metric, reference: str) -> bool:
+        return reference == Reference.CHANCE or (metric, reference) in self.figures
 
-def _measure(test: TestScores, settings: GateSettings, seed: int) -> _Measured:
-    figures: dict[tuple[str, str], float] = {}
+
+def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
+    figures: dict[tuple[Metric, str], float] = {}
     statistics = {}
     for name, scores in test.scores.items():
         for metric, (statistic, figure) in _METRICS.items():
-            if metric == LOG_LOSS and name in UNTRAINED:
+            if metric is Metric.LOG_LOSS and name in UNTRAINED:
                 continue
             figures[metric, name] = figure(test.labels, scores, test.users)
             statistics[f"{metric}.{name}"] = statistic(test.labels, scores, test.users)
-    draws = resample(statistics, int(test.users.max()) + 1, settings.resamples, seed)
-    return _Measured(figures, draws, settings.confidence)
+    users = int(test.users.max()) + 1
+    return _Measured(figures, resample(statistics, users, margins.resamples, seed), users)
 
 
-def decide(test: TestScores, evidence: Evidence, settings: GateSettings, seed: int, ece_bins: int) -> Outcomes:
+def decide(
+    slices: Mapping[Slice, TestScores], evidence: Evidence, margins: Margins, seed: int, ece_bins: int
+) -> Outcomes:
     """Return every gate's verdict and the decision.
 
-    Rejected if any gate fails; a tie if a champion can be compared and the interval of the AUC difference contains 0
-    (the champion stays, unless the setting says otherwise, or its feature views are gone); else promoted.
+    Rejected if any gate fails. An undecided one lets the champion stay; where there is none, or it can rank no longer,
+    its difference must not be negative. A tie if the interval of the AUC difference from the champion contains 0. On
+    hold if the gain over the strongest baseline is beyond belief. Else promoted.
+
+    Args:
+        slices: The scores of each slice that a margin names, and of `Slice.MOMENT`.
+        evidence: What the gates look at beside the scores.
+        margins: What is required.
+        seed: Of the bootstrap.
+        ece_bins: Bins of the calibration error.
     """
-    measured = _measure(test, settings, seed)
+    wanted = {Slice.MOMENT, *(margin.slice for margin in margins.comparisons)}
+    measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
     gates = [
         _eligible(evidence),
-        _floor(measured, settings),
-        *(_against_simple(measured, name, settings) for name in UNTRAINED),
-        *(_gauc_against_simple(measured, name, settings) for name in UNTRAINED),
-        *_against_lr(measured, settings),
-        *_against_champion(measured, evidence, settings),
-        *_calibrated(test, settings, ece_bins),
+        *(_compared(margin, measured[margin.slice], evidence, margins) for margin in margins.comparisons),
+        *_calibrated(slices[Slice.MOMENT], margins.limits, ece_bins),
         _signature(evidence),
-        *_serving(evidence.serving_check, settings),
+        *_serving(evidence.serving_check, margins.limits),
     ]
-    return _decision(gates, measured, evidence, settings)
+    return _decision(gates, measured[Slice.MOMENT], evidence, margins)
 
 
-def _not_worse(name: str, comparison: Comparison, limit: float, against: str, *, higher_is_better: bool = True) -> Gate:
-    """Return a gate that lets the candidate be worse by no more than `limit` (negative: it has to be better)."""
-    if higher_is_better:
-        passed, threshold = comparison.difference >= -limit, f">= {-limit + 0.0:+.4f}"
-    else:
-        passed, threshold = comparison.difference <= limit, f"<= {limit:+.4f}"
-    low, high = comparison.interval.low, comparison.interval.high
+def _compared(margin: Margin, measured: _Measured, evidence: Evidence, margins: Margins) -> Gate:
+    """Return the gate of one comparison."""
+    threshold = f">= {-margin.margin + 0.0:+.4f}"
+    if margin.reference is Reference.CHAMPION and evidence.incomparable:
+        return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, evidence.incomparable)
+    against = _named(margin.reference, evidence)
+    if not measured.has(margin.metric, margin.reference):
+        return Gate(margin.name, None, threshold, Outcome.FAIL, f"There are no scores of {against} to compare with.")
+    found = measured.compare(margin.metric, margin.reference, margin.confidence or margins.confidence)
+    low, high = found.interval.low, found.interval.high
+    if not np.isfinite([found.difference, low, high]).all():
+        lacking = f"{_TITLES[margin.metric]} cannot be computed: no user, or no resample, has rows of both classes."
+        return Gate(margin.name, None, threshold, Outcome.FAIL, lacking)
+    few = measured.users < margins.min_users
+    verdict = Outcome.PASS if low >= -margin.margin else Outcome.FAIL if high < -margin.margin else Outcome.UNDECIDED
     return Gate(
-        name=name,
-        figure=_finite(comparison.difference),
+        name=margin.name,
+        figure=found.difference,
         threshold=threshold,
-        verdict=Outcome.PASS if passed else Outcome.FAIL,
-        details=f"Difference from {against} is {comparison.difference:+.4f}, interval {low:+.4f} to {high:+.4f}.",
-        interval=(low, high) if np.isfinite([low, high]).all() else None,
+        verdict=Outcome.UNDECIDED if few else verdict,
+        details=f"{_TITLES[margin.metric]} is {'better' if found.difference >= 0 else 'worse'} by "
+        f"{abs(found.difference):.4f} than {against}, interval {low:+.4f} to {high:+.4f}"
+        f"{f'; {measured.users} users are too few to tell, {margins.min_users} are enough' if few else ''}.",
+        interval=(low, high),
+        reference=margin.reference,
     )
+
+
+def _named(reference: Reference, evidence: Evidence) -> str:
+    return {
+        Reference.CHANCE: "chance",
+        Reference.LR: "logistic regression",
+        Reference.CHAMPION: f"champion version {evidence.champion_version}",
+    }.get(reference, f"the {reference} baseline")
 
 
 def _finite(value: float) -> float | None:
@@ -195,84 +236,22 @@ def _eligible(evidence: Evidence) -> Gate:
     return Gate("eligible", float(passed), "== 1", Outcome.PASS if passed else Outcome.FAIL, details)
 
 
-def _floor(measured: _Measured, settings: GateSettings) -> Gate:
-    interval = measured.interval(AUC, CANDIDATE_ROW)
-    figure = measured.figures[AUC, CANDIDATE_ROW]
-    return Gate(
-        name="auc_above_chance",
-        figure=_finite(interval.low),
-        threshold=f">= {settings.min_auc:.4f}",
-        verdict=Outcome.PASS if interval.low >= settings.min_auc else Outcome.FAIL,
-        details=f"AUC is {figure:.4f}; the lower end of its interval counts. Chance gives 0.5.",
-        interval=(interval.low, interval.high) if np.isfinite([interval.low, interval.high]).all() else None,
-    )
-
-
-def _against_simple(measured: _Measured, name: str, settings: GateSettings) -> Gate:
-    comparison = measured.compare(AUC, name)
-    return _not_worse(f"auc_vs_{name}", comparison, -settings.min_gain_over_simple, f"the {name} baseline")
-
-
-def _gauc_against_simple(measured: _Measured, name: str, settings: GateSettings) -> Gate:
-    comparison = measured.compare(GAUC, name)
-    return _not_worse(f"gauc_vs_{name}", comparison, settings.max_gauc_loss_to_simple, f"the {name} baseline")
-
-
-def _against_lr(measured: _Measured, settings: GateSettings) -> list[Gate]:
-    other, name = "logistic regression", BASELINE_ROW
-    return [
-        _not_worse("auc_vs_lr", measured.compare(AUC, name), settings.max_auc_loss_to_lr, other),
-        _not_worse("gauc_vs_lr", measured.compare(GAUC, name), settings.max_gauc_loss_to_lr, other),
-        _not_worse(
-            "log_loss_vs_lr",
-            measured.compare(LOG_LOSS, name),
-            settings.max_log_loss_rise_over_lr,
-            other,
-            higher_is_better=False,
-        ),
-    ]
-
-
-def _against_champion(measured: _Measured, evidence: Evidence, settings: GateSettings) -> list[Gate]:
-    names = {
-        AUC: ("auc_vs_champion", settings.max_auc_loss_to_champion),
-        GAUC: ("gauc_vs_champion", settings.max_gauc_loss_to_champion),
-        LOG_LOSS: ("log_loss_vs_champion", settings.max_log_loss_rise_over_champion),
-    }
-    if evidence.incomparable:
-        return [
-            Gate(
-                name=name,
-                figure=None,
-                threshold=f"<= {limit:+.4f}" if metric == LOG_LOSS else f">= {-limit:+.4f}",
-                verdict=Outcome.NOT_APPLICABLE,
-                details=evidence.incomparable,
-            )
-            for metric, (name, limit) in names.items()
-        ]
-    other = f"champion version {evidence.champion_version}"
-    return [
-        _not_worse(name, measured.compare(metric, CHAMPION_ROW), limit, other, higher_is_better=metric != LOG_LOSS)
-        for metric, (name, limit) in names.items()
-    ]
-
-
-def _calibrated(test: TestScores, settings: GateSettings, bins: int) -> list[Gate]:
+def _calibrated(test: TestScores, limits: Limits, bins: int) -> list[Gate]:
     found = calibration(test.labels, test.scores[CANDIDATE_ROW], bins)
     error, ratio = found.expected_calibration_error, found.observed_over_expected
     return [
         Gate(
             "calibration_error",
             _finite(error),
-            f"<= {settings.max_ece:.4f}",
-            Outcome.PASS if error <= settings.max_ece else Outcome.FAIL,
+            f"<= {limits.calibration_error:.4f}",
+            Outcome.PASS if error <= limits.calibration_error else Outcome.FAIL,
             f"Over {len(found.rows)} bins, predicted and observed are {error:.4f} apart on average.",
         ),
         Gate(
             "calibration_in_the_large",
             _finite(ratio),
-            f"within 1 +- {settings.max_calibration_shift:.2f}",
-            Outcome.PASS if abs(ratio - 1) <= settings.max_calibration_shift else Outcome.FAIL,
+            f"within 1 +- {limits.calibration_shift:.2f}",
+            Outcome.PASS if abs(ratio - 1) <= limits.calibration_shift else Outcome.FAIL,
             f"There are {ratio:.3f} positives for each one predicted.",
         ),
     ]
@@ -289,60 +268,101 @@ def _signature(evidence: Evidence) -> Gate:
     )
 
 
-def _serving(check: Mapping[str, Any], settings: GateSettings) -> list[Gate]:
+def _serving(check: Mapping[str, Any], limits: Limits) -> list[Gate]:
     difference, p99 = float(check["max_abs_difference"]), float(check["grpc"]["p99_ms"])
     p50, rest = float(check["grpc"]["p50_ms"]), check["rest"]
     return [
         Gate(
             "served_scores",
             difference,
-            f"<= {settings.max_serving_difference:g}",
-            Outcome.PASS if difference <= settings.max_serving_difference else Outcome.FAIL,
+            f"<= {limits.served_difference:g}",
+            Outcome.PASS if difference <= limits.served_difference else Outcome.FAIL,
             f"{check['rows']} rows in {check['requests']} requests through a model server on a private port.",
         ),
         Gate(
             "serving_latency_p99_ms",
             p99,
-            f"<= {settings.max_grpc_p99_ms:g}",
-            Outcome.PASS if p99 <= settings.max_grpc_p99_ms else Outcome.FAIL,
+            f"<= {limits.grpc_p99_ms:g}",
+            Outcome.PASS if p99 <= limits.grpc_p99_ms else Outcome.FAIL,
             f"gRPC p50 {p50:.2f} ms, p99 {p99:.2f} ms; REST p50 {float(rest['p50_ms']):.2f} ms, "
             f"p99 {float(rest['p99_ms']):.2f} ms.",
         ),
     ]
 
 
-def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, settings: GateSettings) -> Outcomes:
-    failed = [gate for gate in gates if gate.verdict is Outcome.FAIL]
-    if failed:
-        reason = "Rejected: " + "; ".join(
-            f"{gate.name} is {_figure(gate.figure)}, expected {gate.threshold}" for gate in failed
-        )
-        return Outcomes(gates, Decision.REJECT, f"{reason}.")
-    score = measured.figures[AUC, CANDIDATE_ROW]
-    over_means = measured.compare(AUC, MEANS).difference
+def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins) -> Outcomes:
+    if failed := [gate for gate in gates if gate.verdict is Outcome.FAIL]:
+        return Outcomes(gates, Decision.REJECT, f"Rejected: {_listed(failed)}.")
+    undecided = [gate for gate in gates if gate.verdict is Outcome.UNDECIDED]
+    may_stay = bool(evidence.champion_version) and not evidence.retired_views
+    if undecided and may_stay and not margins.promote_on_tie:
+        return Outcomes(gates, Decision.TIE, f"Undecided: {_listed(undecided)}; the champion stays.")
+    # Who may take the place of a champion that is as good, or can rank no longer, need not point beyond it.
+    others = [gate for gate in undecided if gate.reference != Reference.CHAMPION]
+    if negative := [gate for gate in others if gate.figure is not None and gate.figure < 0]:
+        return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(negative)}.")
     if evidence.incomparable:
-        reason = f"Promoted: every gate passed, AUC {score:.4f} ({over_means:+.4f} over the mean baseline)"
-        return Outcomes(gates, Decision.PROMOTE, f"{reason}; {evidence.incomparable}.")
-    comparison = measured.compare(AUC, CHAMPION_ROW)
-    version = evidence.champion_version
+        figures = f"AUC {measured.figures[Metric.AUC, CANDIDATE_ROW]:.4f}{_over_means(measured, margins)}"
+        reason = f"{_passed(undecided)}, {figures}; {evidence.incomparable}"
+        return _unless_suspicious(gates, measured, margins, reason)
+    return _beside_champion(gates, measured, evidence, margins)
+
+
+def _beside_champion(gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins) -> Outcomes:
+    """Return the decision where no gate says no, and the champion can be compared."""
+    comparison = measured.compare(Metric.AUC, CHAMPION_ROW, margins.confidence)
     figures = (
-        f"AUC differs from champion version {version} by {comparison.difference:+.4f} "
+        f"AUC differs from champion version {evidence.champion_version} by {comparison.difference:+.4f} "
         f"({comparison.interval.low:+.4f} to {comparison.interval.high:+.4f})"
     )
-    worse = comparison.difference < 0
+    passed = _passed([gate for gate in gates if gate.verdict is Outcome.UNDECIDED])
     equal = evidence.same_weights or comparison.interval.contains(0.0)
-    if not equal and not worse:
-        return Outcomes(gates, Decision.PROMOTE, f"Promoted: every gate passed and {figures}.")
+    if not equal and comparison.difference > 0:
+        return _unless_suspicious(gates, measured, margins, f"{passed} and {figures}")
     why = f"{figures}, which shows no difference" if equal else f"{figures}: it is no better"
     if evidence.same_weights:
         why = "its weights are the champion's"
     if evidence.retired_views:
-        return Outcomes(gates, Decision.PROMOTE, f"Promoted: every gate passed; {why}, but {_retired(evidence)}.")
-    if equal and settings.promote_on_tie:
-        return Outcomes(gates, Decision.PROMOTE, f"Promoted on a tie, as KESTREL_GATE_PROMOTE_ON_TIE says: {why}.")
-    return Outcomes(
-        gates, Decision.TIE, f"{'Tie: every' if equal else 'Every'} gate passed, but {why}; the champion stays."
-    )
+        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, but {_retired(evidence)}")
+    if equal and margins.promote_on_tie:
+        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, and promote_on_tie is set")
+    return Outcomes(gates, Decision.TIE, f"{'Tie: no' if equal else 'No'} gate failed, but {why}; the champion stays.")
+
+
+def _unless_suspicious(gates: list[Gate], measured: _Measured, margins: Margins, reason: str) -> Outcomes:
+    """Return the promotion, or HOLD where the candidate is better than anybody would believe."""
+    baselines = {
+        name: measured.figures[Metric.AUC, name]
+        for name in (BASELINE_ROW, *UNTRAINED)
+        if (Metric.AUC, name) in measured.figures
+    }
+    strongest = max(baselines, key=lambda name: baselines[name])
+    gain = measured.figures[Metric.AUC, CANDIDATE_ROW] - baselines[strongest]
+    if gain > margins.max_gain:
+        return Outcomes(
+            gates,
+            Decision.HOLD,
+            f"On hold: {reason}. But AUC is {gain:.4f} above the strongest baseline, {strongest}, and more than "
+            f"{margins.max_gain:g} is likelier knowledge of the future than a better model: look for a feature that "
+            "knows the label.",
+        )
+    return Outcomes(gates, Decision.PROMOTE, f"Promoted: {reason}.")
+
+
+def _passed(undecided: Sequence[Gate]) -> str:
+    if not undecided:
+        return "every gate passed"
+    return f"no gate failed, {len(undecided)} are undecided and point the right way"
+
+
+def _over_means(measured: _Measured, margins: Margins) -> str:
+    if not measured.has(Metric.AUC, MEANS):
+        return ""
+    return f" ({measured.compare(Metric.AUC, MEANS, margins.confidence).difference:+.4f} over the mean baseline)"
+
+
+def _listed(gates: Sequence[Gate]) -> str:
+    return "; ".join(f"{gate.name} is {_figure(gate.figure)}, expected {gate.threshold}" for gate in gates)
 
 
 def _retired(evidence: Evidence) -> str:

@@ -16,11 +16,11 @@ from feature_repo.contracts.served_models import served_versions
 from feature_repo.contracts.signatures import RANKING_MODEL
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
-from models.dataset import TEST, find_training_set
+from models.dataset import find_training_set
 from models.errors import CandidateError
 from models.gates.decide import Evidence, Outcomes, TestScores, decide
+from models.gates.margins import Margins, Slice, read_margins
 from models.gates.report import render
-from models.gates.settings import GateSettings, gate_settings
 from models.ranking.catalogue import CANDIDATE
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def gate(
     namespace_name: str,
     training_set_id: str,
     run_key: str,
-    gates: GateSettings | None = None,
+    margins: Margins | None = None,
 ) -> dict[str, object]:
     """Decide on the candidate, register it, log the report, and write `verdict.json` last."""
-    margins = gates or gate_settings()
+    margins = margins or read_margins(RANKING_MODEL, settings.gate_margins)
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
     run = folder.run_of(CANDIDATE.name, training_set_id)
@@ -138,14 +138,20 @@ def _check_serving_record(path: Path, check: Mapping[str, Any]) -> None:
         raise CandidateError(msg)
 
 
-def _read_scores(path: Path) -> TestScores:
+def _read_scores(path: Path) -> dict[Slice, TestScores]:
     if not path.is_file():
         msg = f"{path}: expected what `python -m models evaluate` writes, received no file; run it first"
         raise CandidateError(msg)
-    prefix = f"{TEST}."
     with np.load(path) as stored:
-        scores = {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
-        return TestScores(labels=stored["labels"], users=stored["users"], scores=scores)
+        labels, users = stored["labels"], stored["users"]
+        return {
+            part: TestScores(
+                labels,
+                users,
+                {name.removeprefix(f"{part}."): stored[name] for name in stored.files if name.startswith(f"{part}.")},
+            )
+            for part in Slice
+        }
 
 
 def _evidence(evaluation: Mapping[str, Any], check: Mapping[str, Any], run: Mapping[str, Any]) -> Evidence:
@@ -170,7 +176,7 @@ def _report(
     evaluation: Mapping[str, Any],
     run: Mapping[str, Any],
     training_set: TrainingSet,
-    margins: GateSettings,
+    margins: Margins,
     check: Mapping[str, Any],
 ) -> dict[str, Any]:
     lineage = ("training_set_id", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")

@@ -58,7 +58,7 @@ def _run(settings, run_key, training_set="toy"):
     """Train both models, evaluate and gate, as the DAG does; the toy's margins are as loose as its data is small."""
     from models.evaluation.job import evaluate
     from models.gates.job import gate
-    from models.gates.settings import GateSettings
+    from models.gates.margins import Reference, read_margins
     from models.ranking.base import FitConfig
     from models.ranking.catalogue import RANKING_MODELS
     from models.training.job import train
@@ -72,17 +72,19 @@ def _run(settings, run_key, training_set="toy"):
     write_json(folder / "lists.json", lists)
     evaluate(settings, "toy", training_set, run_key)
     write_json(folder / "serving_check.json", CHECK)
-    margins = GateSettings(
-        resamples=200,
-        min_gain_over_simple=0,
-        max_gauc_loss_to_simple=0.5,
-        max_auc_loss_to_lr=0.5,
-        max_gauc_loss_to_lr=0.5,
-        max_log_loss_rise_over_lr=1,
-        max_ece=0.5,
-        max_calibration_shift=0.5,
+    shipped = read_margins("ranking")
+    margins = shipped.model_copy(
+        update={
+            "resamples": 200,
+            "min_users": 2,
+            "comparisons": tuple(
+                each if each.reference is Reference.CHANCE else each.model_copy(update={"margin": 0.5})
+                for each in shipped.comparisons
+            ),
+            "limits": shipped.limits.model_copy(update={"calibration_error": 0.5, "calibration_shift": 0.5}),
+        }
     )
-    return runs, gate(settings, "toy", training_set, run_key, gates=margins), folder
+    return runs, gate(settings, "toy", training_set, run_key, margins), folder
 
 
 @pytest.fixture(scope="module")

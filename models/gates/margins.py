@@ -1,0 +1,140 @@
+"""The declared margins of the gates: one YAML for each kind of model."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.dataset import TEST, TEST_AS_OF_REFRESH
+from models.errors import MarginsError
+from models.evaluation.baselines import MEANS, POPULARITY
+from models.evaluation.table import BASELINE_ROW, CHAMPION_ROW
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SHIPPED = Path(__file__).parent
+_VARIABLE, _PREFIX = "KESTREL_GATE_MARGINS", "KESTREL_GATE_"
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(StrEnum):
+    """What a comparison measures."""
+
+    AUC = "auc"
+    GAUC = "gauc"
+    LOG_LOSS = "log_loss"
+    """Less is better: its differences are turned round."""
+
+
+class Slice(StrEnum):
+    """The rows that a comparison looks at."""
+
+    MOMENT = TEST
+    """Test rows with features as of their moment."""
+    REFRESH = TEST_AS_OF_REFRESH
+    """The same rows with features as of the last refresh."""
+
+
+class Reference(StrEnum):
+    """What the candidate is compared with."""
+
+    CHANCE = "chance"
+    """A constant: half of all pairs in the right order."""
+    MEANS = MEANS
+    POPULARITY = POPULARITY
+    LR = BASELINE_ROW
+    CHAMPION = CHAMPION_ROW
+
+
+UNTRAINED = frozenset({Reference.CHANCE, Reference.MEANS, Reference.POPULARITY})
+"""Those whose scores are no probabilities."""
+
+
+class Margin(BaseModel):
+    """One comparison, and by how much the candidate may be worse."""
+
+    model_config = _STRICT
+
+    metric: Metric
+    slice: Slice = Slice.MOMENT
+    reference: Reference
+    margin: float = Field(ge=-1, le=1)
+    """In the metric's unit; below 0 the candidate has to be so much better."""
+    confidence: float | None = Field(default=None, gt=0.5, lt=1)
+
+    @property
+    def name(self) -> str:
+        """The gate's name: `auc_vs_means`."""
+        where = "" if self.slice is Slice.MOMENT else f"_{self.slice.value.removeprefix(f'{TEST}_')}"
+        return f"{self.metric.value}_vs_{self.reference.value}{where}"
+
+    @model_validator(mode="after")
+    def _has_the_metric(self) -> Self:
+        if self.metric is Metric.LOG_LOSS and self.reference in UNTRAINED:
+            msg = f"{self.name}: log_loss is defined for probabilities, and {self.reference.value} gives none"
+            raise ValueError(msg)
+        return self
+
+
+class Limits(BaseModel):
+    """What is judged without a reference."""
+
+    model_config = _STRICT
+
+    calibration_error: float = Field(gt=0, le=1)
+    calibration_shift: float = Field(gt=0, le=1)
+    served_difference: float = Field(ge=0, le=1)
+    grpc_p99_ms: float = Field(gt=0)
+
+
+class Margins(BaseModel):
+    """A file of margins; `ranking.yaml` says what each field means."""
+
+    model_config = _STRICT
+
+    confidence: float = Field(gt=0.5, lt=1)
+    resamples: int = Field(ge=100, le=20_000)
+    min_users: int = Field(ge=2)
+    max_gain: float = Field(gt=0, le=1)
+    promote_on_tie: bool
+    comparisons: tuple[Margin, ...] = Field(min_length=1)
+    limits: Limits
+
+    @model_validator(mode="after")
+    def _no_comparison_twice(self) -> Self:
+        names = [one.name for one in self.comparisons]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"comparisons {twice} are declared twice"
+            raise ValueError(msg)
+        return self
+
+
+def read_margins(kind: str, own: Path | None = None, environ: Mapping[str, str] = os.environ) -> Margins:
+    """Return the margins for a kind of model, such as `ranking`: those of `own`, or those that come along.
+
+    Raises:
+        MarginsError: The file is none of margins, or settings of before there was a file are still given.
+    """
+    shipped = _SHIPPED / f"{kind}.yaml"
+    if old := sorted(name for name in environ if name.startswith(_PREFIX) and name != _VARIABLE):
+        msg = f"{old}: margins are declared in a file; copy {shipped}, edit it, and name it in {_VARIABLE}"
+        raise MarginsError(msg)
+    path = own or shipped
+    try:
+        return Margins.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"{path}: expected a YAML file of margins such as {shipped}, received {error}"
+        raise MarginsError(msg) from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}, received {each['input']!r:.80}"
+            for each in error.errors()
+        )
+        msg = f"{path}: {wrong}; {shipped} is an example"
+        raise MarginsError(msg) from error
