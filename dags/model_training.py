@@ -12,7 +12,7 @@ The run ends green whatever the verdict: a rejection is a result. Both reports l
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import FEATURES, NAMESPACE_PARAM, VERDICT, shared
+from dags._policy import ALONE, FEATURES, HEAVY, NAMESPACE_PARAM, VERDICT, shared
 
 CANDIDATE, BASELINE = "deepfm", "lr"
 """As `models/ranking/catalogue.py` has them."""
@@ -44,6 +44,7 @@ with DAG(
         module="pipelines",
         command="training-set",
         options={"namespace": NAMESPACE, "cutoff": CUTOFF},
+        **HEAVY,
         doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
     )
     train_candidate, train_baseline = (
@@ -52,6 +53,7 @@ with DAG(
             module="models",
             command="train",
             options={**RUN, "model": model},
+            **HEAVY,
             doc_md=f"Fit `{model}` and log it as an MLflow run.",
         )
         for model in (CANDIDATE, BASELINE)
@@ -61,6 +63,7 @@ with DAG(
         module="pipelines",
         command="questions",
         options={"namespace": NAMESPACE, "cutoff": CUTOFF, "training-set": TRAINING_SET},
+        **HEAVY,
         doc_md="Whom to ask at a midnight that the models do not know of, what was known then, what they liked next.",
     )
     lists = JobOperator(
@@ -74,6 +77,7 @@ with DAG(
             "training-set": TRAINING_SET,
             "out": f"{FOLDER}/lists.json",
         },
+        **HEAVY,
         doc_md="The lists that the candidate's users would be shown, beside simple lists and what they liked next.",
     )
     evaluate = JobOperator(
@@ -81,6 +85,7 @@ with DAG(
         module="models",
         command="evaluate",
         options=RUN,
+        **HEAVY,
         doc_md="Candidate, champion and baselines on the same test window; the page of the measured lists.",
     )
     serving_check = JobOperator(
@@ -92,6 +97,7 @@ with DAG(
             "golden": f"{FOLDER}/golden.json",
             "out": f"{FOLDER}/serving_check.json",
         },
+        **ALONE,
         doc_md="A model server on a private port: do its scores equal the offline ones, and how fast is it?",
     )
     gate = JobOperator(

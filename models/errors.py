@@ -8,7 +8,8 @@ JobError
 ├── UnknownFeatureError     a model is to read an on-demand feature that there is not
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
 ├── TrackingRefusedError    the MLflow server refused a call
-└── TrackingUnavailableError (transient)  the MLflow server does not answer
+├── TrackingUnavailableError (transient)  the MLflow server does not answer
+└── LockedError (transient)  another job writes the same part of a candidate's folder (`feature_repo.locks`)
 """
 
 from __future__ import annotations
