@@ -20,7 +20,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import IO, TYPE_CHECKING, Any
 
 import jinja2
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 _GRACE_SECONDS = 10
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 1
 _KILLED = {-signal.SIGKILL, SIGNAL_BASE + signal.SIGKILL}
 _OUT_OF_MEMORY = "killed_for_memory"
 """The key in Airflow's state of a task, which its tries share."""
@@ -139,22 +140,25 @@ class JobOperator(BaseOperator):
         output: deque[str] = deque(maxlen=1)
         errors: deque[str] = deque(maxlen=_REASON_LINES)
         with self._started(arguments) as self._process:
-            readers = [
+            ended = Event()
+            threads = [
                 Thread(target=_follow, args=(self._process.stdout, output, self.log.info)),
                 Thread(target=_follow, args=(self._process.stderr, errors, self.log.info)),
+                Thread(target=self._end_with_supervisor, args=(os.getppid(), ended)),
             ]
             try:
-                for reader in readers:
-                    reader.start()
+                for thread in threads:
+                    thread.start()
                 status = self._process.wait()
             except BaseException:  # a time-out, which interrupts the wait
                 self.on_kill()
                 raise
             finally:
+                ended.set()
                 self._end_group(signal.SIGKILL)  # a job that was killed may leave a Spark, which holds the pipes
-                for reader in readers:
-                    if reader.ident is not None:
-                        reader.join()
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
         return status, next(iter(output), ""), reason_told(status, errors) or "no message on standard error"
 
     def _started(self, arguments: list[str]) -> subprocess.Popen[str]:
@@ -213,6 +217,13 @@ class JobOperator(BaseOperator):
             how = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return self._process is None or os.waitid(os.P_PID, self._process.pid, how) is not None
         return True
+
+    def _end_with_supervisor(self, supervisor: int, ended: Event) -> None:
+        """End the job when the process dies that Airflow supervises this one by: its task is tried again elsewhere."""
+        while not ended.wait(_WATCH_SECONDS):
+            if os.getppid() != supervisor:
+                self._end_group(signal.SIGKILL)
+                return
 
     def _end_group(self, signal_number: signal.Signals) -> None:
         if self._process:

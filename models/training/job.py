@@ -20,6 +20,7 @@ from models.export import export, weights_sha256
 from models.ranking.catalogue import ranking_model
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted, fit
+from models.training.memory import check_memory, memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,7 @@ def train(
 
     Raises:
         LockedError: Another job trains it.
+        TooLittleMemoryError, NotNowEnoughMemoryError: It would be killed for want of memory.
     """
     model_class = ranking_model(model_name)
     namespace = Namespace(settings.state, namespace_name)
@@ -69,6 +71,7 @@ def _trained(
             return record
         # One that was deleted is known before the fit, not after it.
         tracking.experiment_id(client, folder.namespace.name)
+    check_memory(directory, memory())
     dataset = read_dataset(directory)
     log.info("training set %s: %s", directory.name, describe(dataset))
     fitted = fit(model, dataset, settings.seed)

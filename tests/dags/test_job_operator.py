@@ -249,17 +249,20 @@ def test_a_job_that_hangs_is_ended_on_time_out_and_the_failure_says_so(job, cont
     assert wait_until_ended(found, 60) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil may not see it in time")
-def test_a_job_dies_with_the_task_that_was_killed_and_so_do_its_children(job, tmp_path):
+@pytest.mark.parametrize("killed", ["task", "supervisor"])
+def test_a_job_dies_with_the_task_that_was_killed_and_so_do_its_children(job, tmp_path, killed):
     pids = tmp_path / "pids"
     job(hanging_code(pids))  # the module, and the environment that finds it
-    code = (
+    task = (
         "from dags._jobs import JobOperator\n"
         "JobOperator(task_id='job', module='stand_in_job', command='run', options={}).execute({})\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as task:
+    supervisor = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {task!r}])"
+    code = task if killed == "task" else supervisor
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
         processes = hanging_processes(pids)
-        task.kill()
+        process.kill()
+    assert len(processes) == 2
     assert wait_until_ended(processes, 60) == []
 
 

@@ -227,6 +227,17 @@ def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_anothe
         assert job.train(settings, "toy", "toy", CANDIDATE.name, "first") == first[0][CANDIDATE.name]
 
 
+def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, settings, monkeypatch):
+    from models.errors import TooLittleMemoryError
+    from models.training import job
+    from models.training.memory import Memory
+
+    monkeypatch.setattr(job, "memory", lambda: Memory(total=10**8, available=10**8, resident=0))
+    monkeypatch.setattr(job, "read_dataset", lambda *_: pytest.fail("it reads what does not fit"))
+    with pytest.raises(TooLittleMemoryError, match="training on toy: expected about"):
+        job.train(settings, "toy", "toy", "lr", "too-large")
+
+
 @pytest.mark.parametrize("job", ["evaluate", "gate"])
 def test_a_judgement_beside_another_of_its_run_key_is_transient(first, settings, monkeypatch, job):
     from models import __main__ as command_line
