@@ -2,8 +2,8 @@
 
 0             success; the job's result becomes the task's XCom
 10, 11        skipped, with the reason (rejected by a gate; superseded by a newer interval)
-75, signals   failed, tried again; so is what took too long, which is ended
-else          failed for good; so is what was killed for want of memory a second time
+75, signals   failed, tried again; a job that takes too long is ended, and so are its children
+else          failed for good, as is a job that was killed for want of memory a second time
 
 A run that was triggered with what no job can be started with fails for good, too, before anything runs.
 """

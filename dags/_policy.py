@@ -35,8 +35,11 @@ VERDICT = Asset(name="verdict", uri="kestrel://verdict")
 
 HEAVY: dict[str, Any] = {"pool": POOL}
 """Of a task that keeps the machine busy."""
-ALONE: dict[str, Any] = {"pool": POOL, "pool_slots": POOL_SLOTS}
-"""Of a task that measures latency: no heavy one runs beside it, so that a busy machine rejects no good model."""
+ALONE: dict[str, Any] = {"pool": POOL, "pool_slots": POOL_SLOTS, "priority_weight": 100}
+"""Of a task that measures latency: no heavy one runs beside it, so that a busy machine rejects no good model.
+
+It comes first when all slots are free for a moment; heavy tasks that follow one another would keep it waiting.
+"""
 
 
 def task_timeout() -> timedelta:

@@ -4,7 +4,8 @@ Started by the asset **features**. `training_set` joins every label to the featu
 and a baseline are trained; `questions` asks users at a midnight that neither has learned from, and `lists` has the
 recommender's own engine answer with the candidate; `evaluate` measures both, the champion and the simple baselines on
 the same later window, and logs the lists' figures beside theirs; `serving_check` compares a model server's scores with
-the offline ones; `gate` decides, registers the version with the alias `candidate`, and sends the asset **verdict**.
+the offline ones, with no heavy task beside it, for it measures latency; `gate` decides, registers the version with the
+alias `candidate`, and sends the asset **verdict**.
 
 The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
 """

@@ -1,4 +1,4 @@
-"""What the DAGs ask of the Airflow that runs them: whoever sets one up provides it."""
+"""The DAGs' demands on the Airflow that runs them; its set-up meets them."""
 
 from __future__ import annotations
 

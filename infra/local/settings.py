@@ -190,7 +190,7 @@ KESTREL_RECOMMENDER_CLOCK=snapshot
 # When feature_refresh runs by itself, as a cron expression in UTC; empty: when it is triggered.
 #KESTREL_REFRESH_CRON=0 3 * * *
 
-# How long a task may take, in hours. One that takes longer is ended, so that a job that hangs stops nothing for ever.
+# How long a task may take, in hours; a longer one is ended, so that a job that hangs stops nothing for ever.
 #KESTREL_TASK_TIMEOUT_HOURS=6
 
 # What `make up` wants to find before it starts anything, and how long a part may take to become healthy.
