@@ -2,8 +2,8 @@
 
 0             success; the job's result becomes the task's XCom
 10, 11        skipped, with the reason (rejected by a gate; superseded by a newer interval)
-75, signals   failed, tried again
-else          failed for good
+75, signals   failed, tried again; a job that takes too long is ended, and so are its children
+else          failed for good, as is a job that was killed for want of memory a second time
 
 A run that was triggered with what no job can be started with fails for good, too, before anything runs.
 """
@@ -16,19 +16,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import IO, TYPE_CHECKING, Any
 
 import jinja2
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
+from dags._memory import oom_kills
 from dags._policy import check_conf
-from feature_repo.contracts.exit_codes import ExitCode, is_transient
+from feature_repo.contracts.exit_codes import SIGNAL_BASE, ExitCode, is_transient
 from feature_repo.contracts.jobs import reason_told
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _GRACE_SECONDS = 10
+_POLL_SECONDS = 0.05
+_WATCH_SECONDS = 1
+_KILLED = {-signal.SIGKILL, SIGNAL_BASE + signal.SIGKILL}
+_OUT_OF_MEMORY = "killed_for_memory"
+"""The key in Airflow's state of a task, which its tries share."""
 _REASON_LINES = 200
 """The longest reason that is kept of what a job said last."""
 
@@ -102,8 +109,13 @@ class JobOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the job; its result is the XCom."""
         arguments = self.arguments()
+        title = f"{self.module} {self.command}"
         self.log.info("Running %s", " ".join(arguments))
-        status, last_line, reason = self._run(arguments)
+        kills = oom_kills()
+        try:
+            status, last_line, reason = self._run(arguments)
+        except AirflowTaskTimeout as error:
+            raise self._too_long(title) from error
         if status == ExitCode.OK:
             self.result = json.loads(last_line)
             if self.emits:
@@ -114,11 +126,12 @@ class JobOperator(BaseOperator):
         self.result = _result_of_failure(last_line)
         if self.result:
             context["ti"].xcom_push(key="result", value=self.result)
-        title = f"{self.module} {self.command}"
         if status in {ExitCode.REJECTED, ExitCode.SUPERSEDED}:
             context["ti"].xcom_push(key="reason", value=reason)
             msg = f"{title}: {reason}"
             raise AirflowSkipException(msg)
+        if status in _KILLED and oom_kills() > kills:
+            raise _out_of_memory(title, context)
         msg = f"{title} ended with status {status}: {reason}"
         raise AirflowException(msg) if is_transient(status) else AirflowFailException(msg)
 
@@ -127,25 +140,37 @@ class JobOperator(BaseOperator):
         output: deque[str] = deque(maxlen=1)
         errors: deque[str] = deque(maxlen=_REASON_LINES)
         with self._started(arguments) as self._process:
-            readers = [
+            ended = Event()
+            threads = [
                 Thread(target=_follow, args=(self._process.stdout, output, self.log.info)),
                 Thread(target=_follow, args=(self._process.stderr, errors, self.log.info)),
+                Thread(target=self._end_with_supervisor, args=(os.getppid(), ended)),
             ]
-            for reader in readers:
-                reader.start()
-            status = self._process.wait()
-            self._end_group(signal.SIGKILL)  # a job that was killed may leave a Spark behind, which holds the pipes
-            for reader in readers:
-                reader.join()
+            try:
+                for thread in threads:
+                    thread.start()
+                status = self._process.wait()
+            except BaseException:  # a time-out, which interrupts the wait
+                self.on_kill()
+                raise
+            finally:
+                ended.set()
+                self._end_group(signal.SIGKILL)  # a job that was killed may leave a Spark, which holds the pipes
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
         return status, next(iter(output), ""), reason_told(status, errors) or "no message on standard error"
 
     def _started(self, arguments: list[str]) -> subprocess.Popen[str]:
-        """Start a process. UnfitRunError for arguments that none can have, such as a NUL or a megabyte of text."""
+        """Start a job that ends when this process does, killed or not.
+
+        UnfitRunError for arguments that no process can have, such as a NUL or a megabyte of text.
+        """
         try:
             return subprocess.Popen(
-                arguments,
+                [arguments[0], "-m", "dags._lifeline", *arguments],
                 cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -164,14 +189,41 @@ class JobOperator(BaseOperator):
         self.log.error("%s", reason)
         return UnfitRunError(reason)
 
+    def _too_long(self, title: str) -> AirflowTaskTimeout:
+        hours = self.execution_timeout.total_seconds() / 3600 if self.execution_timeout else 0
+        msg = (
+            f"{title}: expected an end within {hours:g} hours, and was ended after them; see in its log how far it "
+            "came; where it only needs longer, raise KESTREL_TASK_TIMEOUT_HOURS"
+        )
+        self.log.error("%s", msg)
+        return AirflowTaskTimeout(msg)
+
     def on_kill(self) -> None:
         """End the job's whole process group: a Spark job is more than one process."""
-        if self._process and self._process.poll() is None:
-            self._end_group(signal.SIGTERM)
-            try:
-                self._process.wait(timeout=_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
+        if self._has_ended():
+            return
+        self._end_group(signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self._end_group(signal.SIGKILL)
+
+    def _has_ended(self) -> bool:
+        """Tell whether the process has ended, without reaping it.
+
+        Airflow calls `on_kill` in a signal's handler, within `wait`, whose lock `poll` and `wait` would not get there.
+        """
+        with suppress(ChildProcessError):
+            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return self._process is None or os.waitid(os.P_PID, self._process.pid, how) is not None
+        return True
+
+    def _end_with_supervisor(self, supervisor: int, ended: Event) -> None:
+        """End the job when the process dies that Airflow supervises this one by: its task is tried again elsewhere."""
+        while not ended.wait(_WATCH_SECONDS):
+            if os.getppid() != supervisor:
                 self._end_group(signal.SIGKILL)
+                return
 
     def _end_group(self, signal_number: signal.Signals) -> None:
         if self._process:
@@ -196,6 +248,24 @@ class ReportingJobOperator(JobOperator):
     """A job whose result names a report, as a path below the namespace's reports."""
 
     operator_extra_links = (ReportLink(),)
+
+
+def _out_of_memory(title: str, context: Context) -> AirflowException:
+    """Return the error of a job that was killed while the kernel killed for want of memory.
+
+    Once may have been another's greed, and is tried again; a second time says that there is too little.
+    """
+    before = context["task_state_store"]
+    msg = f"{title} was killed (SIGKILL) while the kernel ended processes for want of memory"
+    if before.get(_OUT_OF_MEMORY):
+        before.delete(_OUT_OF_MEMORY)
+        remedy = (
+            "give this machine or container more memory, run less beside the job, or give it less to do: a smaller "
+            "KESTREL_SPARK_DRIVER_MEMORY for Spark's jobs, fewer rows or KESTREL_NEGATIVES for trainings"
+        )
+        return AirflowFailException(f"{msg}, as a try before was; it is not tried again: {remedy}")
+    before.set(_OUT_OF_MEMORY, value=True)
+    return AirflowException(f"{msg}; another try may find more of it")
 
 
 def _result_of_failure(last_line: str) -> dict[str, Any]:

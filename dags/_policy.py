@@ -22,6 +22,7 @@ from feature_repo.contracts.intervals import (
     parse_clock,
     parse_cutoff,
 )
+from feature_repo.contracts.orchestration import POOL, POOL_SLOTS, TASK_TIMEOUT_HOURS, TASK_TIMEOUT_HOURS_MAX
 from feature_repo.contracts.places import Namespace
 
 if TYPE_CHECKING:
@@ -32,6 +33,35 @@ FEATURES = Asset(name="features", uri="kestrel://features")
 VERDICT = Asset(name="verdict", uri="kestrel://verdict")
 """What the gates decided of a candidate; `extra` names the registered version."""
 
+HEAVY: dict[str, Any] = {"pool": POOL}
+"""Of a task that keeps the machine busy."""
+ALONE: dict[str, Any] = {"pool": POOL, "pool_slots": POOL_SLOTS, "priority_weight": 100}
+"""Of a task that measures latency: no heavy one runs beside it, so that a busy machine rejects no good model.
+
+It comes first when all slots are free for a moment; heavy tasks that follow one another would keep it waiting.
+"""
+
+
+def task_timeout() -> timedelta:
+    """Return how long a task may take, by KESTREL_TASK_TIMEOUT_HOURS: a job that hangs stops every later run.
+
+    Raises:
+        ValueError: It is no number of hours, or one out of range.
+    """
+    text = os.environ.get("KESTREL_TASK_TIMEOUT_HOURS", "").strip() or str(TASK_TIMEOUT_HOURS)
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= TASK_TIMEOUT_HOURS_MAX:
+        msg = (
+            f"KESTREL_TASK_TIMEOUT_HOURS={text!r}: expected hours above 0 and up to {TASK_TIMEOUT_HOURS_MAX:g}, such "
+            f"as {TASK_TIMEOUT_HOURS:g}; correct it where Airflow gets its environment, or leave it out"
+        )
+        raise ValueError(msg)
+    return timedelta(hours=hours)
+
+
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "kestrel",
     # Only what may pass by itself is tried again: JobOperator fails at once for everything else, templates included.
@@ -39,6 +69,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=15),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "execution_timeout": task_timeout(),
 }
 
 NAMESPACE_PARAM = Param(

@@ -15,7 +15,7 @@ training is touched.
 from airflow.sdk import DAG, Param
 
 from dags._jobs import JobOperator, ReportingJobOperator
-from dags._policy import FEATURES, NAMESPACE_PARAM, refresh_schedule, shared
+from dags._policy import FEATURES, HEAVY, NAMESPACE_PARAM, refresh_schedule, shared
 
 INTERVAL = {
     "namespace": "{{ params.namespace }}",
@@ -94,6 +94,7 @@ with DAG(
             "mapping": "{{ mapping_path(params.source_mapping) }}",
             "mode": "{{ params.mode }}",
         },
+        **HEAVY,
         doc_md="Source → checked, canonical events, items and users; refused rows → quarantine; a report if too many.",
     )
     check = ReportingJobOperator(
@@ -108,6 +109,7 @@ with DAG(
         module="pipelines",
         command="features",
         options={**INTERVAL, "start": "{{ params.start or '' }}"},
+        **HEAVY,
         doc_md="Every feature group of the contracts, by Spark: the state after each event.",
     )
     embeddings = ReportingJobOperator(
@@ -115,6 +117,7 @@ with DAG(
         module="pipelines",
         command="embeddings",
         options=INTERVAL,
+        **HEAVY,
         doc_md="Item and user embeddings for recall, by Spark: dated snapshots, and a report with nearest neighbours.",
     )
     registry = JobOperator(

@@ -10,7 +10,7 @@ serving.
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import NAMESPACE_PARAM, VERDICT, shared
+from dags._policy import ALONE, NAMESPACE_PARAM, VERDICT, shared
 from feature_repo.contracts.served_models import VERSION_MAX
 
 ONCE = {"promote": {"key": "{{ run_key(run_id) }}"}}
@@ -52,6 +52,7 @@ with DAG(
                 "version": "{{ verdict_version(triggering_asset_events, params) }}",
                 **ONCE.get(step, {}),
             },
+            **(ALONE if step == "compare" else {}),
             doc_md=meaning,
         )
         if previous:

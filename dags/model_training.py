@@ -4,7 +4,8 @@ Started by the asset **features**. `training_set` joins every label to the featu
 and a baseline are trained; `questions` asks users at a midnight that neither has learned from, and `lists` has the
 recommender's own engine answer with the candidate; `evaluate` measures both, the champion and the simple baselines on
 the same later window, and logs the lists' figures beside theirs; `serving_check` compares a model server's scores with
-the offline ones; `gate` decides, registers the version with the alias `candidate`, and sends the asset **verdict**.
+the offline ones, with no heavy task beside it, for it measures latency; `gate` decides, registers the version with the
+alias `candidate`, and sends the asset **verdict**.
 
 The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
 """
@@ -12,7 +13,7 @@ The run ends green whatever the verdict: a rejection is a result. Both reports l
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import FEATURES, NAMESPACE_PARAM, VERDICT, shared
+from dags._policy import ALONE, FEATURES, HEAVY, NAMESPACE_PARAM, VERDICT, shared
 
 CANDIDATE, BASELINE = "deepfm", "lr"
 """As `models/ranking/catalogue.py` has them."""
@@ -44,6 +45,7 @@ with DAG(
         module="pipelines",
         command="training-set",
         options={"namespace": NAMESPACE, "cutoff": CUTOFF},
+        **HEAVY,
         doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
     )
     train_candidate, train_baseline = (
@@ -52,6 +54,7 @@ with DAG(
             module="models",
             command="train",
             options={**RUN, "model": model},
+            **HEAVY,
             doc_md=f"Fit `{model}` and log it as an MLflow run.",
         )
         for model in (CANDIDATE, BASELINE)
@@ -61,6 +64,7 @@ with DAG(
         module="pipelines",
         command="questions",
         options={"namespace": NAMESPACE, "cutoff": CUTOFF, "training-set": TRAINING_SET},
+        **HEAVY,
         doc_md="Whom to ask at a midnight that the models do not know of, what was known then, what they liked next.",
     )
     lists = JobOperator(
@@ -74,6 +78,7 @@ with DAG(
             "training-set": TRAINING_SET,
             "out": f"{FOLDER}/lists.json",
         },
+        **HEAVY,
         doc_md="The lists that the candidate's users would be shown, beside simple lists and what they liked next.",
     )
     evaluate = JobOperator(
@@ -81,6 +86,7 @@ with DAG(
         module="models",
         command="evaluate",
         options=RUN,
+        **HEAVY,
         doc_md="Candidate, champion and baselines on the same test window; the page of the measured lists.",
     )
     serving_check = JobOperator(
@@ -92,6 +98,7 @@ with DAG(
             "golden": f"{FOLDER}/golden.json",
             "out": f"{FOLDER}/serving_check.json",
         },
+        **ALONE,
         doc_md="A model server on a private port: do its scores equal the offline ones, and how fast is it?",
     )
     gate = JobOperator(

@@ -9,8 +9,9 @@ import typer
 from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
+from feature_repo.contracts.places import Namespace
 from feature_repo.options import NamespaceName, checked
-from models.candidate_folder import check_run_key
+from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
 from models.settings import settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
@@ -56,7 +57,8 @@ def evaluate(namespace: NamespaceName, training_set: TrainingSetOption, run_key:
     def job() -> dict[str, object]:
         from models.evaluation.job import evaluate  # noqa: PLC0415 - TensorFlow takes seconds to import
 
-        return evaluate(settings(), namespace, training_set, run_key)
+        with _folder(namespace, run_key).held(JUDGEMENT):
+            return evaluate(settings(), namespace, training_set, run_key)
 
     run_job(job)
 
@@ -68,9 +70,14 @@ def gate(namespace: NamespaceName, training_set: TrainingSetOption, run_key: Run
     def job() -> dict[str, object]:
         from models.gates.job import gate  # noqa: PLC0415 - MLflow takes seconds to import
 
-        return gate(settings(), namespace, training_set, run_key)
+        with _folder(namespace, run_key).held(JUDGEMENT):
+            return gate(settings(), namespace, training_set, run_key)
 
     run_job(job)
+
+
+def _folder(namespace: str, run_key: str) -> CandidateFolder:
+    return CandidateFolder(Namespace(settings().state, namespace), run_key)
 
 
 if __name__ == "__main__":

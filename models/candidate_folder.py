@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.contracts.publishing import read_json
+from feature_repo.contracts.publishing import read_json, remove_abandoned
+from feature_repo.locks import exclusive
 from models.errors import CandidateError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
 
+JUDGEMENT = "judgement"
+"""What `evaluate` and `gate` write."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
@@ -40,6 +45,19 @@ class CandidateFolder:
     def root(self) -> Path:
         """The folder."""
         return self.namespace.candidates / self.run_key
+
+    @contextmanager
+    def held(self, part: str) -> Iterator[None]:
+        """Let one job at a time write a part of the folder: a model, or JUDGEMENT; what killed jobs left goes first.
+
+        Raises:
+            LockedError: Another job does, such as an earlier try that outlived its task.
+        """
+        lock = self.namespace.locks / f"candidate-{self.run_key}-{part}.lock"
+        with exclusive(lock, f"{part} of run key {self.run_key}"):
+            for folder in self.namespace.candidates.glob("*/"):
+                remove_abandoned(folder)
+            yield
 
     def model(self, name: str) -> Path:
         """`saved_model/`, `test_scores.npz` and `run.json` of one model; written once."""

@@ -8,9 +8,12 @@ JobError
 ├── NotFiniteError          a loss or a score is no number that counts
 ├── UnknownModelError       no ranking model has this name
 ├── UnknownFeatureError     a model is to read an on-demand feature that there is not
+├── TooLittleMemoryError    a training needs more memory than there is
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
 ├── TrackingRefusedError    the MLflow server refused a call
-└── TrackingUnavailableError (transient)  the MLflow server does not answer
+├── NotNowEnoughMemoryError (transient)  a training needs more memory than is free
+├── TrackingUnavailableError (transient)  the MLflow server does not answer
+└── LockedError (transient)  another job writes the same part of a candidate's folder (`feature_repo.locks`)
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ class UnknownModelError(JobError):
 
 class UnknownFeatureError(JobError):
     """A model is to read an on-demand feature that there is not."""
+
+
+class TooLittleMemoryError(JobError):
+    """A training needs more memory than this machine or container has."""
+
+
+class NotNowEnoughMemoryError(TransientError):
+    """A training needs more memory than is free; others may end."""
 
 
 class DeletedInMlflowError(JobError):

@@ -7,7 +7,7 @@ JobError                        terminal
 ├── ChecksFailedError           what lies in the lake breaks a rule that nothing may be computed without
 ├── CorruptDatasetError         files of a stored table do not match its manifest
 └── TransientError              worth another try
-├── DatasetLockedError      another job is writing the table
+├── LockedError             another job is writing the table
 └── DatasetChangedError     another job rewrote the table while it was read
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.jobs import JobError, RejectedError, SupersededError, TransientError
+from feature_repo.locks import LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +27,8 @@ __all__ = [
     "ChecksFailedError",
     "CorruptDatasetError",
     "DatasetChangedError",
-    "DatasetLockedError",
     "JobError",
+    "LockedError",
     "QuarantineLimitError",
     "RejectedError",
     "SourceError",
@@ -67,10 +68,6 @@ class ChecksFailedError(JobError):
 
 class CorruptDatasetError(JobError):
     """The files of a stored table do not match its manifest, and nobody is writing it: its job has to run again."""
-
-
-class DatasetLockedError(TransientError):
-    """Another job holds the lock of a stored table."""
 
 
 class DatasetChangedError(TransientError):

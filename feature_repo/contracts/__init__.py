@@ -14,4 +14,5 @@ intervals     namespaces, cutoffs, and the partition key that travels with an Ai
 manifests     training set, online snapshot, gate verdict and release: the records that everything switches by
 places        where each of these lies in the state folder
 publishing    write by rename, read with a check, and checksum
+orchestration what the DAGs ask of the Airflow that runs them
 """

@@ -1,18 +1,24 @@
 """Write so that nobody ever reads half of it, read with a check, and checksum what was written.
 
-A file appears under its name complete or not at all: it is written beside its place under a dot-name, flushed to the
-disk, and renamed. A rename cannot replace a directory that has something in it: directories are written once, under a
-name that says what they hold, and a small file points to the current one.
+A file appears under its name whole or not at all: it is written in a folder with a dot-name beside its place, flushed
+to the disk, and renamed. A rename cannot replace a directory that has something in it: directories are written once,
+under a name that says what they hold, and a small file points to the current one.
+
+A writer that is killed leaves its folder. The next one that writes beside it removes it: a writer holds a lock in its
+folder, which the kernel frees however the writer ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 
 WRITE_ANEW = "remove it, and run the job that writes it"
 """What to do about a damaged record that a job makes from scratch."""
+_OWNER = "owner.lock"
+_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+_ABANDONED_S = 24 * 3600
+"""How old a part without a lock is removed at: of a writer that died before it held one, or of an earlier version."""
 
 
 class CorruptRecordError(JobError, ValueError):
@@ -44,19 +54,14 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
     Until then it is readable by its owner only; then `mode` counts.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(descriptor)
-    part = Path(name)
-    try:
+    with _part(path) as part:
+        part.touch(0o600)
         yield part
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.chmod(mode)
         part.replace(path)
         sync_directory(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -71,9 +76,8 @@ def publishing_directory(path: Path) -> Iterator[Path]:
 
     If `path` exists when the block ends it is kept, and the new directory dropped: a directory's name says its content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
+    with _part(path) as part:
+        part.mkdir(0o700)
         yield part
         for file in sorted(part.rglob("*")):
             if file.is_file():
@@ -86,8 +90,38 @@ def publishing_directory(path: Path) -> Iterator[Path]:
         if not path.exists():
             part.rename(path)
             sync_directory(path.parent)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Give a free name in a folder beside `path` that only its owner may look into, and that goes with the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        with (folder / f".{_OWNER}").open("wb") as stream:
+            with suppress(OSError):  # a file system without locks: such a folder is removed by its age
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                # Nobody may find the lock before it is held, so that it gets its name afterwards.
+                (folder / f".{_OWNER}").rename(folder / _OWNER)
+            yield folder / "part"
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed writers left in `folder`, and nothing that somebody writes; every writer does so by itself."""
+    parts: list[Path] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        parts = [Path(entry) for entry in entries if _PART.fullmatch(entry.name)]
+    for part in parts:
+        with suppress(OSError):  # somebody writes it, it is not ours to remove, or another process has just removed it
+            if (part / _OWNER).exists():
+                with (part / _OWNER).open("rb+") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(part)
+            elif time.time() - part.lstat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:

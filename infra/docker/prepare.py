@@ -1,8 +1,9 @@
-"""What has to be there before the containers start: `python -m infra.docker.prepare {environment,state,airflow}`.
+"""What has to be there before the containers start: `python -m infra.docker.prepare {environment,state,airflow,pool}`.
 
 environment   writes infra/.env with random passwords, on the machine that starts the containers; needs Python only
 state         models.config without a model, for tensorflow_model_server does not start without the file
 airflow       the file that Airflow's simple authentication reads its password from
+pool          the pool that the DAGs' heavy tasks run in, in Airflow's database
 
 Each leaves alone what is there already.
 """
@@ -16,6 +17,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from feature_repo.contracts.orchestration import POOL_COMMAND
 from feature_repo.contracts.places import Serving, state_folder
 from feature_repo.contracts.publishing import write_private
 
@@ -75,7 +77,12 @@ def airflow() -> None:
         write_private(path, text)
 
 
-STEPS = {"environment": environment, "state": state, "airflow": airflow}
+def pool() -> None:
+    """Make the pool; Airflow's command takes this process's place."""
+    os.execv(sys.executable, [sys.executable, *POOL_COMMAND])  # noqa: S606 - no shell is wanted
+
+
+STEPS = {"environment": environment, "state": state, "airflow": airflow, "pool": pool}
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.contracts import places
 from feature_repo.contracts.intervals import check_namespace
+from feature_repo.contracts.orchestration import TASK_TIMEOUT_HOURS, TASK_TIMEOUT_HOURS_MAX
 from feature_repo.contracts.places import REPOSITORY, settings_file
 from feature_repo.contracts.publishing import write_private
 from infra.local.errors import SettingsError
@@ -104,6 +105,8 @@ class LocalSettings(BaseSettings):
     """Where recommendations are asked for."""
     refresh_cron: str = ""
     """When feature_refresh runs by itself (cron, UTC); empty: only when it is triggered. Read by the DAG file."""
+    task_timeout_hours: Annotated[float, Field(gt=0, le=TASK_TIMEOUT_HOURS_MAX)] = TASK_TIMEOUT_HOURS
+    """How long a task of a DAG may take, in hours. Read by the DAG files."""
     min_free_disk_gb: Annotated[float, Field(ge=0)] = 2.0
     """`make up` refuses to start with less free disk."""
     min_free_memory_gb: Annotated[float, Field(ge=0)] = 4.5
@@ -186,6 +189,9 @@ KESTREL_RECOMMENDER_CLOCK=snapshot
 
 # When feature_refresh runs by itself, as a cron expression in UTC; empty: when it is triggered.
 #KESTREL_REFRESH_CRON=0 3 * * *
+
+# How long a task may take, in hours; a longer one is ended, so that a job that hangs stops nothing for ever.
+#KESTREL_TASK_TIMEOUT_HOURS=6
 
 # What `make up` wants to find before it starts anything, and how long a part may take to become healthy.
 #KESTREL_MIN_FREE_DISK_GB=2

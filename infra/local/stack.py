@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.orchestration import POOL_COMMAND
 from feature_repo.contracts.places import REPOSITORY
 from feature_repo.contracts.publishing import write_private
 from infra.local.errors import LocalError, PartFailedError, SettingsError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.25
 _LOG_TAIL = 15
 _STOP_SECONDS = 45
+_POOL_STAMP = "pool.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +137,40 @@ def migrate_airflow(stack: Stack, say: Callable[[str], None]) -> None:
     if database.exists():
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
-    environment = {**os.environ, **stack.environment, **airflow_environment(stack.places, stack.settings)}
-    environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{part}"
-    log = stack.places.log("airflow-migrate")
-    with log.open("wb") as stream:
-        command = [sys.executable, "-m", "airflow", "db", "migrate"]
-        status = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream, check=False
-        ).returncode
-    if status:
-        msg = f"Airflow's database could not be migrated (status {status}):\n{last_lines(log)}\nThe log is {log}"
-        raise PartFailedError(msg)
+    on_copy = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{part}"}
+    migration = ("-m", "airflow", "db", "migrate")
+    _run_airflow(stack, migration, "airflow-migrate", "database could not be migrated", on_copy)
     with closing(sqlite3.connect(part)) as connection:
         # Readers do not wait for the writer then; three processes share this file.
         connection.execute("PRAGMA journal_mode=WAL")
     for leftover in home.glob("airflow.db-*"):
         leftover.unlink()
+    (home / _POOL_STAMP).unlink(missing_ok=True)
     part.replace(database)
     write_private(stamp, wanted)
+
+
+def make_airflow_pool(stack: Stack) -> None:
+    """Make the pool of the DAGs' heavy tasks, unless this database has it; a running Airflow takes no notice."""
+    stamp = stack.places.airflow / _POOL_STAMP
+    wanted = json.dumps(POOL_COMMAND)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    _run_airflow(stack, POOL_COMMAND, "airflow-pool", "pool could not be made", {})
+    write_private(stamp, wanted)
+
+
+def _run_airflow(stack: Stack, arguments: Sequence[str], log_name: str, fault: str, changed: Mapping[str, str]) -> None:
+    environment = {**os.environ, **stack.environment, **airflow_environment(stack.places, stack.settings), **changed}
+    log = stack.places.log(log_name)
+    with log.open("wb") as stream:
+        command = [sys.executable, *arguments]
+        status = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream, check=False
+        ).returncode
+    if status:
+        msg = f"Airflow's {fault} (status {status}):\n{last_lines(log)}\nThe log is {log}"
+        raise PartFailedError(msg)
 
 
 def _fail(stack: Stack, name: str, reason: str) -> PartFailedError:
@@ -231,6 +249,7 @@ def start_stack(
             supervisor.start_program(name)
         if airflow:
             migrate_airflow(stack, say)
+            make_airflow_pool(stack)
         for name in airflow:
             supervisor.start_program(name)
         record_groups(places.groups, [program.pid for program in supervisor.programs().values() if program.pid])

@@ -20,6 +20,7 @@ from models.export import export, weights_sha256
 from models.ranking.catalogue import ranking_model
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted, fit
+from models.training.memory import check_memory, memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,31 +44,46 @@ def train(
     *,
     config: RankingConfig | None = None,
 ) -> dict[str, object]:
-    """Train one model, unless this run key already has it; return the ids of run and SavedModel."""
+    """Train one model, unless this run key already has it; return the ids of run and SavedModel.
+
+    Raises:
+        LockedError: Another job trains it.
+        TooLittleMemoryError, NotNowEnoughMemoryError: It would be killed for want of memory.
+    """
     model_class = ranking_model(model_name)
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
     directory = find_training_set(namespace, training_set_id)
+    model = model_class(config or model_class.config_class())
+    with folder.held(model_name):
+        return _result(_trained(settings, folder, directory, model))
+
+
+def _trained(
+    settings: Settings, folder: CandidateFolder, directory: Path, model: RankingModel[RankingConfig]
+) -> dict[str, Any]:
+    """Return `run.json` of the model, trained now unless it has been; the caller holds its part of the folder."""
     client = tracking.connect(settings.mlflow_uri)
     with tracking.reaching(settings.mlflow_uri):
-        if folder.model(model_name).exists():
-            record = folder.run_of(model_name, training_set_id)
-            tracking.check_run(client, record["run_id"], run_key)
-            return _result(record)
-        tracking.experiment_id(client, namespace_name)  # one that was deleted is known before the fit, not after it
+        if folder.model(model.name).exists():
+            record = folder.run_of(model.name, directory.name)
+            tracking.check_run(client, record["run_id"], folder.run_key)
+            return record
+        # One that was deleted is known before the fit, not after it.
+        tracking.experiment_id(client, folder.namespace.name)
+    check_memory(directory, memory())
     dataset = read_dataset(directory)
-    log.info("training set %s: %s", training_set_id, describe(dataset))
-    model = model_class(config or model_class.config_class())
+    log.info("training set %s: %s", directory.name, describe(dataset))
     fitted = fit(model, dataset, settings.seed)
-    with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(model_name)) as place:
+    with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(model.name)) as place:
         export(fitted, dataset.signature, place / "saved_model")
         scores = _score(SavedModel(place / "saved_model"), dataset)
         with (place / "test_scores.npz").open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **scores)
         record = {
-            "model": model_name,
-            "run_key": run_key,
-            "training_set_id": training_set_id,
+            "model": model.name,
+            "run_key": folder.run_key,
+            "training_set_id": directory.name,
             "saved_model_sha256": tree_sha256(place / "saved_model"),
             "weights_sha256": weights_sha256(fitted.scorer),
             "config": model.config.model_dump(mode="json"),
@@ -77,7 +93,7 @@ def train(
         run_id, model_id = _track(
             client,
             settings=settings,
-            namespace=namespace_name,
+            namespace=folder.namespace.name,
             dataset=dataset,
             model=model,
             fitted=fitted,
@@ -87,7 +103,7 @@ def train(
         )
         record |= {"run_id": run_id, "model_id": model_id}
         write_json(place / "run.json", record)
-    return _result(record)
+    return record
 
 
 def _result(record: dict[str, Any]) -> dict[str, object]:

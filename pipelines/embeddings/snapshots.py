@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
 from feature_repo.contracts.places import cutoff_name
-from feature_repo.contracts.publishing import file_sha256, read_json, replacing, write_json
+from feature_repo.contracts.publishing import file_sha256, read_json, remove_abandoned, replacing, write_json
 from pipelines.errors import CorruptDatasetError, JobError
 from pipelines.io.arrow import conform
-from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,7 +49,7 @@ def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, r
     data = content.getvalue()
     sha256 = hashlib.sha256(data).hexdigest()
     path = place.embeddings / kind.name / f"{cutoff_name(cutoff)}-{sha256[:_HASH_LENGTH]}.parquet"
-    remove_leftovers(path.parent)
+    remove_abandoned(path.parent)
     if not path.is_file() or file_sha256(path) != sha256:
         with replacing(path) as part:
             part.write_bytes(data)

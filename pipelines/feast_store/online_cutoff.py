@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from feature_repo.contracts.intervals import check_found_cutoff, format_cutoff, parse_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from feature_repo.locks import exclusive
 from pipelines.errors import SupersededError
-from pipelines.io.lake import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,5 +98,5 @@ def refuse_superseded(place: Namespace, cutoff: datetime) -> None:
 
 
 def online_lock(place: Namespace) -> AbstractContextManager[None]:
-    """Let one job at a time write the online side of a namespace; DatasetLockedError to any other."""
+    """Let one job at a time write the online side of a namespace; LockedError to any other."""
     return exclusive(place.locks / "online.lock", f"online side of namespace {place.name}")

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from feature_repo.contracts.places import DATASET_MANIFEST, PARTITION_FILE
 from feature_repo.contracts.publishing import (
     CorruptRecordError,
     file_sha256,
     read_json,
+    remove_abandoned,
     replacing,
     sync_directory,
     write_json,
 )
-from pipelines.errors import CorruptDatasetError, DatasetChangedError, DatasetLockedError, JobError
+from feature_repo.locks import exclusive
+from pipelines.errors import CorruptDatasetError, DatasetChangedError, JobError, LockedError
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
-from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -213,7 +213,7 @@ class StoredTable:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the table's lock, which the kernel frees if the process dies; DatasetLockedError if another has it."""
+        """Hold the table's lock, which the kernel frees if the process dies; LockedError if another has it."""
         with exclusive(self.lock, f"table {self.dataset.name}"):
             yield
 
@@ -246,7 +246,7 @@ class StoredTable:
 
     def _finish_interrupted(self) -> None:
         """Finish what was begun, under the table's lock; what was only staged is left alone."""
-        remove_leftovers(self.folder)
+        remove_abandoned(self.folder)
         intended = self.folder / _STAGING / DATASET_MANIFEST
         if intended.exists():
             self.switch(self._manifest(intended))
@@ -270,7 +270,7 @@ class StoredTable:
         try:
             with self.locked():
                 changed = self._manifest() != seen
-        except DatasetLockedError:
+        except LockedError:
             changed = True
         if changed:
             msg = f"table {self.dataset.name} in {self.folder} is being rewritten; run the job again when it is done"
@@ -351,18 +351,6 @@ class Writer:
         """Tell whether the table's file of a partition is missing or has other bytes than the manifest says."""
         known = self.existing.get(name)
         return known is not None and not is_intact(partition_file(self.table.folder, name), known)
-
-
-@contextmanager
-def exclusive(lock: Path, subject: str, wait_s: float = 0) -> Iterator[None]:
-    """Hold a lock file, or raise DatasetLockedError after `wait_s`. The kernel frees it when the process dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=wait_s):
-            yield
-    except Timeout as error:
-        msg = f"{subject}: another job is writing it (lock {lock}); try again when it is done"
-        raise DatasetLockedError(msg) from error
 
 
 def stored_dataset(place: Namespace, dataset: Dataset) -> StoredTable:

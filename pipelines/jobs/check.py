@@ -11,6 +11,7 @@ from feature_repo.contracts.checks import Distribution, Type, checked_datasets, 
 from feature_repo.contracts.datasets import EVENTS, ITEMS, QUARANTINE, USERS
 from feature_repo.contracts.intervals import check_start, format_cutoff
 from feature_repo.contracts.schemas import read_schema
+from feature_repo.locks import exclusive
 from pipelines.checks.lake import check_lake
 from pipelines.checks.missing import missing_shares
 from pipelines.checks.outcomes import Outcome, Status, accepting
@@ -18,7 +19,7 @@ from pipelines.checks.recent import RecentPast, compared_figures, judge_recent
 from pipelines.checks.windows import Window, Windows, windows
 from pipelines.errors import ChecksFailedError, JobError
 from pipelines.io.duck import duckdb_session
-from pipelines.io.lake import exclusive, partition_day, stored_dataset
+from pipelines.io.lake import partition_day, stored_dataset
 from pipelines.reports.checks_page import Comparison, Evidence, publish_page
 from pipelines.statistics.tables import update_statistics
 

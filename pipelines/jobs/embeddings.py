@@ -15,6 +15,7 @@ from feature_repo.contracts.datasets import EVENTS, TITLE, items_dataset, known_
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import LAST_ITEMS
 from feature_repo.contracts.schemas import Kind, read_schema
+from feature_repo.locks import exclusive
 from pipelines.embeddings.kinds import Fit, fit
 from pipelines.embeddings.likes import liked_events, summarise
 from pipelines.embeddings.neighbours import item_cosines
@@ -24,7 +25,7 @@ from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.embeddings.tables import write_embedding_table
 from pipelines.embeddings.user_vectors import last_liked
 from pipelines.feast_store.online_cutoff import online_cutoff
-from pipelines.io.lake import exclusive, stored_dataset
+from pipelines.io.lake import stored_dataset
 from pipelines.io.spark import read_snapshot, spark_session
 
 if TYPE_CHECKING:

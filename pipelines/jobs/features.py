@@ -24,6 +24,7 @@ from feature_repo.contracts.datasets import (
 from feature_repo.contracts.features import FeatureGroup, Freshness, declared
 from feature_repo.contracts.intervals import check_start, format_cutoff
 from feature_repo.contracts.schemas import read_schema
+from feature_repo.locks import exclusive
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import online_cutoff
 from pipelines.features.groups import Inputs, compute
@@ -32,7 +33,6 @@ from pipelines.io.days import by_day
 from pipelines.io.lake import (
     UNDIVIDED,
     Writer,
-    exclusive,
     is_before,
     partition_name,
     partitions_sha256,

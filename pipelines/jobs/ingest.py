@@ -27,6 +27,7 @@ from feature_repo.contracts.datasets import (
 )
 from feature_repo.contracts.intervals import end_of_day, format_cutoff, last_midnight
 from feature_repo.contracts.places import REPORT
+from feature_repo.locks import exclusive
 from pipelines.checks.events import CheckedEvents
 from pipelines.checks.plausibility import implausible_attributes
 from pipelines.checks.refusals import check_limit, told_of
@@ -37,7 +38,6 @@ from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.lake import (
     UNDIVIDED,
-    exclusive,
     is_before,
     partition_day,
     partition_name,
@@ -86,7 +86,7 @@ def run(  # noqa: PLR0917 - what, where, up to when, as what
             data set than the lake holds, or one that is read in another way.
         QuarantineLimitError: too many rows of a file were refused; the lake stays as it was. The result names the
             report, which has all of them.
-        DatasetLockedError: another ingestion of the namespace is at work.
+        LockedError: another ingestion of the namespace is at work.
     """
     source = open_source(path, mapping, is_part=mode is Mode.PART)
     source.check()

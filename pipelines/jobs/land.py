@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.io.lake import exclusive
+from feature_repo.locks import exclusive
 from pipelines.io.online_client import online_client
 from pipelines.stream.merge import merge_landed
 from pipelines.stream.worker import land
@@ -24,7 +24,7 @@ def run(settings: Settings, place: Namespace) -> dict[str, object]:
 
     Raises:
         OnlineStoreError: Redis does not answer.
-        DatasetLockedError: An ingestion of the namespace is at work.
+        LockedError: An ingestion of the namespace is at work.
     """
     with online_client(settings.redis_url) as client:
         landed = land(settings, client, place, _WAIT_S)

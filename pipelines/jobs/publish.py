@@ -17,7 +17,7 @@ from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import MANIFEST, cutoff_name
-from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from feature_repo.contracts.publishing import file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.schemas import read_schema
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.embeddings.tables import online_tables
@@ -28,7 +28,6 @@ from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.io.arrow import arrow_schema, conform, content_sha256
 from pipelines.io.lake import stored_dataset
-from pipelines.io.leftovers import remove_leftovers
 from pipelines.io.sql_text import literal, parquet
 from pipelines.io.versions import known_sql
 
@@ -154,7 +153,7 @@ def _publish(place: Namespace, cutoff: datetime, snapshot: OnlineSnapshot, catal
     """Write the snapshot under a name that says its content, then point to it; return the name."""
     name = f"{cutoff_name(cutoff)}-{definition_hash(dataclasses.asdict(snapshot))}"
     directory = place.online / name
-    remove_leftovers(place.online)
+    remove_abandoned(place.online)
     with publishing_directory(directory) as part:
         pq.write_table(catalogue, part / _FILE, compression="zstd")
         path = (directory / _FILE).relative_to(place.root).as_posix()

@@ -24,7 +24,7 @@ from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
 from feature_repo.contracts.manifests import OnlineSnapshot, Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, cutoff_name
-from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, publishing_directory
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.questions import (
     ANSWERS_FILE,
     CATALOGUE_FILE,
@@ -35,14 +35,14 @@ from feature_repo.contracts.questions import (
     Role,
 )
 from feature_repo.contracts.schemas import read_schema
+from feature_repo.locks import exclusive
 from pipelines.errors import JobError
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.feast_store.tables import FeatureTable, microseconds
 from pipelines.features.tables import feature_table
 from pipelines.io.duck import create_view, duckdb_session
-from pipelines.io.lake import exclusive, stored_dataset
-from pipelines.io.leftovers import remove_leftovers
+from pipelines.io.lake import stored_dataset
 from pipelines.io.spark import spark_session
 from pipelines.io.sql_text import literal
 from pipelines.jobs.publish import read_catalogue
@@ -94,7 +94,7 @@ def run(
     """
     schema = read_schema(place)
     with ExitStack() as stack, exclusive(place.locks / "questions.lock", f"questions of namespace {place.name}"):
-        remove_leftovers(place.questions)
+        remove_abandoned(place.questions)
         sources = _open(stack, settings, place, schema, cutoff)
         connection = stack.enter_context(duckdb_session(_MEMORY))
         create_view(connection, _VIEW, sources.events)

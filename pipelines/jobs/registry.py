@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.embeddings import EMBEDDING_GROUPS
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import read_schema
+from feature_repo.locks import exclusive
 from feature_repo.services import service_name, services
 from pipelines.feast_store.registry import apply_declarations
 from pipelines.feast_store.store import open_store
-from pipelines.io.lake import exclusive
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace

@@ -17,9 +17,10 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
-from feature_repo.contracts.publishing import file_sha256, publishing_directory
+from feature_repo.contracts.publishing import file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.schemas import read_schema
 from feature_repo.contracts.signatures import model_inputs
+from feature_repo.locks import exclusive
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.registry import check_registered, registered_service
@@ -28,8 +29,7 @@ from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
 from pipelines.io.duck import duckdb_session
-from pipelines.io.lake import exclusive, stored_dataset
-from pipelines.io.leftovers import remove_leftovers
+from pipelines.io.lake import stored_dataset
 from pipelines.io.spark import session_at_hand
 from pipelines.training.files import RowGroupWriter, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
@@ -76,7 +76,7 @@ def run(
     schema = read_schema(place)
     service = _service(settings, schema, kind)
     with ExitStack() as stack, exclusive(place.locks / "training-set.lock", f"training sets of {place.name}"):
-        remove_leftovers(place.training_sets)
+        remove_abandoned(place.training_sets)
         events = stack.enter_context(stored_dataset(place, EVENTS).reading(before=cutoff))
         tables = {
             group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))

@@ -12,12 +12,12 @@ from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark
 
 from feature_repo.contracts.datasets import EVENT_TIME, USER_ID
 from feature_repo.contracts.embeddings import embeddings_named
+from feature_repo.locks import exclusive
 from pipelines.embeddings.kinds import fit_items_if_any
 from pipelines.embeddings.likes import liked_events, liked_often
 from pipelines.embeddings.side_information import NOTHING_SAID, side_information
 from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.features.groups import Inputs, compute
-from pipelines.io.lake import exclusive
 from pipelines.io.spark import read_files, read_snapshot
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from feature_repo.contracts.places import REPORT, cutoff_name
-from feature_repo.contracts.publishing import publishing_directory, write_json
-from pipelines.io.leftovers import remove_leftovers
+from feature_repo.contracts.publishing import publishing_directory, remove_abandoned, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +56,7 @@ def publish(  # noqa: PLR0917 - where, as what, what
     """
     name = f"{cutoff_name(cutoff)}-{hashlib.sha256(html.encode()).hexdigest()[:_NAME_LENGTH]}"
     folder = place.reports / kind
-    remove_leftovers(folder)
+    remove_abandoned(folder)
     with publishing_directory(folder / name) as part:
         (part / REPORT).write_text(html, encoding="utf-8")
         write_json(part / RECORD, report)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from feature_repo.contracts.columns import definition_hash
-from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, remove_abandoned, write_json
 from feature_repo.contracts.statistics import DAILY_ACTIVITY, DAILY_STATISTICS, DAY
+from feature_repo.locks import exclusive
 from pipelines.errors import JobError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.days import by_day
 from pipelines.io.duck import create_view, create_view_of_files, duckdb_session
-from pipelines.io.lake import StoredTable, exclusive, partition_file, partition_name
-from pipelines.io.leftovers import remove_leftovers
+from pipelines.io.lake import StoredTable, partition_file, partition_name
 from pipelines.statistics.queries import FIRST_DAYS, counted_terms, daily_queries, is_positive
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def update_statistics(place: Namespace, schema: Schema, events: Snapshot, items:
         users: the users.
 
     Raises:
-        DatasetLockedError: another job is writing the tables.
+        LockedError: another job is writing the tables.
     """
     positive, queries = is_positive(schema), daily_queries(counted_terms(schema))
     with (
         exclusive(place.locks / "statistics.lock", f"statistics of namespace {place.name}"),
         duckdb_session(_MEMORY) as database,
     ):
-        remove_leftovers(place.statistics)
+        remove_abandoned(place.statistics)
         create_view(database, "items", items)
         create_view(database, "users", users)
         create_view(database, "stored_events", events)

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.events import LANDED, Event
-from feature_repo.contracts.publishing import replacing
+from feature_repo.contracts.publishing import remove_abandoned, replacing
+from feature_repo.locks import exclusive
 from pipelines.errors import CorruptDatasetError
 from pipelines.io.arrow import arrow_schema
-from pipelines.io.lake import exclusive
-from pipelines.io.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 def landing_lock(place: Namespace, wait_s: float) -> AbstractContextManager[None]:
     """Let one reader at a time land events: what is pending in its group is then a dead one's.
 
-    DatasetLockedError if another does for longer than `wait_s`.
+    LockedError if another does for longer than `wait_s`.
     """
     return exclusive(place.locks / "landing.lock", f"landing zone of namespace {place.name}", wait_s)
 
@@ -43,7 +42,7 @@ def drain(source: EventSource, place: Namespace) -> int:
     Killed at any moment, the next call reads the same entries again: a file that holds some of them twice does no harm,
     because an event's position comes along and the lake keeps each event once. The caller holds the landing lock.
     """
-    remove_leftovers(place.landing)
+    remove_abandoned(place.landing)
     landed = 0
     while received := source.read(_BATCH, 0):
         events = [(entry, event) for entry in received if (event := decode(source, entry)) is not None]

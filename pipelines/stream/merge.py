@@ -87,7 +87,7 @@ def merge_landed(place: Namespace, mends: Callable[[str], bool] = _nothing) -> M
 
     Raises:
         CorruptDatasetError: A landing file or another partition is damaged; nothing of it was changed.
-        DatasetLockedError: Somebody writes one of the tables.
+        LockedError: Somebody writes one of the tables.
     """
     merged = Merged()
     files = landed_files(place)

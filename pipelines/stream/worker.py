@@ -14,7 +14,7 @@ import redis
 
 from feature_repo.contracts.events import FULL_REDIS, heartbeat_key
 from feature_repo.contracts.places import DATASET_MANIFEST
-from pipelines.errors import DatasetLockedError, JobError, TransientError
+from pipelines.errors import JobError, LockedError, TransientError
 from pipelines.feast_store.online_cutoff import materialized_path, online_cutoff
 from pipelines.io.online_client import may_pass
 from pipelines.stream.batch import materializing_key, open_users
@@ -173,7 +173,7 @@ class Worker:
         while not self.stop.wait(self.settings.stream_land_seconds):
             try:
                 self.landed += land(self.settings, self.client, self.place, wait_s=0)
-            except DatasetLockedError:
+            except LockedError:
                 _log.info("namespace %s: another process lands its events", self.place.name)
 
 
@@ -190,7 +190,7 @@ def land(settings: Settings, client: redis.Redis, place: Namespace, wait_s: floa
     """Land everything that the stream holds, and trim what both readers are done with; return how many events.
 
     Raises:
-        DatasetLockedError: Another process lands for longer than `wait_s`.
+        LockedError: Another process lands for longer than `wait_s`.
     """
     with landing_lock(place, wait_s), closing(lake_source(settings, client, place.name)) as source:
         landed = drain(source, place)

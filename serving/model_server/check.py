@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -36,6 +37,7 @@ def check_saved_model(saved_model: Path, golden: Path, out: Path) -> dict[str, o
         GoldenMismatchError: The SavedModel has no signature that a request names.
     """
     requests = read_golden(golden)
+    load = load_per_core()
     with private_server(saved_model, MODEL, VERSION) as (grpc_address, rest_address):
         with ModelClient(grpc_address) as models:
             signatures = models.signatures(MODEL, version=VERSION)
@@ -69,9 +71,15 @@ def check_saved_model(saved_model: Path, golden: Path, out: Path) -> dict[str, o
         "max_abs_difference": difference,
         "grpc": grpc,
         "rest": rest,
+        "load_per_core": load,
     }
     write_json(out, report)
     return {"max_abs_difference": difference, "p50_ms": grpc["p50_ms"], "p99_ms": grpc["p99_ms"]}
+
+
+def load_per_core() -> float:
+    """Return how busy this machine was in the last minute: its load average by its cores; above 1 somebody waited."""
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
 
 
 def _signature(signatures: dict[str, Any], request: GoldenRequest) -> Any:  # noqa: ANN401 - a SignatureDef

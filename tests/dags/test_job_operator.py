@@ -2,16 +2,21 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from datetime import timedelta
 from threading import Thread
 
 import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.execution_time.task_runner import _run_execute_callable
 
-from dags._jobs import JobOperator, ReportingJobOperator
+from dags._jobs import REPOSITORY, JobOperator, ReportingJobOperator
+from dags._memory import oom_kills
 from dags._policy import FEATURES, run_key
 from feature_repo.contracts.exit_codes import ExitCode
 from infra.local.processes import wait_until_ended
@@ -27,6 +32,16 @@ class OutletEvent:
         self.partitions.append(key)
 
 
+class TaskState(dict):
+    """What the tries of a task share."""
+
+    def set(self, key, value):
+        self[key] = value
+
+    def delete(self, key):
+        self.pop(key, None)
+
+
 class TaskInstance:
     """Records what the operator pushes."""
 
@@ -39,7 +54,7 @@ class TaskInstance:
 
 @pytest.fixture
 def context():
-    return {"outlet_events": {FEATURES: OutletEvent()}, "ti": TaskInstance()}
+    return {"outlet_events": {FEATURES: OutletEvent()}, "ti": TaskInstance(), "task_state_store": TaskState()}
 
 
 @pytest.fixture
@@ -147,16 +162,29 @@ def test_transient_ends_and_signals_are_retried(job, context, end):
     assert not isinstance(error.value, AirflowFailException | AirflowSkipException)
 
 
-def test_killing_the_task_ends_the_jobs_whole_process_group(job, context, tmp_path):
-    pids = tmp_path / "pids"
-    code = (
+def hanging_code(pids):
+    """A job that hangs as its child does, which minds no SIGTERM; their process ids stand in a file then."""
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); time.sleep(600)"
+    return (
         "import json, os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"child = subprocess.Popen([sys.executable, '-uc', {child!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
         f"open({str(pids)!r} + '.part', 'w').write(json.dumps([os.getpid(), child.pid]))\n"
         f"os.rename({str(pids)!r} + '.part', {str(pids)!r})\n"
         "time.sleep(600)\n"
     )
-    operator = job(code)
+
+
+def hanging_processes(pids):
+    deadline = time.monotonic() + 60
+    while not pids.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [psutil.Process(pid) for pid in json.loads(pids.read_text())]
+
+
+def test_killing_the_task_ends_the_jobs_whole_process_group(job, context, tmp_path):
+    pids = tmp_path / "pids"
+    operator = job(hanging_code(pids))
     errors = []
 
     def run():
@@ -167,15 +195,121 @@ def test_killing_the_task_ends_the_jobs_whole_process_group(job, context, tmp_pa
 
     thread = Thread(target=run)
     thread.start()
-    deadline = time.monotonic() + 30
-    while not pids.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    processes = [psutil.Process(pid) for pid in json.loads(pids.read_text())]
+    processes = hanging_processes(pids)
     operator.on_kill()
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert errors
     assert wait_until_ended(processes, 10) == []
+
+
+def test_a_signal_to_the_task_ends_its_job_without_waiting_for_the_grace_to_pass(job, context, tmp_path, monkeypatch):
+    """Airflow calls `on_kill` in the handler, while `execute` waits."""
+    monkeypatch.setattr("dags._jobs._GRACE_SECONDS", 600)
+    pids = tmp_path / "pids"
+    operator = job(hanging_code(pids))
+    found = []
+
+    def ask():
+        found.extend(hanging_processes(pids))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    try:
+        thread = Thread(target=ask)
+        thread.start()
+        with pytest.raises(AirflowException, match="ended with status 143"):
+            operator.execute(context)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert wait_until_ended(found, 60) == []
+
+
+def test_a_job_that_hangs_is_ended_on_time_out_and_the_failure_says_so(job, context, tmp_path):
+    """As Airflow runs a task; the time-out comes once the job hangs, however busy the machine is."""
+    pids = tmp_path / "pids"
+    operator = job(hanging_code(pids), execution_timeout=timedelta(hours=2))
+    found = []
+
+    def let_time_pass():
+        found.extend(hanging_processes(pids))
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    thread = Thread(target=let_time_pass)
+    thread.start()
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        with pytest.raises(AirflowTaskTimeout, match="stand_in_job run: expected an end within 2 hours, and was ended"):
+            _run_execute_callable(context, operator.execute, operator)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    thread.join()
+    assert len(found) == 2
+    assert wait_until_ended(found, 60) == []
+
+
+@pytest.mark.parametrize("killed", ["task", "supervisor"])
+def test_a_job_dies_with_the_task_that_was_killed_and_so_do_its_children(job, tmp_path, killed):
+    pids = tmp_path / "pids"
+    job(hanging_code(pids))  # the module, and the environment that finds it
+    task = (
+        "from dags._jobs import JobOperator\n"
+        "JobOperator(task_id='job', module='stand_in_job', command='run', options={}).execute({})\n"
+    )
+    supervisor = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {task!r}])"
+    code = task if killed == "task" else supervisor
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+        processes = hanging_processes(pids)
+        process.kill()
+    assert len(processes) == 2
+    assert wait_until_ended(processes, 60) == []
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """What the kernel's counter says, look by look."""
+
+    def counter(*looks):
+        values = iter(looks)
+        monkeypatch.setattr("dags._jobs.oom_kills", lambda: next(values))
+
+    return counter
+
+
+def test_a_second_kill_for_want_of_memory_is_terminal_and_names_the_remedy(job, context, memory):
+    operator = job("import os; os.kill(os.getpid(), 9)")
+    memory(3, 4, 4, 6)
+    with pytest.raises(AirflowException, match="for want of memory; another try may find more") as first:
+        operator.execute(context)
+    assert not isinstance(first.value, AirflowFailException)
+    with pytest.raises(AirflowFailException, match=r"as a try before was.*more memory.*KESTREL_SPARK_DRIVER_MEMORY"):
+        operator.execute(context)
+    assert context["task_state_store"] == {}, "who mended it and clears the task begins anew"
+
+
+@pytest.mark.parametrize(("end", "looks"), [("os.kill(os.getpid(), 9)", (3, 3)), ("os.kill(os.getpid(), 15)", (3, 4))])
+def test_other_kills_stay_transient_however_often_they_come(job, context, memory, end, looks):
+    operator = job(f"import os; {end}")
+    for _ in range(2):
+        memory(*looks)
+        with pytest.raises(AirflowException, match="ended with status 1") as error:
+            operator.execute(context)
+        assert not isinstance(error.value, AirflowFailException)
+
+
+def test_the_kernels_counters_of_killed_processes_are_added_up(tmp_path):
+    files = {
+        "proc/vmstat": "nr_free_pages 7\noom_kill 2\n",
+        "proc/self/cgroup": "1:cpu:/x\n0::/kestrel/jobs\n",
+        "sys/fs/cgroup/kestrel/jobs/memory.events": "low 0\noom 9\noom_kill 5\noom_group_kill 1\n",
+    }
+    assert oom_kills(tmp_path) == 0
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oom_kills(tmp_path) == 7
+    assert oom_kills() >= 0
 
 
 def test_run_key_is_a_folder_name_that_stays_the_same():

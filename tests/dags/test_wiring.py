@@ -11,8 +11,10 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.definitions.param import SerializedParam
 
+from dags._policy import task_timeout
 from dags.model_training import BASELINE, CANDIDATE
 from feature_repo.contracts.intervals import PartitionKey, check_namespace, end_of_day
+from feature_repo.contracts.orchestration import POOL, POOL_SLOTS
 
 DAGS = Path(__file__).parents[2] / "dags"
 INTERVAL = "ml-100k|1998-04-23T00:00:00Z"
@@ -60,6 +62,33 @@ def test_model_training_graph(dags):
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
     }
+
+
+def test_every_task_ends_in_time(dags):
+    assert {task.execution_timeout for dag in dags.values() for task in dag.tasks} == {timedelta(hours=6)}
+
+
+def test_a_measurement_of_latency_runs_beside_nothing_that_keeps_the_machine_busy(dags):
+    slots = {task.task_id: task.pool_slots for dag in dags.values() for task in dag.tasks if task.pool == POOL}
+    assert {name for name, taken in slots.items() if taken == POOL_SLOTS} == {"serving_check", "compare"}
+    busy = {name for name, taken in slots.items() if taken == 1}
+    assert {f"train_{CANDIDATE}", f"train_{BASELINE}", "features", "embeddings"} <= busy
+    assert "rollback" not in slots, "nothing may keep it waiting"
+
+
+@pytest.mark.parametrize(("text", "hours"), [("", 6), (" ", 6), ("0.5", 0.5), ("48", 48)])
+def test_the_time_that_a_task_may_take_is_a_setting(monkeypatch, text, hours):
+    monkeypatch.setenv("KESTREL_TASK_TIMEOUT_HOURS", text)
+    assert task_timeout() == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "9000", "6h", "half"])
+def test_a_time_that_is_none_is_named_with_what_is_expected(monkeypatch, text):
+    monkeypatch.setenv("KESTREL_TASK_TIMEOUT_HOURS", text)
+    with pytest.raises(
+        ValueError, match=rf"KESTREL_TASK_TIMEOUT_HOURS='{text}': expected hours above 0 and up to 8760"
+    ):
+        task_timeout()
 
 
 def test_training_trains_what_the_model_plane_evaluates():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.manifests import Decision, Release, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
@@ -210,6 +213,55 @@ def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
     result = train(settings, "toy", "toy", "lr", "half", config=config)
     assert [run.info.run_id for run in tracking.runs_of(client, "toy", "half", "lr")] == [result["run_id"]]
     assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_another_model_is_none(
+    first, settings, monkeypatch
+):
+    from feature_repo.locks import LockedError
+    from models.candidate_folder import CandidateFolder
+    from models.training import job
+
+    monkeypatch.setattr(job, "fit", lambda *_: pytest.fail("it trains beside another"))
+    with CandidateFolder(Namespace(settings.state, "toy"), "first").held("lr"):
+        with pytest.raises(LockedError, match="lr of run key first: another job is writing it"):
+            job.train(settings, "toy", "toy", "lr", "first")
+        assert job.train(settings, "toy", "toy", CANDIDATE.name, "first") == first[0][CANDIDATE.name]
+
+
+def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, settings, monkeypatch):
+    from models.errors import TooLittleMemoryError
+    from models.training import job
+    from models.training.memory import Memory
+
+    monkeypatch.setattr(job, "memory", lambda: Memory(total=10**8, available=10**8, resident=0))
+    monkeypatch.setattr(job, "read_dataset", lambda *_: pytest.fail("it reads what does not fit"))
+    with pytest.raises(TooLittleMemoryError, match="training on toy: expected about"):
+        job.train(settings, "toy", "toy", "lr", "too-large")
+
+
+@pytest.mark.parametrize("job", ["evaluate", "gate"])
+def test_a_judgement_beside_another_of_its_run_key_is_transient(first, settings, monkeypatch, job):
+    from models import __main__ as command_line
+    from models.candidate_folder import JUDGEMENT, CandidateFolder
+
+    monkeypatch.setattr(command_line, "settings", lambda: settings)
+    with CandidateFolder(Namespace(settings.state, "toy"), "first").held(JUDGEMENT):
+        done = CliRunner().invoke(
+            command_line.app, [job, "--namespace", "toy", "--training-set", "toy", "--run-key", "first"]
+        )
+    assert done.exit_code == ExitCode.TRANSIENT
+    assert "judgement of run key first: another job is writing it" in done.stderr
+
+
+def test_what_killed_trainings_left_goes_with_the_next_one_whatever_its_run_key(first, settings):
+    from models.training.job import train
+
+    left = first[2].parent / "killed" / ".deepfm.a1b2c3d4.part"
+    (left / "saved_model").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    train(settings, "toy", "toy", "lr", "first")
+    assert not left.exists()
 
 
 def test_the_same_training_set_again_is_a_tie_with_the_champion(first, settings, client):

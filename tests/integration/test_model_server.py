@@ -130,6 +130,7 @@ def test_a_check_reports_agreement_and_leaves_no_process_even_if_killed(base_pat
     assert report["requests"] == 3
     assert report["max_abs_difference"] < 1e-6
     assert report["grpc"].keys() == report["rest"].keys() == {"p50_ms", "p99_ms"}
+    assert report["load_per_core"] >= 0
 
     checking = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +191,9 @@ def test_files_of_a_run_killed_before_a_rename_are_removed(settings, place):
     statistics.run(settings, place)
     before = tree_sha256(place.statistics)
     for path in (place.statistics / "_sources.json", statistics_table(place, DAILY_ACTIVITY).folder / DATASET_MANIFEST):
-        path.with_name(f".{path.name}.a1b2c3.part").write_text("{", encoding="utf-8")
+        left = path.with_name(f".{path.name}.a1b2c3d4.part")
+        left.write_text("{", encoding="utf-8")
+        os.utime(left, (0, 0))
     statistics.run(settings, place)
     assert tree_sha256(place.statistics) == before
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from google.protobuf import text_format
 
+from feature_repo.contracts.orchestration import POOL, POOL_SLOTS
 from infra.docker import entrypoint, prepare
 from infra.kubernetes.task_images import PLANES, plane_image, task_policy
 from infra.local import installation
@@ -376,6 +377,22 @@ def test_airflows_password_file(tmp_path, monkeypatch):
     assert prepare.main(["airflow"]) == 0
     assert yaml.safe_load(path.read_text()) == {"admin": "a password"}
     assert prepare.main(["nothing"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # Airflow's own, while it builds its parser
+def test_whoever_sets_airflow_up_makes_the_pool_of_the_dags_after_the_migration(compose, monkeypatch):
+    from airflow.cli.cli_parser import get_parser
+
+    (values,) = manifests.read_yaml(INFRA / "kubernetes" / "values" / "airflow.yaml")
+    for command in (compose["services"]["airflow-prepare"]["command"], values["migrateDatabaseJob"]["args"]):
+        assert re.search(r"airflow db migrate\s+&& exec python -m infra\.docker\.prepare pool", command[-1])
+    executed = []
+    monkeypatch.setattr(prepare.os, "execv", lambda *given: executed.append(given))
+    assert prepare.main(["pool"]) == 0
+    ((program, command),) = executed
+    assert (program, command[1:3]) == (command[0], ["-m", "airflow"])
+    pool = get_parser().parse_args(command[3:])
+    assert (pool.pool, pool.slots) == (POOL, POOL_SLOTS)
 
 
 def test_kustomizations_name_files_that_exist_and_leave_none_out():

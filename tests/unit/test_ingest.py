@@ -18,7 +18,7 @@ from feature_repo.contracts.places import DATASET_MANIFEST, Namespace
 from pipelines.errors import (
     CorruptDatasetError,
     DatasetChangedError,
-    DatasetLockedError,
+    LockedError,
     QuarantineLimitError,
     SourceError,
 )
@@ -451,7 +451,7 @@ def test_partitions_that_lost_their_events_are_removed(settings: Settings, place
 
 def test_a_second_writer_is_told_to_wait(settings: Settings, place: Namespace, tmp_path: Path) -> None:
     source = write_100k(tmp_path / "s")
-    with stored_dataset(place, EVENTS).locked(), pytest.raises(DatasetLockedError) as caught:
+    with stored_dataset(place, EVENTS).locked(), pytest.raises(LockedError) as caught:
         run(settings, place, source)
     assert caught.value.exit_code is ExitCode.TRANSIENT
 

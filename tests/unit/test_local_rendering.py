@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from supervisor.options import ServerOptions
 
-from infra.local.errors import PreflightError, SettingsError
+from feature_repo.contracts.orchestration import POOL_COMMAND
+from infra.local import stack
+from infra.local.errors import PartFailedError, PreflightError, SettingsError
 from infra.local.parts import Part, common_environment, local_parts
 from infra.local.places import Places
 from infra.local.preflight import check_machine, check_ports
@@ -130,3 +134,32 @@ def test_short_disk_and_memory_are_refused_with_the_setting(tmp_path: Path) -> N
         check_machine(tmp_path, settings.model_copy(update={"min_free_disk_gb": 1e7}))
     with pytest.raises(PreflightError, match="KESTREL_MIN_FREE_MEMORY_GB"):
         check_machine(tmp_path, settings.model_copy(update={"min_free_disk_gb": 0, "min_free_memory_gb": 1e6}))
+
+
+def test_airflows_pool_is_made_once_for_each_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    places = Places(tmp_path)
+    for folder in (places.airflow, places.logs):
+        folder.mkdir(parents=True)
+    described = stack.Stack(places, settings, {}, {})
+    calls: list[list[str]] = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        calls.append(command[1:])
+        sqlite3.connect(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///")).close()
+        return subprocess.CompletedProcess(command, int("pools" in command and len(calls) == 2))
+
+    monkeypatch.setattr("infra.local.stack.subprocess.run", run)
+
+    def up() -> None:
+        stack.migrate_airflow(described, lambda _: None)
+        stack.make_airflow_pool(described)
+
+    with pytest.raises(PartFailedError, match="Airflow's pool could not be made"):
+        up()
+    up()
+    up()
+    (places.airflow / "airflow.db").unlink()
+    up()
+    migration, pool = ["-m", "airflow", "db", "migrate"], list(POOL_COMMAND)
+    assert calls == [migration, pool, pool, migration, pool]

@@ -128,3 +128,10 @@ def test_state_folder_is_absolute_and_must_be_writable_as_configuration(tmp_path
 
 def test_settings_file_lies_in_the_state_folder(tmp_path: Path) -> None:
     assert settings_file(tmp_path) == tmp_path / "settings.env"
+
+
+@pytest.mark.parametrize("hours", ["0", "nan", "9000", "six"])
+def test_a_time_that_no_task_can_have_is_refused_before_anything_starts(tmp_path: Path, hours: str) -> None:
+    with pytest.raises(SettingsError, match=f"KESTREL_TASK_TIMEOUT_HOURS: .*{hours}"):
+        read_settings(tmp_path, {"KESTREL_TASK_TIMEOUT_HOURS": hours})
+    assert read_settings(tmp_path, {"KESTREL_TASK_TIMEOUT_HOURS": "12"}).task_timeout_hours == 12

@@ -52,6 +52,47 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path, moment):
     assert read_json(path) == {"a": 1}
 
 
+KILLED = (
+    "import os, sys\nfrom pathlib import Path\nfrom feature_repo.contracts import publishing\n"
+    "with getattr(publishing, sys.argv[2])(Path(sys.argv[1])):\n"
+    "    os.kill(os.getpid(), 9)\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["replacing", "publishing_directory"])
+def test_what_a_killed_writer_left_goes_with_the_next_write_beside_it(tmp_path, kind):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "v1"), kind], cwd=REPOSITORY, check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".part")
+    write_json(tmp_path / "record.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_what_somebody_writes_stays_and_so_does_what_is_none_of_a_writers(tmp_path):
+    foreign = [tmp_path / ".film.mkv.part", tmp_path / ".owner.lock"]
+    for path in foreign:
+        path.touch()
+        os.utime(path, (0, 0))
+    with publishing_directory(tmp_path / "v1") as directory, replacing(tmp_path / "v2") as file:
+        (directory / "a").write_text("a")
+        file.write_text("b")
+        write_json(tmp_path / "record.json", {})
+    assert (tmp_path / "v1" / "a").read_text() + (tmp_path / "v2").read_text() == "ab"
+    assert {path.name for path in tmp_path.iterdir()} == {"v1", "v2", "record.json", *(path.name for path in foreign)}
+
+
+def test_parts_without_a_lock_go_when_they_are_old(tmp_path):
+    """As an earlier version left them, or a writer that was killed before it held its lock."""
+    for name in ("old", "new"):
+        (tmp_path / f".{name}.json.a1b2c3d4.part").write_text("{")
+        (tmp_path / f".{name}.e5f6g7h8.part" / "saved_model").mkdir(parents=True)
+    for path in tmp_path.glob(".old.*"):
+        os.utime(path, (0, 0))
+    write_json(tmp_path / "record.json", {})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"record.json", ".new.json.a1b2c3d4.part", ".new.e5f6g7h8.part"}
+
+
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), publishing_directory(tmp_path / "v1") as part:
         (part / "a").write_text("half")
