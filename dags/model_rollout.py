@@ -1,10 +1,10 @@
 """Roll a verdict out.
 
-Started by the asset **verdict**. `verdict` stops the run, visibly and with the reason, unless the gates said *promote*.
-`publish` puts the SavedModel beside the served one, `replay` sends it requests with known answers, `canary` gives it a
-share of the recommender's requests as well, `compare` sends recorded requests to it and to the served one, `promote`
-makes it the one that is served and moves the aliases `champion` and `previous`. Whatever fails, the old version keeps
-serving.
+Started by the asset **verdict**. `verdict` stops the run, visibly and with the reason, unless the gates said *promote*
+beside the champion that is in force still. `publish` puts the SavedModel beside the served one, `replay` sends it
+requests with known answers, `canary` gives it a share of the recommender's requests as well, `compare` sends recorded
+requests to it and to the served one, `promote` makes it the one that is served and moves the aliases `champion` and
+`previous`. Whatever fails, the old version keeps serving.
 """
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
@@ -16,7 +16,7 @@ from feature_repo.contracts.served_models import VERSION_MAX
 ONCE = {"promote": {"key": "{{ run_key(run_id) }}"}}
 """A late retry of a promotion must not undo the rollback that came in between."""
 STEPS = {
-    "verdict": "Go on only if the gates said promote; otherwise the reason stands here.",
+    "verdict": "Go on only if the gates said promote, beside this champion; otherwise the reason stands here.",
     "publish": "Verified SavedModel → model server, loaded beside the served version.",
     "replay": "Golden requests: the new version must give the scores that the model plane wrote down.",
     "canary": "The label canary; the recommender sends it a share of its requests, and shows nobody the scores.",

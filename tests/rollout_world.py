@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 BIASES = {"first": 0.25, "second": -0.5, "third": 1.0}
 """Name → what the model adds to every score."""
 
+PATIENT: dict[str, Any] = {
+    "rollout_compare_latency_ms": 5000,
+    "rollout_compare_p99_ms": 5000,
+    "recommender_ranking_ms": 10_000,
+}
+"""Latencies that a busy host does not reach."""
+
 
 class World:
     """One MLflow server and one set of SavedModels; a namespace of its own for each test."""
@@ -82,6 +89,8 @@ def serving_model(world: World, server: ModelServer, state: Path, namespace: str
         model_server_grpc=server.address,
         rollout_lock_seconds=0.2,
         rollout_available_seconds=60,
+        rollout_compare_requests=20,
+        **PATIENT,
     )
     with Replicas(server.address, timeout_s=60) as admin, PredictClient(server.address) as predictions:
         yield ServingModel(namespace, settings, Registry(world.uri), admin, predictions)

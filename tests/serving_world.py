@@ -21,6 +21,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet, Verdict
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError
@@ -222,8 +223,12 @@ def register(
     decision: Decision = Decision.PROMOTE,
     reason: str = "every gate passed",
     sha256: str | None = None,
+    champion: tuple[str, str] | None = None,
 ) -> int:
-    """Log a run with the artifacts that a rollout reads, register its model and return the version."""
+    """Log a run with the artifacts that a rollout reads, register its model and return the version.
+
+    `champion` is version and run of what the gates compared it with; without, it is as if gated before that was noted.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -248,6 +253,8 @@ def register(
         "kestrel.reason": reason,
         "kestrel.saved_model_sha256": sha256 or tree_sha256(saved_model),
     }
+    if champion is not None:
+        tags |= dict(zip((CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG), champion, strict=True))
     for key, value in tags.items():
         client.set_model_version_tag(name, version.version, key, value)
     return int(version.version)

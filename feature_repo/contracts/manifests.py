@@ -234,6 +234,13 @@ class Release(_Record):
     previous_version: str
     """What a rollback goes back to; empty for the first release."""
 
+    def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
+        """Return feature group → feature view of what it reads and `online` has not, or has by another definition.
+
+        A recommender ranks nothing while there is one: a model never meets features that it was not trained on.
+        """
+        return {group: view for group, view in self.views.items() if online.views.get(group) != view}
+
 
 @dataclass(frozen=True, slots=True)
 class ShadowSummary(_Record):

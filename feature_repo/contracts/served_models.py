@@ -1,4 +1,4 @@
-"""What the serving plane's folder says of a model's versions, for planes that do not serve."""
+"""What those who make models, serve them and answer with them have to agree on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ VERSION_MAX = 2**31 - 1
 """The largest number of a version: the registry's database gives it 32 bits."""
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Inside a version's folder; read by the model server before the version is AVAILABLE. The rollout adds it."""
+CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG = "kestrel.champion_version", "kestrel.champion_run_id"
+"""Of a registered version: the champion that its verdict was made beside; empty texts where there was none."""
+RANKING_DEADLINE_MS = 300
+"""How long a recommender waits for scores, unless KESTREL_RECOMMENDER_RANKING_MS says something else."""
 
 
 def served_sha256(folder: Path, expected: str) -> str:

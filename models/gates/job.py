@@ -12,7 +12,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import TrainingSet, Verdict
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json, tree_sha256
-from feature_repo.contracts.served_models import served_versions
+from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, served_versions
 from feature_repo.contracts.signatures import RANKING_MODEL
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
@@ -57,9 +57,12 @@ def gate(
     client = tracking.connect(settings.mlflow_uri)
     with tracking.reaching(settings.mlflow_uri):
         tracking.check_run(client, run["run_id"], run_key)
+        # In this order: cut off in between, the rollout finds a champion that is out of date, or no checksum yet.
         tags = {
             registry.DECISION: outcomes.decision.value,
             registry.REASON: outcomes.reason,
+            CHAMPION_VERSION_TAG: evaluation["champion"]["version"],
+            CHAMPION_RUN_TAG: evaluation["champion"]["run_id"],
             tracking.SAVED_MODEL_SHA256: saved_model_sha256,
             tracking.TRAINING_SET: training_set_id,
             tracking.RUN_KEY: run_key,

@@ -56,13 +56,11 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
     if release.namespace != snapshot.manifest.namespace or release.model != signature.model:
         received = f"{release.namespace}.{release.model}"
         return RankingOff(f"expected a release of {snapshot.manifest.namespace}.{RANKING_MODEL}, received {received}")
-    for group, view in release.views.items():
-        online = snapshot.manifest.views.get(group)
-        if view != online:
-            return RankingOff(
-                f"version {release.version} reads feature view {view}, online is {online}; "
-                "train and promote a model on the new features, or refresh the old ones"
-            )
+    for group, view in release.absent_views(snapshot.manifest).items():
+        return RankingOff(
+            f"version {release.version} reads feature view {view}, online is {snapshot.manifest.views.get(group)}; "
+            "train and promote a model on the new features, or refresh the old ones"
+        )
     declared = {item.column.name: item for item in signature.inputs}
     unknown = sorted(set(release.inputs) - declared.keys())
     other = {group: view for group, view in signature.feature_service.views.items() if release.views.get(group) != view}

@@ -13,6 +13,7 @@ from feature_repo.contracts.embeddings import DEEPWALK, EGES, ITEM2VEC, NODE2VEC
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.places import settings_file, state_folder
+from feature_repo.contracts.served_models import RANKING_DEADLINE_MS
 from serving.recommender.errors import RecommenderError
 
 
@@ -53,8 +54,8 @@ class Settings(BaseSettings):
     """How often the two pointers are looked at."""
     recommender_redis_ms: Milliseconds = 100
     """How long a request waits for the user's features."""
-    recommender_ranking_ms: Milliseconds = 300
-    """How long a request waits for the model server."""
+    recommender_ranking_ms: Milliseconds = RANKING_DEADLINE_MS
+    """How long a request waits for the model server; the rollout compares a canary's latency with it."""
     recommender_ready_ms: Milliseconds = 500
     """How long the readiness page waits for each part."""
     events_url: str = Field(default="", pattern=EVENTS_URL_PATTERN)

@@ -2,7 +2,7 @@
 
     verdict → publish → replay → canary → compare → promote        rollback, reconcile, withdraw, status
 
-verdict          what the gates decided
+verdict          what the gates decided, and whether they compared the version with the champion
 publish          registry → disk by rename → loaded beside the old version
 replay           golden requests to the new version
 canary           the label, and a share of the recommender's requests
@@ -11,6 +11,7 @@ comparison       figures of two versions, and what of them is a reason to withdr
 recorded_requests  samples of what recommenders sent; golden requests where there are none
 warmup           the warm-up file of a version that is about to be published
 promote          the tested version is the one that users get
+online_views     whether the features that a release reads are online
 rollback         a version that was in force before is it again
 switching        what both do, step by step, and what becomes of it when it is cut off
 journal          what a switch means to do, written before it does it, and what was done

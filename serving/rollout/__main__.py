@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
     from serving.rollout.serving_model import ServingModel
 
+
+def _stated(reason: str) -> str:
+    if not reason.strip():
+        msg = "expected the reason in a sentence, received a blank one; say why the version may replace the champion"
+        raise ValueError(msg)
+    return reason
+
+
 app = typer.Typer(no_args_is_help=True, **COMMAND_LINE)
 
 Version = Annotated[
@@ -78,11 +86,23 @@ def withdraw(namespace: NamespaceName, version: Version) -> None:
 
 
 @app.command()
-def promote(namespace: NamespaceName, version: Version, key: Key = "") -> None:
+def promote(
+    namespace: NamespaceName,
+    version: Version,
+    key: Key = "",
+    despite_champion: Annotated[
+        str | None,
+        typer.Option(
+            parser=checked(_stated),
+            metavar="REASON",
+            help="Promote it although the gates compared it with another champion; why, for whoever asks later.",
+        ),
+    ] = None,
+) -> None:
     """Make the version the one that users get."""
     from serving.rollout import promote as step  # noqa: PLC0415 - quick help
 
-    _run(namespace, version, lambda model, number: step.promote(model, number, key))
+    _run(namespace, version, lambda model, number: step.promote(model, number, key, despite_champion or ""))
 
 
 @app.command()

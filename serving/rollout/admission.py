@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from serving.rollout import candidate
 from serving.rollout.errors import NumberTakenError
-from serving.rollout.verdict import require_promotion
+from serving.rollout.verdict import models_command, require_promotion
 
 if TYPE_CHECKING:
     from serving.rollout.registry import RegisteredVersion
@@ -51,11 +51,9 @@ def require_number(model: ServingModel, registered: RegisteredVersion) -> None:
     before = model.release_before(current) if current is not None else None
     for release, role in ((current, "is in force"), (before, "is the one to go back to")):
         if release is not None and release.version == str(registered.version) and not registered.is_of(release):
-            tags = {name: registered.tags.get(f"kestrel.{name}", "...") for name in ("training_set_id", "run_key")}
             msg = (
                 f"{model.name} version {release.version}: expected run {release.run_id}, which {role}, found run "
-                f"{registered.run_id} in the registry, which was begun anew; give it a number of its own with `python "
-                f"-m models gate --namespace {model.namespace} --training-set {tags['training_set_id']} --run-key "
-                f"{tags['run_key']}`, and roll that out"
+                f"{registered.run_id} in the registry, which was begun anew; give it a number of its own with "
+                f"{models_command(model, registered, 'gate')}, and roll that out"
             )
             raise NumberTakenError(msg)

@@ -1,4 +1,7 @@
-"""Sends recorded requests to the canary and to the stable version, and withdraws a canary that fails or is too slow."""
+"""Sends recorded requests to the canary and to the stable version, and withdraws a canary that fails or is too slow.
+
+Both get the same requests in turns, each of them several times where few were recorded: a latency is a figure of many.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from serving.protocol.errors import BusyServerError, CallError
 from serving.protocol.golden import OUTPUT
 from serving.rollout import candidate
 from serving.rollout.admission import require_number
-from serving.rollout.comparison import Reply, differences, objection, shadow, side
-from serving.rollout.errors import RolloutError, WorseCanaryError
+from serving.rollout.comparison import Reply, compared, differences, doubt, objection, shadow, side, unanswered
+from serving.rollout.errors import RolloutError, UndecidedCanaryError, WorseCanaryError
 from serving.rollout.recorded_requests import fits, recorded_requests
 from serving.rollout.switching import at_work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from feature_repo.contracts.manifests import Release
     from serving.rollout.registry import RegisteredVersion
@@ -37,6 +40,8 @@ _WARM_UP = 3
 _LOOK_S = 0.25
 _BUSY_S = 10.0
 """How long one request is sent again to a server that has no thread for it."""
+_REPEAT_S = 60.0
+"""For how long requests are sent more than once; the model's lock is held meanwhile, and a rollback waits."""
 
 
 def compare(model: ServingModel, version: int) -> dict[str, object]:
@@ -45,6 +50,7 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
     Raises:
         WorseCanaryError: It fails requests or is too slow; it is withdrawn, the champion keeps serving.
         RolloutError: The version is no canary.
+        UndecidedCanaryError: Too little was found out; it stays the canary.
         TransientCallError: The server is away, or too busy to be measured.
     """
     _wait_for_shadows(model, version)
@@ -53,7 +59,8 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
         registered = model.registry.version(model.name, version)
         if current is not None and current.version == str(version):
             require_number(model, registered)
-            return {"model": model.name, "version": str(version), "requests": 0, "source": "in force already"}
+            nothing = {"requests": 0, "source": "in force already", "compared": "nothing: it is in force already"}
+            return {"model": model.name, "version": str(version), **nothing}
         canary = _canary_release(model, version)
         if not registered.is_of(canary):
             raise _another(model, registered, canary)
@@ -61,6 +68,8 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
             candidate.label_canary(model, canary)
         report = _measure(model, registered, current)
         reason = objection(report, model.settings)
+        if not reason and (unknown := doubt(report, model.settings)):
+            raise _undecided(model, version, unknown)
         _keep(model, registered, report | {"passed": not reason, "reason": reason})
         if reason:
             candidate.withdraw(model, version)
@@ -70,6 +79,8 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
         "version": str(version),
         "requests": report["canary"]["requests"],
         "source": report["source"],
+        "distinct": report["distinct"],
+        "compared": report["compared"],
         "errors": report["canary"]["errors"],
         "refusals": report["canary"]["refusals"],
         "p50_ms": report["canary"]["p50_ms"],
@@ -106,6 +117,14 @@ def _worse(model: ServingModel, version: int, reason: str) -> WorseCanaryError:
     )
 
 
+def _undecided(model: ServingModel, version: int, unknown: str) -> UndecidedCanaryError:
+    return UndecidedCanaryError(
+        f"{model.name} version {version}: as a canary {unknown}; it stays the canary, and {model.meanwhile}: compare "
+        f"again when the machine is less busy, or end it with `python -m serving.rollout withdraw --namespace "
+        f"{model.namespace} --version {version}`"
+    )
+
+
 def _another(model: ServingModel, registered: RegisteredVersion, canary: Release) -> RolloutError:
     return RolloutError(
         f"{model.name} version {canary.version}: expected run {canary.run_id}, the canary, found run "
@@ -120,19 +139,21 @@ def _measure(model: ServingModel, registered: RegisteredVersion, current: Releas
     recorded = recorded_requests(
         model, registered, model.server.signatures(model.name, version=version), model.settings.rollout_compare_requests
     )
-    requests = recorded.requests
-    canary_replies, stable_replies = _replay(model, requests, version, stable)
-    return {
+    canary_replies, stable_replies = _replay(model, recorded.requests, version, stable)
+    once = len(recorded.requests)
+    report = {
         "model": model.name,
         "version": str(version),
         "run_id": registered.run_id,
         "stable_version": current.version if current is not None else None,
         "source": recorded.source,
+        "distinct": once,
         "canary": side(canary_replies),
         "stable": side(stable_replies) if stable_replies else None,
-        "differences": differences(canary_replies, stable_replies) if stable_replies else None,
+        "differences": differences(canary_replies[:once], stable_replies[:once]) if stable_replies else None,
         "shadow": shadow(_shadows(model, version)),
     }
+    return report | {"compared": compared(report)}
 
 
 def _replay(
@@ -149,10 +170,18 @@ def _replay(
         for one in sides:
             _ask(model, request, one)
     replies: dict[int, list[Reply]] = {one: [] for one in sides}
-    for place, request in enumerate(requests):
-        for one in sides if place % 2 else reversed(sides):
-            replies[one].append(_ask(model, request, one))
+    end = time.monotonic() + _REPEAT_S
+    for turn, place in _turns(len(requests), model.settings.rollout_compare_requests):
+        if turn and time.monotonic() > end:
+            break
+        for one in sides if (turn + place) % 2 else reversed(sides):
+            replies[one].append(_ask(model, requests[place], one))
     return replies[version], replies[stable] if stable is not None else []
+
+
+def _turns(distinct: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield turn and place of `count` requests of which so many are distinct: all of them, then all again."""
+    return (divmod(number, distinct) for number in range(count if distinct else 0))
 
 
 def _ask(model: ServingModel, request: Any, version: int) -> Reply:  # noqa: ANN401 - a message class made at run time
@@ -189,17 +218,17 @@ def _reply(model: ServingModel, request: Any) -> Reply:  # noqa: ANN401 - a mess
 
 def _wait_for_shadows(model: ServingModel, version: int) -> None:
     """Wait for shadowed requests, if so set; without the lock, so that a rollback need not wait as well."""
+    wanted, seconds = model.settings.rollout_shadow_requests, model.settings.rollout_shadow_seconds
+    deadline = time.monotonic() + seconds
     # Without a version in force nobody ranks, and nobody shadows.
-    wanted = model.settings.rollout_shadow_requests if model.current_release() is not None else 0
-    deadline = time.monotonic() + model.settings.rollout_shadow_seconds
-    while wanted and model.canary_release() is not None:
-        seen = sum(one.requests for one in _shadows(model, version))
-        if seen >= wanted:
+    while model.current_release() is not None and model.canary_release() is not None:
+        seen = shadow(_shadows(model, version))
+        if seen["requests"] >= wanted and not unanswered(seen, model.settings):
             return
         if time.monotonic() >= deadline:
             log.warning(
-                "%s version %d: %d shadowed requests instead of %d within %g s: going on with these",
-                *(model.name, version, seen, wanted, model.settings.rollout_shadow_seconds),
+                "%s version %d: %d shadowed requests, %d of them not answered in time, within %g s, waited for %d",
+                *(model.name, version, seen["requests"], seen["timeouts"], seconds, wanted),
             )
             return
         time.sleep(_LOOK_S)

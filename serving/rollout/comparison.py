@@ -2,7 +2,8 @@
 
 Scores of a new model may differ from the old one's by design, so differences are reported and never judged. Errors,
 scores that are not finite, and latency are judged, beside those of the stable version. A server that had no thread for
-a request says nothing of the version: such refusals are counted and not judged.
+a request says nothing of the version: such refusals are counted and not judged. Nor does a machine on which both
+versions are slow, or shadowed requests that nobody answered in time: that is a doubt, and neither yes nor no.
 """
 
 from __future__ import annotations
@@ -113,13 +114,57 @@ def objection(report: Mapping[str, Any], settings: Settings) -> str:
         canary, stable = report["canary"][name], report["stable"][name]
         if canary is None or stable is None:
             continue
-        limit = max(settings.rollout_compare_latency_ratio * stable, settings.rollout_compare_latency_ms)
+        limit = _latency_limit(name, stable, settings)
         if canary > limit:
             return (
                 f"its {name.removesuffix('_ms')} latency is {canary:.1f} ms, the stable version's {stable:.1f} ms, the "
                 f"limit {limit:.1f} ms"
             )
     return ""
+
+
+def doubt(report: Mapping[str, Any], settings: Settings) -> str:
+    """Return why nothing can be said of a canary to which there is no objection; empty if it may be promoted."""
+    if unanswered(report["shadow"], settings):
+        return (
+            f"of {report['shadow']['requests']} shadowed requests {report['shadow']['timeouts']} were not answered in "
+            f"time, and KESTREL_ROLLOUT_SHADOW_REQUIRED asks for {settings.rollout_shadow_required} that were"
+        )
+    p50 = report["canary"]["p50_ms"]
+    if p50 is not None and p50 > settings.latency_bound_ms:
+        return (
+            f"its p50 latency is {p50:.1f} ms, more than {settings.latency_bound_ms:.1f} ms, the share "
+            f"{settings.rollout_compare_deadline_share:g} of the recommender's deadline, and no faster stable version "
+            "shows that this is not the machine"
+        )
+    return ""
+
+
+def unanswered(shadow: Figures, settings: Settings) -> bool:
+    """Tell whether recommenders sent the canary requests, and too few of them were answered."""
+    sent, answered = shadow["requests"], shadow["requests"] - shadow["timeouts"]
+    return bool(sent) and answered < settings.rollout_shadow_required
+
+
+def compared(report: Mapping[str, Any]) -> str:
+    """Return what a comparison stands on, in one sentence."""
+    replayed, shadowed = report["canary"]["requests"], report["shadow"]["requests"]
+    beside = f"in turns with version {report['stable_version']}" if report["stable"] else "to the canary alone"
+    said = f"{replayed} replayed requests, {report['distinct']} distinct {report['source']}, {beside}"
+    return f"{said if replayed else 'no replayed requests'}; {shadowed or 'no'} shadowed requests"
+
+
+def _latency_limit(name: str, stable: float, settings: Settings) -> float:
+    """Return the canary's limit in milliseconds.
+
+    The median moves when half of the requests do, so a low floor is sound for it. p99 is moved by the third slowest of
+    200 requests, which a busy machine may well make slow on one side alone.
+    """
+    limit = settings.rollout_compare_latency_ratio * stable
+    if name == "p99_ms":
+        return max(limit, settings.rollout_compare_p99_ms)
+    limit = max(limit, settings.rollout_compare_latency_ms)
+    return min(limit, settings.latency_bound_ms) if stable <= settings.latency_bound_ms else limit
 
 
 def _error_share(figures: Figures | None) -> float:

@@ -8,9 +8,11 @@
     │   ├── UnfitModelError             checksum or signature differ from what was registered or agreed
     │   ├── WrongScoresError            the server's scores are not those of the evaluation
     │   ├── WorseCanaryError            the canary fails, or is too slow, where the stable version is not
+    │   ├── AbsentViewsError            a release reads feature views that are not online
     │   └── DisagreementError           a reconciliation leaves something that a person has to decide
     ├── RegistryUnavailableError        MLflow does not answer; transient
     ├── FullDiskError                   no room for a version; transient
+    ├── UndecidedCanaryError            a comparison found out too little of the canary; transient
     └── RolloutBusyError                another rollout of the model, or of the configuration, is at work; transient
 
 Calls to the model server raise `serving.protocol.errors.CallError`; the gates' "no" is a RejectedError.
@@ -49,6 +51,10 @@ class WorseCanaryError(RolloutError):
     """The canary fails, or is too slow, where the stable version is not."""
 
 
+class AbsentViewsError(RolloutError):
+    """A release reads feature views that are not online: a recommender would rank nothing with it."""
+
+
 class DisagreementError(RolloutError):
     """Not everybody agrees with the release in force, and no rule says who should give way."""
 
@@ -59,6 +65,10 @@ class RegistryUnavailableError(TransientError):
 
 class FullDiskError(TransientError):
     """There is no room for a version."""
+
+
+class UndecidedCanaryError(TransientError):
+    """A comparison found out too little of the canary to promote it, or to withdraw it."""
 
 
 class RolloutBusyError(TransientError):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.publishing import CorruptRecordError
 from serving.rollout import journal
 from serving.rollout.errors import RolloutError
+from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.version_folders import on_disk
 
 if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
+
+log = logging.getLogger(__name__)
 
 
 def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: str = "") -> dict[str, object]:
@@ -23,6 +28,7 @@ def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: 
 
     Raises:
         RolloutError: There is no release, none before it, or `to` is no version that could come back.
+        AbsentViewsError: It reads feature views that are not online.
         RegistryUnavailableError: The old version serves; the aliases follow with the next command.
     """
     with at_work(model):
@@ -41,6 +47,7 @@ def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: 
         promoted = model.promoted_release(target)
         if promoted is None:
             raise _impossible(model, target)
+        _require_views(model, promoted)
         release = dataclasses.replace(promoted, previous_version=current.version, verdict=why)
         return switch(model, journal.Kind.ROLLBACK, release, key)
 
@@ -57,6 +64,23 @@ def _target(model: ServingModel, current: Release, to: int | None) -> int:
     if target not in possible and str(target) != current.version:
         raise _impossible(model, target)
     return target
+
+
+def _require_views(model: ServingModel, release: Release) -> None:
+    """Refuse a version with which nothing would be ranked, and name those with which something would.
+
+    Raises:
+        AbsentViewsError: It is one.
+    """
+    try:
+        online = online_snapshot(model)
+    except CorruptRecordError as error:
+        # The recommender answers from what it has in memory; a rollback is urgent.
+        log.warning("%s: going back all the same", error)
+        return
+    readable = [model.readable_release(version) for version in _possible(model)]
+    fit = [int(one.version) for one in readable if one is not None and not (online and one.absent_views(online))]
+    require_views(model, release, online, f"name another with --to: the views of {fit} are online")
 
 
 def _possible(model: ServingModel) -> list[int]:

@@ -97,11 +97,23 @@ class ServingModel:
 
     def release_before(self, release: Release) -> Release | None:
         """Return the Release that `release` goes back to, None if there is none that can be read."""
+        return self.readable_release(int(release.previous_version)) if release.previous_version else None
+
+    def readable_release(self, version: int) -> Release | None:
+        """Return the Release with which `version` was promoted last, None if there is none that can be read."""
         try:
-            return self.promoted_release(int(release.previous_version)) if release.previous_version else None
+            return self.promoted_release(version)
         except CorruptRecordError as error:
             log.warning("%s", error)
             return None
+
+    def promoted_why(self, release: Release) -> str:
+        """Return why the version of `release` was promoted, which a rollback to it leaves as it was.
+
+        Where no record of that promotion can be read, it is what `release` says.
+        """
+        promoted = self.readable_release(int(release.version))
+        return promoted.verdict if promoted is not None and promoted.run_id == release.run_id else release.verdict
 
     def command(self, name: str) -> str:
         """Return a command of the rollout, for a message."""

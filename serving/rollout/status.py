@@ -30,6 +30,7 @@ def status(model: ServingModel) -> dict[str, object]:
         "run_id": release.run_id if release is not None else None,
         "since": _since(model.current_release_path) if release is not None else None,
         "why": release.verdict if release is not None else None,
+        "promoted_why": model.promoted_why(release) if release is not None else None,
         "previous_version": release.previous_version if release is not None else None,
         "candidate": str(seen.under_test) if seen.under_test is not None else None,
         "canary": {"version": canary.version, "run_id": canary.run_id, "since": _since(model.canary_release_path)}

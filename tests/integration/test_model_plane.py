@@ -16,7 +16,7 @@ from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.manifests import Decision, Release, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
-from feature_repo.contracts.served_models import WARMUP_FILE
+from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, WARMUP_FILE
 from models.ranking.catalogue import CANDIDATE
 from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
@@ -103,6 +103,7 @@ def test_the_first_candidate_is_registered_with_its_verdict(first, settings, cli
     assert version.tags["kestrel.decision"] == "promote"
     assert version.tags["kestrel.training_set_id"] == "toy"
     assert version.tags["kestrel.reason"] == result["reason"]
+    assert (version.tags[CHAMPION_VERSION_TAG], version.tags[CHAMPION_RUN_TAG]) == ("", ""), "there was none"
     verdict = Verdict.read(folder / "verdict.json")
     assert verdict.decision is Decision.PROMOTE
     assert [gate for gate in verdict.gates if gate["verdict"] == "fail"] == []
@@ -202,6 +203,24 @@ def test_a_retry_of_every_job_changes_nothing(first, settings, client):
     assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs[CANDIDATE.name]['run_id']}'")) == 1
 
 
+def test_a_gate_that_is_cut_off_leaves_nothing_that_could_be_rolled_out_beside_another_champion(
+    first, settings, monkeypatch
+):
+    from models import registry
+    from models.gates.job import gate
+
+    real, seen = registry.register, {}
+
+    def register(*arguments, tags, **options):
+        seen.update(tags)
+        return real(*arguments, tags=tags, **options)
+
+    monkeypatch.setattr(registry, "register", register)
+    gate(settings, "toy", "toy", "first")
+    order = ["kestrel.decision", CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG, "kestrel.saved_model_sha256"]
+    assert [tag for tag in seen if tag in order] == order, "without the checksum no step of a rollout takes it up"
+
+
 def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
     from models import tracking
     from models.ranking.base import FitConfig
@@ -276,6 +295,8 @@ def test_the_same_training_set_again_is_a_tie_with_the_champion(first, settings,
         client.delete_registered_model_alias(NAME, "champion")
     assert second["decision"] == "tie"
     assert second["champion_version"] == result["version"]
+    tags = client.get_model_version(NAME, second["version"]).tags
+    assert (tags[CHAMPION_VERSION_TAG], tags[CHAMPION_RUN_TAG]) == (result["version"], result["run_id"])
     rows = evaluation["metrics"]["test"]
     assert rows["champion"] == rows["candidate"]
     assert evaluation["champion"]["incomparable"] == ""

@@ -52,6 +52,7 @@ from serving.rollout.errors import (
     RegistryUnavailableError,
     RolloutBusyError,
     RolloutError,
+    UndecidedCanaryError,
     UnfitModelError,
     UnknownVersionError,
     WorseCanaryError,
@@ -603,7 +604,10 @@ def test_a_canary_is_labelled_compared_and_promoted(
     assert model.canary_release_path.stat().st_mtime_ns == seen, "a repetition changes nothing"
 
     result = compare.compare(model, second)
-    assert (result["requests"], result["source"], result["errors"]) == (6, "samples", 0)
+    assert (result["requests"], result["distinct"], result["source"], result["errors"]) == (20, 6, "samples", 0)
+    assert result["compared"] == (
+        f"20 replayed requests, 6 distinct samples, in turns with version {first}; no shadowed requests"
+    )
     expected = [
         ranking_scores(ranking_inputs(10 + seed, ONE_USER_SIGNATURE, seed), BIASES["second"])
         - ranking_scores(ranking_inputs(10 + seed, ONE_USER_SIGNATURE, seed), BIASES["first"])
@@ -614,13 +618,16 @@ def test_a_canary_is_labelled_compared_and_promoted(
     registered = model.registry.version(model.name, second)
     assert registered.tags["kestrel.comparison"] == "passed"
     kept = model.registry.download_run_file(registered.run_id, "rollout/comparison.json", world.folder)
-    assert json.loads(kept.read_text()) == json.loads(model.comparison_path(second).read_text())
+    comparison = json.loads(kept.read_text())
+    assert comparison == json.loads(model.comparison_path(second).read_text())
+    assert comparison["differences"]["requests"] == 6, "a request that is sent again says nothing new of the scores"
 
     promote.promote(model, second)
     assert agreed(server, model) == "second"
     assert CANARY not in labels_of(read_models_config(model.places.models_config), model.name)
     assert not model.canary_release_path.exists()
-    assert compare.compare(model, second)["source"] == "in force already"
+    again = compare.compare(model, second)
+    assert (again["source"], again["compared"]) == ("in force already", "nothing: it is in force already")
 
 
 def test_a_canary_that_fails_requests_is_withdrawn_with_the_reason(
@@ -634,13 +641,13 @@ def test_a_canary_that_fails_requests_is_withdrawn_with_the_reason(
     broken = world.register(namespace, "second", saved_model=tmp_path / "nan")
     publish.publish(model, broken)
     canary.canary(model, broken)
-    with pytest.raises(WorseCanaryError, match=r"it failed 3 of 3 replayed requests.* a score is not finite; it"):
+    with pytest.raises(WorseCanaryError, match=r"it failed 20 of 20 replayed requests.* a score is not finite; it"):
         compare.compare(model, broken)
-    assert model.registry.version(model.name, broken).tags["kestrel.comparison"].startswith("failed: it failed 3 of 3")
+    assert model.registry.version(model.name, broken).tags["kestrel.comparison"].startswith("failed: it failed 20 of")
     assert agreed(server, model) == "first"
     assert not model.version_path(broken).exists()
     assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": first}
-    with pytest.raises(WorseCanaryError, match="it failed 3 of 3"):
+    with pytest.raises(WorseCanaryError, match="it failed 20 of 20"):
         compare.compare(model, broken)  # a retry of a comparison that was killed at its very end
 
 
@@ -722,11 +729,38 @@ def test_a_comparison_waits_for_shadowed_requests_and_judges_their_errors(
     assert (kept["requests"], kept["mean_abs"], kept["max_abs"]) == (20, pytest.approx(0.2), 0.4)
 
 
+def test_shadowed_requests_that_nobody_answered_in_time_leave_the_canary_undecided(
+    world: World, server: ModelServer, make: Callable[[str], ServingModel]
+) -> None:
+    namespace = world.namespace()
+    impatient = make(namespace)
+    settings = impatient.settings.model_copy(update={"rollout_shadow_seconds": 0.0})
+    model = dataclasses.replace(impatient, settings=settings)
+    first, second = world.register(namespace, "first"), world.register(namespace, "second")
+    roll_out(model, first)
+    publish.publish(model, second)
+    canary.canary(model, second)
+
+    def shadowed(requests: int, timeouts: int) -> None:
+        ShadowSummary(
+            *(namespace, "ranking", str(second), str(first), requests, 0, timeouts, 0, ""),
+            *([], [], [], [], "2026-11-23T04:00:00+00:00"),
+        ).write(model.shadows_path(second) / "one.json")
+
+    shadowed(3, 3)
+    with pytest.raises(UndecidedCanaryError, match=r"of 3 shadowed requests 3 were not answered.* it stays the canary"):
+        compare.compare(model, second)
+    assert candidate.under_test(model) == second
+    assert agreed(server, model) == "first"
+    shadowed(4, 3)
+    assert str(compare.compare(model, second)["compared"]).endswith("; 4 shadowed requests")
+
+
 def test_refusals_of_a_busy_server_withdraw_no_canary(
     world: World, make: Callable[[str], ServingModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     namespace = world.namespace()
-    settings = make(namespace).settings.model_copy(update={"state": tmp_path})
+    settings = make(namespace).settings.model_copy(update={"state": tmp_path, "rollout_compare_requests": 60})
     stop = threading.Event()
     with ModelServer(tmp_path, Serving(tmp_path).models_config, ["--grpc_max_threads=1"]) as busy:
         admin, predictions = Replicas(busy.address, timeout_s=60), PredictClient(busy.address, timeout_s=60)
@@ -758,7 +792,7 @@ def test_refusals_of_a_busy_server_withdraw_no_canary(
                 stop.set()
             for caller in callers:
                 caller.result(60)
-            assert (result["requests"], result["errors"]) == (60, 0)
+            assert (result["requests"], result["distinct"], result["errors"]) == (60, 60, 0)
             report = json.loads(model.comparison_path(second).read_text())
             assert result["refusals"] == report["canary"]["refusals"]
             assert report["canary"]["refusals"] + report["stable"]["refusals"] > 0
