@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from feature_repo.contracts.intervals import check_namespace
+from feature_repo.contracts.mlflow_commands import remove_experiment, restore_experiment, restore_run
 from models import mlflow_flavor
 from models.errors import DeletedInMlflowError, TrackingRefusedError, TrackingUnavailableError
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from models.dataset import Dataset
 
 RUN_KEY, MODEL, TRAINING_SET = "kestrel.run_key", "kestrel.model", "kestrel.training_set_id"
+"""MODEL is the spec's name."""
+CHOSEN = "kestrel.chosen"
+"""Whether the run's model won on the validation rows."""
 SAVED_MODEL_SHA256, WEIGHTS_SHA256 = "kestrel.saved_model_sha256", "kestrel.weights_sha256"
-_RESTORE = "experiments restore --experiment-id"
-_REMOVE = "gc --backend-store-uri <MLflow's database> --experiment-ids"
 ACTIVE, _GONE = "active", "gone for good"
 _DIGEST_LENGTH = 36
 _METRIC_BATCH = 900
@@ -85,18 +87,14 @@ def experiment_id(client: mlflow.MlflowClient, namespace: str) -> str:
             if known is None:
                 raise
     if known.lifecycle_stage != ACTIVE:
+        uri, number = mlflow.get_tracking_uri(), str(known.experiment_id)
         msg = (
             f"MLflow experiment {name}: expected an active one, it is {known.lifecycle_stage}; bring it back with its "
-            f"runs by `{_command(_RESTORE, str(known.experiment_id))}`, or remove it for good by "
-            f"`{_command(_REMOVE, str(known.experiment_id))}`, and a new one is made"
+            f"runs by `{restore_experiment(uri, number)}`, or remove it for good by `{remove_experiment(uri, number)}` "
+            "(on one machine the database is sqlite:///<state folder>/mlflow/mlflow.db), and a new one is made"
         )
         raise DeletedInMlflowError(msg)
     return str(known.experiment_id)
-
-
-def _command(command: str, name: str) -> str:
-    """Return a command of MLflow's as it works in a terminal: without the address it changes a file of its own."""
-    return f"MLFLOW_TRACKING_URI={mlflow.get_tracking_uri()} mlflow {command} {name}"
 
 
 def check_run(client: mlflow.MlflowClient, run_id: str, run_key: str) -> None:
@@ -113,7 +111,8 @@ def check_run(client: mlflow.MlflowClient, run_id: str, run_key: str) -> None:
         stage = _GONE
     if stage != ACTIVE:
         back = (
-            f"bring it back by `{_command('runs restore --run-id', run_id)}` (its experiment first, if that went), or "
+            f"bring it back by `{restore_run(mlflow.get_tracking_uri(), run_id)}` (its experiment first, if that "
+            "went), or "
         )
         msg = (
             f"MLflow run {run_id} of run key {run_key}: expected an active one, it is {stage}; "

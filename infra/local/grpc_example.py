@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.signatures import SCORE
 from serving.protocol.client import PredictClient
 
@@ -39,5 +40,11 @@ def score(address: str, model: str, request: dict[str, Any]) -> list[float]:
 
 
 if __name__ == "__main__":
-    address, model, path = sys.argv[1:]
-    sys.stdout.write(f"{json.dumps(score(address, model, json.loads(Path(path).read_text(encoding='utf-8'))))}\n")
+    try:
+        address, model, path = sys.argv[1:]
+        scores = score(address, model, json.loads(Path(path).read_text(encoding="utf-8")))
+    except JobError as error:
+        sys.exit(str(error))
+    except (ValueError, KeyError, OSError) as error:
+        sys.exit(f"{error!r}; expected an address, a model, and a file as here:\n\n{__doc__}")
+    sys.stdout.write(f"{json.dumps(scores)}\n")

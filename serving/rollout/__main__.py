@@ -1,4 +1,4 @@
-"""`python -m serving.rollout {verdict,publish,replay,canary,compare,promote,withdraw,rollback,reconcile,status}`."""
+"""`python -m serving.rollout <command>`: from the registry to the model server, and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def _stated(reason: str) -> str:
     if not reason.strip():
-        msg = "expected the reason in a sentence, received a blank one; say why the version may replace the champion"
+        msg = "expected a text for whoever asks later, received a blank one"
         raise ValueError(msg)
-    return reason
+    return reason.strip()
 
 
 app = typer.Typer(no_args_is_help=True, **COMMAND_LINE)
@@ -43,6 +43,19 @@ def verdict(namespace: NamespaceName, version: Version) -> None:
     from serving.rollout import verdict as step  # noqa: PLC0415 - quick help
 
     _run(namespace, version, step.verdict)
+
+
+@app.command()
+def approve(
+    namespace: NamespaceName,
+    version: Version,
+    name: Annotated[str, typer.Option(parser=checked(_stated), metavar="WHO", help="Who approves.")],
+    reason: Annotated[str, typer.Option(parser=checked(_stated), metavar="WHY", help="Why, for whoever asks later.")],
+) -> None:
+    """Let a version through that the gates have put on hold; then trigger model_rollout."""
+    from serving.rollout import approve as step  # noqa: PLC0415 - quick help
+
+    _run(namespace, version, lambda model, number: step.approve(model, number, name, reason))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.mlflow_commands import restore_experiment, restore_run
 from serving.protocol.errors import CallError
 from serving.rollout import candidate, journal
 from serving.rollout.errors import RegistryUnavailableError
@@ -59,6 +60,8 @@ class Observed:
     """Of the versions in force, before it and under test, what the registry has under their numbers."""
     run_stages: Mapping[str, str]
     """Of the runs of those in force and before it: `active`, `deleted`, or nothing for one that is gone for good."""
+    deleted_experiments: Mapping[str, str]
+    """Of the same runs → the experiment, where it was deleted; empty where not."""
     silent: list[str] = field(default_factory=list)
 
     @property
@@ -85,6 +88,7 @@ def observe(model: ServingModel) -> Observed:
     aliases: dict[str, int] | None = None
     registered: dict[int, RegisteredVersion | None] = {}
     run_stages: dict[str, str] = {}
+    deleted_experiments: dict[str, str] = {}
     release, tested = model.current_release(), candidate.in_journal(model)
     before = model.release_before(release) if release is not None else None
     released = [one for one in (release, before) if one is not None]
@@ -100,6 +104,7 @@ def observe(model: ServingModel) -> Observed:
             numbers.add(int(release.previous_version))
         registered = {number: model.registry.find(model.name, number) for number in sorted(numbers)}
         run_stages = {one.run_id: model.registry.run_stage(one.run_id) for one in released}
+        deleted_experiments = {one.run_id: model.registry.deleted_experiment(one.run_id) for one in released}
         aliases = model.registry.aliases(model.name)
     except RegistryUnavailableError as error:
         silent.append(str(error))
@@ -118,6 +123,7 @@ def observe(model: ServingModel) -> Observed:
         aliases,
         registered,
         run_stages,
+        deleted_experiments,
         silent,
     )
 
@@ -152,7 +158,8 @@ def rebuildable(model: ServingModel, seen: Observed) -> RegisteredVersion | None
     registered = seen.registered.get(int(number))
     if registered is None:
         return None
-    runs = [switch.run_id for switch in seen.history if switch.version == number and switch.run_id]
+    switches = (entry for entry in seen.history if entry.kind is not journal.Kind.APPROVAL)
+    runs = [switch.run_id for switch in switches if switch.version == number and switch.run_id]
     if runs:
         return registered if runs[-1] == registered.run_id else None
     damage = fault_of(model.version_path(int(number)), registered.tags.get(SHA256_TAG, ""))
@@ -178,14 +185,16 @@ def _losses(model: ServingModel, seen: Observed, release: Release, role: str, al
         else:
             follows = f"{damage}, so that there is nothing to go back to until the next promotion"
         yield f"{what}, {now} no longer in the registry: {follows}"
+    uri = model.settings.mlflow_uri
+    if experiment := seen.deleted_experiments.get(release.run_id):
+        back = f"`{restore_experiment(uri, experiment)}` brings it back with its runs"
+        yield f"{what}: the run's experiment is deleted in MLflow, so that nothing can be trained; {back}"
+        return
     match seen.run_stages.get(release.run_id):
         case "active":
             return
         case "deleted":
-            uri = model.settings.mlflow_uri
-            command = f"MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id {release.run_id}"
-            back = f"`{command}` brings it back (its experiment first, if that went)"
-            yield f"{what}: the run is deleted in MLflow; {back}"
+            yield f"{what}: the run is deleted in MLflow; `{restore_run(uri, release.run_id)}` brings it back"
         case _:
             yield f"{what}: the run is gone from MLflow for good, with its records"
 

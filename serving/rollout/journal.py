@@ -30,6 +30,8 @@ class Kind(StrEnum):
 
     PROMOTION = "promotion"
     ROLLBACK = "rollback"
+    APPROVAL = "approval"
+    """No switch, but what let one through: a person's word on a version that was on hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from serving.rollout import journal
 from serving.rollout.admission import admitted
 from serving.rollout.online_views import online_snapshot, require_views
+from serving.rollout.registry import APPROVAL_TAG
 from serving.rollout.release_records import previous_of, release_of
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.verdict import require_comparison, unmet_champion
@@ -52,8 +53,10 @@ def promote(model: ServingModel, version: int, key: str = "", despite_champion: 
 
 
 def _why(model: ServingModel, registered: RegisteredVersion, release: Release, despite_champion: str) -> str:
+    approval = registered.tags.get(APPROVAL_TAG)
+    gates = f"approved by {approval}; the gates' reason: {release.verdict}" if approval else release.verdict
     if not despite_champion:
         require_comparison(model, registered)
     elif unmet := unmet_champion(model, registered):
-        return f"promoted by hand although {unmet}: {despite_champion}; the gates' reason: {release.verdict}"
-    return release.verdict
+        return f"promoted by hand although {unmet}: {despite_champion}; the gates' reason: {gates}"
+    return gates

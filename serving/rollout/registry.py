@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 DECISION_TAG, REASON_TAG, SHA256_TAG = "kestrel.decision", "kestrel.reason", "kestrel.saved_model_sha256"
+APPROVAL_TAG = "kestrel.approval"
+"""Of a version on hold: who approved it, and why."""
 SAVED_MODEL = "saved_model"
 
 # A server that is away is the orchestrator's matter: it tries again in a minute.
@@ -111,6 +113,15 @@ class Registry:
         except UnknownVersionError:
             return ""
 
+    def deleted_experiment(self, run_id: str) -> str:
+        """Return the id of a run's experiment if that was deleted, and nothing if not, or the run is gone for good."""
+        try:
+            with self._errors(f"run {run_id}"):
+                experiment = self._client.get_experiment(self._client.get_run(run_id).info.experiment_id)
+        except UnknownVersionError:
+            return ""
+        return "" if experiment.lifecycle_stage == "active" else str(experiment.experiment_id)
+
     def aliases(self, model: str) -> dict[str, int]:
         """Return alias → version; none for a model that is not registered."""
         try:
@@ -185,7 +196,10 @@ class Registry:
             if any(os.strerror(number) in str(error) for number in FULL_DISK):
                 raise full_disk(what, error) from error
             if error.error_code in _MISSING:
-                msg = f"MLflow {self._uri}: {what}: not found: {error.message}; register it first"
+                msg = (
+                    f"MLflow {self._uri}: {what}: not found: {error.message}; versions are registered by the task gate "
+                    "of model_training, and MLflow's page of the model lists them"
+                )
                 raise UnknownVersionError(msg) from error
             msg = f"MLflow {self._uri}: {what}: {error.message}; is it running? KESTREL_MLFLOW_URI names its address"
             raise RegistryUnavailableError(msg) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.jobs import RejectedError
 from feature_repo.contracts.manifests import Decision
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
-from serving.rollout.registry import CHAMPION, DECISION_TAG, REASON_TAG, RegisteredVersion
+from serving.rollout.registry import APPROVAL_TAG, CHAMPION, DECISION_TAG, REASON_TAG, RegisteredVersion
 
 if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Release
@@ -28,16 +28,24 @@ def verdict(model: ServingModel, version: int) -> dict[str, object]:
 
 
 def require_promotion(model: ServingModel, registered: RegisteredVersion) -> None:
-    """Refuse a version that the gates did not let through.
+    """Refuse a version that the gates did not let through, nor put on hold for a person who has approved it.
 
     Raises:
         RejectedError: They did not; the message is their reason.
     """
     decision = registered.tag(DECISION_TAG)
-    if decision != Decision.PROMOTE:
-        reason = registered.tags.get(REASON_TAG, "no reason was recorded")
-        msg = f"{registered.model} version {registered.version}: {decision}: {reason}; {model.meanwhile}"
-        raise RejectedError(msg)
+    if decision == Decision.PROMOTE or (decision == Decision.HOLD and APPROVAL_TAG in registered.tags):
+        return
+    reason = registered.tags.get(REASON_TAG, f"{decision}, and no reason was recorded").rstrip(".")
+    remedy = (
+        f"who has looked lets it through: `python -m serving.rollout approve --namespace {model.namespace} --version "
+        f'{registered.version} --name "who" --reason "why"`, then trigger model_rollout'
+        if decision == Decision.HOLD
+        else "train again with more data or another config"
+    )
+    staying = "" if "the champion stays" in reason else f"; {model.meanwhile}"
+    msg = f"{registered.model} version {registered.version}: {reason}{staying}; {remedy}"
+    raise RejectedError(msg)
 
 
 def require_comparison(model: ServingModel, registered: RegisteredVersion) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from feature_repo.contracts.mlflow_commands import DATABASE
 from models import registry, tracking
 from models.errors import DeletedInMlflowError, TrackingRefusedError
 from tests.mlflow_server import mlflow_server
@@ -64,11 +63,10 @@ def test_a_registered_model_that_was_deleted_goes_on_above_what_is_served(client
 
 def _obey(refusal, folder, number=0, database=""):
     """Run a command that stands between back quotes in a terminal elsewhere, as a user pastes it."""
-    command = re.findall("`([^`]+)`", str(refusal))[number].replace("<MLflow's database>", database)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = re.findall("`([^`]+)`", str(refusal))[number].replace(DATABASE, database)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     terminal = ["sh", "-c", command]
-    subprocess.run(terminal, check=True, cwd=folder, env={**environment, "PATH": path}, capture_output=True)
+    subprocess.run(terminal, check=True, cwd=folder, env={**environment, "PATH": os.defpath}, capture_output=True)
     assert not list(folder.iterdir()), "it worked on a file of its own"
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feature_repo.contracts.jobs import RejectedError
-from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.manifests import Decision, OnlineSnapshot
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
-from serving.rollout import canary, compare, journal, promote, publish, replay, rollback, status, verdict
+from serving.rollout import approve, canary, compare, journal, promote, publish, replay, rollback, status, verdict
 from serving.rollout.errors import AbsentViewsError
 from tests.movielens import RANKING
 from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
@@ -268,3 +268,47 @@ def test_a_rollback_to_a_release_whose_views_are_gone_names_those_that_still_ran
     assert served(server, model) == "second"
     refresh(model, VIEWS)
     assert rollback.rollback(model)["version"] == str(first)
+
+
+def test_what_is_on_hold_waits_for_a_person_whose_word_stands_in_the_release(
+    world: World, server: ModelServer, model: ServingModel
+) -> None:
+    held = world.register(
+        model.namespace, "first", decision=Decision.HOLD, reason="On hold: too good to be true.", champion=NOBODY
+    )
+    for step in (verdict.verdict, publish.publish, promote.promote):
+        with pytest.raises(RejectedError, match=r"On hold: too good to be true; no version serves yet; .*approve") as e:
+            step(model, held)
+        assert f'--version {held} --name "who" --reason "why"`' in str(e.value)
+    approved = approve.approve(model, held, "Ada", "the feature was looked at")
+    assert approve.approve(model, held, "Bob", "again") == approved, "the first word counts"
+    assert approved["approved"] == "Ada: the feature was looked at"
+    entries = [entry for entry in journal.history(model) if entry.kind is journal.Kind.APPROVAL]
+    assert [(entry.version, entry.why) for entry in entries] == [(str(held), "Ada: the feature was looked at")]
+    roll_out(model, held)
+    assert served(server, model) == "first"
+    why = status.status(model)["why"]
+    assert why == "approved by Ada: the feature was looked at; the gates' reason: On hold: too good to be true."
+
+
+@pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.TIE, Decision.REJECT])
+def test_only_what_is_on_hold_can_be_approved(world: World, model: ServingModel, decision: Decision) -> None:
+    version = world.register(model.namespace, "first", decision=decision)
+    with pytest.raises(RejectedError, match=f"expected one on hold, the gates said {decision}"):
+        approve.approve(model, version, "Ada", "because")
+
+
+def test_a_rejection_says_each_thing_once(world: World, model: ServingModel) -> None:
+    tie = world.register(
+        model.namespace, "first", decision=Decision.TIE, reason="Tie: no gate failed, but ...; the champion stays."
+    )
+    with pytest.raises(RejectedError, match=r"version 1: Tie: no gate failed, but \.\.\.; the champion stays; train "):
+        verdict.verdict(model, tie)
+
+
+def test_an_approval_names_who_and_why(model: ServingModel, world: World, server: ModelServer) -> None:
+    environment = {"KESTREL_STATE": str(server.config.parent.parent), "KESTREL_MLFLOW_URI": world.uri}
+    command = ["serving.rollout", "approve", "--namespace", model.namespace, "--version", "1", "--name", " "]
+    done = run_job([*command, "--reason", "why"], environment)
+    assert done.code == 2
+    assert "expected a text for whoever asks later, received a blank one" in done.errors

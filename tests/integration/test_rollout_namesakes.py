@@ -280,13 +280,25 @@ def test_a_deleted_experiment_is_said_with_what_brings_it_back(
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     (lost,) = status.status(model)["lost"]  # type: ignore[misc] # a list
-    assert "the run is deleted in MLflow; `MLFLOW_TRACKING_URI=http" in lost
+    assert (
+        "the run's experiment is deleted in MLflow, so that nothing can be trained; `MLFLOW_TRACKING_URI=http" in lost
+    )
+    assert f"-m mlflow experiments restore --experiment-id {experiment.experiment_id}` brings it back" in lost
+    run = client.get_model_version(model.name, str(first)).run_id
+    client.restore_run(run)
+    assert status.status(model)["lost"] == [lost], "the run alone is not enough"
+    client.delete_run(run)
     assert reconcile.reconcile(model)["lost"] == [lost]
     assert served(server, model) == "first"
     roll_out(model, second)
     assert served(server, model) == "second"
     client.restore_experiment(experiment.experiment_id)
+    client.restore_run(run)
     assert status.status(model)["lost"] == []
+    client.delete_run(run)
+    (lost,) = status.status(model)["lost"]  # type: ignore[misc] # a list
+    assert "the run is deleted in MLflow; `MLFLOW_TRACKING_URI=http" in lost
+    client.restore_run(run)
 
 
 def test_a_damaged_folder_that_nothing_brings_back_ends_in_a_sentence(
