@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RESULT = "result"
+"""The key of a result that is not its task's own XCom."""
 _GRACE_SECONDS = 10
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 1
@@ -60,6 +62,9 @@ class JobOperator(BaseOperator):
     Options are templates; each value is one argument of the process (no shell reads it), and an option whose value
     renders to nothing is left out. `emits` is sent when the job succeeds, for the partition that `partition_key`
     renders to, with the job's result as the event's extra.
+
+    `returns` names a field of the result, a list, that other tasks are mapped over; the whole result is the XCom of the
+    key RESULT then. Such a mapped task has its element in `each`, for its templates.
     """
 
     template_fields: Sequence[str] = ("command", "options", "partition_key")
@@ -73,6 +78,8 @@ class JobOperator(BaseOperator):
         options: Mapping[str, str],
         emits: Asset | None = None,
         partition_key: str = "",
+        returns: str = "",
+        each: Any = None,  # noqa: ANN401 - an element of any list
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own
     ) -> None:
         super().__init__(outlets=[emits] if emits else [], **kwargs)
@@ -81,24 +88,32 @@ class JobOperator(BaseOperator):
         self.options = dict(options)
         self.emits = emits
         self.partition_key = partition_key
+        self.returns = returns
+        self.each = each
         self.result: dict[str, Any] = {}
         """What the job had to say, whether it succeeded or not; known once it has run."""
+        self._unfit_for = ""
         self._process: subprocess.Popen[str] | None = None
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Check the run's conf and render the options; UnfitRunError if they cannot be.
+        """Check the run's conf and render the options; what is wrong with them fails the task when it is executed.
 
-        Airflow tries a task again whose template raises, whatever it raises but this.
+        Raised here, it would stand in a part of the task's log that the page does not unfold.
         """
         try:
             if dag := self.get_dag():
                 check_conf(getattr(context.get("dag_run"), "conf", None) or {}, dag.params)
             super().render_template_fields(context, jinja_env)
         except ValueError as error:
-            raise self._unfit(str(error)) from error
+            self._unfit_for = str(error)
         except (LookupError, TypeError, jinja2.TemplateError) as error:
             msg = f"{self.module} {self.command}: its options cannot be rendered: {error!r}; see what the run was given"
-            raise self._unfit(msg) from error
+            self._unfit_for = msg
+
+    def require_fit(self) -> None:
+        """Raise UnfitRunError if the options could not be rendered: another try would end the same."""
+        if self._unfit_for:
+            raise self._unfit(self._unfit_for)
 
     def arguments(self) -> list[str]:
         """Return the process's arguments, the interpreter first."""
@@ -106,8 +121,9 @@ class JobOperator(BaseOperator):
         options = [part for name, value in self.options.items() if value for part in (f"--{name}", str(value))]
         return [python, "-m", self.module, self.command, *options]
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Run the job; its result is the XCom."""
+    def execute(self, context: Context) -> Any:  # noqa: ANN401 - a result, or one of its fields
+        """Run the job; its result, or the field `returns` of it, is the XCom."""
+        self.require_fit()
         arguments = self.arguments()
         title = f"{self.module} {self.command}"
         self.log.info("Running %s", " ".join(arguments))
@@ -122,10 +138,13 @@ class JobOperator(BaseOperator):
                 event = context["outlet_events"][self.emits]
                 event.add_partitions(self.partition_key)
                 event.extra = self.result
+            if self.returns:
+                context["ti"].xcom_push(key=RESULT, value=self.result)
+                return self.result[self.returns]
             return self.result
         self.result = _result_of_failure(last_line)
         if self.result:
-            context["ti"].xcom_push(key="result", value=self.result)
+            context["ti"].xcom_push(key=RESULT, value=self.result)
         if status in {ExitCode.REJECTED, ExitCode.SUPERSEDED}:
             context["ti"].xcom_push(key="reason", value=reason)
             msg = f"{title}: {reason}"

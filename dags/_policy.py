@@ -35,6 +35,8 @@ VERDICT = Asset(name="verdict", uri="kestrel://verdict")
 
 HEAVY: dict[str, Any] = {"pool": POOL}
 """Of a task that keeps the machine busy."""
+TRAINING: dict[str, Any] = {"pool": POOL, "pool_slots": POOL_SLOTS - 1}
+"""Of a training: one at a time, however many a run has, for each holds its rows in memory."""
 ALONE: dict[str, Any] = {"pool": POOL, "pool_slots": POOL_SLOTS, "priority_weight": 100}
 """Of a task that measures latency: no heavy one runs beside it, so that a busy machine rejects no good model.
 

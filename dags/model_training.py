@@ -1,11 +1,12 @@
 """Train, evaluate, judge.
 
-Started by the asset **features**. `training_set` joins every label to the features strictly before it; the candidate
-and a baseline are trained; `questions` asks users at a midnight that neither has learned from, and `lists` has the
-recommender's own engine answer with the candidate; `evaluate` measures both, the champion and the simple baselines on
-the same later window, and logs the lists' figures beside theirs; `serving_check` compares a model server's scores with
-the offline ones, with no heavy task beside it, for it measures latency; `gate` decides, registers the version with the
-alias `candidate`, and sends the asset **verdict**.
+Started by the asset **features**. `training_set` joins every label to the features strictly before it; `specs` says
+what is trained, and `train` does, one spec at a time; `choose` takes the best on the validation rows for the candidate;
+`questions` asks users at a midnight that no model has learned from, and `lists` has the recommender's own engine answer
+with the candidate; `evaluate` measures it, the champion and the baselines on the same later window, and logs the lists'
+figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no heavy task beside
+it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the asset
+**verdict**.
 
 The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
 """
@@ -13,15 +14,13 @@ The run ends green whatever the verdict: a rejection is a result. Both reports l
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 
 from dags._jobs import JobOperator
-from dags._policy import ALONE, FEATURES, HEAVY, NAMESPACE_PARAM, VERDICT, shared
+from dags._policy import ALONE, FEATURES, HEAVY, NAMESPACE_PARAM, TRAINING, VERDICT, shared
 
-CANDIDATE, BASELINE = "deepfm", "lr"
-"""As `models/ranking/catalogue.py` has them."""
 NAMESPACE = "{{ partition(partition_key, params).namespace }}"
 CUTOFF = "{{ format_cutoff(partition(partition_key, params).cutoff) }}"
 TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
-SAVED_MODEL = f"{FOLDER}/{CANDIDATE}/saved_model"
+SAVED_MODEL = "{{ ti.xcom_pull(task_ids='choose')['saved_model'] }}"
 RUN = {"namespace": NAMESPACE, "training-set": TRAINING_SET, "run-key": "{{ run_key(run_id) }}"}
 
 with DAG(
@@ -38,6 +37,19 @@ with DAG(
             title="Cutoff",
             description="Train on events before this midnight UTC. Only for runs by hand: the asset brings its own.",
         ),
+        "specs": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            title="Specs",
+            description="What to train, a name of models/specs/ranking.yaml a line; all of them where this is empty.",
+        ),
+        "configs": Param(
+            {},
+            type="object",
+            title="Configs",
+            description='Other configs for this run: {"deepfm": {"hidden": [64], "fit": {"epochs": 5}}}.',
+        ),
     },
 ):
     training_set = JobOperator(
@@ -48,16 +60,36 @@ with DAG(
         **HEAVY,
         doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
     )
-    train_candidate, train_baseline = (
-        JobOperator(
-            task_id=f"train_{model}",
-            module="models",
-            command="train",
-            options={**RUN, "model": model},
-            **HEAVY,
-            doc_md=f"Fit `{model}` and log it as an MLflow run.",
-        )
-        for model in (CANDIDATE, BASELINE)
+    specs = JobOperator(
+        task_id="specs",
+        module="models",
+        command="specs",
+        options={
+            "only": "{{ params.specs | tojson if params.specs else '' }}",
+            "configs": "{{ params.configs | tojson if params.configs else '' }}",
+        },
+        returns="specs",
+        doc_md="What this run trains: every spec with its whole config.",
+    )
+    train = JobOperator.partial(
+        task_id="train",
+        module="models",
+        command="train",
+        options={**RUN, "spec": "{{ task.each | tojson }}"},
+        map_index_template="{{ task.each.name }}",
+        **TRAINING,
+        doc_md="Fit one spec and log it as an MLflow run.",
+    ).expand(each=specs.output)
+    choose = JobOperator(
+        task_id="choose",
+        module="models",
+        command="choose",
+        options={
+            **RUN,
+            "specs": "{{ ti.xcom_pull(task_ids='specs') | tojson }}",
+            "choose-by": "{{ ti.xcom_pull(task_ids='specs', key='result')['choose_by'] }}",
+        },
+        doc_md="The best on the validation rows is the candidate; no test row has been looked at.",
     )
     questions = JobOperator(
         task_id="questions",
@@ -110,6 +142,6 @@ with DAG(
         partition_key="{{ partition(partition_key, params) }}",
         doc_md="Promote, tie or reject, with the report in MLflow.",
     )
-    training_set >> [train_candidate, train_baseline, questions]
-    [train_candidate, questions] >> lists
-    [lists, train_baseline] >> evaluate >> serving_check >> gate
+    training_set >> [train, questions]
+    train >> choose
+    [choose, questions] >> lists >> evaluate >> serving_check >> gate

@@ -1,8 +1,9 @@
-"""The model plane's jobs: `python -m models {train,evaluate,gate}`."""
+"""The model plane's jobs: `python -m models {specs,train,choose,evaluate,gate}`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -10,9 +11,14 @@ from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
 from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
+from models.evaluation.metrics import Metric  # noqa: TC001 - typer reads the annotations
 from models.settings import settings
+from models.specs.spec import Spec, Specs, parse_spec, read_specs
+
+Kind = TypeVar("Kind")
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
 
@@ -33,19 +39,96 @@ RunKeyOption = Annotated[
 ]
 
 
+def _json_list(text: str) -> list[Any]:
+    return _json(text, list)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    return _json(text, dict)
+
+
+def _json(text: str, kind: type[Kind]) -> Kind:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        msg = f"expected JSON, received {text!r:.200}: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(value, kind):
+        msg = f"expected a JSON {'list' if kind is list else 'object'}, received {text!r:.200}"
+        raise ValueError(msg)  # noqa: TRY004 - a wrong value of an option
+    return value
+
+
+def _specs() -> Specs:
+    return read_specs(RANKING_MODEL, settings().model_specs)
+
+
+def _spec(given: str) -> Spec:
+    """Return the spec that `--spec` names, or is."""
+    if given.lstrip().startswith("{"):
+        return parse_spec(_json_object(given)).whole()
+    return _specs().named(given).whole()
+
+
+@app.command()
+def specs(
+    only: Annotated[
+        Any,
+        typer.Option(parser=checked(_json_list), metavar="JSON", help='A list of names, such as ["deepfm", "lr"].'),
+    ] = None,
+    configs: Annotated[
+        Any,
+        typer.Option(
+            parser=checked(_json_object), metavar="JSON", help='Other configs by name: {"deepfm": {"hidden": [64]}}.'
+        ),
+    ] = None,
+) -> None:
+    """Print what a training run trains: every spec with its whole config."""
+
+    def job() -> dict[str, object]:
+        chosen = _specs().chosen(only or (), configs)
+        return {"choose_by": chosen.choose_by.value, "specs": [spec.record() for spec in chosen.specs]}
+
+    run_job(job)
+
+
 @app.command()
 def train(
     namespace: NamespaceName,
     training_set: TrainingSetOption,
     run_key: RunKeyOption,
-    model: Annotated[str, typer.Option("--model", help="A name from models/ranking/catalogue.py, such as deepfm.")],
+    spec: Annotated[
+        str, typer.Option("--spec", help="A spec's name, such as deepfm, or the JSON that `specs` prints.")
+    ],
 ) -> None:
     """Fit a model, export it as a SavedModel and log it to MLflow."""
 
     def job() -> dict[str, object]:
         from models.training.job import train  # noqa: PLC0415 - TensorFlow takes seconds to import
 
-        return train(settings(), namespace, training_set, model, run_key)
+        return train(settings(), namespace, training_set, _spec(spec), run_key)
+
+    run_job(job)
+
+
+@app.command()
+def choose(
+    namespace: NamespaceName,
+    training_set: TrainingSetOption,
+    run_key: RunKeyOption,
+    specs: Annotated[
+        Any, typer.Option("--specs", parser=checked(_json_list), metavar="JSON", help="The list that `specs` prints.")
+    ],
+    choose_by: Annotated[Metric, typer.Option("--choose-by", help="The metric of the validation rows that decides.")],
+) -> None:
+    """Choose the trained spec that is evaluated, by its figure on the validation rows."""
+
+    def job() -> dict[str, object]:
+        from models.training.choose import choose  # noqa: PLC0415 - MLflow takes seconds to import
+
+        trained = Specs(choose_by=choose_by, specs=tuple(map(parse_spec, specs)))
+        with _folder(namespace, run_key).held(JUDGEMENT):
+            return choose(settings(), namespace, training_set, run_key, trained)
 
     run_job(job)
 

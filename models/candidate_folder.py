@@ -12,13 +12,15 @@ from feature_repo.locks import exclusive
 from models.errors import CandidateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
 
 JUDGEMENT = "judgement"
-"""What `evaluate` and `gate` write."""
+"""What `choose`, `evaluate` and `gate` write."""
+TAKEN = frozenset({JUDGEMENT, "plots"})
+"""Names in the folder that no spec may have."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
@@ -60,8 +62,17 @@ class CandidateFolder:
             yield
 
     def model(self, name: str) -> Path:
-        """`saved_model/`, `test_scores.npz` and `run.json` of one model; written once."""
+        """`saved_model/` and `run.json` of one spec; written once."""
         return self.root / name
+
+    def saved_model(self, name: str) -> Path:
+        """The SavedModel of one spec."""
+        return self.model(name) / "saved_model"
+
+    @property
+    def choice(self) -> Path:
+        """Which spec won on the validation rows."""
+        return self.root / "choice.json"
 
     @property
     def evaluation(self) -> Path:
@@ -99,20 +110,39 @@ class CandidateFolder:
         return self.root / "plots"
 
     def run(self, name: str) -> dict[str, Any]:
-        """Return `run.json` of one model; CandidateError says which job writes it."""
+        """Return `run.json` of one spec; CandidateError says which job writes it."""
         path = self.model(name) / "run.json"
         if not path.is_file():
-            msg = f"{path}: expected what `python -m models train --model {name} --run-key {self.run_key}` writes"
+            msg = f"{path}: expected what `python -m models train --spec {name} --run-key {self.run_key}` writes"
             raise CandidateError(msg)
         return read_json(path)
 
+    def chosen(self, training_set_id: str) -> dict[str, Any]:
+        """Return `choice.json`; CandidateError if there is none, or it was made on another training set."""
+        if not self.choice.is_file():
+            msg = f"{self.choice}: expected what `python -m models choose --run-key {self.run_key}` writes"
+            raise CandidateError(msg)
+        return self._of_training_set(read_json(self.choice), "choice", training_set_id)
+
     def run_of(self, name: str, training_set_id: str) -> dict[str, Any]:
-        """Return `run.json` of one model; CandidateError if it was trained on another training set."""
-        record = self.run(name)
+        """Return `run.json` of one spec; CandidateError if it was trained on another training set."""
+        return self._of_training_set(self.run(name), name, training_set_id)
+
+    def _of_training_set(self, record: dict[str, Any], what: str, training_set_id: str) -> dict[str, Any]:
         if record.get("training_set_id") != training_set_id:
             msg = (
-                f"run key {self.run_key}: its {name} was trained on {record.get('training_set_id')!r}, received "
-                f"training set {training_set_id!r}; a run key names one training run: use another"
+                f"run key {self.run_key}: its {what} is of training set {record.get('training_set_id')!r}, received "
+                f"{training_set_id!r}; a run key names one training run: use another"
             )
             raise CandidateError(msg)
         return record
+
+
+def check_same_spec(run_key: str, run: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
+    """Raise CandidateError unless `run` was trained by `spec` (`Spec.record`)."""
+    if run.get("spec") != spec:
+        msg = (
+            f"run key {run_key}: its {spec['name']} was trained by {run.get('spec')}, received {spec}; a run key names "
+            "one training run: use another"
+        )
+        raise CandidateError(msg)

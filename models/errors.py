@@ -6,11 +6,12 @@ JobError
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
 ├── MarginsError            the gates' margins are not what they should be
 ├── NotFiniteError          a loss or a score is no number that counts
-├── UnknownModelError       no ranking model has this name
 ├── UnknownFeatureError     a model is to read an on-demand feature that there is not
 ├── TooLittleMemoryError    a training needs more memory than there is
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
 ├── TrackingRefusedError    the MLflow server refused a call
+├── SpecError               a spec, or a file of specs, is not what it should be
+│   └── UnknownModelError   no ranking model has this name
 ├── NotNowEnoughMemoryError (transient)  a training needs more memory than is free
 ├── TrackingUnavailableError (transient)  the MLflow server does not answer
 └── LockedError (transient)  another job writes the same part of a candidate's folder (`feature_repo.locks`)
@@ -41,7 +42,11 @@ class NotFiniteError(JobError):
     """A loss or a score is NaN or infinite: nothing that follows from it means anything."""
 
 
-class UnknownModelError(JobError):
+class SpecError(JobError, ValueError):
+    """A spec, or a file of specs, is not what it should be."""
+
+
+class UnknownModelError(SpecError):
     """No ranking model has this name."""
 
 

@@ -19,7 +19,6 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from feature_repo.contracts.columns import Column, Dtype
-from models import saved_model_loader
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -61,7 +60,7 @@ def save_model(
     del validate_serving_input
     root = Path(path)
     shutil.copytree(saved_model, root / SAVED_MODEL)
-    loader = Path(saved_model_loader.__file__)
+    loader = Path(__file__).with_name("saved_model_loader.py")
     code = root / _CODE / "kestrel_saved_model_loader.py"
     code.parent.mkdir()
     shutil.copyfile(loader, code)

@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     """Seeds initial weights, batches, dropout and bootstrap."""
     ece_bins: int = Field(default=10, ge=2, le=100)
     """Bins of equal row count, over which calibration is measured."""
+    model_specs: Path | None = None
+    """What a training run trains, a YAML file as `models/specs/ranking.yaml`; that one where none is named."""
     gate_margins: Path | None = None
     """The gates' margins, a YAML file as `models/gates/ranking.yaml`; that one where none is named."""
     golden_rows: int = Field(default=200, ge=1, le=10_000)

@@ -38,11 +38,21 @@ _TRAIN, _VALID = 0.7, 0.15
 
 
 def write_training_set(
-    namespace: Namespace, training_set_id: str = "toy", *, rows: int = 3000, seed: int = 7, shuffle_labels: bool = False
+    namespace: Namespace,
+    training_set_id: str = "toy",
+    *,
+    rows: int = 3000,
+    users: int = USERS,
+    age_effect: float = 0.0,
+    seed: int = 7,
+    shuffle_labels: bool = False,
 ) -> TrainingSet:
-    """Write a training set and return its manifest. Test rows hold items that no train row has."""
+    """Write a training set and return its manifest. Test rows hold items that no train row has.
+
+    Without an `age_effect` the means know all there is to know; with one, a linear model knows more.
+    """
     random = np.random.default_rng(seed)
-    table = _table(random, rows, shuffle_labels=shuffle_labels)
+    table = _table(random, rows, users, age_effect, shuffle_labels=shuffle_labels)
     train_end, valid_end = int(rows * _TRAIN), int(rows * (_TRAIN + _VALID))
     splits = {
         "train": table.slice(0, train_end),
@@ -86,13 +96,17 @@ def rewrite_manifest(namespace: Namespace, record: TrainingSet, **changes: Any) 
     replace(record, **changes).write(namespace.training_sets / record.training_set_id / MANIFEST)
 
 
-def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> pa.Table:
-    users = random.integers(0, USERS, rows)
+def _table(
+    random: np.random.Generator, rows: int, num_users: int, age_effect: float, *, shuffle_labels: bool
+) -> pa.Table:
+    users = random.integers(0, num_users, rows)
     items = random.integers(0, ITEMS, rows)
     late = np.arange(rows) > rows * 0.9
     items = np.where(late & (random.random(rows) < 0.1), ITEMS + random.integers(0, 5, rows), items)
-    user_level, item_level = random.normal(0, 0.7, USERS), random.normal(0, 0.7, ITEMS + 5)
+    user_level, item_level = random.normal(0, 0.7, num_users), random.normal(0, 0.7, ITEMS + 5)
     liking = user_level[users] + item_level[items] + random.normal(0, 0.6, rows)
+    ages = np.random.default_rng(rows).integers(18, 70, rows)
+    liking += age_effect * (ages - 44) / 15
     values = np.clip(np.round(3.5 + liking), 1, 5).astype(np.float32)
     if shuffle_labels:
         values = random.permutation(values)
@@ -130,6 +144,8 @@ def _table(random: np.random.Generator, rows: int, *, shuffle_labels: bool) -> p
         "item_release_year": [None if item % 13 == 0 else 1950.0 + item for item in items],
         "item_genres": [list(GENRES[item % 4 : item % 4 + 1 + item % 2]) for item in items],
     }
+    if age_effect:
+        drawn["user_age"] = ages.astype(float)
     drawn = {c.name: _others(c, rows, random) for c in RANKING_FEATURES.columns if c.name not in drawn} | drawn
     return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in RANKING_FEATURES.columns})
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CANDIDATE = "deepfm"
-"""As `models/ranking/catalogue.py` has it."""
+"""A spec of `models/specs/ranking.yaml`."""
 _ONCE_S, _ONCE_PER_MILLION_S = 90, 350
 """Ingestion, features and questions: at least, and for each million events, on two cores."""
 _ORIGIN_S, _ORIGIN_PER_MILLION_S = 45, 90
@@ -179,7 +179,7 @@ def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
     record.unlink(missing_ok=True)
     training_set = str(bench.run("pipelines", "training-set", "--cutoff", origin)["training_set"])
     key = f"lists-{questions.questions_id}-{name}"
-    trained = ("--training-set", training_set, "--run-key", key, "--model", CANDIDATE)
+    trained = ("--training-set", training_set, "--run-key", key, "--spec", CANDIDATE)
     bench.run("models", "train", *trained, seed=str(seed))
     saved_model = bench.place.candidates / key / CANDIDATE / "saved_model"
     asked = ("--questions", questions.questions_id, "--origin", origin, "--training-set", training_set)

@@ -40,13 +40,22 @@ class DagRun:
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """A task in a run. `state` is 'none' until the scheduler has looked at it."""
+    """A task in a run, or one of those that it was mapped to. `state` is 'none' until the scheduler looked at it."""
 
     task: str
     state: str
     attempt: int
     start: datetime | None
     end: datetime | None
+    map_index: int = -1
+    """Its place among the mapped ones; -1 of a task that is not mapped."""
+    element: str = ""
+    """What the mapped one stands for, such as a spec's name."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.task} {self.element}".rstrip()
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -177,6 +186,8 @@ class Airflow:
                 attempt=record["try_number"],
                 start=_moment(record["start_date"]),
                 end=_moment(record["end_date"]),
+                map_index=record["map_index"],
+                element=record.get("rendered_map_index") or "",
             )
             for record in records
         ]
@@ -184,7 +195,8 @@ class Airflow:
     def log(self, run: DagRun, task: TaskRun) -> list[str]:
         """Return the log of a task's last attempt, one event per line."""
         path = f"{_run_path(run.dag, run.run_id)}/taskInstances/{task.task}/logs/{max(task.attempt, 1)}"
-        body = self._call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
+        chosen = {"full_content": True, "map_index": task.map_index}
+        body = self._call("GET", path, params=chosen, headers={"Accept": "application/json"})
         return [entry if isinstance(entry, str) else str(entry.get("event", "")) for entry in body["content"]]
 
     def result(self, run: DagRun, task: str) -> dict[str, Any]:

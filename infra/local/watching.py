@@ -58,14 +58,14 @@ def changes(before: Mapping[str, TaskRun], after: Sequence[TaskRun], dag: str, n
     """Return one line for each task whose state or attempt has changed and is worth telling."""
     lines = []
     for task in after:
-        old = before.get(task.task)
+        old = before.get(task.name)
         if task.state in {"none", "scheduled", "queued"} or (
             old and (old.state, old.attempt) == (task.state, task.attempt)
         ):
             continue
         attempt = f" (attempt {task.attempt})" if task.attempt > 1 else ""
         took = "" if task.state == "running" else f"  {elapsed(task.start, task.end, now)}"
-        lines.append(f"{dag:<16} {task.task:<16} {task.state}{attempt}{took}")
+        lines.append(f"{dag:<16} {task.name:<16} {task.state}{attempt}{took}")
     return lines
 
 
@@ -90,7 +90,7 @@ def view(chain: Chain, now: datetime, began: datetime) -> Table:
             mark = _MARKS.get(task.state, "·")
             table.add_row(
                 "",
-                f"{mark} {task.task}",
+                f"{mark} {task.name}",
                 Text(state + attempt, _COLOURS.get(state, "dim")),
                 elapsed(task.start, task.end, now),
             )
@@ -111,7 +111,7 @@ def failure(airflow: Airflow, run: DagRun, tasks: Sequence[TaskRun], first: DagR
     task = failed[0]
     lines = [line for line in airflow.log(run, task) if line.strip() and not line.startswith("::")]
     tail = "\n".join(f"  {line}" for line in lines[-_LOG_TAIL:])
-    what = f"{run.dag}: task {task.task} failed at attempt {task.attempt} (run {run.run_id})"
+    what = f"{run.dag}: task {task.name} failed at attempt {task.attempt} (run {run.run_id})"
     return RunFailedError(f"{what}. Its last lines:\n{tail}\n{resume}")
 
 
@@ -135,7 +135,7 @@ def watch(airflow: Airflow, first: DagRun, console: Console, *, sample: Callable
                 run = airflow.run(dag, run.run_id)
                 now = datetime.now(UTC)
                 if plain:
-                    known = {task.task: task for task in chain.tasks.get(dag, [])}
+                    known = {task.name: task for task in chain.tasks.get(dag, [])}
                     for line in changes(known, in_order(tasks), dag, now):
                         console.out(f"[{elapsed(began, None, now):>5}] {line}", highlight=False)
                 chain.runs[dag], chain.tasks[dag] = run, tasks

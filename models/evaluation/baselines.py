@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-POPULARITY, MEANS = "popularity", "means"
-
 
 def popularity(features: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     """Return how many events the item had."""

@@ -45,6 +45,8 @@ class Champion:
     """Why not; empty where they can."""
     retired_views: list[str]
     """Feature views that it was trained on and that are refreshed no more: the recommender cannot rank with it."""
+    unregistered: bool
+    """Whether the registry has it no longer, so that nobody can go back to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class _Found:
     saved_model: Path | None
     """None where neither registry nor disk has it."""
     training_set_id: str = ""
+    registered: bool = True
 
 
 def score_champion(
@@ -90,6 +93,7 @@ def score_champion(
         scores=scores,
         incomparable=reason,
         retired_views=sorted(set(theirs.views.values()) - set(dataset.record.views.values())) if theirs else [],
+        unregistered=not found.registered,
     )
 
 
@@ -100,24 +104,26 @@ def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _F
         release = Release.read(serving.current_release(place.name, RANKING_MODEL))
     except FileNotFoundError:
         return None
+    name = model_name(place.name, RANKING_MODEL)
+    registered = _is_registered(client, name, release)
     path = serving.model(place.name, RANKING_MODEL) / release.version
     saved_model: Path | None = path
     if not path.is_dir() or served_sha256(path, release.saved_model_sha256) != release.saved_model_sha256:
         log.warning("%s is not what was promoted: looking in the registry", path)
-        saved_model = _registered(client, model_name(place.name, RANKING_MODEL), release, folder)
-    return _Found(release.version, release.run_id, saved_model, release.training_set_id)
+        saved_model = tracking.download_version(name, release.version, folder) if registered else None
+    return _Found(release.version, release.run_id, saved_model, release.training_set_id, registered)
 
 
-def _registered(client: mlflow.MlflowClient, name: str, release: Release, folder: Path) -> Path | None:
+def _is_registered(client: mlflow.MlflowClient, name: str, release: Release) -> bool:
+    """Tell whether the registry has the very model that is in force, and not another one under its number."""
     try:
         version = client.get_model_version(name, release.version)
     except MlflowException as error:
         if tracking.missing(error):
-            return None
+            return False
         raise
-    if (version.run_id, version.tags.get(tracking.SAVED_MODEL_SHA256)) != (release.run_id, release.saved_model_sha256):
-        return None
-    return tracking.download_version(name, release.version, folder)
+    received = (version.run_id, version.tags.get(tracking.SAVED_MODEL_SHA256))
+    return received == (release.run_id, release.saved_model_sha256)
 
 
 def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:

@@ -19,14 +19,16 @@ from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
 from models.evaluation.lists import log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
-from models.evaluation.table import BASELINE_ROW, CANDIDATE_ROW, CHAMPION_ROW, PROBABILITIES
+from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY, UNTRAINED
 from models.export import signature_differences
-from models.ranking.catalogue import BASELINE, CANDIDATE
 from models.saved_model_loader import SavedModel
+from models.specs.spec import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    import mlflow
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -34,13 +36,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
+_MEASURED = ("auc", "gauc", "log_loss", "ece", "observed_over_expected")
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
-    """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots, log them; return the test metrics."""
+    """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots, log them; return the test metrics.
+
+    Of the trained specs only the one that was chosen and the baselines are scored on test rows.
+    """
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
-    candidate, baseline = (folder.run_of(model.name, training_set_id) for model in (CANDIDATE, BASELINE))
+    choice = folder.chosen(training_set_id)
+    name = choice["spec"]["name"]
+    trained = {CANDIDATE_ROW: name} | {
+        each["name"]: each["name"] for each in choice["specs"] if each["role"] == Role.BASELINE
+    }
+    runs = {row: folder.run_of(spec, training_set_id) for row, spec in trained.items()}
+    candidate = runs[CANDIDATE_ROW]
     lists = read_lists(folder.lists, namespace_name, training_set_id, candidate["saved_model_sha256"])
     client = tracking.connect(settings.mlflow_uri)
     dataset = read_dataset(find_training_set(namespace, training_set_id), SPLITS)
@@ -48,10 +60,10 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     with tracking.reaching(settings.mlflow_uri):
         tracking.check_run(client, candidate["run_id"], run_key)
         champion = score_champion(client, namespace, dataset, SPLITS)
-    scores = {split: _all_scores(folder, dataset, split, champion) for split in SPLITS}
-    directory = folder.model(CANDIDATE.name) / "saved_model"
+    models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
+    scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
     golden = golden_requests(
-        SavedModel(directory),
+        models[CANDIDATE_ROW],
         dataset[TEST],
         dataset.signature,
         rows=settings.golden_rows,
@@ -65,14 +77,14 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     }
     record: dict[str, Any] = {
         "training_set_id": training_set_id,
-        "candidate": {"model": CANDIDATE.name, **{name: candidate[name] for name in ("run_id", "weights_sha256")}},
-        "baseline": {"model": BASELINE.name, "run_id": baseline["run_id"]},
+        "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
+        "choice": {field: choice[field] for field in ("choose_by", "specs")},
         "champion": _describe(champion),
         "rows": dataset[TEST].rows,
         "users": int(dataset[TEST].users.max()) + 1,
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
-        "signature_differences": signature_differences(directory, dataset.signature),
+        "signature_differences": signature_differences(folder.saved_model(name), dataset.signature),
         "lists": lists,
     }
     _write_scores(folder.scores, dataset[TEST], scores)
@@ -81,6 +93,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     _write_plots(folder.plots, figures)
     write_json(folder.evaluation, record)
     with tracking.reaching(settings.mlflow_uri):
+        for row, run in runs.items():
+            _log_figures(client, run["run_id"], {split: table[split][row] for split in SPLITS})
         client.log_artifact(candidate["run_id"], str(folder.golden))
         client.log_artifact(candidate["run_id"], str(folder.evaluation))
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
@@ -104,43 +118,39 @@ def _check_same_rows(dataset: Dataset) -> None:
 
 
 def _all_scores(
-    folder: CandidateFolder, dataset: Dataset, split: str, champion: Champion | None
+    models: Mapping[str, SavedModel], dataset: Dataset, split: str, champion: Champion | None
 ) -> dict[str, NDArray[Any]]:
     """Return name → scores of one split, in the order in which people read them; all of them finite."""
     features = dataset[split].features
+    ours = {row: model.predict(features) for row, model in models.items()}
     scores = {
-        CANDIDATE_ROW: _stored(folder, CANDIDATE.name, split),
+        CANDIDATE_ROW: ours[CANDIDATE_ROW],
         **({CHAMPION_ROW: champion.scores[split]} if champion and champion.scores else {}),
-        BASELINE_ROW: _stored(folder, BASELINE.name, split),
-        baselines.MEANS: baselines.means(features, dataset.record.prior_mean),
-        baselines.POPULARITY: baselines.popularity(features),
+        **ours,
+        MEANS: baselines.means(features, dataset.record.prior_mean),
+        POPULARITY: baselines.popularity(features),
     }
     return {name: metrics.check_finite(values, f"{name}, split {split}") for name, values in scores.items()}
 
 
-def _stored(folder: CandidateFolder, name: str, split: str) -> NDArray[Any]:
-    with np.load(folder.model(name) / "test_scores.npz") as stored:
-        scores: NDArray[Any] = stored[split]
-    return scores
+def _log_figures(client: mlflow.MlflowClient, run_id: str, figures: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Log the test figures of a run, which had none when it was trained."""
+    found = {
+        f"{split}_{metric}": value
+        for split, measured in figures.items()
+        for metric, value in measured.items()
+        if value is not None
+    }
+    tracking.log_metrics(client, run_id, found, client.get_run(run_id).info.start_time)
 
 
 def _measure(split: Split, scores: NDArray[Any], name: str, bins: int) -> dict[str, float | None]:
     """Return the metrics of one row of the table; those of probabilities are None for a score that is none."""
-    measured: dict[str, float | None] = {
-        "auc": _finite(metrics.auc(split.labels, scores)),
-        "gauc": _finite(metrics.gauc(split.labels, scores, split.users)),
-        "log_loss": None,
-        "ece": None,
-        "observed_over_expected": None,
-    }
-    if name in PROBABILITIES:
-        calibration = metrics.calibration(split.labels, scores, bins)
-        measured |= {
-            "log_loss": metrics.log_loss(split.labels, scores),
-            "ece": calibration.expected_calibration_error,
-            "observed_over_expected": _finite(calibration.observed_over_expected),
-        }
-    return measured
+    if name in UNTRAINED:
+        found = {"auc": metrics.auc(split.labels, scores), "gauc": metrics.gauc(split.labels, scores, split.users)}
+    else:
+        found = metrics.of_probabilities(split.labels, scores, split.users, bins)
+    return {metric: _finite(found.get(metric, float("nan"))) for metric in _MEASURED}
 
 
 def _finite(value: float) -> float | None:
@@ -151,13 +161,14 @@ def _finite(value: float) -> float | None:
 def _describe(champion: Champion | None) -> dict[str, Any]:
     if champion is None:
         nobody = {"version": "", "run_id": "", "weights_sha256": "", "incomparable": "there is no champion yet"}
-        return nobody | {"retired_views": []}
+        return nobody | {"retired_views": [], "unregistered": False}
     return {
         "version": champion.version,
         "run_id": champion.run_id,
         "weights_sha256": champion.weights_sha256,
         "incomparable": champion.incomparable,
         "retired_views": champion.retired_views,
+        "unregistered": champion.unregistered,
     }
 
 
@@ -168,10 +179,10 @@ def _write_scores(path: Path, test: Split, scores: dict[str, dict[str, NDArray[A
 
 
 def _figures(labels: NDArray[Any], scores: dict[str, NDArray[Any]], bins: int) -> dict[str, Figure]:
-    probabilities = {name: values for name, values in scores.items() if name in PROBABILITIES}
+    probabilities = {name: values for name, values in scores.items() if name not in UNTRAINED}
     return {
-        "comparison_roc": roc_figure(labels, scores),
-        "comparison_calibration": calibration_figure(labels, probabilities, bins),
+        "comparison_roc": roc_figure(TEST, labels, scores),
+        "comparison_calibration": calibration_figure(TEST, labels, probabilities, bins),
     }
 
 

@@ -7,6 +7,7 @@ Scores are finite (`check_finite`): a sort puts NaN somewhere, and every metric 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
 
 _TINY = 1e-7
 """Probabilities are kept this far from 0 and 1: one certain mistake must not make the mean infinite."""
+
+
+class Metric(StrEnum):
+    """What decides: on validation rows who wins, in the gates who is good enough."""
+
+    AUC = "auc"
+    GAUC = "gauc"
+    LOG_LOSS = "log_loss"
+    """Less is better."""
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is."""
+        return -1.0 if self is Metric.LOG_LOSS else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,20 @@ def log_losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
 def log_loss(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
     """Return the mean log loss in nats."""
     return float(log_losses(labels, probabilities).mean())
+
+
+def of_probabilities(
+    labels: NDArray[Any], probabilities: NDArray[Any], groups: NDArray[Any], bins: int
+) -> dict[str, float]:
+    """Return every metric of probabilities by name; `groups` are the users' codes."""
+    found = calibration(labels, probabilities, bins)
+    return {
+        Metric.AUC.value: auc(labels, probabilities),
+        Metric.GAUC.value: gauc(labels, probabilities, groups),
+        Metric.LOG_LOSS.value: log_loss(labels, probabilities),
+        "ece": found.expected_calibration_error,
+        "observed_over_expected": found.observed_over_expected,
+    }
 
 
 def calibration(labels: NDArray[Any], probabilities: NDArray[Any], bins: int) -> Calibration:

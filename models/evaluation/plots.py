@@ -36,9 +36,9 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def roc_figure(labels: NDArray[Any], scores: Mapping[str, NDArray[Any]]) -> Figure:
-    """Return the ROC curve of each named score."""
-    figure, axes = _axes("ROC on the test rows", "false positive rate", "true positive rate")
+def roc_figure(rows: str, labels: NDArray[Any], scores: Mapping[str, NDArray[Any]]) -> Figure:
+    """Return the ROC curve of each named score; `rows` says of which rows: `test`."""
+    figure, axes = _axes(f"ROC on the {rows} rows", "false positive rate", "true positive rate")
     for colour, (name, values) in zip(_COLOURS * 2, scores.items(), strict=False):
         axes.plot(*roc(labels, values), color=colour, linewidth=2, label=f"{name} — AUC {auc(labels, values):.4f}")
     axes.set_xlim(0, 1)
@@ -47,9 +47,9 @@ def roc_figure(labels: NDArray[Any], scores: Mapping[str, NDArray[Any]]) -> Figu
     return figure
 
 
-def calibration_figure(labels: NDArray[Any], probabilities: Mapping[str, NDArray[Any]], bins: int) -> Figure:
+def calibration_figure(rows: str, labels: NDArray[Any], probabilities: Mapping[str, NDArray[Any]], bins: int) -> Figure:
     """Return predicted against observed for each named probability; the dotted line is perfect."""
-    figure, axes = _axes("Calibration on the test rows", "predicted probability", "observed share of positives")
+    figure, axes = _axes(f"Calibration on the {rows} rows", "predicted probability", "observed share of positives")
     for colour, (name, values) in zip(_COLOURS * 2, probabilities.items(), strict=False):
         measured = calibration(labels, values, bins)
         label = f"{name} — ECE {measured.expected_calibration_error:.3f}"

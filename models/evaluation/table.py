@@ -1,10 +1,8 @@
-"""The rows of the table of metrics, by name."""
+"""The rows of the table of metrics, by name: these, and every baseline that was trained by the name of its spec."""
 
-from models.evaluation.baselines import MEANS, POPULARITY
-from models.ranking.catalogue import BASELINE
-
-CANDIDATE_ROW, CHAMPION_ROW, BASELINE_ROW = "candidate", "champion", BASELINE.name
-PROBABILITIES = (CANDIDATE_ROW, CHAMPION_ROW, BASELINE_ROW)
-"""Rows whose scores are probabilities."""
+MEANS, POPULARITY = "means", "popularity"
+CANDIDATE_ROW, CHAMPION_ROW, CHANCE = "candidate", "champion", "chance"
 UNTRAINED = (MEANS, POPULARITY)
-"""Rows whose scores only order items."""
+"""Rows whose scores only order items; those of all others are probabilities."""
+RESERVED = frozenset({CANDIDATE_ROW, CHAMPION_ROW, CHANCE, *UNTRAINED})
+"""Names that no spec may have."""

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_repo.contracts.manifests import Decision
-from models.evaluation.baselines import MEANS
-from models.evaluation.metrics import auc, calibration, gauc, log_loss
-from models.evaluation.table import BASELINE_ROW, CANDIDATE_ROW, CHAMPION_ROW, UNTRAINED
+from models.evaluation.metrics import Metric, auc, calibration, gauc, log_loss
+from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS, UNTRAINED
 from models.gates.bootstrap import (
     Interval,
     Statistic,
@@ -25,7 +24,7 @@ from models.gates.bootstrap import (
     percentile_interval,
     resample,
 )
-from models.gates.margins import Metric, Reference, Slice
+from models.gates.margins import Slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +101,8 @@ class Evidence:
     serving_check: Mapping[str, Any]
     retired_views: list[str] = field(default_factory=list)
     """Feature views of the champion that are refreshed no more: it cannot rank any longer, so no tie lets it stay."""
+    unregistered: bool = False
+    """Whether the registry has the champion no longer: then no tie lets it stay, either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +134,14 @@ class _Measured:
 
     def compare(self, metric: Metric, reference: str, confidence: float) -> Comparison:
         figure, drawn = self.figures[metric, CANDIDATE_ROW], self.draws[f"{metric}.{CANDIDATE_ROW}"]
-        if reference == Reference.CHANCE:
+        if reference == CHANCE:
             return Comparison(figure - _CHANCE, percentile_interval(drawn - _CHANCE, confidence))
-        sign = -1.0 if metric is Metric.LOG_LOSS else 1.0
-        difference = sign * (figure - self.figures[metric, reference])
-        return Comparison(
-            difference, percentile_interval(sign * (drawn - self.draws[f"{metric}.{reference}"]), confidence)
-        )
+        difference = metric.sign * (figure - self.figures[metric, reference])
+        drawn_differences = metric.sign * (drawn - self.draws[f"{metric}.{reference}"])
+        return Comparison(difference, percentile_interval(drawn_differences, confidence))
 
     def has(self, metric: Metric, reference: str) -> bool:
-        return reference == Reference.CHANCE or (metric, reference) in self.figures
+        return reference == CHANCE or (metric, reference) in self.figures
 
 
 def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
@@ -189,11 +188,11 @@ def decide(
 def _compared(margin: Margin, measured: _Measured, evidence: Evidence, margins: Margins) -> Gate:
     """Return the gate of one comparison."""
     threshold = f">= {-margin.margin + 0.0:+.4f}"
-    if margin.reference is Reference.CHAMPION and evidence.incomparable:
+    if margin.reference == CHAMPION_ROW and evidence.incomparable:
         return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, evidence.incomparable)
     against = _named(margin.reference, evidence)
     if not measured.has(margin.metric, margin.reference):
-        return Gate(margin.name, None, threshold, Outcome.FAIL, f"There are no scores of {against} to compare with.")
+        return Gate(margin.name, None, threshold, Outcome.FAIL, f"There are no scores of {against}: train it, too.")
     found = measured.compare(margin.metric, margin.reference, margin.confidence or margins.confidence)
     low, high = found.interval.low, found.interval.high
     if not np.isfinite([found.difference, low, high]).all():
@@ -203,7 +202,7 @@ def _compared(margin: Margin, measured: _Measured, evidence: Evidence, margins: 
     verdict = Outcome.PASS if low >= -margin.margin else Outcome.FAIL if high < -margin.margin else Outcome.UNDECIDED
     return Gate(
         name=margin.name,
-        figure=found.difference,
+        figure=found.difference + 0.0,  # no -0.0
         threshold=threshold,
         verdict=Outcome.UNDECIDED if few else verdict,
         details=f"{_TITLES[margin.metric]} is {'better' if found.difference >= 0 else 'worse'} by "
@@ -214,12 +213,9 @@ def _compared(margin: Margin, measured: _Measured, evidence: Evidence, margins: 
     )
 
 
-def _named(reference: Reference, evidence: Evidence) -> str:
-    return {
-        Reference.CHANCE: "chance",
-        Reference.LR: "logistic regression",
-        Reference.CHAMPION: f"champion version {evidence.champion_version}",
-    }.get(reference, f"the {reference} baseline")
+def _named(reference: str, evidence: Evidence) -> str:
+    names = {CHANCE: "chance", CHAMPION_ROW: f"champion version {evidence.champion_version}"}
+    return names.get(reference, f"the {reference} baseline")
 
 
 def _finite(value: float) -> float | None:
@@ -285,20 +281,28 @@ def _serving(check: Mapping[str, Any], limits: Limits) -> list[Gate]:
             f"<= {limits.grpc_p99_ms:g}",
             Outcome.PASS if p99 <= limits.grpc_p99_ms else Outcome.FAIL,
             f"gRPC p50 {p50:.2f} ms, p99 {p99:.2f} ms; REST p50 {float(rest['p50_ms']):.2f} ms, "
-            f"p99 {float(rest['p99_ms']):.2f} ms.",
+            f"p99 {float(rest['p99_ms']):.2f} ms{_on_busy_machine(check)}.",
         ),
     ]
+
+
+def _on_busy_machine(check: Mapping[str, Any]) -> str:
+    load = float(check.get("load_per_core", 0.0))
+    return (
+        f"; the machine was busy before ({load:g} waiting for each core), so that latencies are too long"
+        if load > 1
+        else ""
+    )
 
 
 def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins) -> Outcomes:
     if failed := [gate for gate in gates if gate.verdict is Outcome.FAIL]:
         return Outcomes(gates, Decision.REJECT, f"Rejected: {_listed(failed)}.")
     undecided = [gate for gate in gates if gate.verdict is Outcome.UNDECIDED]
-    may_stay = bool(evidence.champion_version) and not evidence.retired_views
-    if undecided and may_stay and not margins.promote_on_tie:
+    if undecided and evidence.champion_version and not _passing(evidence) and not margins.promote_on_tie:
         return Outcomes(gates, Decision.TIE, f"Undecided: {_listed(undecided)}; the champion stays.")
     # Who may take the place of a champion that is as good, or can rank no longer, need not point beyond it.
-    others = [gate for gate in undecided if gate.reference != Reference.CHAMPION]
+    others = [gate for gate in undecided if gate.reference != CHAMPION_ROW]
     if negative := [gate for gate in others if gate.figure is not None and gate.figure < 0]:
         return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(negative)}.")
     if evidence.incomparable:
@@ -322,8 +326,8 @@ def _beside_champion(gates: list[Gate], measured: _Measured, evidence: Evidence,
     why = f"{figures}, which shows no difference" if equal else f"{figures}: it is no better"
     if evidence.same_weights:
         why = "its weights are the champion's"
-    if evidence.retired_views:
-        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, but {_retired(evidence)}")
+    if leaving := _passing(evidence):
+        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, but {leaving}")
     if equal and margins.promote_on_tie:
         return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, and promote_on_tie is set")
     return Outcomes(gates, Decision.TIE, f"{'Tie: no' if equal else 'No'} gate failed, but {why}; the champion stays.")
@@ -332,9 +336,9 @@ def _beside_champion(gates: list[Gate], measured: _Measured, evidence: Evidence,
 def _unless_suspicious(gates: list[Gate], measured: _Measured, margins: Margins, reason: str) -> Outcomes:
     """Return the promotion, or HOLD where the candidate is better than anybody would believe."""
     baselines = {
-        name: measured.figures[Metric.AUC, name]
-        for name in (BASELINE_ROW, *UNTRAINED)
-        if (Metric.AUC, name) in measured.figures
+        name: figure
+        for (metric, name), figure in measured.figures.items()
+        if metric is Metric.AUC and name not in {CANDIDATE_ROW, CHAMPION_ROW}
     }
     strongest = max(baselines, key=lambda name: baselines[name])
     gain = measured.figures[Metric.AUC, CANDIDATE_ROW] - baselines[strongest]
@@ -365,9 +369,13 @@ def _listed(gates: Sequence[Gate]) -> str:
     return "; ".join(f"{gate.name} is {_figure(gate.figure)}, expected {gate.threshold}" for gate in gates)
 
 
-def _retired(evidence: Evidence) -> str:
-    views = ", ".join(evidence.retired_views)
-    return f"champion version {evidence.champion_version} cannot rank any longer: it reads {views}, refreshed no more"
+def _passing(evidence: Evidence) -> str:
+    """Return why the champion does not stay even where nothing shows that the candidate is better; empty if it may."""
+    champion = f"champion version {evidence.champion_version}"
+    if evidence.retired_views:
+        views = ", ".join(evidence.retired_views)
+        return f"{champion} cannot rank any longer: it reads {views}, refreshed no more"
+    return f"{champion} is not in the registry any longer" if evidence.unregistered else ""
 
 
 def _figure(value: float | None) -> str:

@@ -21,7 +21,6 @@ from models.errors import CandidateError
 from models.gates.decide import Evidence, Outcomes, TestScores, decide
 from models.gates.margins import Margins, Slice, read_margins
 from models.gates.report import render
-from models.ranking.catalogue import CANDIDATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,14 +43,19 @@ def gate(
     margins = margins or read_margins(RANKING_MODEL, settings.gate_margins)
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
-    run = folder.run_of(CANDIDATE.name, training_set_id)
+    choice = folder.chosen(training_set_id)
+    run = folder.run_of(choice["spec"]["name"], training_set_id)
     saved_model_sha256 = _check_saved_model(folder, run)
     evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
     check = _read(folder.serving_check, "python -m serving.model_server check")
     _check_serving_record(folder.serving_check, check)
     training_set = TrainingSet.read(find_training_set(namespace, training_set_id) / MANIFEST)
     outcomes = decide(
-        _read_scores(folder.scores), _evidence(evaluation, check, run), margins, settings.seed, settings.ece_bins
+        _read_scores(folder.scores),
+        _evidence(evaluation, check, run, choice),
+        margins,
+        settings.seed,
+        settings.ece_bins,
     )
     name = model_name(namespace_name, RANKING_MODEL)
     client = tracking.connect(settings.mlflow_uri)
@@ -66,6 +70,7 @@ def gate(
             tracking.SAVED_MODEL_SHA256: saved_model_sha256,
             tracking.TRAINING_SET: training_set_id,
             tracking.RUN_KEY: run_key,
+            tracking.MODEL: run["model"],
         }
         served = served_versions(Serving(settings.state), namespace_name, RANKING_MODEL)
         version = registry.register(client, name, run["model_id"], run["run_id"], tags=tags, served=served)
@@ -114,7 +119,7 @@ def _verdict_record(verdict: Verdict) -> dict[str, object]:
 
 def _check_saved_model(folder: CandidateFolder, run: Mapping[str, Any]) -> str:
     """Return the SavedModel's checksum; CandidateError if it is no longer what training wrote."""
-    directory = folder.model(CANDIDATE.name) / "saved_model"
+    directory = folder.saved_model(run["model"])
     received = tree_sha256(directory)
     if received != run["saved_model_sha256"]:
         msg = (
@@ -157,14 +162,17 @@ def _read_scores(path: Path) -> dict[Slice, TestScores]:
         }
 
 
-def _evidence(evaluation: Mapping[str, Any], check: Mapping[str, Any], run: Mapping[str, Any]) -> Evidence:
+def _evidence(
+    evaluation: Mapping[str, Any], check: Mapping[str, Any], run: Mapping[str, Any], choice: Mapping[str, Any]
+) -> Evidence:
     champion = evaluation["champion"]
     return Evidence(
-        model=CANDIDATE.name,
-        may_be_champion=CANDIDATE.may_be_champion,
+        model=run["model"],
+        may_be_champion=choice["spec"]["may_be_champion"],
         champion_version=champion["version"],
         incomparable=champion["incomparable"],
         retired_views=list(champion["retired_views"]),
+        unregistered=bool(champion.get("unregistered")),
         same_weights=bool(champion["weights_sha256"]) and champion["weights_sha256"] == run["weights_sha256"],
         signature_differences=list(evaluation["signature_differences"]),
         serving_check=check,
@@ -185,6 +193,8 @@ def _report(
     lineage = ("training_set_id", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")
     return {
         "model": name,
+        "spec": run["model"],
+        "choice": evaluation["choice"],
         "version": version,
         "decision": outcomes.decision.value,
         "reason": outcomes.reason,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.dataset import TEST, TEST_AS_OF_REFRESH
 from models.errors import MarginsError
-from models.evaluation.baselines import MEANS, POPULARITY
-from models.evaluation.table import BASELINE_ROW, CHAMPION_ROW
+from models.evaluation.metrics import Metric
+from models.evaluation.table import CHANCE, UNTRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 _SHIPPED = Path(__file__).parent
 _VARIABLE, _PREFIX = "KESTREL_GATE_MARGINS", "KESTREL_GATE_"
 _STRICT = ConfigDict(frozen=True, extra="forbid")
-
-
-class Metric(StrEnum):
-    """What a comparison measures."""
-
-    AUC = "auc"
-    GAUC = "gauc"
-    LOG_LOSS = "log_loss"
-    """Less is better: its differences are turned round."""
 
 
 class Slice(StrEnum):
@@ -41,21 +32,6 @@ class Slice(StrEnum):
     """The same rows with features as of the last refresh."""
 
 
-class Reference(StrEnum):
-    """What the candidate is compared with."""
-
-    CHANCE = "chance"
-    """A constant: half of all pairs in the right order."""
-    MEANS = MEANS
-    POPULARITY = POPULARITY
-    LR = BASELINE_ROW
-    CHAMPION = CHAMPION_ROW
-
-
-UNTRAINED = frozenset({Reference.CHANCE, Reference.MEANS, Reference.POPULARITY})
-"""Those whose scores are no probabilities."""
-
-
 class Margin(BaseModel):
     """One comparison, and by how much the candidate may be worse."""
 
@@ -63,7 +39,9 @@ class Margin(BaseModel):
 
     metric: Metric
     slice: Slice = Slice.MOMENT
-    reference: Reference
+    reference: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """`champion`, `chance` (a constant: half of all pairs in the right order), `means`, `popularity`, or the name of a
+    baseline's spec."""
     margin: float = Field(ge=-1, le=1)
     """In the metric's unit; below 0 the candidate has to be so much better."""
     confidence: float | None = Field(default=None, gt=0.5, lt=1)
@@ -72,12 +50,12 @@ class Margin(BaseModel):
     def name(self) -> str:
         """The gate's name: `auc_vs_means`."""
         where = "" if self.slice is Slice.MOMENT else f"_{self.slice.value.removeprefix(f'{TEST}_')}"
-        return f"{self.metric.value}_vs_{self.reference.value}{where}"
+        return f"{self.metric.value}_vs_{self.reference}{where}"
 
     @model_validator(mode="after")
     def _has_the_metric(self) -> Self:
-        if self.metric is Metric.LOG_LOSS and self.reference in UNTRAINED:
-            msg = f"{self.name}: log_loss is defined for probabilities, and {self.reference.value} gives none"
+        if self.metric is Metric.LOG_LOSS and self.reference in {CHANCE, *UNTRAINED}:
+            msg = f"{self.name}: log_loss is defined for probabilities, and {self.reference} gives none"
             raise ValueError(msg)
         return self
 

@@ -6,19 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.pages import page_environment
-from models.ranking.catalogue import CANDIDATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_NAMES = {
-    "candidate": f"Candidate ({CANDIDATE.__name__})",
-    "champion": "Champion",
-    "lr": "Logistic regression",
-    "means": "User mean + item mean",
-    "popularity": "Popularity",
-}
+_NAMES = {"champion": "Champion", "means": "User mean + item mean", "popularity": "Popularity"}
 _SPLITS = {"test": "Features as of the moment", "test_as_of_refresh": "Features as of the last refresh"}
 _METRICS = {
     "auc": "AUC",
@@ -36,10 +29,16 @@ def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     return environment.get_template("report.html.jinja").render(
         report=report,
         plots={title: _inline(svg) for title, svg in plots.items()},
-        names=_NAMES,
+        names=_names(report),
         splits=_SPLITS,
         metrics=_METRICS,
     )
+
+
+def _names(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return row → its title, in the order of the table."""
+    own = {"candidate": f"Candidate ({report['spec']})"}
+    return {row: (own | _NAMES).get(row, row) for row in report["metrics"]["test"]}
 
 
 def _figure(value: float | None) -> str:

@@ -45,9 +45,7 @@ class RankingModel(ABC, Generic[Config]):
     """A model that scores (user, item) rows."""
 
     name: ClassVar[str]
-    """As the command line has it."""
-    may_be_champion: ClassVar[bool]
-    """False for a baseline: it is trained to be beaten."""
+    """As specs have it."""
     config_class: ClassVar[type[RankingConfig]]
 
     def __init__(self, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The ranking models by the names that the command line has."""
+"""The classes of ranking models, by the names that specs have."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from models.ranking.deepfm import DeepFM
 from models.ranking.lr import LogisticRegression
 
 RANKING_MODELS: dict[str, type[Any]] = {model.name: model for model in (DeepFM, LogisticRegression)}
-"""All that `python -m models train` knows; each passes the suite in `tests/unit/models/test_ranking_models.py`."""
-CANDIDATE = DeepFM
-"""What is evaluated and gated; `dags/model_training.py` names it, too, to have it trained."""
-BASELINE = LogisticRegression
+"""All that specs can name; each passes the suite in `tests/unit/models/test_ranking_models.py`."""
 
 
 def ranking_model(name: str) -> type[Any]:

@@ -48,10 +48,9 @@ class DeepFMConfig(RankingConfig):
 
 
 class DeepFM(RankingModel[DeepFMConfig]):
-    """The candidate."""
+    """Linear, second-order and deep part over the same embeddings."""
 
     name: ClassVar[str] = "deepfm"
-    may_be_champion: ClassVar[bool] = True
     config_class: ClassVar[type[RankingConfig]] = DeepFMConfig
 
     def build(self, encoded: Encoded, seed: int) -> Any:

@@ -29,7 +29,6 @@ class LogisticRegression(RankingModel[LogisticRegressionConfig]):
     """One weight per number and per term; terms of a list are averaged."""
 
     name: ClassVar[str] = "lr"
-    may_be_champion: ClassVar[bool] = False
     config_class: ClassVar[type[RankingConfig]] = LogisticRegressionConfig
 
     def build(self, encoded: Encoded, seed: int) -> Any:

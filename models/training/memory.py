@@ -35,7 +35,8 @@ def needed_bytes(directory: Path) -> int:
 
     1 GB for TensorFlow and the graph, and 25 bytes for each cell: the rows of all splits by the input values of a row,
     where a list counts by its length. Measured with `deepfm`, 50 values in a row, as the process's peak: 1.06 GB with
-    57,500 rows, 1.29 GB with 230,000 and 2.40 GB with 1,150,000; from one to the next a cell took 27 and 25 bytes.
+    57,500 rows, 1.29 GB with 230,000 and 2.40 GB with 1,150,000; from one to the next a cell took 27 and 25 bytes. Test
+    rows are not read since; they stand for what else may be needed.
     Embeddings of ids are not counted: a million of them take 0.2 GB.
 
     Raises:

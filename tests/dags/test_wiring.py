@@ -1,5 +1,6 @@
 """The DAGs as Airflow loads them: graphs, schedules, forms and the command lines they come to."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.definitions.param import SerializedParam
 
+from dags._jobs import JobOperator
 from dags._policy import task_timeout
-from dags.model_training import BASELINE, CANDIDATE
 from feature_repo.contracts.intervals import PartitionKey, check_namespace, end_of_day
 from feature_repo.contracts.orchestration import POOL, POOL_SLOTS
 
@@ -52,13 +53,13 @@ def test_feature_refresh_graph(dags):
 
 def test_model_training_graph(dags):
     assert edges(dags["model_training"]) == {
-        ("training_set", f"train_{CANDIDATE}"),
-        ("training_set", f"train_{BASELINE}"),
+        ("training_set", "train"),
         ("training_set", "questions"),
-        (f"train_{CANDIDATE}", "lists"),
+        ("specs", "train"),
+        ("train", "choose"),
+        ("choose", "lists"),
         ("questions", "lists"),
         ("lists", "evaluate"),
-        (f"train_{BASELINE}", "evaluate"),
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
     }
@@ -72,7 +73,8 @@ def test_a_measurement_of_latency_runs_beside_nothing_that_keeps_the_machine_bus
     slots = {task.task_id: task.pool_slots for dag in dags.values() for task in dag.tasks if task.pool == POOL}
     assert {name for name, taken in slots.items() if taken == POOL_SLOTS} == {"serving_check", "compare"}
     busy = {name for name, taken in slots.items() if taken == 1}
-    assert {f"train_{CANDIDATE}", f"train_{BASELINE}", "features", "embeddings"} <= busy
+    assert {"questions", "features", "embeddings"} <= busy
+    assert 2 * slots["train"] > POOL_SLOTS, "one training at a time"
     assert "rollback" not in slots, "nothing may keep it waiting"
 
 
@@ -89,12 +91,6 @@ def test_a_time_that_is_none_is_named_with_what_is_expected(monkeypatch, text):
         ValueError, match=rf"KESTREL_TASK_TIMEOUT_HOURS='{text}': expected hours above 0 and up to 8760"
     ):
         task_timeout()
-
-
-def test_training_trains_what_the_model_plane_evaluates():
-    from models.ranking import catalogue
-
-    assert (catalogue.CANDIDATE.name, catalogue.BASELINE.name) == (CANDIDATE, BASELINE)
 
 
 def test_model_rollout_graph(dags):
@@ -164,7 +160,8 @@ def rendered(task, **context):
         "params": {"namespace": "ml-100k", "mode": "whole", **left_out, **context.pop("params", {})},
         **context,
     }
-    task.render_template_fields(context, jinja_env=task.dag.get_template_env())
+    task.render_template_fields({"task": task, **context}, jinja_env=task.dag.get_template_env())
+    task.require_fit()
     return task
 
 
@@ -174,8 +171,8 @@ class TaskInstance:
     def __init__(self, **results):
         self.results = results
 
-    def xcom_pull(self, task_ids):
-        return self.results[task_ids]
+    def xcom_pull(self, task_ids, key="return_value"):
+        return self.results[task_ids if key == "return_value" else (task_ids, key)]
 
 
 class Run:
@@ -257,8 +254,7 @@ def test_training_by_hand_takes_them_from_the_form_or_says_what_is_missing(dags)
 
 
 def first_task(dag):
-    (task,) = (task for task in dag.tasks if not task.upstream_task_ids)
-    return task
+    return next(task for task in dag.tasks if not task.upstream_task_ids)
 
 
 @pytest.mark.parametrize("dag", ["feature_refresh", "model_training", "model_rollout", "model_rollback"])
@@ -307,13 +303,50 @@ def test_a_template_that_cannot_be_rendered_fails_for_good(dags):
             rendered(dags["feature_refresh"].get_task("check"), ti=TaskInstance(**results)).arguments()
 
 
-def test_serving_check_looks_into_the_runs_own_folder(dags):
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ({"specs": [], "configs": {}}, []),
+        ({"specs": ["deepfm", "lr"], "configs": {}}, ["--only", '["deepfm", "lr"]']),
+        ({"specs": [], "configs": {"deepfm": {"l2": 0.1}}}, ["--configs", '{"deepfm": {"l2": 0.1}}']),
+    ],
+)
+def test_the_form_says_what_is_trained_and_how(dags, form, options):
+    task = rendered(dags["model_training"].get_task("specs"), params=form)
+    assert task.arguments()[1:] == ["-m", "models", "specs", *options]
+
+
+def test_every_spec_is_trained_as_a_task_of_its_name(dags):
+    spec = {"name": "it's", "class": "deepfm", "config": {"hidden": [8]}}
+    train = dags["model_training"].get_task("train")
+    assert train.partial_kwargs["map_index_template"] == "{{ task.each.name }}"
+    options = {"spec": train.partial_kwargs["options"]["spec"]}
     task = rendered(
-        dags["model_training"].get_task("serving_check"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00"
+        JobOperator(task_id="one", module="models", command="train", options=options, each=spec, dag=train.dag)
+    )
+    assert json.loads(task.options["spec"]) == spec
+
+
+def test_the_trained_specs_are_chosen_from_by_their_files_metric(dags):
+    listed = [{"name": "deepfm"}, {"name": "lr"}]
+    ti = TaskInstance(training_set={"training_set": "set"}, specs=listed)
+    ti.results["specs", "result"] = {"choose_by": "log_loss", "specs": listed}
+    task = rendered(dags["model_training"].get_task("choose"), partition_key=INTERVAL, run_id="a", ti=ti)
+    assert json.loads(task.options["specs"]) == listed
+    assert task.options["choose-by"] == "log_loss"
+
+
+def test_serving_check_looks_into_the_runs_own_folder(dags):
+    ti = TaskInstance(choose={"saved_model": "/chosen/saved_model"})
+    task = rendered(
+        dags["model_training"].get_task("serving_check"),
+        partition_key=INTERVAL,
+        run_id="asset__1998-04-23T00:00",
+        ti=ti,
     )
     folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
     assert task.options == {
-        "saved-model": f"{folder}/{CANDIDATE}/saved_model",
+        "saved-model": "/chosen/saved_model",
         "golden": f"{folder}/golden.json",
         "out": f"{folder}/serving_check.json",
     }
@@ -329,14 +362,18 @@ def test_questions_are_asked_from_where_the_training_set_ends(dags):
 
 
 def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
-    ti = TaskInstance(training_set={"training_set": "set"}, questions={"questions": "asked", "asked": {}, "note": ""})
+    ti = TaskInstance(
+        training_set={"training_set": "set"},
+        questions={"questions": "asked", "asked": {}, "note": ""},
+        choose={"saved_model": "/chosen/saved_model"},
+    )
     task = rendered(
         dags["model_training"].get_task("lists"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00", ti=ti
     )
     folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
     assert task.arguments()[1:] == [
         *("-m", "serving.lists", "measure", "--namespace", "ml-100k", "--questions", "asked"),
-        *("--saved-model", f"{folder}/{CANDIDATE}/saved_model", "--training-set", "set"),
+        *("--saved-model", "/chosen/saved_model", "--training-set", "set"),
         *("--out", f"{folder}/lists.json"),
     ]
 

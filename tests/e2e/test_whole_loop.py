@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 
 def states(stage, dag):
-    return {task.task: task.state for task in stage.chain.tasks[dag]}
+    return {task.name: task.state for task in stage.chain.tasks[dag]}
 
 
 def test_the_three_runs_finish_although_the_demo_was_killed_right_after_its_trigger(first):
@@ -38,7 +38,7 @@ def test_the_candidates_lists_were_measured_and_are_in_its_evaluation_and_in_mlf
     tasks = states(first, "model_training")
     assert tasks == dict.fromkeys(
         (
-            *("training_set", "train_deepfm", "train_lr", "questions", "lists"),
+            *("training_set", "specs", "train deepfm", "train lr", "choose", "questions", "lists"),
             *("evaluate", "serving_check", "gate"),
         ),
         "success",

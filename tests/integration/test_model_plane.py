@@ -17,14 +17,14 @@ from feature_repo.contracts.manifests import Decision, Release, TrainingSet, Ver
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, WARMUP_FILE
-from models.ranking.catalogue import CANDIDATE
 from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
 from tests.movielens import RANKING
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
-NAME = "toy.ranking"
+NAME, CANDIDATE = "toy.ranking", "deepfm"
+QUICK = {"fit": {"batch_size": 256, "epochs": 8, "learning_rate": 5e-3}}
 CHECK = {
     "requests": 3,
     "rows": 60,
@@ -57,37 +57,53 @@ def client(server):
     return tracking.connect(server)
 
 
-def _run(settings, run_key, training_set="toy"):
-    """Train both models, evaluate and gate, as the DAG does; the toy's margins are as loose as its data is small."""
-    from models.evaluation.job import evaluate
-    from models.gates.job import gate
-    from models.gates.margins import Reference, read_margins
-    from models.ranking.base import FitConfig
-    from models.ranking.catalogue import RANKING_MODELS
-    from models.training.job import train
+def _specs(*records):
+    """Return quick specs: those given, or what is shipped."""
+    from models.specs.spec import parse_spec, read_specs
 
-    runs = {}
-    for name, model in RANKING_MODELS.items():
-        config = model.config_class(fit=FitConfig(batch_size=256, epochs=8, learning_rate=5e-3))
-        runs[name] = train(settings, "toy", training_set, name, run_key, config=config)
-    folder = Namespace(settings.state, "toy").candidates / run_key
-    lists = lists_record(training_set_id=training_set, saved_model_sha256=runs["deepfm"]["saved_model_sha256"])
-    write_json(folder / "lists.json", lists)
-    evaluate(settings, "toy", training_set, run_key)
-    write_json(folder / "serving_check.json", CHECK)
+    shipped = read_specs("ranking")
+    if records:
+        return shipped.model_copy(
+            update={"specs": tuple(parse_spec({"config": QUICK} | each).whole() for each in records)}
+        )
+    return shipped.chosen(configs={spec.name: QUICK for spec in shipped.specs})
+
+
+def _margins():
+    """Return margins as loose as the toy's data is small."""
+    from models.evaluation.table import CHANCE
+    from models.gates.margins import read_margins
+
     shipped = read_margins("ranking")
-    margins = shipped.model_copy(
+    return shipped.model_copy(
         update={
             "resamples": 200,
             "min_users": 2,
             "comparisons": tuple(
-                each if each.reference is Reference.CHANCE else each.model_copy(update={"margin": 0.5})
+                each if each.reference == CHANCE else each.model_copy(update={"margin": 0.5})
                 for each in shipped.comparisons
             ),
             "limits": shipped.limits.model_copy(update={"calibration_error": 0.5, "calibration_shift": 0.5}),
         }
     )
-    return runs, gate(settings, "toy", training_set, run_key, margins), folder
+
+
+def _run(settings, run_key, training_set="toy", specs=None, margins=None):
+    """Train, choose, evaluate and gate, as the DAG does."""
+    from models.evaluation.job import evaluate
+    from models.gates.job import gate
+    from models.training.choose import choose
+    from models.training.job import train
+
+    specs = specs or _specs()
+    runs = {spec.name: train(settings, "toy", training_set, spec, run_key) for spec in specs.specs}
+    chosen = choose(settings, "toy", training_set, run_key, specs)
+    folder = Namespace(settings.state, "toy").candidates / run_key
+    sha256 = runs[chosen["spec"]]["saved_model_sha256"]
+    write_json(folder / "lists.json", lists_record(training_set_id=training_set, saved_model_sha256=sha256))
+    evaluate(settings, "toy", training_set, run_key)
+    write_json(folder / "serving_check.json", CHECK)
+    return runs, gate(settings, "toy", training_set, run_key, margins or _margins()), folder
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +115,7 @@ def test_the_first_candidate_is_registered_with_its_verdict(first, settings, cli
     runs, result, folder = first
     assert result["decision"] == "promote"
     version = client.get_model_version(NAME, result["version"])
-    assert version.run_id == runs[CANDIDATE.name]["run_id"]
+    assert version.run_id == runs[CANDIDATE]["run_id"]
     assert version.tags["kestrel.decision"] == "promote"
     assert version.tags["kestrel.training_set_id"] == "toy"
     assert version.tags["kestrel.reason"] == result["reason"]
@@ -115,17 +131,18 @@ def test_the_registered_version_holds_the_very_bytes_that_training_wrote(first, 
     runs, result, folder = first
     root = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{result['version']}", dst_path=str(tmp_path)))
     digest = tree_sha256(root / "saved_model")
-    assert digest == tree_sha256(folder / CANDIDATE.name / "saved_model") == runs[CANDIDATE.name]["saved_model_sha256"]
+    assert digest == tree_sha256(folder / CANDIDATE / "saved_model") == runs[CANDIDATE]["saved_model_sha256"]
     assert digest == client.get_model_version(NAME, result["version"]).tags["kestrel.saved_model_sha256"]
 
 
 def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_path):
     runs, _, folder = first
-    run_id = runs[CANDIDATE.name]["run_id"]
+    run_id = runs[CANDIDATE]["run_id"]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["batch_size"] == "256"
     assert {"test_auc", "test_as_of_refresh_auc", "test_gauc", "test_log_loss"} <= run.data.metrics.keys()
+    assert {"valid_auc", "valid_gauc", "valid_log_loss", "valid_ece"} <= run.data.metrics.keys()
     assert len(client.get_metric_history(run_id, "val_auc")) > 1
     assert run.inputs.dataset_inputs[0].dataset.name == "toy"
     found = {
@@ -135,7 +152,8 @@ def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_
     }
     assert {
         *("training_set.json", "golden.json", "evaluation.json", "gates/verdict.json", "gates/report.html"),
-        *("gates/report.json", "plots/roc.png", "plots/calibration.png", "plots/comparison_roc.png"),
+        *("gates/report.json", "plots/validation_roc.png", "plots/validation_calibration.png"),
+        *("plots/comparison_roc.png", "spec.json"),
         *("lists/lists.json", "lists/report.html", "lists/table.json"),
     } <= found
     manifest = client.download_artifacts(run_id, "training_set.json", str(tmp_path))
@@ -154,7 +172,7 @@ def test_the_lists_are_in_the_record_and_in_the_run_once_however_often_it_is_eva
     from models.evaluation.lists import table
 
     runs, _, folder = first
-    run_id = runs[CANDIDATE.name]["run_id"]
+    run_id = runs[CANDIDATE]["run_id"]
     evaluate(settings, "toy", "toy", "first")
     lists = json.loads((folder / "evaluation.json").read_text())["lists"]
     assert lists == json.loads((folder / "lists.json").read_text())
@@ -190,8 +208,8 @@ def test_pyfunc_predicts_from_a_data_frame(first, settings, client):
     dataset = read_dataset(Namespace(settings.state, "toy").training_sets / "toy")
     frame = example_frame(dataset[TEST], tuple(column.name for column in RANKING.input_columns))
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/{result['version']}")
-    with np.load(folder / CANDIDATE.name / "test_scores.npz") as stored:
-        np.testing.assert_allclose(model.predict(frame), stored[TEST][-3:], atol=1e-6)
+    with np.load(folder / "evaluation_scores.npz") as stored:
+        np.testing.assert_allclose(model.predict(frame), stored[f"{TEST}.candidate"][-3:], atol=1e-6)
     assert model.metadata.signature.inputs.input_names() == [column.name for column in RANKING.input_columns]
 
 
@@ -200,7 +218,7 @@ def test_a_retry_of_every_job_changes_nothing(first, settings, client):
     again, second, _ = _run(settings, "first")
     assert again == runs
     assert second == result
-    assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs[CANDIDATE.name]['run_id']}'")) == 1
+    assert len(client.search_model_versions(f"name = '{NAME}' and run_id = '{runs[CANDIDATE]['run_id']}'")) == 1
 
 
 def test_a_gate_that_is_cut_off_leaves_nothing_that_could_be_rolled_out_beside_another_champion(
@@ -223,15 +241,80 @@ def test_a_gate_that_is_cut_off_leaves_nothing_that_could_be_rolled_out_beside_a
 
 def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
     from models import tracking
-    from models.ranking.base import FitConfig
-    from models.ranking.catalogue import BASELINE
     from models.training.job import train
 
     left = tracking.replace_run(client, "toy", name="half", run_key="half", model="lr", tags={})
-    config = BASELINE.config_class(fit=FitConfig(batch_size=512, epochs=1))
-    result = train(settings, "toy", "toy", "lr", "half", config=config)
+    spec = _specs({"name": "lr", "config": {"fit": {"batch_size": 512, "epochs": 1}}}).named("lr")
+    result = train(settings, "toy", "toy", spec, "half")
     assert [run.info.run_id for run in tracking.runs_of(client, "toy", "half", "lr")] == [result["run_id"]]
     assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_run_key_belongs_to_one_config_of_a_spec(first, settings):
+    from models.errors import CandidateError
+    from models.training.job import train
+
+    other = _specs({"name": "lr", "role": "baseline", "config": {"l2": 0.5}}).named("lr")
+    with pytest.raises(CandidateError, match=r"run key first: its lr was trained by .*received .*use another"):
+        train(settings, "toy", "toy", other, "first")
+
+
+def test_several_specs_of_one_class_train_in_one_run_and_test_rows_are_for_the_chosen_one(settings, client):
+    specs = _specs(
+        {"name": "steady", "class": "lr"},
+        # It learns next to nothing, and so loses.
+        {"name": "hasty", "class": "lr", "config": {"fit": {"epochs": 1, "learning_rate": 1e-7}}},
+        {"name": "lr", "role": "baseline", "config": QUICK | {"l2": 0.01}},
+    )
+    runs, result, folder = _run(settings, "several", specs=specs)
+    choice = json.loads((folder / "choice.json").read_text())
+    assert choice["spec"]["name"] == "steady"
+    assert [(each["name"], each["competed"]) for each in choice["specs"]] == [
+        ("steady", True),
+        ("hasty", True),
+        ("lr", False),
+    ]
+    logged = {name: client.get_run(run["run_id"]).data for name, run in runs.items()}
+    assert len({run["run_id"] for run in runs.values()}) == 3
+    assert {name: data.tags["kestrel.chosen"] for name, data in logged.items()} == {
+        "steady": "true",
+        "hasty": "false",
+        "lr": "false",
+    }
+    assert {name: (data.tags["kestrel.model"], data.tags["kestrel.class"]) for name, data in logged.items()} == {
+        "steady": ("steady", "lr"),
+        "hasty": ("hasty", "lr"),
+        "lr": ("lr", "lr"),
+    }
+    assert {name for name, data in logged.items() if "test_auc" in data.metrics} == {"steady", "lr"}
+    assert all("valid_log_loss" in data.metrics for data in logged.values())
+    rows = json.loads((folder / "evaluation.json").read_text())["metrics"]["test"]
+    assert list(rows) == ["candidate", "lr", "means", "popularity"]
+    version = client.get_model_version(NAME, result["version"])
+    assert (version.run_id, version.tags["kestrel.model"]) == (runs["steady"]["run_id"], "steady")
+
+
+def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
+    """A log on which DeepFM truly wins, by the margins that are shipped; then logistic regression challenges it."""
+    from models.gates.margins import read_margins
+
+    write_training_set(Namespace(settings.state, "toy"), "ages", rows=12_000, users=400, age_effect=0.5)
+    linear = {"name": "lr", "role": "baseline", "config": {}}
+    deep = {"name": "deepfm", "config": {"fit": {"epochs": 6}}}
+    first = _specs(deep, linear | {"may_be_champion": True})
+    runs, won, folder = _run(settings, "deep", "ages", first, read_margins("ranking"))
+    assert json.loads((folder / "choice.json").read_text())["spec"]["name"] == "deepfm", "lr competed and lost"
+    assert (won["decision"], won["run_id"]) == ("promote", runs["deepfm"]["run_id"]), won["reason"]
+    client.set_registered_model_alias(NAME, "champion", won["version"])
+    try:
+        later = _specs({"name": "linear", "class": "lr", "config": {}}, linear)
+        _, lost, folder = _run(settings, "challenger", "ages", later, read_margins("ranking"))
+    finally:
+        client.delete_registered_model_alias(NAME, "champion")
+    rows = json.loads((folder / "evaluation.json").read_text())["metrics"]["test"]
+    assert list(rows) == ["candidate", "champion", "lr", "means", "popularity"]
+    assert rows["champion"]["log_loss"] < rows["candidate"]["log_loss"]
+    assert lost["decision"] in {"tie", "reject"}, lost["reason"]
 
 
 def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_another_model_is_none(
@@ -244,8 +327,8 @@ def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_anothe
     monkeypatch.setattr(job, "fit", lambda *_: pytest.fail("it trains beside another"))
     with CandidateFolder(Namespace(settings.state, "toy"), "first").held("lr"):
         with pytest.raises(LockedError, match="lr of run key first: another job is writing it"):
-            job.train(settings, "toy", "toy", "lr", "first")
-        assert job.train(settings, "toy", "toy", CANDIDATE.name, "first") == first[0][CANDIDATE.name]
+            job.train(settings, "toy", "toy", _specs().named("lr"), "first")
+        assert job.train(settings, "toy", "toy", _specs().named(CANDIDATE), "first") == first[0][CANDIDATE]
 
 
 def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, settings, monkeypatch):
@@ -279,7 +362,7 @@ def test_what_killed_trainings_left_goes_with_the_next_one_whatever_its_run_key(
     left = first[2].parent / "killed" / ".deepfm.a1b2c3d4.part"
     (left / "saved_model").mkdir(parents=True)
     os.utime(left, (0, 0))
-    train(settings, "toy", "toy", "lr", "first")
+    train(settings, "toy", "toy", _specs().named("lr"), "first")
     assert not left.exists()
 
 
@@ -331,14 +414,6 @@ def test_shuffled_labels_are_rejected_and_no_alias_but_candidate_moves(first, se
         client.delete_registered_model_alias(NAME, "champion")
 
 
-def test_a_model_that_nobody_registered_is_named_with_those_that_are(settings):
-    from models.errors import UnknownModelError
-    from models.training.job import train
-
-    with pytest.raises(UnknownModelError, match="expected one of"):
-        train(settings, "toy", "toy", "nobody", "nobody")
-
-
 def test_a_run_key_belongs_to_one_training_set(first, settings):
     from models.errors import CandidateError
     from models.evaluation.job import evaluate
@@ -353,7 +428,7 @@ def test_a_changed_saved_model_is_not_registered(first, settings):
 
     folder = Namespace(settings.state, "toy").candidates
     shutil.copytree(folder / "first", folder / "tampered")
-    (folder / "tampered" / CANDIDATE.name / "saved_model" / "fingerprint.pb").write_bytes(b"")
+    (folder / "tampered" / CANDIDATE / "saved_model" / "fingerprint.pb").write_bytes(b"")
     with pytest.raises(CandidateError, match="changed after training"):
         gate(settings, "toy", "toy", "tampered")
 
@@ -365,7 +440,7 @@ def test_a_server_that_is_down_is_transient(settings):
     down = settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
     try:
         with pytest.raises(TrackingUnavailableError, match="is it up"):
-            train(down, "toy", "toy", "lr", "nowhere")
+            train(down, "toy", "toy", _specs().named("lr"), "nowhere")
     finally:
         from models import tracking
 
@@ -387,7 +462,7 @@ def _release(result, runs, version):
         model="ranking",
         version=version,
         run_id=str(result["run_id"]),
-        saved_model_sha256=str(runs[CANDIDATE.name]["saved_model_sha256"]),
+        saved_model_sha256=str(runs[CANDIDATE]["saved_model_sha256"]),
         feature_service=RANKING.feature_service.name,
         feature_service_hash=RANKING.feature_service.hash,
         views=RANKING.feature_service.views,
@@ -425,7 +500,7 @@ def test_a_model_whose_versions_count_anew_gets_a_number_that_nothing_served_has
     assert gate(apart, "toy", "toy", "first")["version"] == "8", "a retry finds it"
     version = client.get_model_version(NAME, "8")
     assert version.run_id == result["run_id"]
-    assert version.tags["kestrel.saved_model_sha256"] == runs[CANDIDATE.name]["saved_model_sha256"]
+    assert version.tags["kestrel.saved_model_sha256"] == runs[CANDIDATE]["saved_model_sha256"]
     verdict = Verdict.read(Namespace(apart.state, "toy").candidates / "first" / "verdict.json")
     assert (verdict.version, verdict.run_id) == ("8", result["run_id"])
     client.delete_model_version(NAME, "8")
@@ -435,19 +510,22 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
     runs, result, folder = first
     serving = Serving(apart.state)
     served = serving.model("toy", "ranking") / "3"
-    shutil.copytree(folder / CANDIDATE.name / "saved_model", served)
+    shutil.copytree(folder / CANDIDATE / "saved_model", served)
     (served / WARMUP_FILE).parent.mkdir()
     (served / WARMUP_FILE).write_bytes(b"")
     pointer = serving.current_release("toy", "ranking")
     _release(result, runs, "3").write(pointer)
     champion = _champion_of(apart, "first")
     assert (champion["version"], champion["run_id"], champion["incomparable"]) == ("3", result["run_id"], "")
-    assert champion["weights_sha256"] == runs[CANDIDATE.name]["weights_sha256"]
+    assert champion["weights_sha256"] == runs[CANDIDATE]["weights_sha256"]
+
+    assert champion["unregistered"], "the registry's version 3, if there is one, is another model"
 
     (served / "fingerprint.pb").write_bytes(b"")
     assert "neither the registry nor the disk" in _champion_of(apart, "first")["incomparable"]
     _release(result, runs, result["version"]).write(pointer)
-    assert _champion_of(apart, "first")["incomparable"] == "", "the registry has it still"
+    champion = _champion_of(apart, "first")
+    assert (champion["incomparable"], champion["unregistered"]) == ("", False), "the registry has it still"
     dataclasses.replace(_release(result, runs, result["version"]), run_id="0" * 32).write(pointer)
     assert "neither the registry nor the disk" in _champion_of(apart, "first")["incomparable"]
 
@@ -455,7 +533,7 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
 def test_a_champion_whose_run_is_gone_is_compared_by_the_training_set_itself(first, apart, client):
     runs, result, folder = first
     serving = Serving(apart.state)
-    shutil.copytree(folder / CANDIDATE.name / "saved_model", serving.model("toy", "ranking") / "3")
+    shutil.copytree(folder / CANDIDATE / "saved_model", serving.model("toy", "ranking") / "3")
     pointer = serving.current_release("toy", "ranking")
     gone = dataclasses.replace(_release(result, runs, "3"), run_id="0" * 32)
     gone.write(pointer)
@@ -491,6 +569,6 @@ def test_a_deleted_experiment_ends_training_before_the_fit_with_what_brings_it_b
     client.delete_experiment(experiment.experiment_id)
     try:
         with pytest.raises(DeletedInMlflowError, match=f"restore --experiment-id {experiment.experiment_id}`, or"):
-            job.train(settings, "toy", "toy", "lr", "after-the-deletion")
+            job.train(settings, "toy", "toy", _specs().named("lr"), "after-the-deletion")
     finally:
         client.restore_experiment(experiment.experiment_id)

@@ -140,7 +140,7 @@ def test_parameters_that_were_fitted_for_another_encoding_are_refused(own):
 
 
 def test_one_class_alone_cannot_be_learned(own):
-    from models.ranking.catalogue import BASELINE
+    from models.ranking.catalogue import ranking_model
     from models.training.fit import fit
 
     path = own[2] / "train.parquet"
@@ -148,4 +148,5 @@ def test_one_class_alone_cannot_be_learned(own):
     position = table.schema.get_field_index("label")
     pq.write_table(table.set_column(position, "label", pa.array(np.zeros(len(table), np.int64))), path)
     with pytest.raises(DatasetError, match="expected rows of both classes"):
-        fit(BASELINE(BASELINE.config_class()), read_dataset(own[2]), 1)
+        model = ranking_model("lr")
+        fit(model(model.config_class()), read_dataset(own[2]), 1)

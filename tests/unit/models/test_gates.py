@@ -115,6 +115,17 @@ def test_a_champion_that_can_rank_no_longer_does_not_stay_on_a_tie():
     assert "cannot rank any longer: it reads user_activity_00000000" in outcomes.reason
 
 
+def test_a_champion_that_the_registry_lost_does_not_stay_on_a_tie():
+    test = _scores()
+    test = replace(test, scores={**test.scores, "champion": test.scores["candidate"]})
+    outcomes = _decide(test, replace(SECOND, same_weights=True, unregistered=True))
+    assert outcomes.decision is Decision.PROMOTE
+    assert "its weights are the champion's, but champion version 1 is not in the registry any longer" in outcomes.reason
+    few = _scores(users=150)
+    few = replace(few, scores={**few.scores, "champion": few.scores["candidate"]})
+    assert _decide(few, replace(SECOND, unregistered=True)).decision is Decision.PROMOTE
+
+
 def test_a_champion_that_cannot_be_compared_says_so_in_the_reason():
     outcomes = _decide(_scores(), replace(SECOND, incomparable="its inputs are defined otherwise now"))
     assert outcomes.decision is Decision.PROMOTE
@@ -140,6 +151,13 @@ def test_one_failing_gate_rejects(evidence, gate):
     outcomes = _decide(_scores(), evidence)
     assert _failed(outcomes) == {gate}
     assert outcomes.decision is Decision.REJECT
+
+
+def test_a_latency_that_was_measured_on_a_busy_machine_says_so():
+    for load, told in ((0.4, False), (3.5, True)):
+        outcomes = _decide(_scores(), replace(FIRST, serving_check={**CHECK, "load_per_core": load}))
+        details = _gate(outcomes, "serving_latency_p99_ms").details
+        assert ("the machine was busy before (3.5 waiting for each core)" in details) is told
 
 
 def test_a_candidate_that_is_worse_than_the_means_is_rejected():

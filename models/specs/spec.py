@@ -1,0 +1,194 @@
+"""A spec: one model of a training run, declared and not programmed.
+
+Reading one needs no TensorFlow; that its class exists and takes its config is checked where a file is read.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.candidate_folder import TAKEN
+from models.errors import SpecError
+from models.evaluation.metrics import Metric
+from models.evaluation.table import RESERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from models.ranking.base import RankingConfig, RankingModel
+
+_SHIPPED = Path(__file__).parent
+_STRICT = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Role(StrEnum):
+    """What a model is trained for."""
+
+    CANDIDATE = "candidate"
+    """To become champion."""
+    BASELINE = "baseline"
+    """To be beaten: it stands in every table, and gates compare with it."""
+
+
+class Spec(BaseModel):
+    """One model of a training run."""
+
+    model_config = _STRICT
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Of its folder, its MLflow run and its tag."""
+    class_name: str = Field(default="", alias="class")
+    """A name of `models/ranking/catalogue.py`; that of the spec where left out."""
+    role: Role = Role.CANDIDATE
+    may_be_champion: bool = True
+    """Whether it competes with the candidates; a baseline does only where it says so."""
+    config: dict[str, Any] = {}
+    """Differences from the defaults of the class's config, at any depth."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        defaults = {"class": given.get("name"), "may_be_champion": given.get("role", Role.CANDIDATE) == Role.CANDIDATE}
+        return defaults | given
+
+    @model_validator(mode="after")
+    def _has_a_name_of_its_own(self) -> Self:
+        if self.name in RESERVED | TAKEN:
+            msg = f"name {self.name!r}: expected another than {sorted(RESERVED | TAKEN)}, which mean something else"
+            raise ValueError(msg)
+        return self
+
+    def model(self) -> RankingModel[RankingConfig]:
+        """Return the untrained model.
+
+        Raises:
+            SpecError: There is no such class, or its config is another.
+        """
+        from models.ranking.catalogue import ranking_model  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+        model_class = ranking_model(self.class_name)
+        whole = _merged(model_class.config_class().model_dump(), self.config)
+        try:
+            model: RankingModel[RankingConfig] = model_class(model_class.config_class.model_validate(whole))
+        except ValidationError as error:
+            msg = f"config of spec {self.name!r}: {_told(error)}"
+            raise SpecError(msg) from error
+        return model
+
+    def record(self) -> dict[str, Any]:
+        """Return the spec in JSON's types, as `parse_spec` reads it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def whole(self) -> Spec:
+        """Return the spec with every field of its config; SpecError if it is none of its class."""
+        return self.model_copy(update={"config": self.model().config.model_dump(mode="json")})
+
+
+class Specs(BaseModel):
+    """A file of specs; `ranking.yaml` says what each field means."""
+
+    model_config = _STRICT
+
+    choose_by: Metric
+    specs: tuple[Spec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        names = [spec.name for spec in self.specs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            msg = f"specs {twice}: expected each name once"
+            raise ValueError(msg)
+        return self
+
+    def named(self, name: str) -> Spec:
+        """Return the spec of a name; SpecError says which there are."""
+        found = {spec.name: spec for spec in self.specs}
+        if name not in found:
+            msg = f"spec {name!r}: expected one of {sorted(found)}"
+            raise SpecError(msg)
+        return found[name]
+
+    def chosen(self, names: Collection[str] = (), configs: Mapping[str, Mapping[str, Any]] | None = None) -> Specs:
+        """Return the specs of these names, all where there are none, with other configs, each of them whole.
+
+        Args:
+            names: Specs of this file.
+            configs: Spec's name → differences from its config.
+
+        Raises:
+            SpecError: A name is none of this file's, a config does not fit, or no spec may become champion.
+        """
+        configs = configs or {}
+        for name in (*names, *configs):
+            self.named(name)
+        for name, config in configs.items():
+            if not isinstance(config, dict):
+                msg = f"config of spec {name!r}: expected an object of its fields, received {config!r:.80}"
+                raise SpecError(msg)
+        specs = [
+            spec.model_copy(update={"config": _merged(spec.config, configs.get(spec.name, {}))}).whole()
+            for spec in self.specs
+            if not names or spec.name in names
+        ]
+        if not any(spec.may_be_champion for spec in specs):
+            msg = f"specs {[spec.name for spec in specs]}: expected one that may be champion; train a candidate, too"
+            raise SpecError(msg)
+        return self.model_copy(update={"specs": tuple(specs)})
+
+
+def read_specs(kind: str, own: Path | None = None) -> Specs:
+    """Return the specs for a kind of model, such as `ranking`: those of the file `own`, or those that come along.
+
+    Raises:
+        SpecError: The file is none of specs.
+    """
+    shipped = _SHIPPED / f"{kind}.yaml"
+    path = own or shipped
+    try:
+        specs = Specs.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for spec in specs.specs:
+            spec.model()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"{path}: expected a YAML file of specs such as {shipped}, received {error}"
+        raise SpecError(msg) from error
+    except ValidationError as error:
+        msg = f"{path}: {_told(error)}; {shipped} is an example"
+        raise SpecError(msg) from error
+    except SpecError as error:
+        msg = f"{path}: {error}"
+        raise SpecError(msg) from error
+    return specs
+
+
+def parse_spec(record: object) -> Spec:
+    """Return the spec of what `Spec.record` returned; SpecError for anything else."""
+    try:
+        return Spec.model_validate(record)
+    except ValidationError as error:
+        msg = f"spec {record!r:.200}: {_told(error)}"
+        raise SpecError(msg) from error
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes`, which go as deep as they say: `{"fit": {"epochs": 3}}` leaves the batch size."""
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _merged(base[name], value) if both else value
+    return merged
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(
+        str(each["ctx"]["error"])
+        if each["type"] == "value_error"
+        else f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}, received {each['input']!r:.80}"
+        for each in error.errors()
+    )

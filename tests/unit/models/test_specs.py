@@ -1,0 +1,133 @@
+"""Specs: what is trained is declared, checked where it is read, and told apart by its name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from models.errors import CandidateError, SpecError
+from models.evaluation.metrics import Metric
+from models.evaluation.table import RESERVED
+from models.gates.margins import read_margins
+from models.specs.spec import Role, Spec, parse_spec, read_specs
+from models.training.choose import winner_of
+
+SHIPPED = read_specs("ranking")
+
+
+def _own(tmp_path, *specs, **others):
+    path = tmp_path / "specs.yaml"
+    path.write_text(yaml.safe_dump({"choose_by": "auc", "specs": list(specs)} | others), encoding="utf-8")
+    return path
+
+
+def test_reading_specs_needs_no_tensorflow():
+    code = "import sys, models.specs.spec, models.training.choose; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_shipped_has_a_candidate_and_every_baseline_that_gates_name():
+    named = {margin.reference for margin in read_margins("ranking").comparisons} - RESERVED
+    assert named == {"lr"}
+    assert all(SHIPPED.named(name).role is Role.BASELINE for name in named)
+    assert not SHIPPED.named("lr").may_be_champion
+    assert any(spec.may_be_champion for spec in SHIPPED.specs)
+
+
+def test_one_class_in_several_specs_and_configs_as_deep_as_they_say(tmp_path):
+    own = read_specs(
+        "ranking",
+        _own(
+            tmp_path,
+            {"name": "narrow", "class": "deepfm", "config": {"hidden": [8], "fit": {"epochs": 2}}},
+            {"name": "wide", "class": "deepfm"},
+            {"name": "lr", "role": "baseline", "may_be_champion": True},
+        ),
+    )
+    narrow, wide, lr = (spec.model().config for spec in own.specs)
+    assert (narrow.hidden, wide.hidden) == ((8,), (64, 32))
+    assert narrow.fit == wide.fit.model_copy(update={"epochs": 2}), "the class's own rate and batches stay"
+    assert [spec.may_be_champion for spec in own.specs] == [True, True, True]
+    assert lr.l2 == SHIPPED.named("lr").model().config.l2
+
+
+def test_a_record_is_the_spec_with_its_whole_config():
+    spec = Spec.model_validate({"name": "small", "class": "deepfm", "config": {"hidden": [4]}}).whole()
+    record = spec.record()
+    assert record["config"]["dropout"] == spec.model().config.dropout
+    again = parse_spec(record)
+    assert again.record() == record
+    assert again.model().config == spec.model().config
+
+
+def test_a_run_may_train_some_with_other_configs():
+    chosen = SHIPPED.chosen(["deepfm"], {"deepfm": {"fit": {"epochs": 1}}})
+    assert [spec.name for spec in chosen.specs] == ["deepfm"]
+    assert chosen.specs[0].model().config.fit.epochs == 1
+    assert SHIPPED.chosen().specs == tuple(spec.whole() for spec in SHIPPED.specs)
+
+
+@pytest.mark.parametrize(
+    ("names", "configs", "told"),
+    [
+        (["deepfn"], None, r"spec 'deepfn': expected one of \['deepfm', 'lr'\]"),
+        ([], {"deepfn": {}}, r"spec 'deepfn': expected one of"),
+        (["lr"], None, r"specs \['lr'\]: expected one that may be champion"),
+        ([], {"deepfm": {"hiden": [8]}}, "config of spec 'deepfm': hiden: Extra inputs are not permitted, received"),
+        ([], {"deepfm": {"fit": {"epochs": 0}}}, "fit.epochs: Input should be greater than or equal to 1, received 0"),
+        ([], {"deepfm": 3}, "config of spec 'deepfm': expected an object of its fields, received 3"),
+    ],
+)
+def test_what_a_run_cannot_train_is_refused(names, configs, told):
+    with pytest.raises(SpecError, match=told):
+        SHIPPED.chosen(names, configs)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"name": "nobody"}, "model 'nobody': expected one of"),
+        ({"name": "x", "class": "deepfm", "role": "winner"}, "specs.0.role: Input should be 'candidate' or 'baseline'"),
+        ({"name": "../x", "class": "deepfm"}, "specs.0.name: String should match pattern"),
+        ({"name": "champion", "class": "deepfm"}, "name 'champion': expected another than"),
+        ({"name": "x", "class": "deepfm", "kind": 1}, "specs.0.kind: Extra inputs are not permitted"),
+        ({"class": "deepfm"}, "specs.0.name: "),
+        ("deepfm", "specs.0: Input should be"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_its_place(tmp_path, spec, told):
+    with pytest.raises(SpecError, match=rf"specs\.yaml: .*{told}"):
+        read_specs("ranking", _own(tmp_path, spec))
+
+
+def test_a_name_twice_another_metric_and_no_file_are_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"specs \['lr'\]: expected each name once"):
+        read_specs("ranking", _own(tmp_path, {"name": "lr"}, {"name": "lr"}))
+    with pytest.raises(SpecError, match="choose_by: Input should be 'auc', 'gauc' or 'log_loss', received 'ndcg'"):
+        read_specs("ranking", _own(tmp_path, {"name": "lr"}, choose_by="ndcg"))
+    with pytest.raises(SpecError, match=r"none\.yaml: expected a YAML file of specs"):
+        read_specs("ranking", tmp_path / "none.yaml")
+    (tmp_path / "specs.yaml").write_text("[", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"specs\.yaml: expected a YAML file of specs"):
+        read_specs("ranking", tmp_path / "specs.yaml")
+
+
+@pytest.mark.parametrize(
+    ("figures", "choose_by", "winner"),
+    [
+        ({"a": 0.7, "b": 0.8}, Metric.AUC, "b"),
+        ({"a": 0.7, "b": 0.8}, Metric.LOG_LOSS, "a"),
+        ({"a": 0.7, "b": 0.7}, Metric.AUC, "a"),
+        ({"a": None, "b": 0.1}, Metric.GAUC, "b"),
+    ],
+)
+def test_the_best_figure_wins_and_the_first_of_equal_ones(figures, choose_by, winner):
+    assert winner_of(figures, choose_by) == winner
+
+
+def test_no_figure_chooses_nobody():
+    with pytest.raises(CandidateError, match=r"gauc of the validation rows: expected a figure of one of \['a'\]"):
+        winner_of({"a": None}, Metric.GAUC)
