@@ -259,6 +259,7 @@ def test_a_run_key_belongs_to_one_config_of_a_spec(first, settings):
         train(settings, "toy", "toy", other, "first")
 
 
+@pytest.mark.timeout(900)
 def test_several_specs_of_one_class_train_in_one_run_and_test_rows_are_for_the_chosen_one(settings, client):
     specs = _specs(
         {"name": "steady", "class": "lr"},
@@ -294,6 +295,7 @@ def test_several_specs_of_one_class_train_in_one_run_and_test_rows_are_for_the_c
     assert (version.run_id, version.tags["kestrel.model"]) == (runs["steady"]["run_id"], "steady")
 
 
+@pytest.mark.timeout(900)
 def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
     """A log on which DeepFM truly wins, by the margins that are shipped; then logistic regression challenges it."""
     from models.gates.margins import read_margins
