@@ -82,7 +82,8 @@ class JobOperator(BaseOperator):
         each: Any = None,  # noqa: ANN401 - an element of any list
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own
     ) -> None:
-        super().__init__(outlets=[emits] if emits else [], **kwargs)
+        # A mapped task brings outlets of its own, even if there are none.
+        super().__init__(**kwargs | {"outlets": [emits] if emits else kwargs.get("outlets", [])})
         self.module = module
         self.command = command
         self.options = dict(options)

@@ -12,7 +12,6 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.definitions.param import SerializedParam
 
-from dags._jobs import JobOperator
 from dags._policy import task_timeout
 from feature_repo.contracts.intervals import PartitionKey, check_namespace, end_of_day
 from feature_repo.contracts.orchestration import POOL, POOL_SLOTS
@@ -320,10 +319,8 @@ def test_every_spec_is_trained_as_a_task_of_its_name(dags):
     spec = {"name": "it's", "class": "deepfm", "config": {"hidden": [8]}}
     train = dags["model_training"].get_task("train")
     assert train.partial_kwargs["map_index_template"] == "{{ task.each.name }}"
-    options = {"spec": train.partial_kwargs["options"]["spec"]}
-    task = rendered(
-        JobOperator(task_id="one", module="models", command="train", options=options, each=spec, dag=train.dag)
-    )
+    ti = TaskInstance(training_set={"training_set": "set"})
+    task = rendered(train.unmap({"each": spec}), partition_key=INTERVAL, run_id="a", ti=ti)
     assert json.loads(task.options["spec"]) == spec
 
 
