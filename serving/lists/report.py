@@ -425,4 +425,4 @@ def certainty(shown: Shown, against: Sequence[Mapping[str, Any]]) -> str:
         return "Every difference is beyond chance (95 %)."
     if len(unsure) == len(bounds):
         return "No difference is beyond chance (95 %)."
-    return f"The difference from {', '.join(unsure)} may be chance (95 %)."
+    return f"These differences may be chance (95 %): from {'; from '.join(unsure)}."

@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 _ABOUT = """
 Recommends items to users, and items like an item, and takes what users do.
 
-What a user rated is read from Redis, where Feast keeps it; candidates come from what is popular and from item vectors
+What a user did is read from Redis, where Feast keeps it; candidates come from what is popular and from item vectors
 near what the user liked lately; the promoted model scores them on the model server. When a part is down the answer
-still comes, and its `degraded` names what was missing. Nothing that the user has already rated is recommended.
+still comes, and its `degraded` names what was missing. Nothing that the user has already had is recommended.
 """
 
 _ID_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": ID_MAX}
@@ -174,7 +174,7 @@ def _add_answers(app: FastAPI) -> None:
         summary="What to show this user",
     )
     async def recommend(request: Request, user: UserId, k: SlateSize = K_DEFAULT) -> Response:
-        """Return `k` items that the user has not rated, best first, each with a reason.
+        """Return `k` items that the user has not had, best first, each with a reason.
 
         An unknown user gets what is popular with everyone. `score` is null where nothing was ranked.
         """

@@ -517,7 +517,7 @@ def test_the_candidate_equals_the_best_simple_lists():
 def test_the_sentence_is_followed_by_what_may_be_chance():
     each = {"EASE": [1, 1], "ItemCF": [0, 2]}
     assert recorded(of_figures([0, 0], **each))["sentence"].endswith(
-        "(2 users, NDCG@10). The difference from ItemCF may be chance (95 %)."
+        "(2 users, NDCG@10). These differences may be chance (95 %): from ItemCF."
     )
     assert recorded(of_figures([0, 0], EASE=[1, 1], ItemCF=[2, 2]))["sentence"].endswith(
         "(2 users, NDCG@10). Every difference is beyond chance (95 %)."
