@@ -16,6 +16,7 @@ from airflow.sdk import DAG, Param, PartitionedAssetTimetable
 from dags._jobs import JobOperator
 from dags._policy import ALONE, FEATURES, HEAVY, NAMESPACE_PARAM, TRAINING, VERDICT, shared
 
+INTERVAL = "{{ partition(partition_key, params) }}"
 NAMESPACE = "{{ partition(partition_key, params).namespace }}"
 CUTOFF = "{{ format_cutoff(partition(partition_key, params).cutoff) }}"
 TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
@@ -69,6 +70,7 @@ with DAG(
             "configs": "{{ params.configs | tojson if params.configs else '' }}",
         },
         returns="specs",
+        partition_key=INTERVAL,  # a run without one fails here, too, before anything starts
         doc_md="What this run trains: every spec with its whole config.",
     )
     train = JobOperator.partial(
@@ -139,7 +141,7 @@ with DAG(
         command="gate",
         options=RUN,
         emits=VERDICT,
-        partition_key="{{ partition(partition_key, params) }}",
+        partition_key=INTERVAL,
         doc_md="Promote, tie or reject, with the report in MLflow.",
     )
     training_set >> [train, questions]

@@ -311,8 +311,14 @@ def test_a_template_that_cannot_be_rendered_fails_for_good(dags):
     ],
 )
 def test_the_form_says_what_is_trained_and_how(dags, form, options):
-    task = rendered(dags["model_training"].get_task("specs"), params=form)
+    task = rendered(dags["model_training"].get_task("specs"), params=form, partition_key=INTERVAL)
     assert task.arguments()[1:] == ["-m", "models", "specs", *options]
+
+
+def test_no_first_task_of_a_training_starts_without_an_interval(dags):
+    for task in (task for task in dags["model_training"].tasks if not task.upstream_task_ids):
+        with pytest.raises(AirflowFailException, match="triggered by hand without a cutoff"):
+            rendered(task, params={"specs": [], "configs": {}}, partition_key=None)
 
 
 def test_every_spec_is_trained_as_a_task_of_its_name(dags):

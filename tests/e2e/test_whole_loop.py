@@ -110,7 +110,7 @@ def test_a_tie_keeps_the_champion_and_the_rollout_stops_with_the_reason(first, s
 
 def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
     for words in (
-        "Tie:",
+        "the champion stays",
         "candidate",
         "champion",
         "popularity",
@@ -245,7 +245,7 @@ def test_a_model_server_killed_with_a_candidate_loaded_serves_the_old_version_af
 def test_a_run_that_no_job_can_be_started_with_fails_at_once(stack, backfill, dag, conf, sentence):
     run, (first_task, *others), log = stack.ended(dag, conf)
     assert (run.state, first_task.state, first_task.attempt) == ("failed", "failed", 1)
-    assert {task.state for task in others} == {"upstream_failed"}
+    assert {(task.state, task.attempt) for task in others} <= {("upstream_failed", 0), ("failed", 1)}
     assert sentence in log
     assert not Namespace(stack.state, "refused").root.exists()
 

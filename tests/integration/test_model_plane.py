@@ -341,7 +341,7 @@ def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, se
     monkeypatch.setattr(job, "memory", lambda: Memory(total=10**8, available=10**8, resident=0))
     monkeypatch.setattr(job, "read_dataset", lambda *_: pytest.fail("it reads what does not fit"))
     with pytest.raises(TooLittleMemoryError, match="training on toy: expected about"):
-        job.train(settings, "toy", "toy", "lr", "too-large")
+        job.train(settings, "toy", "toy", _specs().named("lr"), "too-large")
 
 
 @pytest.mark.parametrize("job", ["evaluate", "gate"])

@@ -165,7 +165,7 @@ LAND_STEPS: tuple[Step, ...] = (
     ("pipelines.io.lake", "sync_directory", False, 5),
     ("pipelines.io.lake", "StoredTable.switch", True, 2),
     ("pipelines.io.lake", "StoredTable.switch", True, 3),
-    ("pathlib", "Path.unlink", True, 4),
+    ("pathlib", "Path.unlink", True, 1),
 )
 
 

@@ -71,7 +71,7 @@ def test_a_bad_version_is_a_usage_error(version: str) -> None:
 @pytest.mark.parametrize("reason", ["", " \t"])
 def test_a_promotion_despite_the_champion_needs_a_reason(reason: str) -> None:
     arguments = ("promote", "--namespace", "ns", "--version", "3", f"--despite-champion={reason}")
-    assert "expected the reason in a sentence" in refusal(APPS["serving.rollout"], *arguments)
+    assert "expected a text for whoever asks later" in refusal(APPS["serving.rollout"], *arguments)
 
 
 def test_a_bad_run_key_or_training_set_is_a_usage_error() -> None:
