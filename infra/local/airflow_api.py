@@ -53,6 +53,11 @@ class TaskRun:
     """What the mapped one stands for, such as a spec's name."""
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Tells it apart from every other one of its run."""
+        return self.task, self.map_index
+
+    @property
     def name(self) -> str:
         """What people call it."""
         return f"{self.task} {self.element}".rstrip()

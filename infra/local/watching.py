@@ -54,11 +54,11 @@ def in_order(tasks: Sequence[TaskRun]) -> list[TaskRun]:
     return sorted(tasks, key=lambda task: task.start or latest)
 
 
-def changes(before: Mapping[str, TaskRun], after: Sequence[TaskRun], dag: str, now: datetime) -> list[str]:
+def changes(before: Mapping[tuple[str, int], TaskRun], after: Sequence[TaskRun], dag: str, now: datetime) -> list[str]:
     """Return one line for each task whose state or attempt has changed and is worth telling."""
     lines = []
     for task in after:
-        old = before.get(task.name)
+        old = before.get(task.key)
         if task.state in {"none", "scheduled", "queued"} or (
             old and (old.state, old.attempt) == (task.state, task.attempt)
         ):
@@ -135,7 +135,7 @@ def watch(airflow: Airflow, first: DagRun, console: Console, *, sample: Callable
                 run = airflow.run(dag, run.run_id)
                 now = datetime.now(UTC)
                 if plain:
-                    known = {task.name: task for task in chain.tasks.get(dag, [])}
+                    known = {task.key: task for task in chain.tasks.get(dag, [])}
                     for line in changes(known, in_order(tasks), dag, now):
                         console.out(f"[{elapsed(began, None, now):>5}] {line}", highlight=False)
                 chain.runs[dag], chain.tasks[dag] = run, tasks

@@ -73,11 +73,22 @@ def test_tasks_stand_in_the_order_of_their_start() -> None:
 
 
 def test_plain_lines_tell_each_change_once() -> None:
-    before = {"a": task("a", "running"), "b": task("b", "running"), "c": task("c", "up_for_retry")}
+    earlier = (task("a", "running"), task("b", "running"), task("c", "up_for_retry"))
+    before = {each.key: each for each in earlier}
     after = [task("a", "success"), task("b", "running"), task("c", "running", attempt=2), task("d", "queued")]
     lines = changes(before, after, "dag", START)
     assert [line.split()[1:3] for line in lines] == [["a", "success"], ["c", "running"]]
     assert "(attempt 2)" in lines[1]
+
+
+def test_mapped_tasks_are_told_apart_and_called_by_what_they_stand_for() -> None:
+    first, second = (
+        TaskRun("train", "running", 1, START, None, map_index=place, element=name)
+        for place, name in enumerate(("deepfm", "lr"))
+    )
+    unnamed = TaskRun("train", "running", 1, START, None, map_index=0, element="0")
+    lines = changes({unnamed.key: unnamed}, [first, second], "dag", START)
+    assert [line.split()[1:4] for line in lines] == [["train", "lr", "running"]]
 
 
 def test_namespace_is_the_given_one_or_the_data_sets() -> None:
