@@ -115,8 +115,10 @@ def run_job(job: Callable[[], Mapping[str, object]]) -> NoReturn:
     if result is not None:
         _print_result(result)
     sys.stderr.write(message)
-    # The interpreter looks for garbage before it ends; a model's graph is so many objects that this takes ten seconds.
-    gc.freeze()
+    if "tensorflow" in sys.modules:
+        # The interpreter looks for garbage before it ends; in a model's graph that takes ten seconds. Not everywhere:
+        # libraries made with nanobind, as DuckDB, take what is not looked at for a leak, and tell of it.
+        gc.freeze()
     sys.exit(code)
 
 
