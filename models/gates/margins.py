@@ -7,10 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.dataset import TEST, TEST_AS_OF_REFRESH
+from models.declared import read_declared
 from models.errors import MarginsError
 from models.evaluation.metrics import Metric
 from models.evaluation.table import CHANCE, UNTRAINED
@@ -103,16 +103,4 @@ def read_margins(kind: str, own: Path | None = None, environ: Mapping[str, str] 
     if old := sorted(name for name in environ if name.startswith(_PREFIX) and name != _VARIABLE):
         msg = f"{old}: margins are declared in a file; copy {shipped}, edit it, and name it in {_VARIABLE}"
         raise MarginsError(msg)
-    path = own or shipped
-    try:
-        return Margins.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: expected a YAML file of margins such as {shipped}, received {error}"
-        raise MarginsError(msg) from error
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}, received {each['input']!r:.80}"
-            for each in error.errors()
-        )
-        msg = f"{path}: {wrong}; {shipped} is an example"
-        raise MarginsError(msg) from error
+    return read_declared(Margins, own or shipped, shipped, MarginsError)

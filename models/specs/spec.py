@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.candidate_folder import TAKEN
+from models.declared import read_declared, told
 from models.errors import SpecError
 from models.evaluation.metrics import Metric
 from models.evaluation.table import RESERVED
@@ -78,7 +78,7 @@ class Spec(BaseModel):
         try:
             model: RankingModel[RankingConfig] = model_class(model_class.config_class.model_validate(whole))
         except ValidationError as error:
-            msg = f"config of spec {self.name!r}: {_told(error)}"
+            msg = f"config of spec {self.name!r}: {told(error)}"
             raise SpecError(msg) from error
         return model
 
@@ -151,16 +151,10 @@ def read_specs(kind: str, own: Path | None = None) -> Specs:
     """
     shipped = _SHIPPED / f"{kind}.yaml"
     path = own or shipped
+    specs = read_declared(Specs, path, shipped, SpecError)
     try:
-        specs = Specs.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         for spec in specs.specs:
             spec.model()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: expected a YAML file of specs such as {shipped}, received {error}"
-        raise SpecError(msg) from error
-    except ValidationError as error:
-        msg = f"{path}: {_told(error)}; {shipped} is an example"
-        raise SpecError(msg) from error
     except SpecError as error:
         msg = f"{path}: {error}"
         raise SpecError(msg) from error
@@ -172,7 +166,7 @@ def parse_spec(record: object) -> Spec:
     try:
         return Spec.model_validate(record)
     except ValidationError as error:
-        msg = f"spec {record!r:.200}: {_told(error)}"
+        msg = f"spec {record!r:.200}: {told(error)}"
         raise SpecError(msg) from error
 
 
@@ -183,12 +177,3 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
         merged[name] = _merged(base[name], value) if both else value
     return merged
-
-
-def _told(error: ValidationError) -> str:
-    return "; ".join(
-        str(each["ctx"]["error"])
-        if each["type"] == "value_error"
-        else f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}, received {each['input']!r:.80}"
-        for each in error.errors()
-    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from feature_repo.contracts.control_group import ROOT, control_group, lines
 from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.signatures import ranking
 from models.errors import NotNowEnoughMemoryError, TooLittleMemoryError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _BASE_BYTES = 1_000_000_000
 _BYTES_OF_A_CELL = 25
 _GB = 1e9
-_ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +50,19 @@ def needed_bytes(directory: Path) -> int:
     return _BASE_BYTES + _BYTES_OF_A_CELL * cells
 
 
-def memory(root: Path = _ROOT) -> Memory | None:
+def memory(root: Path = ROOT) -> Memory | None:
     """Return what this process may have; None where the kernel does not say so as Linux does."""
     machine, process = _kilobytes(root / "proc" / "meminfo"), _kilobytes(root / "proc" / "self" / "status")
     try:
         total, available, resident = machine["MemTotal"], machine["MemAvailable"], process["VmRSS"]
     except KeyError:
         return None
-    for line in _lines(root / "proc" / "self" / "cgroup"):
-        hierarchy, _, group = line.split(":", 2)
-        folder = root / "sys" / "fs" / "cgroup" / group.lstrip("/")
-        limit = "".join(_lines(folder / "memory.max"))
-        if hierarchy == "0" and limit.isdigit():  # version 2, and not "max"
-            used = int("".join(_lines(folder / "memory.current")) or 0)
-            cached = sum(int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith("file "))
-            total, available = min(total, int(limit)), min(available, int(limit) - used + cached)
+    group = control_group(root)
+    limit = "".join(lines(group / "memory.max")) if group else ""
+    if group and limit.isdigit():  # and not "max"
+        used = int("".join(lines(group / "memory.current")) or 0)
+        cached = sum(int(line.split()[1]) for line in lines(group / "memory.stat") if line.startswith("file "))
+        total, available = min(total, int(limit)), min(available, int(limit) - used + cached)
     return Memory(total, available, resident)
 
 
@@ -89,11 +89,5 @@ def check_memory(directory: Path, found: Memory | None) -> None:
 
 
 def _kilobytes(path: Path) -> dict[str, int]:
-    named = (line.partition(":") for line in _lines(path))
+    named = (line.partition(":") for line in lines(path))
     return {name: int(value.split()[0]) * 1024 for name, _, value in named if value.endswith(" kB")}
-
-
-def _lines(path: Path) -> list[str]:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8").splitlines()
-    return []
