@@ -2,7 +2,7 @@
 
 0             success; the job's result becomes the task's XCom
 10, 11        skipped, with the reason (rejected by a gate; superseded by a newer interval)
-75, signals   failed, tried again; a job that takes too long is ended, and so are its children
+75, signals   failed, tried again, as is a job that took too long and was ended
 else          failed for good, as is a job that was killed for want of memory a second time
 
 A run that was triggered with what no job can be started with fails for good, too, before anything runs.

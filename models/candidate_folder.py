@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
 
 JUDGEMENT = "judgement"
-"""What `choose`, `evaluate` and `gate` write."""
+"""The part that `choose`, `evaluate` and `gate` write."""
 TAKEN = frozenset({JUDGEMENT, "plots"})
 """Names in the folder that no spec may have."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")

@@ -1,1 +1,1 @@
-"""What is trained: the specs of a training run, one YAML for each kind of model."""
+"""The specs of a training run: one YAML for each kind of model."""
