@@ -10,11 +10,11 @@ import typer
 from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
+from feature_repo.contracts.objectives import Metric  # noqa: TC001 - typer reads the annotations
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
 from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
-from models.evaluation.metrics import Metric  # noqa: TC001 - typer reads the annotations
 from models.settings import settings
 from models.specs.spec import Spec, Specs, parse_spec, read_specs
 

@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import LABEL, USER_ID, WEIGHT
+from feature_repo.contracts.datasets import DRAWN, GROUP_ID, LABEL, USER_ID, VALUE, WEIGHT
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
+from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import ranking
+from feature_repo.contracts.signatures import UnknownFeaturesError, ranking
 from models.errors import DatasetError
 from models.inputs import Columns, from_arrow
 from models.transforms import Transforms, read_transforms
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.columns import Column
+    from feature_repo.contracts.objectives import Objective
     from feature_repo.contracts.signatures import Signature
 
 TRAIN, VALID, TEST, TEST_AS_OF_REFRESH = (name.removesuffix(".parquet") for name in TRAINING_FILES)
+_TARGETS = (VALUE, DRAWN, GROUP_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,14 @@ class Split:
 
     name: str
     features: Columns
-    """The signature's inputs and `user_id`."""
+    """The signature's inputs, whatever the untrained baselines read, and `user_id`."""
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
     """`[rows]`, how much a row counts in training; 1 in the other splits."""
     users: NDArray[np.int64]
     """`[rows]`, a code per user, dense over the split as it was read: for metrics and resampling by user."""
+    targets: Columns
+    """What else can be learned: the columns of `_TARGETS`, `[rows]` each, of which an old training set lacks some."""
 
     @property
     def rows(self) -> int:
@@ -56,7 +63,18 @@ class Split:
             self.labels[rows],
             self.weights[rows],
             self.users[rows],
+            {name: values[rows] for name, values in self.targets.items()},
         )
+
+    def target(self, column: Column) -> NDArray[Any]:
+        """Return what else can be learned, `[rows]`; DatasetError if the training set was built without it."""
+        if column.name not in self.targets:
+            msg = (
+                f"split {self.name}: expected a column {column.name}, which the spec's objective reads, received none; "
+                "build the training set anew with this code"
+            )
+            raise DatasetError(msg)
+        return self.targets[column.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +83,7 @@ class Dataset:
 
     record: TrainingSet
     signature: Signature
-    """What models of this data set take and return."""
+    """What models of these features and this objective take and return."""
     directory: Path
     transforms: Transforms
     splits: Mapping[str, Split]
@@ -88,20 +106,30 @@ def find_training_set(namespace: Namespace, training_set_id: str) -> Path:
     return directory
 
 
-def read_dataset(directory: Path, splits: tuple[str, ...] = ()) -> Dataset:
+def read_dataset(
+    directory: Path,
+    splits: tuple[str, ...] = (),
+    features: tuple[str, ...] = (),
+    objective: Objective = PROBABILITY,
+) -> Dataset:
     """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
+    Args:
+        directory: The training set's.
+        splits: Their names; none for all.
+        features: A spec's feature set; none for all that the training set has.
+        objective: What is learned of it.
+
     Raises:
-        DatasetError: it is for another kind of model, other feature definitions than the contract's, a missing column,
-            or other rows than promised.
+        DatasetError: it is for another kind of model, lacks features of the set, has other feature definitions than the
+            contract's, a missing column, or other rows than promised.
     """
     try:
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
     _check_kind(record)
-    signature = ranking(Schema.from_json(record.schema))
-    _check_features(record, signature)
+    signature = signature_of(record, features or (record.feature_service,), objective)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
     return Dataset(
         record=record,
@@ -122,14 +150,42 @@ def _check_kind(record: TrainingSet) -> None:
         raise DatasetError(msg)
 
 
-def _check_features(record: TrainingSet, signature: Signature) -> None:
-    expected = signature.feature_service.feature_hashes
-    different = sorted(name for name, digest in expected.items() if record.feature_hashes.get(name) != digest)
+def signature_of(record: TrainingSet, features: tuple[str, ...], objective: Objective = PROBABILITY) -> Signature:
+    """Return what a model takes and returns that learns from a training set.
+
+    Raises:
+        DatasetError: The training set lacks features of the set, or has them by another definition.
+    """
+    schema = Schema.from_json(record.schema)
+    try:
+        signature = ranking(schema, features, objective)
+    except UnknownFeaturesError as error:
+        msg = f"training set {record.training_set_id}: {error}"
+        raise DatasetError(msg) from error
+    _check_features(record, schema, signature)
+    return signature
+
+
+def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -> None:
+    hashes = {
+        column.name: group.feature_hash(column.name)
+        for group in declared(schema).known_by_time
+        for column in group.features
+    }
+    expected = {column.name: hashes[column.name] for column in signature.input_columns if column.name in hashes}
+    if absent := sorted(expected.keys() - record.feature_hashes.keys()):
+        msg = (
+            f"training set {record.training_set_id}: expected features {absent} of the spec's feature set, it has "
+            f"those of the service {record.feature_service} alone; build one with KESTREL_RANKING_WINDOWS=true for "
+            "the windows, or take them out of the spec"
+        )
+        raise DatasetError(msg)
+    different = sorted(name for name, digest in expected.items() if record.feature_hashes[name] != digest)
     if different:
         msg = (
             f"training set {record.training_set_id}: features {different} were computed by another definition than the "
             f"contract's (expected {[expected[name] for name in different]}, received "
-            f"{[record.feature_hashes.get(name, 'none') for name in different]}); "
+            f"{[record.feature_hashes[name] for name in different]}); "
             "run the features and training-set jobs again"
         )
         raise DatasetError(msg)
@@ -150,12 +206,14 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
         if file.metadata.num_rows != record.rows.get(name):
             msg = f"{path}: its manifest promises {record.rows.get(name)} rows, received {file.metadata.num_rows}"
             raise DatasetError(msg)
-        table = file.read([column.name for column in columns])
+        others = tuple(column for column in _TARGETS if column.name in file.schema_arrow.names)
+        table = file.read([column.name for column in (*columns, *others)])
     try:
-        arrays: Columns = {column.name: from_arrow(table[column.name], column) for column in columns}
+        arrays: Columns = {column.name: from_arrow(table[column.name], column) for column in (*columns, *others)}
     except DatasetError as error:
         msg = f"{path}: {error}"
         raise DatasetError(msg) from error
+    targets = {column.name: arrays.pop(column.name) for column in others}
     labels = arrays.pop(LABEL.name)
     if not np.isin(labels, (0, 1)).all():
         msg = f"{path}: column {LABEL.name}: expected 0 or 1, received {np.unique(labels)[:10].tolist()}"
@@ -165,7 +223,7 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
         msg = f"{path}: column {WEIGHT.name}: expected numbers from 0, received {weights.min()} to {weights.max()}"
         raise DatasetError(msg)
     users = pa.array(arrays[USER_ID.name], pa.string()).dictionary_encode().indices.to_numpy()
-    return Split(name, arrays, labels, weights, users.astype(np.int64))
+    return Split(name, arrays, labels, weights, users.astype(np.int64), targets)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -15,7 +15,15 @@ import tensorflow as tf
 from keras import ops
 
 from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, Signature
+from feature_repo.contracts.publishing import CorruptRecordError, write_json
+from feature_repo.contracts.signatures import (
+    ONE_USER_SIGNATURE,
+    ROWS_SIGNATURE,
+    SIGNATURE_FILE,
+    Scope,
+    Signature,
+    read_signature,
+)
 from models.errors import ExportError
 from models.inputs import TENSORFLOW_DTYPES, tensor_specs
 from models.saved_model_loader import load_saved_model
@@ -91,6 +99,7 @@ def export(fitted: Fitted, signature: Signature, directory: Path) -> None:
         raise ExportError(msg)
     exported = Exported(fitted, signature)
     tf.saved_model.save(exported.resources(), str(directory), signatures=exported.functions())
+    write_json(directory / SIGNATURE_FILE, signature.to_json())
     check_signatures(directory, signature)
 
 
@@ -106,6 +115,13 @@ def signature_differences(directory: Path, signature: Signature) -> list[str]:
     """Return how the SavedModel's signatures differ from the contract's; none if it keeps them."""
     found = load_saved_model(directory).signatures
     differences: list[str] = []
+    try:
+        stored = read_signature(directory).to_json()
+    except CorruptRecordError as error:
+        differences.append(str(error))
+    else:
+        if stored != signature.to_json():
+            differences.append(f"{SIGNATURE_FILE}: expected the signature of the spec's features and objective")
     for name in SIGNATURES:
         if name not in found:
             differences.append(f"expected a signature {name!r}, received {sorted(found)}")

@@ -26,7 +26,7 @@ from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError
 from serving.protocol.free_ports import free_ports
-from tests.movielens import RANKING
+from tests.movielens import RANKING, RANKING_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -201,10 +201,10 @@ def training_set(namespace: str) -> TrainingSet:
         label_min_value=4.0,
         prior_mean=3.5,
         refresh_hours=24,
-        feature_service=RANKING.feature_service.name,
-        feature_service_hash=RANKING.feature_service.hash,
-        views=RANKING.feature_service.views,
-        feature_hashes=RANKING.feature_service.feature_hashes,
+        feature_service=RANKING_FEATURES.name,
+        feature_service_hash=RANKING_FEATURES.hash,
+        views=RANKING_FEATURES.views,
+        feature_hashes=RANKING_FEATURES.feature_hashes,
         rows={"train": 10},
         checksums={},
         sources={},

@@ -235,6 +235,11 @@ class Declared:
         return (self.ranking, self.ranking_windows, self.retrieval)
 
     @property
+    def known_by_time(self) -> tuple[FeatureGroup, ...]:
+        """Every group that is known as of a label's time, so that a model can learn from it."""
+        return tuple({group.name: group for service in self.services for group in service.groups}.values())
+
+    @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that ranking models read."""
         groups = (self.user_activity, self.user_session, self.user_profile, self.user_relations)

@@ -1,19 +1,34 @@
-"""Inputs and outputs of the models, by which the exported graph, the model server and its callers are checked."""
+"""Inputs and outputs of the models, by which the exported graph, the model server and its callers are checked.
+
+A signature belongs to its model: it follows from the spec's feature set and objective, is stored inside the SavedModel,
+and is read from there. Whoever serves a model needs no code that knows its features.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.columns import Column, Dtype, check_distinct
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
-from feature_repo.contracts.features import FeatureService, declared
+from feature_repo.contracts.features import FeatureGroup, FeatureService, declared
+from feature_repo.contracts.objectives import PROBABILITY, Objective
 from feature_repo.contracts.on_demand import REQUEST_TIME, OnDemandFeature, on_demand
+from feature_repo.contracts.publishing import CorruptRecordError, read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from feature_repo.contracts.schemas import Schema
+
+SIGNATURE_FILE = "assets.extra/kestrel_signature.json"
+"""Inside a SavedModel: it goes wherever the model goes, and its checksum is part of the model's."""
+SIGNATURE_ARTIFACT = "signature.json"
+"""The same beside the other artifacts of a run."""
+_FORMAT = 1
 
 
 class Scope(StrEnum):
@@ -24,17 +39,39 @@ class Scope(StrEnum):
     ITEM = "item"
 
 
+class UnknownFeaturesError(ValueError):
+    """A feature set names what no model can read."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInput:
     """A raw column that enters the graph: `[batch]`, or `[batch, length]`."""
 
     column: Column
     scope: Scope
+    group: str = ""
+    """The feature group that it is of; empty for the item's id and the request's time."""
+    view: str = ""
+    """That group's feature view: its name, and the hash of its definition."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a caller of the model has to know of the input, in JSON's types."""
+        column = self.column
+        return {
+            "name": column.name,
+            "dtype": column.dtype.value,
+            "length": column.length,
+            "missing": column.missing,
+            "scope": self.scope.value,
+            "group": self.group,
+            "view": self.view,
+            "meaning": column.meaning,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a kind of model takes and returns.
+    """What one model takes and returns.
 
     It is exported twice. `serving_default` has one row per (user, item): every input is `[batch, ...]`. `one_user` has
     user inputs of one row, `[1, ...]`, and item inputs of one row per candidate, `[num_candidates, ...]`; the graph
@@ -42,11 +79,13 @@ class Signature:
     """
 
     model: str
-    feature_service: FeatureService
+    """The kind: what the model's versions are called on the server, after the namespace."""
     inputs: tuple[ModelInput, ...]
     output: Column
+    objective: Objective
+    """What the output means."""
     on_demand: tuple[OnDemandFeature, ...] = ()
-    """What the graph computes of the inputs at request time."""
+    """What the graph computes of the inputs at request time. Callers need not know, so that it is not stored."""
 
     def __post_init__(self) -> None:
         """Refuse two things of one name: the graph finds inputs and what it computes of them by their names."""
@@ -60,9 +99,74 @@ class Signature:
         """The raw columns in their declared order."""
         return tuple(item.column for item in self.inputs)
 
+    @property
+    def views(self) -> dict[str, str]:
+        """Feature group → feature view, of the groups that the model reads a column of."""
+        return {each.group: each.view for each in self.inputs if each.group}
+
     def scoped(self, scope: Scope) -> tuple[Column, ...]:
         """The raw columns that describe the user, or the item."""
         return tuple(item.column for item in self.inputs if item.scope is scope)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stored form: all that a caller of the model has to know."""
+        return {
+            "format": _FORMAT,
+            "model": self.model,
+            "inputs": [each.to_json() for each in self.inputs],
+            "output": self.output.name,
+            "objective": self.objective.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], source: str) -> Signature:
+        """Return what `to_json` stored; it knows nothing of encodings, which the graph has. Unknown fields are ignored.
+
+        Raises:
+            CorruptRecordError: A field that decides scores is missing, or is something else; `source` says where.
+        """
+        if type(record.get("format")) is not int or not 0 < record["format"] <= _FORMAT:
+            msg = (
+                f"{source}: field format: expected 1 to {_FORMAT}, received {record.get('format')!r}; use the code "
+                "that wrote it, or train the model anew"
+            )
+            raise CorruptRecordError(msg)
+        try:
+            inputs = tuple(_input(each) for each in record["inputs"])
+            objective = Objective.from_json(record["objective"], f"{source}, objective")
+            output = Column(record["output"], Dtype.FLOAT32, objective.score)
+            return cls(record["model"], inputs, output, objective)
+        except CorruptRecordError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"{source}: not the signature of a model: {error!r}; train the model anew"
+            raise CorruptRecordError(msg) from error
+
+
+def _input(record: Mapping[str, Any]) -> ModelInput:
+    column = Column(
+        record["name"],
+        Dtype(record["dtype"]),
+        record.get("meaning", ""),
+        length=record["length"],
+        missing=record["missing"],
+    )
+    return ModelInput(column, Scope(record["scope"]), record["group"], record["view"])
+
+
+def read_signature(saved_model: Path) -> Signature:
+    """Return the signature that a SavedModel brings along.
+
+    Raises:
+        CorruptRecordError: It has none, or one that cannot be read.
+    """
+    path = saved_model / SIGNATURE_FILE
+    try:
+        record = read_json(path)
+    except FileNotFoundError as error:
+        msg = f"SavedModel {saved_model}: expected the file {SIGNATURE_FILE}, found none; train the model anew"
+        raise CorruptRecordError(msg) from error
+    return Signature.from_json(record, str(path))
 
 
 ROWS_SIGNATURE = "serving_default"
@@ -70,20 +174,50 @@ ONE_USER_SIGNATURE = "one_user"
 
 
 RANKING_MODEL = "ranking"
-SCORE = Column("score", Dtype.FLOAT32, "Probability that the user would like the item")
+SCORE = Column("score", Dtype.FLOAT32, "What the model's objective says")
+DEFAULT_FEATURES = ("ranking",)
+"""The feature set of a model that names none: the service of the same name."""
 
 
 def model_inputs(service: FeatureService) -> tuple[ModelInput, ...]:
     """Return all that a model of a feature service can take: the item's id, the request's time, and the features."""
+    return _inputs([(group, column) for group in service.groups for column in group.features])
+
+
+def _inputs(features: list[tuple[FeatureGroup, Column]]) -> tuple[ModelInput, ...]:
     scopes = {USER_ID.name: Scope.USER, ITEM_ID.name: Scope.ITEM}
-    features = tuple(
-        ModelInput(column, scopes[group.entity.name]) for group in service.groups for column in group.features
-    )
-    return (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER), *features)
+    chosen = (ModelInput(column, scopes[group.entity.name], group.name, group.view_name) for group, column in features)
+    return (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER), *chosen)
 
 
 @cache
-def ranking(schema: Schema) -> Signature:
-    """Return what the ranking models of a data set take and return."""
-    service = declared(schema).ranking
-    return Signature(RANKING_MODEL, service, model_inputs(service), SCORE, on_demand(schema))
+def ranking(
+    schema: Schema, features: tuple[str, ...] = DEFAULT_FEATURES, objective: Objective = PROBABILITY
+) -> Signature:
+    """Return what a ranking model takes and returns, in a data set of this schema.
+
+    Args:
+        schema: The data set's.
+        features: The feature set: names of feature services, feature groups, and single features. The item's id and
+            the request's time are always among the inputs.
+        objective: What is learned.
+
+    Raises:
+        UnknownFeaturesError: A name is none of a feature that is known as of a label's time.
+    """
+    declaration = declared(schema)
+    known = [(group, column) for group in declaration.known_by_time for column in group.features]
+    services = {service.name: {group.name for group in service.groups} for service in declaration.services}
+    names = services.keys() | {group.name for group, _ in known} | {column.name for _, column in known}
+    if unknown := sorted(set(features) - names):
+        msg = (
+            f"features {unknown}: expected names of services {sorted(services)}, or of feature groups and features, "
+            f"among {sorted(names - services.keys())}"
+        )
+        raise UnknownFeaturesError(msg)
+    wanted = set(features).union(*(services.get(name, ()) for name in features))
+    chosen = [(group, column) for group, column in known if group.name in wanted or column.name in wanted]
+    inputs = _inputs(chosen)
+    names_of_inputs = {each.column.name for each in inputs}
+    computed = tuple(each for each in on_demand(schema) if names_of_inputs.issuperset(each.inputs))
+    return Signature(RANKING_MODEL, inputs, SCORE, objective, computed)

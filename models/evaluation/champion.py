@@ -12,18 +12,26 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
+from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.objectives import PROBABILITY
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.places import MANIFEST, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
-from feature_repo.contracts.signatures import RANKING_MODEL
+from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_FILE, read_signature
 from models import tracking
+from models.errors import DatasetError
 from models.saved_model_loader import SavedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.features import FeatureGroup
+    from feature_repo.contracts.objectives import Objective
     from feature_repo.contracts.places import Namespace
     from models.dataset import Dataset
 
@@ -45,6 +53,8 @@ class Champion:
     """Why not; empty where they can."""
     retired_views: list[str]
     """Feature views that it was trained on and that are refreshed no more: the recommender cannot rank with it."""
+    objective: Objective
+    """What its scores mean."""
     unregistered: bool
     """Whether the registry has it no longer, so that nobody can go back to it."""
 
@@ -76,10 +86,13 @@ def score_champion(
             return None
         run_tags = _run_tags(client, found.run_id)
         theirs = _training_set(place, found, Path(folder))
-        scores = {}
+        scores, objective, views = {}, PROBABILITY, theirs.views if theirs else {}
         reason = f"champion version {found.version}: neither the registry nor the disk has its SavedModel any longer"
         if found.saved_model is not None:
             saved_model = SavedModel(found.saved_model)
+            if (found.saved_model / SIGNATURE_FILE).exists():  # models of before signatures were stored read all views
+                signature = read_signature(found.saved_model)
+                objective, views = signature.objective, signature.views
             reason = _why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
             scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
             if not all(np.isfinite(values).all() for values in scores.values()):
@@ -92,7 +105,8 @@ def score_champion(
         weights_sha256=run_tags.get(tracking.WEIGHTS_SHA256, ""),
         scores=scores,
         incomparable=reason,
-        retired_views=sorted(set(theirs.views.values()) - set(dataset.record.views.values())) if theirs else [],
+        retired_views=sorted(set(views.values()) - {group.view_name for group in _groups(dataset.record)}),
+        objective=objective,
         unregistered=not found.registered,
     )
 
@@ -176,14 +190,31 @@ def _why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dat
             f"champion version {version} learned label value >= {theirs.label_min_value:g}, the candidate "
             f">= {dataset.record.label_min_value:g}: their scores answer different questions"
         )
-    hashes = dataset.record.feature_hashes
-    unknown = sorted(inputs - set(dataset.splits[next(iter(dataset.splits))].features))
+    stored = {ITEM_ID.name, REQUEST_TIME.name} | dataset.record.feature_hashes.keys()
+    hashes = {
+        column.name: group.feature_hash(column.name) for group in _groups(dataset.record) for column in group.features
+    }
     changed = sorted(
-        name for name in inputs if name in theirs.feature_hashes and theirs.feature_hashes[name] != hashes.get(name)
+        name
+        for name in inputs
+        if (name in theirs.feature_hashes and theirs.feature_hashes[name] != hashes.get(name))
+        or name not in stored | hashes.keys()
     )
-    if unknown or changed:
+    if changed:
         return (
-            f"champion version {version} cannot be compared: its inputs {sorted({*unknown, *changed})} are defined "
-            "otherwise now; nothing protects against a regression in this run"
+            f"champion version {version} cannot be compared: its inputs {changed} are defined otherwise now; nothing "
+            "protects against a regression in this run"
         )
+    if absent := sorted(inputs - stored):
+        msg = (
+            f"training set {dataset.record.training_set_id}: expected {absent}, which champion version {version} "
+            f"reads, it has the features of the service {dataset.record.feature_service} alone, so that the two cannot "
+            "be compared; build one with KESTREL_RANKING_WINDOWS=true"
+        )
+        raise DatasetError(msg)
     return ""
+
+
+def _groups(record: TrainingSet) -> tuple[FeatureGroup, ...]:
+    """Return the feature groups that are computed now, whether or not a training set has them."""
+    return declared(Schema.from_json(record.schema)).known_by_time

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from feature_repo.contracts.datasets import VALUE
+from feature_repo.contracts.objectives import ORDERS
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
 from models import tracking
 from models.candidate_folder import CandidateFolder
-from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset
+from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
 from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
 from models.evaluation.lists import log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
-from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY, UNTRAINED
+from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
 from models.saved_model_loader import SavedModel
-from models.specs.spec import Role
+from models.specs.spec import Role, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.objectives import Objective
     from models.settings import Settings
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
-_MEASURED = ("auc", "gauc", "log_loss", "ece", "observed_over_expected")
+_MEASURED = ("auc", "gauc", "log_loss", "rmse", "ece", "observed_over_expected")
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
@@ -62,34 +65,43 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         champion = score_champion(client, namespace, dataset, SPLITS)
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
     scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
+    specs = {row: parse_spec(run["spec"]) for row, run in runs.items()}
+    signature = signature_of(dataset.record, specs[CANDIDATE_ROW].features, specs[CANDIDATE_ROW].learned)
+    objectives = {row: spec.learned for row, spec in specs.items()}
+    if champion:
+        objectives[CHAMPION_ROW] = champion.objective
     golden = golden_requests(
         models[CANDIDATE_ROW],
         dataset[TEST],
-        dataset.signature,
+        signature,
         rows=settings.golden_rows,
         users=settings.golden_users,
         candidates=settings.golden_candidates,
         seed=settings.seed,
     )
     table = {
-        split: {name: _measure(dataset[split], values, name, settings.ece_bins) for name, values in by_model.items()}
+        split: {
+            name: _measure(dataset[split], values, objectives.get(name), settings.ece_bins)
+            for name, values in by_model.items()
+        }
         for split, by_model in scores.items()
     }
     record: dict[str, Any] = {
         "training_set_id": training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
         "choice": {field: choice[field] for field in ("choose_by", "specs")},
+        "objectives": {row: objective.to_json() for row, objective in objectives.items()},
         "champion": _describe(champion),
         "rows": dataset[TEST].rows,
         "users": int(dataset[TEST].users.max()) + 1,
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
-        "signature_differences": signature_differences(folder.saved_model(name), dataset.signature),
+        "signature_differences": signature_differences(folder.saved_model(name), signature),
         "lists": lists,
     }
     _write_scores(folder.scores, dataset[TEST], scores)
     write_json(folder.golden, golden)
-    figures = _figures(dataset[TEST].labels, scores[TEST], settings.ece_bins)
+    figures = _figures(dataset[TEST].labels, scores[TEST], objectives, settings.ece_bins)
     _write_plots(folder.plots, figures)
     write_json(folder.evaluation, record)
     with tracking.reaching(settings.mlflow_uri):
@@ -144,12 +156,9 @@ def _log_figures(client: mlflow.MlflowClient, run_id: str, figures: Mapping[str,
     tracking.log_metrics(client, run_id, found, client.get_run(run_id).info.start_time)
 
 
-def _measure(split: Split, scores: NDArray[Any], name: str, bins: int) -> dict[str, float | None]:
-    """Return the metrics of one row of the table; those of probabilities are None for a score that is none."""
-    if name in UNTRAINED:
-        found = {"auc": metrics.auc(split.labels, scores), "gauc": metrics.gauc(split.labels, scores, split.users)}
-    else:
-        found = metrics.of_probabilities(split.labels, scores, split.users, bins)
+def _measure(split: Split, scores: NDArray[Any], objective: Objective | None, bins: int) -> dict[str, float | None]:
+    """Return the metrics of one row of the table, None where they are not defined; untrained rows have no objective."""
+    found = metrics.of_scores(split, scores, objective.metrics if objective else ORDERS, bins)
     return {metric: _finite(found.get(metric, float("nan"))) for metric in _MEASURED}
 
 
@@ -175,15 +184,21 @@ def _describe(champion: Champion | None) -> dict[str, Any]:
 def _write_scores(path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]]) -> None:
     arrays = {f"{split}.{name}": values for split, by_model in scores.items() for name, values in by_model.items()}
     with replacing(path) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, labels=test.labels, users=test.users, **arrays)
+        np.savez_compressed(
+            stream, allow_pickle=False, labels=test.labels, values=test.target(VALUE), users=test.users, **arrays
+        )
 
 
-def _figures(labels: NDArray[Any], scores: dict[str, NDArray[Any]], bins: int) -> dict[str, Figure]:
-    probabilities = {name: values for name, values in scores.items() if name not in UNTRAINED}
-    return {
-        "comparison_roc": roc_figure(TEST, labels, scores),
-        "comparison_calibration": calibration_figure(TEST, labels, probabilities, bins),
+def _figures(
+    labels: NDArray[Any], scores: dict[str, NDArray[Any]], objectives: Mapping[str, Objective], bins: int
+) -> dict[str, Figure]:
+    probabilities = {
+        name: values for name, values in scores.items() if name in objectives and objectives[name].probability
     }
+    figures = {"comparison_roc": roc_figure(TEST, labels, scores)}
+    if probabilities:
+        figures["comparison_calibration"] = calibration_figure(TEST, labels, probabilities, bins)
+    return figures
 
 
 def _write_plots(folder: Path, figures: dict[str, Figure]) -> None:

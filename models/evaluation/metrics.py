@@ -7,34 +7,25 @@ Scores are finite (`check_finite`): a sort puts NaN somewhere, and every metric 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.datasets import VALUE
+from feature_repo.contracts.objectives import Metric
 from models.errors import NotFiniteError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
+
+    from models.dataset import Split
 
     Floats = NDArray[np.float64]
 
 _TINY = 1e-7
 """Probabilities are kept this far from 0 and 1: one certain mistake must not make the mean infinite."""
-
-
-class Metric(StrEnum):
-    """What decides: on validation rows who wins, in the gates who is good enough."""
-
-    AUC = "auc"
-    GAUC = "gauc"
-    LOG_LOSS = "log_loss"
-    """Less is better."""
-
-    @property
-    def sign(self) -> float:
-        """1 where more is better, -1 where less is."""
-        return -1.0 if self is Metric.LOG_LOSS else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +119,31 @@ def log_loss(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
     return float(log_losses(labels, probabilities).mean())
 
 
-def of_probabilities(
-    labels: NDArray[Any], probabilities: NDArray[Any], groups: NDArray[Any], bins: int
-) -> dict[str, float]:
-    """Return every metric of probabilities by name; `groups` are the users' codes."""
-    found = calibration(labels, probabilities, bins)
-    return {
-        Metric.AUC.value: auc(labels, probabilities),
-        Metric.GAUC.value: gauc(labels, probabilities, groups),
-        Metric.LOG_LOSS.value: log_loss(labels, probabilities),
-        "ece": found.expected_calibration_error,
-        "observed_over_expected": found.observed_over_expected,
-    }
+def squared_errors(values: NDArray[Any], scores: NDArray[Any]) -> Floats:
+    """Return each row's squared distance from its value, `[rows]`."""
+    errors: Floats = np.square(scores.astype(np.float64) - values.astype(np.float64))
+    return errors
+
+
+def rmse(values: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Return the root of the mean squared error."""
+    return float(np.sqrt(squared_errors(values, scores).mean()))
+
+
+def of_scores(split: Split, scores: NDArray[Any], defined: Collection[str], bins: int) -> dict[str, float]:
+    """Return the metrics of a split's scores by name: those that are `defined`, and how probabilities fit."""
+    labels, users = split.labels, split.users
+    found = {Metric.AUC.value: auc(labels, scores), Metric.GAUC.value: gauc(labels, scores, users)}
+    if Metric.RMSE in defined:
+        found[Metric.RMSE.value] = rmse(split.target(VALUE), scores)
+    if Metric.LOG_LOSS in defined:
+        fit = calibration(labels, scores, bins)
+        found |= {
+            Metric.LOG_LOSS.value: log_loss(labels, scores),
+            "ece": fit.expected_calibration_error,
+            "observed_over_expected": fit.observed_over_expected,
+        }
+    return found
 
 
 def calibration(labels: NDArray[Any], probabilities: NDArray[Any], bins: int) -> Calibration:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from models.evaluation.metrics import grouped_auc, log_losses
+from models.evaluation.metrics import grouped_auc, log_losses, squared_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +74,13 @@ def log_loss_statistic(labels: NDArray[Any], probabilities: NDArray[Any], users:
     """Return the mean log loss of resamples."""
     losses = np.bincount(users, weights=log_losses(labels, probabilities)).astype(np.float64)
     return _ratio(losses, np.bincount(users).astype(np.float64))
+
+
+def rmse_statistic(values: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> Statistic:
+    """Return the root of the mean squared error of resamples."""
+    errors = np.bincount(users, weights=squared_errors(values, scores)).astype(np.float64)
+    mean = _ratio(errors, np.bincount(users).astype(np.float64))
+    return lambda draws: np.sqrt(mean(draws))
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Statistic:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_repo.contracts.manifests import Decision
-from models.evaluation.metrics import Metric, auc, calibration, gauc, log_loss
-from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS, UNTRAINED
+from feature_repo.contracts.objectives import ORDERS, Metric
+from models.evaluation.metrics import auc, calibration, gauc, log_loss, rmse
+from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
 from models.gates.bootstrap import (
     Interval,
     Statistic,
@@ -23,22 +24,26 @@ from models.gates.bootstrap import (
     log_loss_statistic,
     percentile_interval,
     resample,
+    rmse_statistic,
 )
 from models.gates.margins import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.objectives import Objective
     from models.gates.margins import Limits, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
     Metric.AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
     Metric.GAUC: (gauc_statistic, gauc),
     Metric.LOG_LOSS: (log_loss_statistic, lambda labels, scores, _: log_loss(labels, scores)),
+    Metric.RMSE: (rmse_statistic, lambda values, scores, _: rmse(values, scores)),
 }
-_TITLES = {Metric.AUC: "AUC", Metric.GAUC: "GAUC", Metric.LOG_LOSS: "Log loss"}
+"""Metric → its figure in each resample, and its figure; both of labels, or of values, scores and users."""
+_TITLES = {Metric.AUC: "AUC", Metric.GAUC: "GAUC", Metric.LOG_LOSS: "Log loss", Metric.RMSE: "RMSE"}
 _CHANCE = 0.5
 """AUC and GAUC of scores that know nothing."""
 
@@ -82,8 +87,15 @@ class TestScores:
     __test__ = False  # pytest takes every class called Test... for tests
 
     labels: NDArray[Any]
+    values: NDArray[Any]
     users: NDArray[Any]
     scores: Mapping[str, NDArray[Any]]
+    objectives: Mapping[str, Objective]
+    """Of each that was trained; the others' scores only order rows."""
+
+    def defined(self, name: str) -> Collection[str]:
+        """Return the metrics that somebody's scores have."""
+        return self.objectives[name].metrics if name in self.objectives else ORDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +160,11 @@ def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
     figures: dict[tuple[Metric, str], float] = {}
     statistics = {}
     for name, scores in test.scores.items():
-        for metric, (statistic, figure) in _METRICS.items():
-            if metric is Metric.LOG_LOSS and name in UNTRAINED:
-                continue
-            figures[metric, name] = figure(test.labels, scores, test.users)
-            statistics[f"{metric}.{name}"] = statistic(test.labels, scores, test.users)
+        for metric in (metric for metric in _METRICS if metric in test.defined(name)):
+            statistic, figure = _METRICS[metric]
+            truth = test.values if metric is Metric.RMSE else test.labels
+            figures[metric, name] = figure(truth, scores, test.users)
+            statistics[f"{metric}.{name}"] = statistic(truth, scores, test.users)
     users = int(test.users.max()) + 1
     return _Measured(figures, resample(statistics, users, margins.resamples, seed), users)
 
@@ -177,7 +189,10 @@ def decide(
     measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
     gates = [
         _eligible(evidence),
-        *(_compared(margin, measured[margin.slice], evidence, margins) for margin in margins.comparisons),
+        *(
+            _compared(margin, slices[margin.slice], measured[margin.slice], evidence, margins)
+            for margin in margins.comparisons
+        ),
         *_calibrated(slices[Slice.MOMENT], margins.limits, ece_bins),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
@@ -185,12 +200,18 @@ def decide(
     return _decision(gates, measured[Slice.MOMENT], evidence, margins)
 
 
-def _compared(margin: Margin, measured: _Measured, evidence: Evidence, margins: Margins) -> Gate:
+def _compared(margin: Margin, test: TestScores, measured: _Measured, evidence: Evidence, margins: Margins) -> Gate:
     """Return the gate of one comparison."""
     threshold = f">= {-margin.margin + 0.0:+.4f}"
     if margin.reference == CHAMPION_ROW and evidence.incomparable:
         return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, evidence.incomparable)
     against = _named(margin.reference, evidence)
+    for name, who in ((CANDIDATE_ROW, "the candidate"), (margin.reference, against)):
+        if name in test.scores and margin.metric not in test.defined(name):
+            other = (
+                f"{who} has the objective {test.objectives[name].name}, for which {margin.metric.value} is not defined"
+            )
+            return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, f"{other}.".capitalize())
     if not measured.has(margin.metric, margin.reference):
         return Gate(margin.name, None, threshold, Outcome.FAIL, f"There are no scores of {against}: train it, too.")
     found = measured.compare(margin.metric, margin.reference, margin.confidence or margins.confidence)
@@ -233,6 +254,13 @@ def _eligible(evidence: Evidence) -> Gate:
 
 
 def _calibrated(test: TestScores, limits: Limits, bins: int) -> list[Gate]:
+    objective = test.objectives[CANDIDATE_ROW]
+    if not objective.probability:
+        why = f"A score of the objective {objective.name} is no probability."
+        return [
+            Gate(name, None, "", Outcome.NOT_APPLICABLE, why)
+            for name in ("calibration_error", "calibration_in_the_large")
+        ]
     found = calibration(test.labels, test.scores[CANDIDATE_ROW], bins)
     error, ratio = found.expected_calibration_error, found.observed_over_expected
     return [

@@ -10,6 +10,7 @@ import numpy as np
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import TrainingSet, Verdict
+from feature_repo.contracts.objectives import Objective
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json, tree_sha256
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, served_versions
@@ -47,11 +48,14 @@ def gate(
     run = folder.run_of(choice["spec"]["name"], training_set_id)
     saved_model_sha256 = _check_saved_model(folder, run)
     evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
+    if "objectives" not in evaluation:
+        msg = f"{folder.evaluation}: expected the objective of each row, received none; evaluate the run key again"
+        raise CandidateError(msg)
     check = _read(folder.serving_check, "python -m serving.model_server check")
     _check_serving_record(folder.serving_check, check)
     training_set = TrainingSet.read(find_training_set(namespace, training_set_id) / MANIFEST)
     outcomes = decide(
-        _read_scores(folder.scores),
+        _read_scores(folder.scores, evaluation["objectives"]),
         _evidence(evaluation, check, run, choice),
         margins,
         settings.seed,
@@ -94,7 +98,8 @@ def gate(
             margins=margins,
             check=check,
         )
-        plots = {title: (folder.plots / file).read_text(encoding="utf-8") for title, file in _PLOTS.items()}
+        drawn = {title: folder.plots / file for title, file in _PLOTS.items()}
+        plots = {title: path.read_text(encoding="utf-8") for title, path in drawn.items() if path.exists()}
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
         client.log_text(run["run_id"], render(report, plots), "gates/report.html")
         client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")
@@ -146,17 +151,20 @@ def _check_serving_record(path: Path, check: Mapping[str, Any]) -> None:
         raise CandidateError(msg)
 
 
-def _read_scores(path: Path) -> dict[Slice, TestScores]:
+def _read_scores(path: Path, objectives: Mapping[str, Mapping[str, Any]]) -> dict[Slice, TestScores]:
     if not path.is_file():
         msg = f"{path}: expected what `python -m models evaluate` writes, received no file; run it first"
         raise CandidateError(msg)
     with np.load(path) as stored:
-        labels, users = stored["labels"], stored["users"]
+        labels, values, users = stored["labels"], stored["values"], stored["users"]
+        learned = {row: Objective.from_json(each, f"{path}, {row}") for row, each in objectives.items()}
         return {
             part: TestScores(
                 labels,
+                values,
                 users,
                 {name.removeprefix(f"{part}."): stored[name] for name in stored.files if name.startswith(f"{part}.")},
+                learned,
             )
             for part in Slice
         }

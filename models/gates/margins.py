@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.contracts.objectives import ORDERS, Metric
 from models.dataset import TEST, TEST_AS_OF_REFRESH
 from models.declared import read_declared
 from models.errors import MarginsError
-from models.evaluation.metrics import Metric
 from models.evaluation.table import CHANCE, UNTRAINED
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Margin(BaseModel):
 
     @model_validator(mode="after")
     def _has_the_metric(self) -> Self:
-        if self.metric is Metric.LOG_LOSS and self.reference in {CHANCE, *UNTRAINED}:
-            msg = f"{self.name}: log_loss is defined for probabilities, and {self.reference} gives none"
+        if self.metric not in ORDERS and self.reference in {CHANCE, *UNTRAINED}:
+            msg = f"{self.name}: {self.reference} only puts rows in an order, {self.metric.value} is not defined for it"
             raise ValueError(msg)
         return self
 

@@ -9,12 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from feature_repo.contracts.objectives import OBJECTIVES, PROBABILITY, Metric, Objective
+from feature_repo.contracts.signatures import DEFAULT_FEATURES
 from models.candidate_folder import TAKEN
 from models.declared import read_declared, told
 from models.errors import SpecError
-from models.evaluation.metrics import Metric
 from models.evaluation.table import RESERVED
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Spec(BaseModel):
     """Of its folder, its MLflow run and its tag."""
     class_name: str = Field(default="", alias="class")
     """A name of `models/ranking/catalogue.py`; that of the spec where left out."""
+    features: tuple[str, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
+    """The feature set: names of feature services, feature groups, and single features."""
+    objective: str = PROBABILITY.name
+    """What it learns: a name of `contracts.objectives`."""
     role: Role = Role.CANDIDATE
     may_be_champion: bool = True
     """Whether it competes with the candidates; a baseline does only where it says so."""
@@ -64,6 +69,19 @@ class Spec(BaseModel):
             msg = f"name {self.name!r}: expected another than {sorted(RESERVED | TAKEN)}, which mean something else"
             raise ValueError(msg)
         return self
+
+    @field_validator("objective")
+    @classmethod
+    def _is_an_objective(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            msg = f"objective {name!r}: expected one of {sorted(OBJECTIVES)}"
+            raise ValueError(msg)
+        return name
+
+    @property
+    def learned(self) -> Objective:
+        """The objective that is named."""
+        return OBJECTIVES[self.objective]
 
     def model(self) -> RankingModel[RankingConfig]:
         """Return the untrained model.
@@ -104,6 +122,19 @@ class Specs(BaseModel):
         names = [spec.name for spec in self.specs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             msg = f"specs {twice}: expected each name once"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _all_that_compete_have_the_metric(self) -> Self:
+        objectives = {spec.name: spec.learned for spec in self.specs if spec.may_be_champion}
+        without = {name: each.name for name, each in objectives.items() if self.choose_by not in each.metrics}
+        if without:
+            shared = [metric.value for metric in Metric if all(metric in each.metrics for each in objectives.values())]
+            msg = (
+                f"choose_by {self.choose_by.value}: expected a metric that every objective has of specs that may be "
+                f"champion, {without} lack it; all have {shared}"
+            )
             raise ValueError(msg)
         return self
 

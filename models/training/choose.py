@@ -14,7 +14,7 @@ from models.errors import CandidateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from models.evaluation.metrics import Metric
+    from feature_repo.contracts.objectives import Metric
     from models.settings import Settings
     from models.specs.spec import Specs
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import publishing_directory, tree_sha256, write_json
+from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT
 from models import tracking
 from models.candidate_folder import CandidateFolder, check_same_spec
 from models.dataset import TRAIN, VALID, Dataset, Split, describe, find_training_set, read_dataset
@@ -62,8 +63,8 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
             return record
         # One that was deleted is known before the fit, not after it.
         tracking.experiment_id(client, folder.namespace.name)
-    check_memory(directory, memory())
-    dataset = read_dataset(directory, (TRAIN, VALID))
+    check_memory(directory, spec.features, memory())
+    dataset = read_dataset(directory, (TRAIN, VALID), spec.features, spec.learned)
     log.info("training set %s: %s", directory.name, describe(dataset))
     model = spec.model()
     fitted = fit(model, dataset, settings.seed)
@@ -73,7 +74,7 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
         scores = metrics.check_finite(
             SavedModel(place / "saved_model").predict(valid.features), f"the exported {spec.name}, split {VALID}"
         )
-        figures = metrics.of_probabilities(valid.labels, scores, valid.users, settings.ece_bins)
+        figures = metrics.of_scores(valid, scores, spec.learned.metrics, settings.ece_bins)
         record = {
             "model": spec.name,
             "spec": spec.record(),
@@ -149,6 +150,7 @@ def _track(
             "kestrel.cutoff": training_set.cutoff,
             "kestrel.feature_service": f"{training_set.feature_service}@{training_set.feature_service_hash}",
             "kestrel.class": spec.class_name,
+            "kestrel.objective": spec.objective,
             "kestrel.role": spec.role.value,
             "kestrel.may_be_champion": str(spec.may_be_champion).lower(),
         },
@@ -162,12 +164,15 @@ def _track(
     curves = {spec.name: scores}
     figures = {
         "plots/validation_roc.png": roc_figure("validation", valid.labels, curves),
-        "plots/validation_calibration.png": calibration_figure("validation", valid.labels, curves, settings.ece_bins),
     }
+    if spec.learned.probability:
+        fit_of = calibration_figure("validation", valid.labels, curves, settings.ece_bins)
+        figures["plots/validation_calibration.png"] = fit_of
     for path, figure in figures.items():
         client.log_figure(run_id, figure, path)
         plt.close(figure)
     client.log_text(run_id, json.dumps(record["spec"], indent=2), "spec.json")
+    client.log_text(run_id, json.dumps(dataset.signature.to_json(), indent=2), SIGNATURE_ARTIFACT)
     example = example_frame(valid, tuple(column.name for column in dataset.signature.input_columns))
     model_id = tracking.log_saved_model(run_id, spec.name, place / "saved_model", dataset.signature, example)
     client.set_terminated(run_id, "FINISHED")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.control_group import ROOT, control_group, lines
 from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import MANIFEST
-from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import ranking
+from models.dataset import signature_of
 from models.errors import NotNowEnoughMemoryError, TooLittleMemoryError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Memory:
     """What this process has already."""
 
 
-def needed_bytes(directory: Path) -> int:
+def needed_bytes(directory: Path, features: tuple[str, ...]) -> int:
     """Estimate the most memory that training on a training set takes, in bytes.
 
     1 GB for TensorFlow and the graph, and 25 bytes for each cell: the rows of all splits by the input values of a row,
@@ -43,9 +42,10 @@ def needed_bytes(directory: Path) -> int:
 
     Raises:
         CorruptRecordError: The manifest is none.
+        DatasetError: The training set lacks features of the spec's set.
     """
     record = TrainingSet.read(directory / MANIFEST)
-    columns = ranking(Schema.from_json(record.schema)).input_columns
+    columns = signature_of(record, features).input_columns
     cells = sum(record.rows.values()) * sum(column.length or 1 for column in columns)
     return _BASE_BYTES + _BYTES_OF_A_CELL * cells
 
@@ -66,7 +66,7 @@ def memory(root: Path = ROOT) -> Memory | None:
     return Memory(total, available, resident)
 
 
-def check_memory(directory: Path, found: Memory | None) -> None:
+def check_memory(directory: Path, features: tuple[str, ...], found: Memory | None) -> None:
     """Refuse a training that the kernel would end for want of memory, or return.
 
     Raises:
@@ -75,7 +75,7 @@ def check_memory(directory: Path, found: Memory | None) -> None:
     """
     if found is None:
         return
-    needed = needed_bytes(directory)
+    needed = needed_bytes(directory, features)
     subject = f"training on {directory.name}: expected about {needed / _GB:.1f} GB of memory"
     if needed > found.total:
         msg = (

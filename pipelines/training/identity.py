@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-REVISION = 4
+REVISION = 5
 """Raised by whoever changes how a training set is made from the same inputs."""
 
 _ID_LENGTH = 16

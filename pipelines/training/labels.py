@@ -20,12 +20,14 @@ from feature_repo.contracts.datasets import (
     EVENT_TYPE,
     EVENTS,
     EXAMPLE_ID,
+    GROUP_ID,
     ITEM_ID,
     LABEL,
     USER_ID,
     VALUE,
     WEIGHT,
 )
+from feature_repo.contracts.features import SESSION_GAP_S
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.schemas import Positive
 from pipelines.feast_store.tables import microseconds
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
     from pipelines.settings import Settings
 
-LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, WEIGHT, REQUEST_TIME)
+LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, GROUP_ID, WEIGHT, REQUEST_TIME)
 
 _SECOND_US = 1_000_000
 _HOUR_US = 3_600_000_000
@@ -68,8 +70,8 @@ def explicit_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
     """Return the query for a label row of every counted event in `files`."""
     return (
         f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
-        f"SELECT position AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {_EVENT_CHANCE} "
-        f"FROM counted ORDER BY {EXAMPLE_ID.name}"
+        f"SELECT position AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {GROUP_ID.name}, "
+        f"{_EVENT_CHANCE} FROM counted ORDER BY {EXAMPLE_ID.name}"
     )
 
 
@@ -78,7 +80,8 @@ def positive_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
     return (
         f"WITH {_counted(files, counted_types, positive)} "  # noqa: S608 - names are quoted
         f"SELECT row_number() OVER (ORDER BY position) - 1 AS {EXAMPLE_ID.name}, {_EVENT}, {LABEL.name}, "
-        f"0::BIGINT AS {DRAWN.name}, {_EVENT_CHANCE} FROM counted WHERE {LABEL.name} = 1 ORDER BY {EXAMPLE_ID.name}"
+        f"0::BIGINT AS {DRAWN.name}, {GROUP_ID.name}, {_EVENT_CHANCE} FROM counted WHERE {LABEL.name} = 1 "
+        f"ORDER BY {EXAMPLE_ID.name}"
     )
 
 
@@ -87,6 +90,7 @@ def implicit_labels(files: Sequence[Path], counted_types: Sequence[str], positiv
 
     The first events have fewer: nothing, or nothing new to the user, happened before them.
     """
+    drawn_row = f"position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {GROUP_ID.name}, {_CHANCE}"
     pick = f"md5_number_lower(concat('{DRAWING}', '|', {_KEY}, '|', draw)) % earlier"
     return f"""
 WITH {_counted(files, counted_types, positive)}, positives AS (
@@ -94,7 +98,7 @@ WITH {_counted(files, counted_types, positive)}, positives AS (
 ), met AS (
     SELECT {USER_ID.name}, {ITEM_ID.name}, min({EVENT_TIME.name}) AS first_time FROM logged GROUP BY ALL
 ), picked AS (
-    SELECT position, draw, {USER_ID.name}, {EVENT_TIME.name}, {_CHANCE}, ({pick})::BIGINT AS place
+    SELECT position, draw, {USER_ID.name}, {EVENT_TIME.name}, {GROUP_ID.name}, {_CHANCE}, ({pick})::BIGINT AS place
     FROM positives, range({_DRAWS_PER_NEGATIVE * negatives}) draws(draw) WHERE earlier > 0
 ), named AS (
     SELECT picked.* EXCLUDE (place), counted.{ITEM_ID.name} FROM picked JOIN counted ON counted.position = picked.place
@@ -102,14 +106,15 @@ WITH {_counted(files, counted_types, positive)}, positives AS (
     SELECT * FROM named ANTI JOIN met ON met.{USER_ID.name} = named.{USER_ID.name}
         AND met.{ITEM_ID.name} = named.{ITEM_ID.name} AND met.first_time <= named.{EVENT_TIME.name}
 ), chosen AS (
-    SELECT position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {_CHANCE}, min(draw) AS draw FROM fresh
-    GROUP BY position, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, {_CHANCE}
+    SELECT {drawn_row}, min(draw) AS draw FROM fresh GROUP BY {drawn_row}
     QUALIFY row_number() OVER (PARTITION BY position ORDER BY min(draw)) <= {negatives}
 ), labelled AS (
-    SELECT position, -1 AS draw, {_EVENT}, 1::BIGINT AS {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {_CHANCE}
+    SELECT position, -1 AS draw, {_EVENT}, 1::BIGINT AS {LABEL.name}, 0::BIGINT AS {DRAWN.name}, {GROUP_ID.name},
+        {_CHANCE}
     FROM positives
     UNION ALL
-    SELECT position, draw, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, 0::FLOAT, 0::BIGINT, 1::BIGINT, {_CHANCE}
+    SELECT position, draw, {USER_ID.name}, {ITEM_ID.name}, {EVENT_TIME.name}, 0::FLOAT, 0::BIGINT, 1::BIGINT,
+        {GROUP_ID.name}, {_CHANCE}
     FROM chosen
 )
 SELECT row_number() OVER (ORDER BY position, draw) - 1 AS {EXAMPLE_ID.name}, * EXCLUDE (position, draw)
@@ -159,15 +164,25 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
 
 
 def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:
-    """Return common tables: `logged`, every event; `counted`, with place, how many are strictly earlier, and label."""
+    """Return common tables: `logged`, every event; `counted`, with place, how many are strictly earlier, label, group.
+
+    A group is a session, as `user_session` has it: an event after a longer pause begins one.
+    """
     counted, liked = (", ".join(map(literal, types)) for types in (counted_types, positive.event_types))
     order = ", ".join(identifier(name) for name in EVENTS.sort)
-    kind, value = identifier(EVENT_TYPE.name), identifier(VALUE.name)
+    kind, value, time = identifier(EVENT_TYPE.name), identifier(VALUE.name), microseconds(EVENT_TIME.name)
     return f"""logged AS NOT MATERIALIZED (
     SELECT * FROM {parquet(files)}
-), counted AS (
+), placed AS (
     SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS position,
         rank() OVER (ORDER BY {EVENT_TIME.name}) - 1 AS earlier,
         ({kind} IN ({liked}) AND {value} >= {positive.threshold!r}::FLOAT)::BIGINT AS {LABEL.name}
     FROM logged WHERE {kind} IN ({counted})
+), begun AS (
+    SELECT *, {time} - lag({time}) OVER of_user <= {SESSION_GAP_S * _SECOND_US} AS goes_on
+    FROM placed WINDOW of_user AS (PARTITION BY {USER_ID.name} ORDER BY position)
+), counted AS (
+    SELECT * EXCLUDE (goes_on), max(CASE WHEN goes_on THEN NULL ELSE position END) OVER (
+        PARTITION BY {USER_ID.name} ORDER BY position
+    )::BIGINT AS {GROUP_ID.name} FROM begun
 )"""  # noqa: S608 - names are quoted

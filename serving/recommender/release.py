@@ -63,7 +63,7 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
         )
     declared = {item.column.name: item for item in signature.inputs}
     unknown = sorted(set(release.inputs) - declared.keys())
-    other = {group: view for group, view in signature.feature_service.views.items() if release.views.get(group) != view}
+    other = {group: view for group, view in signature.views.items() if release.views.get(group) != view}
     if unknown or other:
         return RankingOff(
             f"version {release.version} was trained on other definitions than this recommender's code has "

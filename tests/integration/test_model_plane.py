@@ -20,7 +20,7 @@ from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERS
 from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
-from tests.movielens import RANKING
+from tests.movielens import RANKING, RANKING_FEATURES
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 NAME, CANDIDATE = "toy.ranking", "deepfm"
@@ -465,9 +465,9 @@ def _release(result, runs, version):
         version=version,
         run_id=str(result["run_id"]),
         saved_model_sha256=str(runs[CANDIDATE]["saved_model_sha256"]),
-        feature_service=RANKING.feature_service.name,
-        feature_service_hash=RANKING.feature_service.hash,
-        views=RANKING.feature_service.views,
+        feature_service=RANKING_FEATURES.name,
+        feature_service_hash=RANKING_FEATURES.hash,
+        views=RANKING_FEATURES.views,
         inputs=[column.name for column in RANKING.input_columns],
         training_set_id="toy",
         train_end="1998-03-01T00:00:00Z",

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.contracts.datasets import EVENTS
+from feature_repo.contracts.features import SESSION_GAP_S
 from feature_repo.contracts.schemas import Positive
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.duck import duckdb_session
@@ -130,6 +131,28 @@ def test_explicit_rows_are_the_counted_events(folder: Path) -> None:
     log = [(0, 1, "view", 0), (0, 1, "purchase", 1), (1, 2, "return", 2)]
     labelled = read(explicit_labels([write(folder / "explicit.parquet", events(log))], COUNTED, BOUGHT))
     assert [(row["example_id"], row["label"], row["is_drawn"]) for row in labelled] == [(0, 0, 0), (1, 1, 0)]
+
+
+@given(log=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 8)), min_size=1, unique=True))
+@settings(max_examples=20, deadline=None)
+def test_rows_of_one_session_of_a_user_are_a_group(folder: Path, log: list[tuple[int, int, int]]) -> None:
+    half = SESSION_GAP_S // 2
+    rows = events([(user, item, "view", step * half) for user, item, step in log])
+    labelled = read(explicit_labels([write(folder / "sessions.parquet", rows)], COUNTED, BOUGHT))
+    begun: dict[str, tuple[int, Any]] = {}
+    for row in labelled:
+        group, last = begun.get(row["user_id"], (row["example_id"], row["event_time"]))
+        goes_on = (row["event_time"] - last).total_seconds() <= SESSION_GAP_S
+        begun[row["user_id"]] = (group if goes_on else row["example_id"], row["event_time"])
+        assert row["group_id"] == begun[row["user_id"]][0]
+
+
+def test_what_is_drawn_for_an_event_is_of_its_group(folder: Path) -> None:
+    log = [(user, item, "purchase", 4 * user + item) for user in range(4) for item in range(user + 2)]
+    drawn = read(implicit_labels([write(folder / "drawn.parquet", events(log))], COUNTED, BOUGHT, 2))
+    assert any(row["is_drawn"] for row in drawn)
+    positives = {(row["user_id"], row["event_time"]): row["group_id"] for row in drawn if not row["is_drawn"]}
+    assert all(row["group_id"] == positives[row["user_id"], row["event_time"]] for row in drawn)
 
 
 def sample(folder: Path, query: str, samples: int, half_life: float = 0.0, train_seconds: int = 8) -> list[Row]:

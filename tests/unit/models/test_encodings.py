@@ -112,9 +112,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     write_json(folder / "transforms.json", fitted)
     signature = Signature(
         "encodings",
-        RANKING.feature_service,
         tuple(ModelInput(column, Scope.ITEM) for column in COLUMNS),
         RANKING.output,
+        RANKING.objective,
     )
     encoder = build_encoder(signature, read_transforms(folder / "transforms.json", signature, 3.5))
     archive = keras.export.ExportArchive()

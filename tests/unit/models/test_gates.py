@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from feature_repo.contracts.manifests import Decision
+from feature_repo.contracts.objectives import PAIRWISE, PROBABILITY, REGRESSION
 from models.errors import MarginsError
 from models.gates.decide import Evidence, Outcome, TestScores, decide
 from models.gates.margins import Slice, read_margins
@@ -26,7 +27,7 @@ FIRST = Evidence("deepfm", True, "", "there is no champion yet", False, [], CHEC
 SECOND = replace(FIRST, champion_version="1", incomparable="")
 
 
-def _scores(*, candidate=1.5, champion=None, lr=1.2, shuffled=False, users=USERS, rows=8000):
+def _scores(*, candidate=1.5, champion=None, lr=1.2, shuffled=False, users=USERS, rows=8000, objectives=None):
     """Return scores of rows whose log odds are `strength` times a signal that the label follows with 1.5."""
     random = np.random.default_rng(11)
     signal = random.normal(size=rows)
@@ -42,7 +43,14 @@ def _scores(*, candidate=1.5, champion=None, lr=1.2, shuffled=False, users=USERS
     scores = {"candidate": model(candidate, 0), "lr": model(lr, 1), "means": model(1.0, 2), "popularity": noise[3]}
     if champion is not None:
         scores["champion"] = model(champion, 3)
-    return TestScores(labels, np.arange(rows) % users, scores)
+    objectives = dict.fromkeys(scores.keys() - {"means", "popularity"}, PROBABILITY) | (objectives or {})
+    return TestScores(labels, 3.0 + labels, np.arange(rows) % users, scores, objectives)
+
+
+def _champion_too(test):
+    """Return the same where the champion has the candidate's scores."""
+    scores = {**test.scores, "champion": test.scores["candidate"]}
+    return replace(test, scores=scores, objectives={**test.objectives, "champion": PROBABILITY})
 
 
 def _decide(test, evidence, margins=MARGINS):
@@ -93,8 +101,7 @@ def test_a_worse_candidate_is_rejected():
 
 
 def test_equal_scores_are_a_tie_unless_the_setting_promotes_ties():
-    test = _scores()
-    test = replace(test, scores={**test.scores, "champion": test.scores["candidate"]})
+    test = _champion_too(_scores())
     assert _decide(test, SECOND).decision is Decision.TIE
     assert _decide(test, SECOND, _with(promote_on_tie=True)).decision is Decision.PROMOTE
 
@@ -107,8 +114,7 @@ def test_equal_weights_are_a_tie():
 
 def test_a_champion_that_can_rank_no_longer_does_not_stay_on_a_tie():
     evidence = replace(SECOND, retired_views=["user_activity_00000000"])
-    test = _scores()
-    test = replace(test, scores={**test.scores, "champion": test.scores["candidate"]})
+    test = _champion_too(_scores())
     outcomes = _decide(test, evidence)
     assert _decide(test, SECOND).decision is Decision.TIE
     assert outcomes.decision is Decision.PROMOTE
@@ -116,13 +122,12 @@ def test_a_champion_that_can_rank_no_longer_does_not_stay_on_a_tie():
 
 
 def test_a_champion_that_the_registry_lost_does_not_stay_on_a_tie():
-    test = _scores()
-    test = replace(test, scores={**test.scores, "champion": test.scores["candidate"]})
+    test = _champion_too(_scores())
     outcomes = _decide(test, replace(SECOND, same_weights=True, unregistered=True))
     assert outcomes.decision is Decision.PROMOTE
     assert "its weights are the champion's, but champion version 1 is not in the registry any longer" in outcomes.reason
     few = _scores(users=150)
-    few = replace(few, scores={**few.scores, "champion": few.scores["candidate"]})
+    few = _champion_too(few)
     assert _decide(few, replace(SECOND, unregistered=True)).decision is Decision.PROMOTE
 
 
@@ -271,7 +276,10 @@ def test_margins_are_a_file_of_ones_own(tmp_path):
     [
         ({"max_gain": 7}, "max_gain: Input should be less than or equal to 1, received 7"),
         ({"max_gian": 0.1}, "max_gian: Extra inputs are not permitted"),
-        ({"comparisons": [{"metric": "log_loss", "reference": "means", "margin": 0}]}, "defined for probabilities"),
+        (
+            {"comparisons": [{"metric": "log_loss", "reference": "means", "margin": 0}]},
+            "only puts rows in an order, log_loss is not defined",
+        ),
         (
             {"comparisons": [{"metric": "auc", "reference": "lr", "margin": 0}] * 2},
             r"\['auc_vs_lr'\] are declared twice",
@@ -301,3 +309,33 @@ def test_a_file_that_is_none_of_margins_is_refused(tmp_path, content):
 def test_a_margin_that_was_a_setting_before_is_not_passed_over():
     with pytest.raises(MarginsError, match=r"\['KESTREL_GATE_MAX_ECE'\]: margins are declared in a file"):
         read_margins("ranking", environ={"KESTREL_GATE_MAX_ECE": "0.2", "KESTREL_GATE_MARGINS": "m.yaml"})
+
+
+def test_gates_apply_that_the_objective_has():
+    orders = _scores(objectives={"candidate": PAIRWISE})
+    outcomes = _decide(replace(orders, scores=orders.scores | {"candidate": orders.scores["candidate"] * 40}), FIRST)
+    assert outcomes.decision is Decision.PROMOTE
+    not_applicable = {gate.name for gate in outcomes.gates if gate.verdict is Outcome.NOT_APPLICABLE}
+    champion = {"auc_vs_champion", "gauc_vs_champion", "log_loss_vs_champion"}
+    assert not_applicable == {"log_loss_vs_lr", "calibration_error", "calibration_in_the_large", *champion}
+    assert _gate(outcomes, "log_loss_vs_lr").details == (
+        "The candidate has the objective pairwise, for which log_loss is not defined."
+    )
+
+
+def test_a_champion_of_another_objective_is_compared_by_what_both_have():
+    outcomes = _decide(_scores(champion=1.2, objectives={"champion": PAIRWISE}), SECOND)
+    assert outcomes.decision is Decision.PROMOTE
+    assert _gate(outcomes, "auc_vs_champion").verdict is Outcome.PASS
+    assert _gate(outcomes, "log_loss_vs_champion").verdict is Outcome.NOT_APPLICABLE
+    assert _gate(outcomes, "log_loss_vs_lr").verdict is Outcome.PASS
+
+
+def test_predicted_values_are_compared_by_their_error():
+    test = _scores(objectives={"candidate": REGRESSION, "lr": REGRESSION})
+    scores = test.scores | {"candidate": test.values + 0.1, "lr": test.values + 0.4}
+    margins = _only({"metric": "rmse", "reference": "lr", "margin": -0.2})
+    outcomes = _decide(replace(test, scores=scores), replace(FIRST, incomparable="none"), margins)
+    gate = _gate(outcomes, "rmse_vs_lr")
+    assert (gate.verdict, round(gate.figure, 6)) == (Outcome.PASS, 0.3)
+    assert gate.interval == pytest.approx((0.3, 0.3))

@@ -183,6 +183,7 @@ def test_a_signature_that_differs_is_named(exported):
     from dataclasses import replace
 
     fewer = replace(RANKING, inputs=RANKING.inputs[1:])
-    (difference, *_) = signature_differences(exported[1], fewer)
+    (stored, difference, *_) = signature_differences(exported[1], fewer)
+    assert "kestrel_signature.json: expected the signature of the spec" in stored
     assert "item_id" in difference
     assert "expected None" in difference

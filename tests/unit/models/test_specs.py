@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
+from feature_repo.contracts.objectives import OBJECTIVES, Metric
 from models.errors import CandidateError, SpecError
-from models.evaluation.metrics import Metric
 from models.evaluation.table import RESERVED
 from models.gates.margins import read_margins
 from models.specs.spec import Role, Spec, parse_spec, read_specs
@@ -106,7 +106,9 @@ def test_a_wrong_spec_is_refused_with_its_place(tmp_path, spec, told):
 def test_a_name_twice_another_metric_and_no_file_are_refused(tmp_path):
     with pytest.raises(SpecError, match=r"specs \['lr'\]: expected each name once"):
         read_specs("ranking", _own(tmp_path, {"name": "lr"}, {"name": "lr"}))
-    with pytest.raises(SpecError, match="choose_by: Input should be 'auc', 'gauc' or 'log_loss', received 'ndcg'"):
+    with pytest.raises(
+        SpecError, match="choose_by: Input should be 'auc', 'gauc', 'log_loss' or 'rmse', received 'ndcg'"
+    ):
         read_specs("ranking", _own(tmp_path, {"name": "lr"}, choose_by="ndcg"))
     with pytest.raises(SpecError, match=r"none\.yaml: expected a YAML file of specs"):
         read_specs("ranking", tmp_path / "none.yaml")
@@ -131,3 +133,24 @@ def test_the_best_figure_wins_and_the_first_of_equal_ones(figures, choose_by, wi
 def test_no_figure_chooses_nobody():
     with pytest.raises(CandidateError, match=r"gauc of the validation rows: expected a figure of one of \['a'\]"):
         winner_of({"a": None}, Metric.GAUC)
+
+
+def test_a_spec_names_its_features_and_its_objective(tmp_path):
+    (spec,) = read_specs(
+        "ranking", _own(tmp_path, {"name": "lr", "features": ["item_activity"], "objective": "pairwise"})
+    ).specs
+    assert (spec.features, spec.learned) == (("item_activity",), OBJECTIVES["pairwise"])
+    assert parse_spec(spec.record()) == spec
+    assert (SHIPPED.named("lr").features, SHIPPED.named("lr").objective) == (("ranking",), "probability")
+    with pytest.raises(SpecError, match="objective 'clicks': expected one of"):
+        read_specs("ranking", _own(tmp_path, {"name": "lr", "objective": "clicks"}))
+
+
+def test_the_metric_that_chooses_is_one_that_every_competitor_has(tmp_path):
+    mixed = ({"name": "deepfm"}, {"name": "lr", "objective": "listwise"})
+    assert read_specs("ranking", _own(tmp_path, *mixed)).choose_by is Metric.AUC
+    said = r"choose_by log_loss: .*, \{'lr': 'listwise'\} lack it; all have \['auc', 'gauc'\]"
+    with pytest.raises(SpecError, match=said):
+        read_specs("ranking", _own(tmp_path, *mixed, choose_by="log_loss"))
+    baseline = mixed[1] | {"role": "baseline"}
+    assert read_specs("ranking", _own(tmp_path, mixed[0], baseline, choose_by="log_loss")).specs

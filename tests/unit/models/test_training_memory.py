@@ -5,6 +5,7 @@ import pytest
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.jobs import exit_code_of
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.signatures import DEFAULT_FEATURES
 from models.errors import NotNowEnoughMemoryError, TooLittleMemoryError
 from models.training.memory import Memory, check_memory, memory, needed_bytes
 from tests.movielens import RANKING
@@ -24,23 +25,23 @@ def million(tmp_path):
 
 def test_the_estimate_grows_with_rows_and_values_of_a_row(million):
     values = sum(column.length or 1 for column in RANKING.input_columns)
-    assert needed_bytes(million) == GB + 25 * 1_000_000 * values
+    assert needed_bytes(million, DEFAULT_FEATURES) == GB + 25 * 1_000_000 * values
 
 
 def test_too_little_for_ever_is_terminal_and_too_little_for_now_is_transient(million):
-    needed = needed_bytes(million)
+    needed = needed_bytes(million, DEFAULT_FEATURES)
     with pytest.raises(
         TooLittleMemoryError, match=r"expected about 2\.\d GB of memory, .* has 1\.0 GB; give it"
     ) as lack:
-        check_memory(million, Memory(total=GB, available=GB, resident=0))
+        check_memory(million, DEFAULT_FEATURES, Memory(total=GB, available=GB, resident=0))
     with pytest.raises(
         NotNowEnoughMemoryError, match=r"expected about 2\.\d GB of memory, 0\.1 GB are free; try"
     ) as now:
-        check_memory(million, Memory(total=needed, available=GB // 10, resident=GB // 2))
+        check_memory(million, DEFAULT_FEATURES, Memory(total=needed, available=GB // 10, resident=GB // 2))
     assert exit_code_of(lack.value) == ExitCode.TERMINAL
     assert exit_code_of(now.value) == ExitCode.TRANSIENT
-    check_memory(million, Memory(total=needed, available=needed - GB // 2, resident=GB // 2))
-    check_memory(million, None)
+    check_memory(million, DEFAULT_FEATURES, Memory(total=needed, available=needed - GB // 2, resident=GB // 2))
+    check_memory(million, DEFAULT_FEATURES, None)
 
 
 def test_a_container_has_what_it_is_limited_to(tmp_path):
