@@ -258,7 +258,12 @@ class Declared:
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
         """The groups of users that recommenders read, which lie in one hash online."""
-        return (*self.user_ranking, *self.user_latest)
+        return (*self.user_ranking, self.user_windows, *self.user_latest)
+
+    @property
+    def items(self) -> tuple[FeatureGroup, ...]:
+        """The groups of items that recommenders read, which lie in the catalogue."""
+        return (*self.item_ranking, self.item_windows)
 
     @property
     def user_unstreamed(self) -> tuple[FeatureGroup, ...]:

@@ -52,8 +52,8 @@ def catalogue_dataset(features: Declared) -> Dataset:
         name="catalogue",
         columns=(
             *items_dataset(features.schema).columns,
-            *(column for group in features.item_ranking for column in group.features),
-            *(group.time_column for group in features.item_ranking if group.ttl_days),
+            *(column for group in features.items for column in group.features),
+            *(group.time_column for group in features.items if group.ttl_days),
         ),
         key=(ITEM_ID.name,),
         sort=(ITEM_ID.name,),
@@ -121,7 +121,7 @@ def read_catalogue(
     times = [
         f"LEFT JOIN (SELECT {ITEM_ID.name}, max({EVENT_TIME.name}) AS {group.time_column.name} FROM "  # noqa: S608 - quoted
         f"{parquet(tables[group.view_name])} WHERE {EVENT_TIME.name} < {end} GROUP BY ALL) USING ({ITEM_ID.name})"
-        for group in declaration.item_ranking
+        for group in declaration.items
         if group.ttl_days
     ]
     rows = (
@@ -129,7 +129,7 @@ def read_catalogue(
         f"FROM ({known_sql(items, items_dataset(declaration.schema))}) {' '.join(times)}"
     )
     features = tuple(
-        f"{group.view_name}:{column.name}" for group in declaration.item_ranking for column in group.features
+        f"{group.view_name}:{column.name}" for group in declaration.items for column in group.features
     )
     catalogue = catalogue_dataset(declaration)
     with retrieve(store, features, rows, catalogue.columns) as batches:

@@ -123,7 +123,7 @@ def _open(stack: ExitStack, settings: Settings, place: Namespace, schema: Schema
         msg = f"namespace {place.name}: expected events before {format_cutoff(cutoff)}, the lake has none; ingest them"
         raise JobError(msg)
     features = declared(schema)
-    groups = [group for group in (*features.users, *features.item_ranking) if group not in latest_groups(features)]
+    groups = [group for group in (*features.users, *features.items) if group not in latest_groups(features)]
     tables = {
         group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff)) for group in groups
     }

@@ -65,7 +65,13 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
             length. `source` names the file.
     """
     attributes = declaration.schema.item_attributes
-    features = [ITEM_ID, *(column for group in declaration.item_ranking for column in group.features)]
+    # A catalogue of before the windows were in it serves the models of its time.
+    groups = [
+        group
+        for group in declaration.items
+        if group in declaration.item_ranking or {each.name for each in group.features} <= set(table.column_names)
+    ]
+    features = [ITEM_ID, *(column for group in groups for column in group.features)]
     stored = [*features, TITLE, *map(attribute_column, attributes)]
     absent = [column.name for column in stored if column.name not in table.column_names]
     if absent:
@@ -89,7 +95,7 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
         terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
-        lifetimes=item_lifetimes(table, declaration.item_ranking, source),
+        lifetimes=item_lifetimes(table, groups, source),
         popular=order,
     )
 

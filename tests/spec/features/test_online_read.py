@@ -206,7 +206,7 @@ def test_what_is_read_online_is_the_last_row_before_the_cutoff(
                 if name not in {key, "event_time"}:
                     assert by_feast[entity][name] == about(value)
                     assert decoded.values[name] == about(value)
-                    if group in declared(spec.schema).item_ranking:
+                    if group in declared(spec.schema).items:
                         assert in_catalogue(one.catalogue, entity, name) == about(value)
 
 
