@@ -63,7 +63,7 @@ class Encoded:
             chosen: Names of on-demand features, and computations, which stand for all features computed so.
 
         Raises:
-            UnknownFeatureError: One is neither.
+            UnknownFeatureError: One is neither, or without the others there is nothing to read.
         """
         if unknown := sorted(set(chosen) - set(Computation) - self.on_demand.keys()):
             msg = (
@@ -75,11 +75,18 @@ class Encoded:
             name for name, computation in self.on_demand.items() if name not in chosen and computation not in chosen
         }
         categorical = {name: vocabulary for name, vocabulary in self.categorical.items() if name not in others}
+        numeric = tuple(name for name in self.numeric if name not in others)
+        if not (categorical or numeric):
+            msg = (
+                f"on-demand features {sorted(chosen)}: expected something for the model to read, nothing is left; "
+                f"choose among {sorted(self.on_demand)}, or give a column of the signature an encoding"
+            )
+            raise UnknownFeatureError(msg)
         return replace(
             self,
             categorical=categorical,
             vocabularies={name: self.vocabularies[name] for name in self.vocabularies if name in categorical.values()},
-            numeric=tuple(name for name in self.numeric if name not in others),
+            numeric=numeric,
         )
 
     @property
@@ -109,6 +116,9 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
     """Return the encoder of a signature's raw columns.
 
     Every column is encoded alone; what combines columns of user and item takes one row of the user for many of items.
+
+    Raises:
+        UnknownFeatureError: No column has an encoding, and nothing is computed of any.
     """
     columns = EncodedColumns(signature, transforms, keras_inputs(signature))
     lookups = {
@@ -122,6 +132,10 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
         if count in columns.inputs and mean in columns.inputs:
             columns.add_numbers(name, smoothed_mean(columns, count, mean, name), owner)
     add_on_demand(columns)
+    if not columns.outputs:
+        names = [column.name for column in signature.input_columns]
+        msg = f"signature {signature.model}: expected a column that has an encoding, received {names} without"
+        raise UnknownFeatureError(msg)
     return Encoded(
         model=keras.Model(columns.inputs, columns.outputs, name="encoder"),
         scopes=columns.scopes,

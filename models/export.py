@@ -26,6 +26,8 @@ from feature_repo.contracts.signatures import (
 )
 from models.errors import ExportError
 from models.inputs import TENSORFLOW_DTYPES, tensor_specs
+from models.objective import probabilities
+from models.one_user import call_for_one_user
 from models.saved_model_loader import load_saved_model
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Exported:
         self._encoder, self._scorer = fitted.encoded.model, fitted.scorer
         self._scopes = fitted.encoded.scopes
         self._signature = signature
-        self._item_input = signature.scoped(Scope.ITEM)[0].name
+        inputs = signature.inputs
+        self._per_candidate = next(each.column.name for each in inputs if each.scope is not Scope.USER)
 
     def resources(self) -> tf.Module:
         """Return what the functions stand on: the weights, and the layers that hold lookup tables.
@@ -58,29 +61,24 @@ class Exported:
         return module
 
     def functions(self) -> dict[str, Any]:
-        """Return a traced function for each signature name."""
+        """Return a traced function for each signature name; Python is read as Keras's loop reads it, as it stands."""
         return {
-            name: tf.function(call, input_signature=None).get_concrete_function(**tensor_specs(self._signature, name))
+            name: tf.function(call, autograph=False).get_concrete_function(**tensor_specs(self._signature, name))
             for name, call in ((ROWS_SIGNATURE, self._rows), (ONE_USER_SIGNATURE, self._one_user))
         }
 
     def _rows(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._score(self._encoder(columns, training=False))
+        return self._scores(self._scorer(self._encoder(columns, training=False), training=False))
 
     def _one_user(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Encode the user once, then stand the result beside every candidate."""
+        """Compute the user's part of encoder and scorer once, and stand it beside every candidate."""
         encoded = self._encoder(columns, training=False)
-        num_candidates = tf.shape(columns[self._item_input])[0]
-        return self._score(
-            {
-                name: tf.repeat(value, num_candidates, axis=0) if self._scopes[name] is Scope.USER else value
-                for name, value in encoded.items()
-            }
-        )
+        of_user = {name for name, scope in self._scopes.items() if scope is Scope.USER}
+        num_candidates = tf.shape(columns[self._per_candidate])[0]
+        return self._scores(call_for_one_user(self._scorer, encoded, of_user, num_candidates))
 
-    def _score(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        logits = ops.squeeze(self._scorer(encoded, training=False), axis=-1)
-        return {self._signature.output.name: ops.sigmoid(logits)}
+    def _scores(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {self._signature.output.name: probabilities(ops.squeeze(logits, axis=-1))}
 
 
 def export(fitted: Fitted, signature: Signature, directory: Path) -> None:

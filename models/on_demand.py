@@ -28,7 +28,7 @@ def add_on_demand(columns: EncodedColumns) -> None:
     """Add every on-demand feature of the signature. User columns may have one row where item columns have many."""
     for feature in columns.signature.on_demand:
         scopes = {columns.scope_of(name) for name in feature.inputs}
-        scope = Scope.ITEM if Scope.ITEM in scopes else Scope.USER
+        scope = Scope.USER if scopes == {Scope.USER} else Scope.ITEM
         if feature.computation in CALENDAR:
             values = Vocabulary(CALENDAR[feature.computation])
             indices = CalendarIndex(feature.computation.value, name=feature.name)(columns.inputs[feature.inputs[0]])

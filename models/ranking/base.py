@@ -1,4 +1,4 @@
-"""What every ranking model is: a name, a config, and the part of the graph that learns."""
+"""What every ranking model is: a name, a config, and a way to be fitted."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import keras
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
+
+from models.encoding import Encoded, build_encoder
+from models.training.keras_loop import FitConfig, fit_by_keras
 
 if TYPE_CHECKING:
-    from models.encoding import Encoded
-
-
-class FitConfig(BaseModel):
-    """How a model is fitted. Times and rates are per model, as their best values differ."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch_size: int = Field(default=1024, ge=1)
-    """Rows per step."""
-    epochs: int = Field(default=30, ge=1)
-    """At most so many passes over the train rows."""
-    patience: int = Field(default=3, ge=1)
-    """Passes without a better validation log loss, after which fitting stops and the best weights come back."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam."""
+    from models.training.fit import FitContext, Fitted
 
 
 class RankingConfig(BaseModel):
@@ -32,17 +20,23 @@ class RankingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: FitConfig = FitConfig()
     on_demand: tuple[str, ...] = ()
     """Which of the features that exist at request time alone the model reads: names, or computations, which stand for
     all features computed so (`contracts.on_demand`)."""
 
 
+class KerasConfig(RankingConfig):
+    """What the config of a model that Keras's loop fits holds."""
+
+    fit: FitConfig = FitConfig()
+
+
 Config = TypeVar("Config", bound=RankingConfig)
+LoopConfig = TypeVar("LoopConfig", bound=KerasConfig)
 
 
 class RankingModel(ABC, Generic[Config]):
-    """A model that scores (user, item) rows."""
+    """A model that scores (user, item) rows, and fits itself as it likes: see KerasModel for how most do."""
 
     name: ClassVar[str]
     """As specs have it."""
@@ -52,8 +46,21 @@ class RankingModel(ABC, Generic[Config]):
         self.config = config
 
     @abstractmethod
+    def fit(self, context: FitContext) -> Fitted:
+        """Return the fitted model; the same context gives the same weights."""
+
+
+class KerasModel(RankingModel[LoopConfig]):
+    """A model that says what its graph is, and leaves the rest to Keras's loop."""
+
+    @abstractmethod
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the untrained keras.Model: encoded columns by name → logit `[batch, 1]`."""
+
+    def fit(self, context: FitContext) -> Fitted:
+        """Fit what `build` returns; the validation rows say when to stop."""
+        encoded = build_encoder(context.signature, context.transforms)
+        return fit_by_keras(self.build(encoded, context.seed), encoded, context, self.config.fit)
 
 
 def encoded_inputs(encoded: Encoded) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_embedding import NumericEmbedding
 from models.layers.weighted_pooling import WeightedPooling
-from models.ranking.base import FitConfig, RankingConfig, RankingModel, encoded_inputs
+from models.ranking.base import KerasConfig, KerasModel, RankingConfig, encoded_inputs
+from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
     from models.encoding import Encoded
@@ -29,7 +30,7 @@ LAST_ITEMS = "user_last_items"
 LIKED, DISLIKED = "liked_items", "disliked_items"
 
 
-class DeepFMConfig(RankingConfig):
+class DeepFMConfig(KerasConfig):
     """DeepFM; how these values were found stands in decision 0030."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
@@ -47,17 +48,17 @@ class DeepFMConfig(RankingConfig):
     """Share of terms that are taken for unknown in training."""
 
 
-class DeepFM(RankingModel[DeepFMConfig]):
+class DeepFM(KerasModel[DeepFMConfig]):
     """Linear, second-order and deep part over the same embeddings."""
 
     name: ClassVar[str] = "deepfm"
     config_class: ClassVar[type[RankingConfig]] = DeepFMConfig
 
     def build(self, encoded: Encoded, seed: int) -> Any:
-        """Return linear part + second-order part + deep part."""
+        """Return linear part + second-order part + deep part; of numbers there may be none, and of fields none."""
         inputs = encoded_inputs(encoded)
         encoded = encoded.reading(self.config.on_demand)
-        numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
+        numbers = [ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)] if encoded.numeric else []
         indices = {
             name: encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
             for name in encoded.categorical
@@ -67,10 +68,10 @@ class DeepFM(RankingModel[DeepFMConfig]):
             for vocabulary, size in encoded.vocabulary_sizes.items()
         }
         fields = self._fields(encoded, inputs, indices, tables)
-        numeric = NumericEmbedding(self.config.embedding_size, self.config.l2, name="numeric_embedding")(numbers)
-        second_order = FactorizationMachine(name="second_order")(
-            ops.concatenate([ops.stack(list(fields.values()), axis=1), numeric], axis=1)
-        )
+        vectors = [ops.stack(list(fields.values()), axis=1)] if fields else []
+        embedding = NumericEmbedding(self.config.embedding_size, self.config.l2, name="numeric_embedding")
+        vectors += map(embedding, numbers)
+        second_order = FactorizationMachine(name="second_order")(ops.concatenate(vectors, axis=1))
         logit = self._linear(encoded, indices, numbers) + second_order + self._deep(fields, numbers)
         return keras.Model(inputs, logit, name=self.name)
 
@@ -83,9 +84,9 @@ class DeepFM(RankingModel[DeepFMConfig]):
             name=name,
         )
 
-    def _linear(self, encoded: Encoded, indices: dict[str, Any], numbers: Any) -> Any:
+    def _linear(self, encoded: Encoded, indices: dict[str, Any], numbers: list[Any]) -> Any:
         """Return the first-order part, `[batch, 1]`: a weight per number and per term."""
-        terms = [keras.layers.Dense(1, name="linear")(numbers)]
+        terms = [keras.layers.Dense(1, name="linear")(each) for each in numbers]
         for name, vocabulary in encoded.categorical.items():
             weights = self._embedding(encoded.vocabulary_sizes[vocabulary], 1, f"{name}_weight")(indices[name])
             terms.append(MeanPooling(name=f"{name}_weight_pooled")(weights, indices[name]))
@@ -106,10 +107,11 @@ class DeepFM(RankingModel[DeepFMConfig]):
                 fields[name] = MeanPooling(name=f"{name}_pooled")(embeddings, indices[name])
         return fields
 
-    def _deep(self, fields: dict[str, Any], numbers: Any) -> Any:
+    def _deep(self, fields: dict[str, Any], numbers: list[Any]) -> Any:
         """Return the deep part, `[batch, 1]`."""
-        products = [fields[ITEM_ID.name] * fields[name] for name in (LIKED, DISLIKED) if name in fields]
-        hidden = ops.concatenate([*fields.values(), *products, numbers], axis=-1)
+        pooled = [fields[name] for name in (LIKED, DISLIKED) if name in fields and ITEM_ID.name in fields]
+        products = [fields[ITEM_ID.name] * each for each in pooled]
+        hidden = ops.concatenate([*fields.values(), *products, *numbers], axis=-1)
         for layer, width in enumerate(self.config.hidden):
             hidden = keras.layers.Dense(width, activation="relu", name=f"deep_{layer}")(hidden)
             hidden = keras.layers.Dropout(self.config.dropout, name=f"deep_{layer}_dropout")(hidden)

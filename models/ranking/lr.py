@@ -9,13 +9,14 @@ from keras import ops
 from pydantic import Field
 
 from models.layers.mean_pooling import MeanPooling
-from models.ranking.base import FitConfig, RankingConfig, RankingModel, encoded_inputs
+from models.ranking.base import KerasConfig, KerasModel, RankingConfig, encoded_inputs
+from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
     from models.encoding import Encoded
 
 
-class LogisticRegressionConfig(RankingConfig):
+class LogisticRegressionConfig(KerasConfig):
     """Logistic regression."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=1e-2)
@@ -25,7 +26,7 @@ class LogisticRegressionConfig(RankingConfig):
     """Share of items that are taken for unknown in training."""
 
 
-class LogisticRegression(RankingModel[LogisticRegressionConfig]):
+class LogisticRegression(KerasModel[LogisticRegressionConfig]):
     """One weight per number and per term; terms of a list are averaged."""
 
     name: ClassVar[str] = "lr"
@@ -36,8 +37,10 @@ class LogisticRegression(RankingModel[LogisticRegressionConfig]):
         inputs = encoded_inputs(encoded)
         encoded = encoded.reading(self.config.on_demand)
         regulariser = keras.regularizers.L2(self.config.l2)
-        numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
-        terms = [keras.layers.Dense(1, kernel_regularizer=regulariser, name="numeric")(numbers)]
+        terms = []
+        if encoded.numeric:
+            numbers = ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)
+            terms.append(keras.layers.Dense(1, kernel_regularizer=regulariser, name="numeric")(numbers))
         for name, vocabulary in encoded.categorical.items():
             indices = encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
             weights = keras.layers.Embedding(

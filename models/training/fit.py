@@ -1,43 +1,62 @@
-"""Fit a ranking model to a training set."""
+"""Fit a ranking model to a training set: what its `fit` may read, and what it returns."""
 
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from models.dataset import TRAIN, VALID, Dataset, Split
-from models.encoding import Encoded, build_encoder
-from models.errors import DatasetError, NotFiniteError
+from models.errors import DatasetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from feature_repo.contracts.signatures import Signature
+    from models.encoding import Encoded
     from models.ranking.base import RankingConfig, RankingModel
+    from models.transforms import Transforms
 
 log = logging.getLogger(__name__)
-_TOLD_EVERY_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class FitContext:
+    """What a fit may read. Test rows are not in it."""
+
+    signature: Signature
+    """The raw columns that the model takes."""
+    transforms: Transforms
+    """What the encodings have fitted on the train rows."""
+    train: Split
+    valid: Split
+    """Rows after the train rows, to choose by: when to stop, or how much to regularise."""
+    seed: int
+    """Of whatever is drawn; those of Keras, NumPy and Python are set to it before."""
+    tell: Callable[[str], None] = log.info
+    """Takes a line of progress; a long fit calls it every 20 seconds or so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fitted model and how it got there."""
+    """A fitted model: what is exported, and what its run says of the fit."""
 
     encoded: Encoded
+    """The encoder."""
     scorer: Any
-    """keras.Model: encoded columns → logit `[batch, 1]`."""
-    history: dict[str, list[float]]
-    """Metric → its value after each epoch."""
-    best_epoch: int
-    """The epoch, counted from 0, whose weights were kept."""
-    seconds: float
+    """keras.Model: encoded columns → logit `[batch, 1]`. Whatever was fitted is a weight of it, as by `weights_sha256`
+    two fits are told apart; a weight need not be trainable."""
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+    """Metric → its value after each epoch, or whatever else the fit repeats; none where it repeats nothing."""
+    params: Mapping[str, object] = field(default_factory=dict)
+    """What else the run shows of the fit, by name."""
 
 
 def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitted:
-    """Fit `model` on the train rows; the validation rows say when to stop. The same seed gives the same weights.
+    """Let `model` fit itself to the train and validation rows. The same seed gives the same weights.
 
     Raises:
         DatasetError: train or validation rows are none, or all of one class.
@@ -45,77 +64,9 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
     """
     for name in (TRAIN, VALID):
         _check_classes(dataset[name])
-    started = time.monotonic()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    encoded = build_encoder(dataset.signature, dataset.transforms)
-    scorer = model.build(encoded, seed)
-    scorer.compile(
-        optimizer=keras.optimizers.Adam(model.config.fit.learning_rate),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"), _auc()],
-    )
-    train, valid = (
-        (encoded.run(dataset[name].features, dataset.signature), dataset[name].labels.astype("float32")[:, None])
-        for name in (TRAIN, VALID)
-    )
-    stopping = keras.callbacks.EarlyStopping(
-        monitor="val_log_loss", mode="min", patience=model.config.fit.patience, restore_best_weights=True
-    )
-    history = scorer.fit(
-        *train,
-        sample_weight=dataset[TRAIN].weights[:, None],
-        validation_data=valid,
-        batch_size=model.config.fit.batch_size,
-        epochs=model.config.fit.epochs,
-        callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _Progress()],
-        verbose=0,
-    ).history
-    _check_finite(model, history)
-    seconds = time.monotonic() - started
-    log.info("fitted %s: %d epochs, best %d, %.1f s", model.name, len(history["loss"]), stopping.best_epoch, seconds)
-    return Fitted(encoded, scorer, history, int(stopping.best_epoch), seconds)
-
-
-class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Tells of long epochs while they last, and of each when it ends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._epoch = 0
-        self._began = self._told = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
-        self._epoch, self._began = epoch + 1, time.monotonic()
-        self._told = self._began
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
-        now = time.monotonic()
-        if now - self._told >= _TOLD_EVERY_S:
-            self._told = now
-            seconds, steps = now - self._began, self.params["steps"]
-            log.info("epoch %d: %d of %d batches, %.0f s", self._epoch, batch + 1, steps, seconds)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        told = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        most, seconds = self.params["epochs"], time.monotonic() - self._began
-        log.info("epoch %d of at most %d: %s, %.0f s", epoch + 1, most, told, seconds)
-
-
-def _check_finite(model: RankingModel[RankingConfig], history: dict[str, list[float]]) -> None:
-    for metric, values in history.items():
-        for epoch, value in enumerate(values, start=1):
-            if not np.isfinite(value):
-                msg = (
-                    f"model {model.name}: {metric} of epoch {epoch}: expected a number, received {value}; lower its "
-                    f"config's fit.learning_rate ({model.config.fit.learning_rate:g}), or look for huge values in the "
-                    "training set's inputs"
-                )
-                raise NotFiniteError(msg)
-
-
-def _auc() -> Any:
-    return keras.metrics.AUC(num_thresholds=500, from_logits=True, name="auc")
+    return model.fit(FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed))
 
 
 def _check_classes(split: Split) -> None:

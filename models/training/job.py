@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -67,7 +68,10 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
     dataset = read_dataset(directory, (TRAIN, VALID), spec.features, spec.learned)
     log.info("training set %s: %s", directory.name, describe(dataset))
     model = spec.model()
+    started = time.monotonic()
     fitted = fit(model, dataset, settings.seed)
+    seconds = time.monotonic() - started
+    log.info("fitted %s in %.1f s: %s", spec.name, seconds, dict(fitted.params))
     with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(spec.name)) as place:
         export(fitted, dataset.signature, place / "saved_model")
         valid = dataset[VALID]
@@ -83,7 +87,7 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
             "saved_model_sha256": tree_sha256(place / "saved_model"),
             "weights_sha256": weights_sha256(fitted.scorer),
             "seed": settings.seed,
-            "fit_seconds": round(fitted.seconds, 2),
+            "fit_seconds": round(seconds, 2),
             "valid": {name: value if np.isfinite(value) else None for name, value in figures.items()},
         }
         run_id, model_id = _track(
@@ -160,7 +164,7 @@ def _track(
     tracking.log_lineage(client, run_id, dataset)
     valid = dataset[VALID]
     final = {f"{VALID}_{metric}": value for metric, value in record["valid"].items() if value is not None}
-    tracking.log_metrics(client, run_id, final | {"fit_seconds": fitted.seconds}, started)
+    tracking.log_metrics(client, run_id, final | {"fit_seconds": record["fit_seconds"]}, started)
     curves = {spec.name: scores}
     figures = {
         "plots/validation_roc.png": roc_figure("validation", valid.labels, curves),
@@ -187,9 +191,9 @@ def _params(
         "spec": spec.name,
         "model": model.name,
         **{name: value for name, value in config.items() if name != "fit"},
-        **config["fit"],
+        **config.get("fit", {}),
         "seed": settings.seed,
-        "best_epoch": fitted.best_epoch + 1,
+        **fitted.params,
         "weights": fitted.scorer.count_params(),
         "train_end": dataset.record.train_end,
         "valid_end": dataset.record.valid_end,

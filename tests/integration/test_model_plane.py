@@ -296,6 +296,32 @@ def test_several_specs_of_one_class_train_in_one_run_and_test_rows_are_for_the_c
 
 
 @pytest.mark.timeout(900)
+def test_models_that_fit_themselves_are_tracked_by_what_their_fits_have(settings, client, monkeypatch):
+    """Without epochs there is no curve, and no parameter that speaks of any."""
+    from models.ranking.catalogue import RANKING_MODELS
+    from models.specs.spec import parse_spec
+    from models.training.job import train
+    from tests.small_models import OTHERS
+
+    runs = {}
+    for model_class in OTHERS:
+        monkeypatch.setitem(RANKING_MODELS, model_class.name, model_class)
+        result = train(settings, "toy", "toy", parse_spec({"name": model_class.name}).whole(), "otherwise")
+        runs[model_class.name] = client.get_run(result["run_id"])
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        assert {"valid_auc", "valid_log_loss", "fit_seconds"} <= run.data.metrics.keys()
+        assert run.data.params.keys() >= {"spec", "seed", "weights", "rows_train"}
+    assert not {"epochs", "best_epoch", "batch_size"} & (runs["ridge"].data.params | runs["stumps"].data.params).keys()
+    assert "log_loss" not in runs["ridge"].data.metrics, "a closed form has no history"
+    curve = client.get_metric_history(runs["stumps"].info.run_id, "log_loss")
+    assert [metric.step for metric in curve] == list(range(1, 13))
+    assert curve[-1].value < curve[0].value
+    assert runs["stumps"].data.params["trees"] == "12"
+    assert {"alone_val_log_loss", "val_log_loss"} <= runs["two_stages"].data.metrics.keys()
+    assert runs["two_stages"].data.params["best_epoch_alone"] == "1"
+
+
 def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
     """A log on which DeepFM truly wins, by the margins that are shipped; then logistic regression challenges it."""
     from models.gates.margins import read_margins

@@ -13,12 +13,12 @@ from models.dataset import TEST, TRAIN, VALID
 from models.errors import NotFiniteError, UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
-from models.export import check_signatures, export, signature_differences, weights_sha256
+from models.export import Exported, check_signatures, export, signature_differences, weights_sha256
 from models.inputs import to_tensors
-from models.ranking.base import FitConfig
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel, load_saved_model
 from models.training.fit import fit
+from models.training.keras_loop import FitConfig
 from tests.awkward_paths import AWKWARD
 from tests.movielens import RANKING
 
@@ -61,7 +61,7 @@ def test_every_on_demand_feature_can_be_read(fitted, dataset, caplog, monkeypatc
     model_class = RANKING_MODELS[fitted[0]]
     once = FitConfig(batch_size=512, epochs=1)
     model = model_class(model_class.config_class(fit=once, on_demand=tuple(Computation)))
-    monkeypatch.setattr("models.training.fit._TOLD_EVERY_S", 0.0)
+    monkeypatch.setattr("models.training.keras_loop._TOLD_EVERY_S", 0.0)
     with caplog.at_level("INFO", "models.training.fit"):
         everything = fit(model, dataset, 1)
     batches = -(-dataset[TRAIN].rows // once.batch_size)
@@ -137,6 +137,17 @@ def test_one_user_scores_as_the_rows_do(exported, dataset):
         scores = one_user(**to_tensors(arrays, RANKING))["score"].numpy()
         np.testing.assert_allclose(scores, request["score"], atol=1e-6)
         assert len(np.unique(scores)) > 1
+
+
+def test_what_describes_the_user_alone_is_looked_up_once(fitted):
+    """Every embedding of the user's is that of one row, in a request for many candidates."""
+    encoder = fitted[1].encoded
+    read = encoder.reading(RANKING_MODELS[fitted[0]].config_class().on_demand).categorical
+    graph = Exported(fitted[1], RANKING).functions()[ONE_USER_SIGNATURE].graph
+    rows = [each.outputs[0].shape[0] for each in graph.get_operations() if each.type == "ResourceGather"]
+    tables = len(rows) // len(read)
+    assert rows.count(1) == tables * sum(encoder.scopes[name] is Scope.USER for name in read)
+    assert rows.count(None) == tables * sum(encoder.scopes[name] is Scope.ITEM for name in read)
 
 
 def test_unknown_ids_and_missing_values_are_scored(exported, dataset):

@@ -1,0 +1,102 @@
+"""Keras's loop: Adam over the train rows until the validation rows say to stop."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.errors import NotFiniteError
+from models.objective import MONITORED, loss, metrics
+from models.training.fit import FitContext, Fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from models.encoding import Encoded
+
+_TOLD_EVERY_S = 20.0
+
+
+class FitConfig(BaseModel):
+    """How Keras's loop fits. Times and rates are per model, as their best values differ."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(default=1024, ge=1)
+    """Rows per step."""
+    epochs: int = Field(default=30, ge=1)
+    """At most so many passes over the train rows."""
+    patience: int = Field(default=3, ge=1)
+    """Passes without a better `MONITORED` of the validation rows, after which fitting stops and the best weights come
+    back."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam."""
+
+
+def fit_by_keras(scorer: Any, encoded: Encoded, context: FitContext, config: FitConfig) -> Fitted:
+    """Fit a keras.Model (encoded columns → logit `[batch, 1]`), whose weights may be those of an earlier stage.
+
+    Raises:
+        NotFiniteError: the loss, or a metric, became NaN or infinite.
+    """
+    scorer.compile(optimizer=keras.optimizers.Adam(config.learning_rate), loss=loss(), metrics=metrics())
+    train, valid = (
+        (encoded.run(split.features, context.signature), split.labels.astype("float32")[:, None])
+        for split in (context.train, context.valid)
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        monitor=f"val_{MONITORED}", mode="min", patience=config.patience, restore_best_weights=True
+    )
+    history = scorer.fit(
+        *train,
+        sample_weight=context.train.weights[:, None],
+        validation_data=valid,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
+        verbose=0,
+    ).history
+    _check_finite(scorer.name, history, config)
+    return Fitted(encoded, scorer, history, {"best_epoch": int(stopping.best_epoch) + 1})
+
+
+class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Tells of long epochs while they last, and of each when it ends."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._epoch = 0
+        self._began = self._told = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
+        self._epoch, self._began = epoch + 1, time.monotonic()
+        self._told = self._began
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as Keras calls it
+        now = time.monotonic()
+        if now - self._told >= _TOLD_EVERY_S:
+            self._told = now
+            seconds, steps = now - self._began, self.params["steps"]
+            self._tell(f"epoch {self._epoch}: {batch + 1} of {steps} batches, {seconds:.0f} s")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        most, seconds = self.params["epochs"], time.monotonic() - self._began
+        self._tell(f"epoch {epoch + 1} of at most {most}: {told}, {seconds:.0f} s")
+
+
+def _check_finite(name: str, history: Mapping[str, list[float]], config: FitConfig) -> None:
+    for metric, values in history.items():
+        for epoch, value in enumerate(values, start=1):
+            if not np.isfinite(value):
+                msg = (
+                    f"model {name}: {metric} of epoch {epoch}: expected a number, received {value}; lower its "
+                    f"config's fit.learning_rate ({config.learning_rate:g}), or look for huge values in the training "
+                    "set's inputs"
+                )
+                raise NotFiniteError(msg)
