@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.publishing import CorruptRecordError, write_json
@@ -26,7 +25,7 @@ from feature_repo.contracts.signatures import (
 )
 from models.errors import ExportError
 from models.inputs import TENSORFLOW_DTYPES, tensor_specs
-from models.objective import probabilities
+from models.objectives import learned
 from models.one_user import call_for_one_user
 from models.saved_model_loader import load_saved_model
 
@@ -78,7 +77,7 @@ class Exported:
         return self._scores(call_for_one_user(self._scorer, encoded, of_user, num_candidates))
 
     def _scores(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {self._signature.output.name: probabilities(ops.squeeze(logits, axis=-1))}
+        return {self._signature.output.name: learned(self._signature.objective).scores(logits)}
 
 
 def export(fitted: Fitted, signature: Signature, directory: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -55,6 +56,10 @@ class Learned(ABC):
     def scores(self, logits: Any) -> Any:
         """Return `[batch]` of logits `[batch, heads]`."""
 
+    def metrics(self) -> list[Any]:
+        """Return what else of an epoch people like to see: Keras metrics of targets and logits."""
+        return []
+
     def check(self, split: Split) -> None:
         """Raise DatasetError where there is nothing to learn from the rows."""
         _check_classes(
@@ -75,6 +80,10 @@ class Probability(Learned):
     def scores(self, logits: Any) -> Any:
         """Return probabilities."""
         return ops.sigmoid(logits[:, 0])
+
+    def metrics(self) -> list[Any]:
+        """Return the AUC."""
+        return [keras.metrics.AUC(num_thresholds=500, from_logits=True, name="auc")]
 
 
 class Regression(Learned):

@@ -124,6 +124,7 @@ def _table(
         "value": pa.array(values),
         "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
         "is_drawn": pa.array(np.zeros(rows, np.int64)),
+        "group_id": pa.array((users + num_users * (np.arange(rows) // 500)).astype(np.int64)),
         "sample_weight": pa.array(np.ones(rows, np.float32)),
     }
     drawn: dict[str, Any] = {

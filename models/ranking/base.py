@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import keras
+from keras import ops
 from pydantic import BaseModel, ConfigDict
 
 from models.encoding import Encoded, build_encoder
@@ -57,10 +58,23 @@ class KerasModel(RankingModel[LoopConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the untrained keras.Model: encoded columns by name → logit `[batch, 1]`."""
 
+    def build_heads(self, encoded: Encoded, seed: int, heads: tuple[str, ...]) -> Any:
+        """Return the untrained keras.Model of an objective with several heads: → logits `[batch, heads]`.
+
+        A graph of its own for each; a model whose heads share a part says so here.
+        """
+        inputs = encoded_inputs(encoded)
+        graphs = [self.build(encoded, seed + number) for number in range(len(heads))]
+        for graph, head in zip(graphs, heads, strict=True):
+            graph.name = f"{self.name}_{head}"
+        return keras.Model(inputs, ops.concatenate([graph(inputs) for graph in graphs], axis=-1), name=self.name)
+
     def fit(self, context: FitContext) -> Fitted:
         """Fit what `build` returns; the validation rows say when to stop."""
         encoded = build_encoder(context.signature, context.transforms)
-        return fit_by_keras(self.build(encoded, context.seed), encoded, context, self.config.fit)
+        heads = context.signature.objective.heads
+        scorer = self.build_heads(encoded, context.seed, heads) if heads else self.build(encoded, context.seed)
+        return fit_by_keras(scorer, encoded, context, self.config.fit)
 
 
 def encoded_inputs(encoded: Encoded) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from models.dataset import TRAIN, VALID, Dataset, Split
-from models.errors import DatasetError
+from models.objectives import learned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ class FitContext:
     """What a fit may read. Test rows are not in it."""
 
     signature: Signature
-    """The raw columns that the model takes."""
+    """The raw columns that the model takes, and the objective: how it is learned stands in `models.objectives`."""
     transforms: Transforms
     """What the encodings have fitted on the train rows."""
     train: Split
@@ -47,8 +47,8 @@ class Fitted:
     encoded: Encoded
     """The encoder."""
     scorer: Any
-    """keras.Model: encoded columns → logit `[batch, 1]`. Whatever was fitted is a weight of it, as by `weights_sha256`
-    two fits are told apart; a weight need not be trainable."""
+    """keras.Model: encoded columns → logits `[batch, heads]`. Whatever was fitted is a weight of it, trainable or
+    not, as two fits are told apart by `weights_sha256`."""
     history: Mapping[str, list[float]] = field(default_factory=dict)
     """Metric → its value after each epoch, or whatever else the fit repeats; none where it repeats nothing."""
     params: Mapping[str, object] = field(default_factory=dict)
@@ -59,21 +59,11 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
     """Let `model` fit itself to the train and validation rows. The same seed gives the same weights.
 
     Raises:
-        DatasetError: train or validation rows are none, or all of one class.
+        DatasetError: train or validation rows are none, or there is nothing to learn from them.
         NotFiniteError: the loss, or a metric, became NaN or infinite.
     """
     for name in (TRAIN, VALID):
-        _check_classes(dataset[name])
+        learned(dataset.signature.objective).check(dataset[name])
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     return model.fit(FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed))
-
-
-def _check_classes(split: Split) -> None:
-    positives = int(split.labels.sum())
-    if not 0 < positives < split.rows:
-        msg = (
-            f"split {split.name}: expected rows of both classes, received {split.rows} rows, {positives} of them "
-            "positive; check KESTREL_LABEL_MIN_VALUE and the fractions of the training set"
-        )
-        raise DatasetError(msg)

@@ -9,14 +9,17 @@ import keras
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_repo.contracts.datasets import GROUP_ID
 from models.errors import NotFiniteError
-from models.objective import MONITORED, loss, metrics
+from models.objectives import learned
+from models.training.batches import GroupBatches
 from models.training.fit import FitContext, Fitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from models.encoding import Encoded
+    from models.objectives import Learned
 
 _TOLD_EVERY_S = 20.0
 
@@ -27,41 +30,62 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(default=1024, ge=1)
-    """Rows per step."""
+    """Rows per step; where rows are compared within their group, about so many, as groups stay whole."""
     epochs: int = Field(default=30, ge=1)
     """At most so many passes over the train rows."""
     patience: int = Field(default=3, ge=1)
-    """Passes without a better `MONITORED` of the validation rows, after which fitting stops and the best weights come
-    back."""
+    """Passes without a smaller loss of the validation rows; then fitting stops, and the best weights come back."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of Adam."""
 
 
 def fit_by_keras(scorer: Any, encoded: Encoded, context: FitContext, config: FitConfig) -> Fitted:
-    """Fit a keras.Model (encoded columns → logit `[batch, 1]`), whose weights may be those of an earlier stage.
+    """Fit a keras.Model (encoded columns → logits `[batch, heads]`), whose weights may be those of an earlier stage.
 
     Raises:
         NotFiniteError: the loss, or a metric, became NaN or infinite.
     """
-    scorer.compile(optimizer=keras.optimizers.Adam(config.learning_rate), loss=loss(), metrics=metrics())
+    objective = learned(context.signature.objective)
+    watched = keras.metrics.MeanMetricWrapper(objective.loss, name=objective.loss_name)
+    scorer.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=_Loss(objective),
+        weighted_metrics=[watched, *objective.metrics()],
+    )
     train, valid = (
-        (encoded.run(split.features, context.signature), split.labels.astype("float32")[:, None])
+        (encoded.run(split.features, context.signature), objective.targets(split), objective.weights(split))
         for split in (context.train, context.valid)
     )
     stopping = keras.callbacks.EarlyStopping(
-        monitor=f"val_{MONITORED}", mode="min", patience=config.patience, restore_best_weights=True
+        monitor=f"val_{objective.loss_name}", mode="min", patience=config.patience, restore_best_weights=True
     )
+    given: dict[str, Any] = {"x": train[0], "y": train[1], "sample_weight": train[2], "validation_data": valid}
+    if context.signature.objective.grouped:
+        own, others = (split.target(GROUP_ID) for split in (context.train, context.valid))
+        given = {
+            "x": GroupBatches(*train, own, config.batch_size),
+            "validation_data": GroupBatches(*valid, others, config.batch_size),
+        }
     history = scorer.fit(
-        *train,
-        sample_weight=context.train.weights[:, None],
-        validation_data=valid,
-        batch_size=config.batch_size,
+        **given,
+        batch_size=None if context.signature.objective.grouped else config.batch_size,
         epochs=config.epochs,
         callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
         verbose=0,
     ).history
     _check_finite(scorer.name, history, config)
     return Fitted(encoded, scorer, history, {"best_epoch": int(stopping.best_epoch) + 1})
+
+
+class _Loss(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
+    """An objective's loss, as Keras weighs and averages it over a batch."""
+
+    def __init__(self, objective: Learned) -> None:
+        super().__init__(name=objective.loss_name)
+        self._objective = objective
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._objective.loss(y_true, y_pred)
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types

@@ -128,9 +128,7 @@ def read_catalogue(
         f"SELECT *, row_number() OVER (ORDER BY {ITEM_ID.name}) AS example_id, {end} AS event_timestamp "  # noqa: S608 - quoted
         f"FROM ({known_sql(items, items_dataset(declaration.schema))}) {' '.join(times)}"
     )
-    features = tuple(
-        f"{group.view_name}:{column.name}" for group in declaration.items for column in group.features
-    )
+    features = tuple(f"{group.view_name}:{column.name}" for group in declaration.items for column in group.features)
     catalogue = catalogue_dataset(declaration)
     with retrieve(store, features, rows, catalogue.columns) as batches:
         return conform(pa.Table.from_batches(batches, arrow_schema(catalogue)), catalogue)

@@ -15,7 +15,7 @@ from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
 from serving.rollout import approve, canary, compare, journal, promote, publish, replay, rollback, status, verdict
 from serving.rollout.errors import AbsentViewsError
-from tests.movielens import RANKING, RANKING_FEATURES
+from tests.movielens import RANKING_FEATURES
 from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import ModelServer, run_job
 

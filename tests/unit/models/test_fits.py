@@ -18,19 +18,8 @@ from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
 from models.training.fit import FitContext, fit
 from tests.movielens import RANKING
+from tests.saved_model_session import answers
 from tests.small_models import OTHERS, SHORT
-
-
-def _answers(directory, requests):
-    """Answer golden requests as the model server does: from a session that has restored the SavedModel."""
-    import tensorflow as tf
-
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
-        signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(directory)).signature_def
-        for request in requests:
-            signature = signatures[request["signature_name"]]
-            feeds = {tensor.name: request["inputs"][name] for name, tensor in signature.inputs.items()}
-            yield request, session.run(signature.outputs["score"].name, feeds)
 
 
 def _goes_the_whole_way(fitted, dataset, directory):
@@ -42,9 +31,9 @@ def _goes_the_whole_way(fitted, dataset, directory):
     logits = np.array(fitted.scorer(columns, training=False))[:, 0].astype(np.float64)
     np.testing.assert_allclose(served, 1 / (1 + np.exp(-logits)), atol=1e-6)
     golden = golden_requests(saved_model, dataset[TEST], dataset.signature, rows=9, users=2, candidates=30, seed=1)
-    answers = list(_answers(directory, golden["requests"]))
-    assert {request["signature_name"] for request, _ in answers} == {ROWS_SIGNATURE, ONE_USER_SIGNATURE}
-    for request, scores in answers:
+    asked = list(answers(directory, golden["requests"]))
+    assert {request["signature_name"] for request, _ in asked} == {ROWS_SIGNATURE, ONE_USER_SIGNATURE}
+    for request, scores in asked:
         np.testing.assert_allclose(scores, request["score"], atol=1e-6)
     return served
 
