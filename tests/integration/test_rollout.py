@@ -128,7 +128,7 @@ def test_two_rollouts_and_a_rollback(world: World, server: ModelServer, make: Ca
     assert roll_out(model, first) == {"model": model.name, "version": str(first), "previous_version": ""}
     release = model.current_release()
     assert release is not None
-    assert (release.version, release.verdict) == (str(first), "every gate passed")
+    assert (release.ranker.version, release.why) == (str(first), "every gate passed")
     assert served_bias(server, model, label="stable") == "first"
     assert model.registry.aliases(model.name) == {"champion": first}
 
@@ -233,7 +233,7 @@ def test_a_server_killed_during_a_rollout_serves_the_old_version_afterwards(
         promote.promote(model, second)
     release = model.current_release()
     assert release is not None
-    assert release.version == str(first)
+    assert release.ranker.version == str(first)
     server.start()
     wait_until(lambda: states(server, model.name) == {first: "AVAILABLE"}, "the promoted version alone")
     assert served_bias(server, model) == "first"
@@ -316,7 +316,7 @@ def test_a_promotion_cut_off_anywhere_agrees_after_one_reconciliation(
     publish.publish(model, second)
     cut_off(monkeypatch, cut, lambda: promote.promote(model, second))
     assert served_bias(server, model) in {"first", "second"}
-    moved = model.current_release().version == str(second)  # type: ignore[union-attr] # there is one
+    moved = model.current().version == str(second)  # type: ignore[union-attr] # there is one
     reconcile.reconcile(model)
     assert agreed(server, model) == ("second" if moved else "first"), "the pointer is the truth"
     assert promote.promote(model, second) == {
