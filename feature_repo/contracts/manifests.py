@@ -95,8 +95,6 @@ def _value(value: object, hint: Any, source: str, remedy: str) -> Any:  # noqa: 
         return kind(str(value))
     if kind is float and isinstance(value, int):
         return float(value)
-    if kind is int and isinstance(value, bool):
-        value = str(value)
     if isinstance(kind, type) and issubclass(kind, _Fields):
         if not isinstance(value, dict):
             msg = f"{source}: expected a JSON object, received {value!r:.80}; {remedy}"
@@ -320,8 +318,8 @@ class OnlineSnapshot(_Record):
     users: int
     items: int
     parts: dict[str, Part]
-    """Name → part: `CATALOGUE`, the items with title, attributes and latest features, `VIEWS`, and vectors under the
-    names of their kinds, of which the first is what a page of similar items shows."""
+    """Name → part: `CATALOGUE`, the items with title, attributes and latest features, `VIEWS`, vectors under the names
+    of their kinds, and channels."""
 
     @property
     def catalogue(self) -> Part:
@@ -488,8 +486,9 @@ class Release(_Record):
     @classmethod
     def _read_format(cls, written: int, record: Mapping[str, object], source: str, remedy: str) -> Self:
         if written < 2:  # noqa: PLR2004 - the first with parts
-            return cls(**_OneRanker._of(record, source, remedy).parted(source, remedy))  # noqa: SLF001 - of this module
-        release = cls._of(record, source, remedy)
+            release = cls(**_OneRanker._of(record, source, remedy).parted(source, remedy))  # noqa: SLF001 - of this module
+        else:
+            release = cls._of(record, source, remedy)
         for parts in (release.parts, release.previous_parts):
             _check_parts(parts, RELEASE_KINDS, source, remedy)
         if RANKING_MODEL not in release.parts or release.ranker.kind is not PartKind.RANKER:

@@ -33,8 +33,8 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     if kind not in FILE_KINDS:
         msg = f"part {model.part}: expected one of the kinds {sorted(map(str, FILE_KINDS))} for a file, received {kind}"
         raise RolloutError(msg)
-    if not file.is_file():
-        msg = f"part {model.part}: expected a file, found none at {file}; name another"
+    if not file.is_file() or file.name == PART:
+        msg = f"part {model.part}: expected a file of another name than {PART}, received {file}; name another"
         raise RolloutError(msg)
     known = {**_released(model), **_on_disk(model)}
     other = next((part for part in known.values() if part.kind is not kind), None) or _other_kind(model, kind)

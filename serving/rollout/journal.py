@@ -87,7 +87,9 @@ def intend(model: ServingModel, kind: Kind, release: Release, key: str) -> Inten
         model.part,
         str(release.number),
         str(release.previous or ""),
-        ", ".join(f"{each.name} {each.version}" for each in release.parts.values()) if len(release.parts) > 1 else "",
+        ", ".join(f"{name} {each.version}" for name, each in sorted(release.parts.items()))
+        if len(release.parts) > 1
+        else "",
     )
     write_json(_pending_path(model), dataclasses.asdict(intention))
     return intention
