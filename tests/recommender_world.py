@@ -27,7 +27,15 @@ import uvicorn
 
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC
 from feature_repo.contracts.intervals import feast_project, model_name
-from feature_repo.contracts.manifests import OnlineSnapshot, Release
+from feature_repo.contracts.manifests import (
+    OnlineSnapshot,
+    Part,
+    Release,
+    Similarity,
+    catalogue_part,
+    vectors_part,
+    views_part,
+)
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
@@ -50,6 +58,7 @@ from tests.movielens import (
     USERS,
 )
 from tests.redis_server import redis_executable
+from tests.releases import ranker_part, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,11 +180,16 @@ class World:
         vectors: pa.Table | dict[str, pa.Table] | None = None,
         *,
         cutoff: str = CUTOFF,
+        more: Sequence[Part] = (),
+        size: int = 0,
+        similarity: Similarity = Similarity.COSINE,
+        towers: Mapping[str, str] | None = None,
         **changes: object,
     ) -> OnlineSnapshot:
-        """Write a snapshot's files and move the pointer; `changes` replace fields of the manifest.
+        """Write a snapshot's files and move the pointer; `changes` replace fields of the manifest or of its parts.
 
-        `vectors` are those of item2vec, or of each kind.
+        `vectors` are those of item2vec, or of each kind; `more` are parts beside or instead of the usual ones.
+        `size`, `similarity` and `towers` are those of every kind of vectors.
         """
         table = catalogue_table() if catalogue is None else catalogue
         folder = cutoff.replace(":", "").replace("-", "")
@@ -187,45 +201,46 @@ class World:
         for path, content in ((catalogue_path, table), *((paths[kind], kinds[kind]) for kind in kinds)):
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(content, path)
+        sums: Any = {kind: file_sha256(path) for kind, path in paths.items()}
+        sums |= changes.pop("vectors_sha256", {})
+        at = {kind: path.relative_to(self.place.root).as_posix() for kind, path in paths.items()}
+        sha256: Any = changes.pop("catalogue_sha256", file_sha256(catalogue_path))
+        views: Any = changes.pop("views", snapshot_views())
+        parts = (
+            catalogue_part(cutoff, catalogue_path.relative_to(self.place.root).as_posix(), sha256),
+            views_part(cutoff, views),
+            *(
+                vectors_part(kind, cutoff, at[kind], sums[kind], size or EMBEDDING_SIZE, similarity, towers)
+                for kind in kinds
+            ),
+        )
         fields: dict[str, Any] = {
             "namespace": NAMESPACE,
             "schema": MOVIELENS.to_json(),
             "cutoff": cutoff,
             "feast_project": feast_project(NAMESPACE),
-            "views": snapshot_views(),
-            "catalogue": str(catalogue_path.relative_to(self.place.root)),
-            "catalogue_sha256": file_sha256(catalogue_path),
-            "item_embeddings": {kind: str(path.relative_to(self.place.root)) for kind, path in paths.items()},
-            "item_embeddings_sha256": {kind: file_sha256(path) for kind, path in paths.items()},
             "users": len(USERS_KNOWN),
             "items": len(table),
+            "parts": {part.name: part for part in parts} | {part.name: part for part in more},
         }
         manifest = OnlineSnapshot(**(fields | changes))
         manifest.write(self.place.online_current)
         return manifest
 
-    def publish_release(self, version: str = "1", **changes: object) -> Release:
-        """Move the release pointer; `changes` replace fields of the record."""
-        fields: dict[str, Any] = {
-            "namespace": NAMESPACE,
-            "model": RANKING.model,
-            "version": version,
-            "run_id": "run",
-            "saved_model_sha256": "0" * 64,
-            "feature_service": RANKING_FEATURES.name,
-            "feature_service_hash": RANKING_FEATURES.hash,
-            "views": RANKING_FEATURES.views,
-            "inputs": [column.name for column in RANKING.input_columns],
-            "training_set_id": "made-up",
-            "train_end": CUTOFF,
-            "cutoff": CUTOFF,
-            "item_embeddings": "",
-            "item_embeddings_sha256": "",
-            "verdict": "made up",
-            "previous_version": "",
-        }
-        release = Release(**(fields | changes))
-        release.write(self.serving.current_release(NAMESPACE, RANKING.model))
+    def publish_release(
+        self,
+        version: str = "1",
+        *parts: Part,
+        namespace: str = NAMESPACE,
+        number: int = 1,
+        previous: Release | None = None,
+        **changes: object,
+    ) -> Release:
+        """Move the release pointer to a ranker and other `parts`; `changes` replace fields of the ranker."""
+        inputs = [column.name for column in RANKING.input_columns]
+        ranker = ranker_part(version, **({"views": RANKING_FEATURES.views, "inputs": inputs} | changes))
+        release = release_of(namespace, ranker, *parts, number=number, previous=previous, why="made up")
+        release.write(self.serving.current_release(NAMESPACE))
         return release
 
     def write_users_file(self) -> None:

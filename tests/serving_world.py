@@ -224,6 +224,8 @@ def register(
     reason: str = "every gate passed",
     sha256: str | None = None,
     champion: tuple[str, str] | None = None,
+    part: str = RANKING.model,
+    more_tags: Mapping[str, str] | None = None,
 ) -> int:
     """Log a run with the artifacts that a rollout reads, register its model and return the version.
 
@@ -232,7 +234,7 @@ def register(
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    name = model_name(namespace, RANKING.model)
+    name = model_name(namespace, part)
     experiment = client.get_experiment_by_name(namespace)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(namespace)
     run = client.create_run(experiment_id)
@@ -240,7 +242,7 @@ def register(
     work = folder / f"run-{run_id}"
     training_set(namespace).write(work / "training_set.json")
     shutil.copyfile(golden, work / "golden.json")
-    verdict = Verdict(namespace, RANKING.model, "0", run_id, decision, reason, "", [])
+    verdict = Verdict(namespace, part, "0", run_id, decision, reason, "", [])
     verdict.write(work / "gates" / "verdict.json")
     client.log_artifacts(run_id, str(work))
     client.log_artifacts(run_id, str(saved_model), "model/saved_model")
@@ -252,6 +254,7 @@ def register(
         "kestrel.decision": decision.value,
         "kestrel.reason": reason,
         "kestrel.saved_model_sha256": sha256 or tree_sha256(saved_model),
+        **(more_tags or {}),
     }
     if champion is not None:
         tags |= dict(zip((CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG), champion, strict=True))

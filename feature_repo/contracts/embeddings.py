@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EMBEDDING_SIZE = 32
-"""Numbers of a vector, of every kind."""
+"""Numbers of a vector, of the kinds that are fitted here. What is online says itself how many its vectors have."""
 
-VECTOR = Column("embedding", Dtype.FLOAT32, "Unit-length vector, fitted up to a cutoff", length=EMBEDDING_SIZE)
+VECTOR = Column("embedding", Dtype.FLOAT32, "Vector, fitted up to a cutoff, as long as the others of it", length=-1)
 
 ITEM_EMBEDDINGS = Dataset(
     name="item_embeddings",

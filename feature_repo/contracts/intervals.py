@@ -14,6 +14,7 @@ _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 NAMESPACE_SCHEMA = rf"^{_NAMESPACE.pattern}$(?!\n)"
 """What `check_namespace` allows, as a JSON schema has it: its `$`, read by Python, also fits before a last newline."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PART = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,46}[a-z0-9])?")
 _CUTOFF_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _SEPARATOR = "|"
 
@@ -32,6 +33,14 @@ def check_namespace(namespace: str) -> str:
         msg = f"namespace {namespace!r}: expected up to 48 lower case letters, digits, inner hyphens, such as ml-100k"
         raise ValueError(msg)
     return namespace
+
+
+def check_part(name: str) -> str:
+    """Return the name of a part of a release or a snapshot, or raise ValueError with what is allowed."""
+    if not _PART.fullmatch(name):
+        msg = f"part {name[:80]!r}: expected up to 48 lower case letters, digits, inner - and _, such as user-tower"
+        raise ValueError(msg)
+    return name
 
 
 def parse_cutoff(text: str) -> datetime:

@@ -6,18 +6,48 @@ source → [training set] → candidates, [verdict] → [release]; features → 
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
 
-from feature_repo.contracts.publishing import WRITE_ANEW, CorruptRecordError, read_json, write_json
+from feature_repo.contracts.publishing import WRITE_ANEW, CorruptRecordError, read_json, text_sha256, write_json
+from feature_repo.contracts.signatures import RANKING_MODEL
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 
-class _Record:
-    """Read and write a flat frozen dataclass of JSON values as one file.
+class _Fields:
+    """Reads a frozen dataclass of JSON values, checked field by field."""
+
+    NAMED: ClassVar[str] = ""
+    """What errors call it, where that is not the class's name."""
+
+    @classmethod
+    def _of(cls, record: Mapping[str, object], source: str, remedy: str) -> Self:
+        """Return what `record` says; `source` names its place, for errors.
+
+        Raises:
+            CorruptRecordError: A field is missing, or of another type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cast("Any", cls))}
+        required = {name for name, field in fields.items() if _has_no_default(field)}
+        if missing := sorted(required - record.keys()):
+            msg = f"{source}: not a {cls.NAMED or cls.__name__}: missing fields {missing}; {remedy}"
+            raise CorruptRecordError(msg)
+        hints = get_type_hints(cls)
+        return cls(
+            **{
+                name: _value(record[name], hints[name], f"{source}: field {name}", remedy)
+                for name in fields.keys() & record.keys()
+            }
+        )
+
+
+class _Record(_Fields):
+    """Read and write a frozen dataclass of JSON values as one file.
 
     Records outlive the code that wrote them. A reader passes over fields that it does not know, and takes the default
     of one that is missing; so a field that decides scores has no default. Each record carries its `format`, 0 where it
@@ -46,32 +76,143 @@ class _Record:
                 f"or {remedy}"
             )
             raise CorruptRecordError(msg)
-        fields = {field.name: field for field in dataclasses.fields(cast("Any", cls))}
-        required = {name for name, field in fields.items() if _has_no_default(field)}
-        if missing := sorted(required - record.keys()):
-            msg = f"{path}: not a {cls.__name__}: missing fields {missing}; {remedy}"
+        return cls._read_format(written, record, str(path), remedy)
+
+    @classmethod
+    def _read_format(cls, written: int, record: Mapping[str, object], source: str, remedy: str) -> Self:
+        """Return what a record of the format `written` says; one kind overrides it that reads an earlier one."""
+        del written
+        return cls._of(record, source, remedy)
+
+
+def _value(value: object, hint: Any, source: str, remedy: str) -> Any:  # noqa: ANN401 - as its hint says
+    """Return a field's value as its type hint has it, or refuse it."""
+    kind = getattr(hint, "__origin__", hint)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        if value not in list(kind):
+            msg = f"{source}: expected one of {[*map(str, kind)]}, received {value!r}; {remedy}"
             raise CorruptRecordError(msg)
-        hints = get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for name in fields.keys() & record.keys():
-            value, hint = record[name], hints[name]
-            kind = getattr(hint, "__origin__", hint)
-            if isinstance(kind, type) and issubclass(kind, StrEnum):
-                if value not in list(kind):
-                    msg = f"{path}: field {name}: expected one of {[*map(str, kind)]}, received {value!r}; {remedy}"
-                    raise CorruptRecordError(msg)
-                value = kind(str(value))
-            elif kind is float and isinstance(value, int):
-                value = float(value)
-            elif not isinstance(value, kind):
-                msg = f"{path}: field {name}: expected {kind.__name__}, received {value!r}; {remedy}"
-                raise CorruptRecordError(msg)
-            values[name] = value
-        return cls(**values)
+        return kind(str(value))
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if isinstance(kind, type) and issubclass(kind, _Fields):
+        if not isinstance(value, dict):
+            msg = f"{source}: expected a JSON object, received {value!r:.80}; {remedy}"
+            raise CorruptRecordError(msg)
+        return kind._of(value, source, remedy)  # noqa: SLF001 - of this module
+    if not isinstance(value, kind):
+        msg = f"{source}: expected {kind.__name__}, received {value!r}; {remedy}"
+        raise CorruptRecordError(msg)
+    of_values = getattr(hint, "__args__", ())[1:]
+    if isinstance(value, dict) and of_values and isinstance(of_values[0], type) and issubclass(of_values[0], _Fields):
+        return {name: _value(each, of_values[0], f"{source}: {name}", remedy) for name, each in value.items()}
+    return value
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+class PartKind(StrEnum):
+    """Whether a part is of a release or of a snapshot, and what it is."""
+
+    RANKER = "ranker"
+    TOWER = "tower"
+    VOCABULARY = "vocabulary"
+    QUOTAS = "quotas"
+    ARMS = "arms"
+    CATALOGUE = "catalogue"
+    VECTORS = "vectors"
+    CHANNEL = "channel"
+    VIEWS = "views"
+
+
+MODEL_KINDS = frozenset({PartKind.RANKER, PartKind.TOWER})
+"""Parts of a release that a model server serves, as `<namespace>.<part>`."""
+FILE_KINDS = frozenset({PartKind.VOCABULARY, PartKind.QUOTAS, PartKind.ARMS})
+"""Parts of a release that are one file each."""
+RELEASE_KINDS = MODEL_KINDS | FILE_KINDS
+SNAPSHOT_KINDS = frozenset(PartKind) - RELEASE_KINDS
+
+
+class Similarity(StrEnum):
+    """How two vectors are compared."""
+
+    COSINE = "cosine"
+    """Of their directions alone; each has a length above 0."""
+    INNER_PRODUCT = "inner_product"
+    """Of directions and lengths, which may be 0; a product below 0 is as good as any other."""
+
+
+_PART_DATA: dict[PartKind, dict[str, type]] = {
+    PartKind.RANKER: {"views": dict, "inputs": list, "training_set_id": str, "cutoff": str},
+    PartKind.VECTORS: {"size": int, "similarity": str},
+    PartKind.VIEWS: {"views": dict},
+}
+"""What a part of a kind cannot be used without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part(_Fields):
+    """One thing of a release or of a snapshot, which is replaced or kept as a whole."""
+
+    name: str
+    kind: PartKind
+    version: str
+    """Of a release's part a number; of a snapshot's the cutoff that it is of."""
+    checksum: str
+    """SHA-256 of its file, of a SavedModel as it was registered, or of what `data` says where it has no file."""
+    run_id: str = ""
+    """The MLflow run that it comes from; empty where there is none."""
+    path: str = ""
+    """Its file: of a snapshot's part relative to the namespace's folder, of a release's to the version's folder. Empty
+    for what has no file of its own."""
+    signature: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What a model takes and returns, as `contracts.signatures` has it; empty where unknown."""
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Name of a part of the other side (a release's part needs a snapshot's, and the other way round) → the checksum
+    that it must have; empty for any. Vectors are stamped with their tower by it."""
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `inputs` (in order),
+    `training_set_id`, `cutoff`, and more of its training. VECTORS: `size`, `similarity`. VIEWS: `views` as above."""
+
+    def write(self, path: Path) -> None:
+        """Write the part to a file of its own, whole or not at all."""
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, path: Path, remedy: str) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            CorruptRecordError: It is something else; the message ends with `remedy`.
+        """
+        return cls._of(read_json(path, remedy), str(path), remedy)
+
+    @classmethod
+    def _of(cls, record: Mapping[str, object], source: str, remedy: str) -> Self:
+        # The base's own name, for a class with slots is made twice and `super()` without it finds the first.
+        part = super(Part, cls)._of(record, source, remedy)
+        for name, kind in _PART_DATA.get(part.kind, {}).items():
+            if not isinstance(part.data.get(name), kind):
+                received = repr(part.data.get(name))
+                msg = (
+                    f"{source}: data of a part of kind {part.kind}: expected {name}, {kind.__name__}, received "
+                    f"{received:.80}; {remedy}"
+                )
+                raise CorruptRecordError(msg)
+        return part
+
+
+def _check_parts(parts: Mapping[str, Part], kinds: Collection[PartKind], source: str, remedy: str) -> None:
+    """Refuse parts under other names than their own, and of kinds that do not belong there."""
+    for name, part in parts.items():
+        if part.name != name or part.kind not in kinds:
+            msg = (
+                f"{source}: part {name}: expected this name and one of the kinds {sorted(map(str, kinds))}, received "
+                f"{part.name} of kind {part.kind}; {remedy}"
+            )
+            raise CorruptRecordError(msg)
 
 
 class TrainingKind(StrEnum):
@@ -165,23 +306,124 @@ class Verdict(_Record):
 
 @dataclass(frozen=True, slots=True)
 class OnlineSnapshot(_Record):
-    """What the online side serves features from: Redis, and the catalogue that lies in the recommender's memory."""
+    """What the online side serves features from: Redis, and what lies in the recommender's memory."""
+
+    FORMAT: ClassVar[int] = 2
 
     namespace: str
     schema: dict[str, Any]
     """The data set's, as in `TrainingSet`."""
     cutoff: str
     feast_project: str
-    views: dict[str, str]
-    catalogue: str
-    """Path, relative to the namespace's folder, of the items with title, genres and latest item features."""
-    catalogue_sha256: str
-    item_embeddings: dict[str, str]
-    """Kind → its snapshot's path, relative to the namespace's folder."""
-    item_embeddings_sha256: dict[str, str]
-    """Kind → SHA-256 of that file."""
     users: int
     items: int
+    parts: dict[str, Part]
+    """Name → part: `CATALOGUE`, the items with title, attributes and latest features, `VIEWS`, vectors under the names
+    of their kinds, and channels."""
+
+    @property
+    def catalogue(self) -> Part:
+        """The items."""
+        return self.parts[CATALOGUE]
+
+    @property
+    def views(self) -> dict[str, str]:
+        """Feature group → feature view in Redis, or in the catalogue."""
+        views: dict[str, str] = self.parts[VIEWS].data["views"]
+        return views
+
+    def of_kind(self, kind: PartKind) -> dict[str, Part]:
+        """Return its parts of one kind by name."""
+        return {name: part for name, part in self.parts.items() if part.kind is kind}
+
+    @classmethod
+    def _read_format(cls, written: int, record: Mapping[str, object], source: str, remedy: str) -> Self:
+        if written < 2:  # noqa: PLR2004 - the first with parts
+            return cls(**_OneOfEach._of(record, source, remedy).parted())  # noqa: SLF001 - of this module
+        snapshot = cls._of(record, source, remedy)
+        _check_parts(snapshot.parts, SNAPSHOT_KINDS, source, remedy)
+        for name, kind in ((CATALOGUE, PartKind.CATALOGUE), (VIEWS, PartKind.VIEWS)):
+            if name not in snapshot.parts or snapshot.parts[name].kind is not kind:
+                msg = f"{source}: expected a part {name}, received {sorted(snapshot.parts)}; {remedy}"
+                raise CorruptRecordError(msg)
+        return snapshot
+
+
+CATALOGUE, VIEWS = "catalogue", "views"
+"""The names of these parts of a snapshot."""
+
+
+def catalogue_part(cutoff: str, path: str, sha256: str) -> Part:
+    """Return the catalogue as of `cutoff`."""
+    return Part(CATALOGUE, PartKind.CATALOGUE, cutoff, sha256, path=path)
+
+
+def views_part(cutoff: str, views: Mapping[str, str]) -> Part:
+    """Return the feature views as of `cutoff`."""
+    return Part(
+        VIEWS, PartKind.VIEWS, cutoff, text_sha256(json.dumps(views, sort_keys=True)), data={"views": {**views}}
+    )
+
+
+def vectors_part(  # noqa: PLR0917 - what it is, and how it is read
+    name: str,
+    cutoff: str,
+    path: str,
+    sha256: str,
+    size: int,
+    similarity: Similarity = Similarity.COSINE,
+    towers: Mapping[str, str] | None = None,
+) -> Part:
+    """Return item vectors as of `cutoff`; `towers` has name → checksum of the tower whose users they go with."""
+    return Part(
+        name,
+        PartKind.VECTORS,
+        cutoff,
+        sha256,
+        path=path,
+        needs=dict(towers or {}),
+        data={"size": size, "similarity": similarity.value},
+    )
+
+
+_SIZE_BEFORE_PARTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _OneOfEach(_Fields):
+    """An OnlineSnapshot of the formats 0 and 1; all of its vectors had `_SIZE_BEFORE_PARTS` numbers."""
+
+    NAMED: ClassVar[str] = "OnlineSnapshot"
+
+    namespace: str
+    schema: dict[str, Any]
+    cutoff: str
+    feast_project: str
+    views: dict[str, str]
+    catalogue: str
+    catalogue_sha256: str
+    item_embeddings: dict[str, str]
+    item_embeddings_sha256: dict[str, str]
+    users: int
+    items: int
+
+    def parted(self) -> dict[str, Any]:
+        """Return the fields of the same snapshot with parts."""
+        vectors = [
+            vectors_part(name, self.cutoff, path, self.item_embeddings_sha256.get(name, ""), _SIZE_BEFORE_PARTS)
+            for name, path in self.item_embeddings.items()
+        ]
+        parts = (
+            catalogue_part(self.cutoff, self.catalogue, self.catalogue_sha256),
+            views_part(self.cutoff, self.views),
+        )
+        kept = {name: getattr(self, name) for name in ("namespace", "schema", "cutoff", "feast_project")}
+        return {
+            **kept,
+            "users": self.users,
+            "items": self.items,
+            "parts": {each.name: each for each in (*parts, *vectors)},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +454,76 @@ class Questions(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Release(_Record):
-    """One immutable record that ties together everything a served model needs."""
+    """One immutable composition of everything that is served: a new one replaces some parts, and keeps the rest."""
+
+    FORMAT: ClassVar[int] = 2
+
+    namespace: str
+    number: int
+    """Its own, counted within the namespace; a rollback brings it back under it."""
+    parts: dict[str, Part]
+    """Name → part. There is a ranker under the name `RANKING_MODEL` always."""
+    previous: int
+    """The number of what a rollback goes back to; 0 for the first release."""
+    previous_parts: dict[str, Part]
+    """Its parts, so that going back needs no other record."""
+    why: str
+    """Why it came into force."""
+
+    @property
+    def ranker(self) -> Part:
+        """The model that ranks, where no arm has one of its own."""
+        return self.parts[RANKING_MODEL]
+
+    def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
+        """Return feature group → feature view of what its ranker reads and `online` has not, or defines otherwise.
+
+        A recommender ranks nothing while there is one: a model never meets features that it was not trained on.
+        """
+        read: dict[str, str] = self.ranker.data["views"]
+        return {group: view for group, view in read.items() if online.views.get(group) != view}
+
+    @classmethod
+    def _read_format(cls, written: int, record: Mapping[str, object], source: str, remedy: str) -> Self:
+        if written < 2:  # noqa: PLR2004 - the first with parts
+            release = cls(**_OneRanker._of(record, source, remedy).parted(source, remedy))  # noqa: SLF001 - of this module
+        else:
+            release = cls._of(record, source, remedy)
+        for parts in (release.parts, release.previous_parts):
+            _check_parts(parts, RELEASE_KINDS, source, remedy)
+        if RANKING_MODEL not in release.parts or release.ranker.kind is not PartKind.RANKER:
+            msg = f"{source}: expected a ranker as part {RANKING_MODEL}, received {sorted(release.parts)}; {remedy}"
+            raise CorruptRecordError(msg)
+        return release
+
+
+def misfits(release: Release | None, online: OnlineSnapshot) -> dict[str, str]:
+    """Return name → reason of the parts, of either side, that lack what they need of the other; views apart."""
+    released = release.parts if release is not None else {}
+    sides = ((released, online.parts, "snapshot"), (online.parts, released, "release"))
+    return {
+        name: f"{part.kind} {name} {part.version} needs {missed} in the {side}"
+        for parts, others, side in sides
+        for name, part in parts.items()
+        if (missed := _missed(part, others))
+    }
+
+
+def _missed(part: Part, others: Mapping[str, Part]) -> str:
+    for name, checksum in part.needs.items():
+        other = others.get(name)
+        if other is None:
+            return f"a part {name}, there is none"
+        if checksum and other.checksum != checksum:
+            return f"the part {name} with the checksum {checksum[:8]}, there is {other.checksum[:8]}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _OneRanker(_Fields):
+    """A Release of the formats 0 and 1."""
+
+    NAMED: ClassVar[str] = "Release"
 
     namespace: str
     model: str
@@ -223,23 +534,42 @@ class Release(_Record):
     feature_service_hash: str
     views: dict[str, str]
     inputs: list[str]
-    """The signature's inputs, in order."""
     training_set_id: str
     train_end: str
     cutoff: str
     item_embeddings: str
     item_embeddings_sha256: str
     verdict: str
-    """Why it was promoted."""
     previous_version: str
-    """What a rollback goes back to; empty for the first release."""
 
-    def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
-        """Return feature group → feature view of what it reads and `online` has not, or has by another definition.
+    def parted(self, source: str, remedy: str) -> dict[str, Any]:
+        """Return the fields of the same release with parts: its number was the ranker's version."""
+        for version in (self.version, self.previous_version or "1"):
+            if not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS and int(version)):
+                msg = f"{source}: expected versions such as 3, received {version!r}; {remedy}"
+                raise CorruptRecordError(msg)
+        data = {name: getattr(self, name) for name in _RANKER_DATA}
+        ranker = Part(self.model, PartKind.RANKER, self.version, self.saved_model_sha256, self.run_id, data=data)
+        return {
+            "namespace": self.namespace,
+            "number": int(self.version),
+            "parts": {self.model: ranker},
+            "previous": int(self.previous_version or 0),
+            "previous_parts": {},
+            "why": self.verdict,
+        }
 
-        A recommender ranks nothing while there is one: a model never meets features that it was not trained on.
-        """
-        return {group: view for group, view in self.views.items() if online.views.get(group) != view}
+
+def model_data(training_set: TrainingSet, inputs: list[str]) -> dict[str, Any]:
+    """Return a part's data of a model that was fitted on `training_set` and takes `inputs`, in this order."""
+    return {name: inputs if name == "inputs" else getattr(training_set, name) for name in _RANKER_DATA}
+
+
+_VERSION_DIGITS = 10
+_RANKER_DATA = (
+    *("feature_service", "feature_service_hash", "views", "inputs", "training_set_id", "train_end", "cutoff"),
+    *("item_embeddings", "item_embeddings_sha256"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import check_namespace, model_name
 from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.signatures import RANKING_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
+PART = "part.json"
+"""Beside a file that is a part of a release: the Part."""
 DATASET_MANIFEST = "_manifest.json"
 """Beside a dataset's partitions: {"partitions": {name: {"rows": n, "sha256": canonical checksum}}}. Written last."""
 PARTITION_FILE = "part-0.parquet"
@@ -164,26 +167,39 @@ class Serving:
         """The model server's configuration: promoted versions only, so that a restart never serves anything else."""
         return self.root / "models.config"
 
-    def model(self, namespace: str, model: str) -> Path:
-        """A model's base path: `<version>/` SavedModels."""
-        return self.root / "models" / model_name(namespace, model)
+    def model(self, namespace: str, part: str) -> Path:
+        """A served model's base path: `<version>/` SavedModels."""
+        return self.root / "models" / model_name(namespace, part)
 
-    def releases(self, namespace: str, model: str) -> Path:
-        """`v<version>.json`, each a Release, and `current.json`, a copy of the one in force."""
-        return self.root / "releases" / model_name(namespace, model)
+    def file_part(self, namespace: str, part: str) -> Path:
+        """The versions of a part that is a file: `<version>/`, each with the file and `part.json`."""
+        return self.root / "parts" / model_name(namespace, part)
 
-    def current_release(self, namespace: str, model: str) -> Path:
+    def releases(self, namespace: str) -> Path:
+        """`v<number>.json`, each a Release, and `current.json`, a copy of the one in force."""
+        return self._own("releases", namespace)
+
+    def rollouts(self, namespace: str) -> Path:
+        """What a namespace's rollout means to do, and has done."""
+        return self._own("rollouts", namespace)
+
+    def _own(self, folder: str, namespace: str) -> Path:
+        """A namespace's folder in `folder`; one of before there were parts stays under the name of its ranker."""
+        earlier = self.root / folder / model_name(namespace, RANKING_MODEL)
+        return earlier if earlier.is_dir() else self.root / folder / namespace
+
+    def current_release(self, namespace: str) -> Path:
         """The Release in force."""
-        return self.releases(namespace, model) / CURRENT
+        return self.releases(namespace) / CURRENT
 
-    def canary_release(self, namespace: str, model: str) -> Path:
-        """The Release of the version that is compared with the one in force; there while it is."""
-        return self.releases(namespace, model) / "canary.json"
+    def canary_release(self, namespace: str, part: str) -> Path:
+        """The Release in force with the version of `part` that is compared with its own; there while it is."""
+        return self.releases(namespace) / ("canary.json" if part == RANKING_MODEL else f"canary-{part}.json")
 
-    def request_samples(self, namespace: str, model: str) -> Path:
+    def request_samples(self, namespace: str, part: str) -> Path:
         """`*.tfrecord`, each a sample of the ranking requests that one recommender sent in one period."""
-        return self.root / "request_samples" / model_name(namespace, model)
+        return self.root / "request_samples" / model_name(namespace, part)
 
-    def shadows(self, namespace: str, model: str) -> Path:
+    def shadows(self, namespace: str, part: str) -> Path:
         """`v<version>/*.json`, each what one recommender saw of a canary (`contracts.manifests.ShadowSummary`)."""
-        return self.root / "shadows" / model_name(namespace, model)
+        return self.root / "shadows" / model_name(namespace, part)

@@ -160,6 +160,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def text_sha256(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def tree_sha256(directory: Path, without: Collection[str] = ()) -> str:
     """Return one SHA-256 over the names and bytes of every file below `directory`, in the order of their names.
 

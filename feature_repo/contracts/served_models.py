@@ -34,17 +34,23 @@ def served_sha256(folder: Path, expected: str) -> str:
 
 
 def served_versions(serving: Serving, namespace: str, model: str) -> dict[int, str]:
-    """Return version → run of all that the serving plane has a folder or a Release of; no run where none is known.
+    """Return version → run of all that the serving plane has a folder or a release of; no run where none is known.
 
     The registry gives these numbers anew after the registered model was deleted, but here they are taken.
     """
-    folder, releases = serving.model(namespace, model), serving.releases(namespace, model)
+    folder, releases = serving.model(namespace, model), serving.releases(namespace)
     found = {int(path.name): "" for path in folder.glob("*") if path.name.isascii() and path.name.isdigit()}
-    latest = (serving.canary_release(namespace, model), serving.current_release(namespace, model))
-    for path in (*sorted(releases.glob("v*.json")), *latest):
+    latest = (serving.canary_release(namespace, model), serving.current_release(namespace))
+    for path in (*sorted(releases.glob("v*.json"), key=_number), *latest):
         try:
             release = Release.read(path)
         except (FileNotFoundError, CorruptRecordError):
             continue
-        found[int(release.version)] = release.run_id
+        if model in release.parts:
+            found[int(release.parts[model].version)] = release.parts[model].run_id
     return found
+
+
+def _number(path: Path) -> tuple[int, str]:
+    """Order `v2.json` before `v10.json`."""
+    return len(path.name), path.name

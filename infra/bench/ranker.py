@@ -70,21 +70,21 @@ def promoted_ranker(state: Path, namespace: str) -> Ranker:
     place = Namespace(state, namespace)
     serving = Serving(state)
     try:
-        release = Release.read(serving.current_release(namespace, RANKING_MODEL))
+        release = Release.read(serving.current_release(namespace))
     except FileNotFoundError as error:
         msg = f"namespace {namespace}: expected a promoted model in {state}, there is none; run make demo first"
         raise BenchError(msg) from error
-    run = _run_folder(place, release.run_id)
+    run = _run_folder(place, release.ranker.run_id)
     ranker = Ranker(
         release,
-        serving.model(namespace, RANKING_MODEL) / release.version,
+        serving.model(namespace, RANKING_MODEL) / release.ranker.version,
         run / "golden.json",
-        place.training_sets / release.training_set_id / MANIFEST,
+        place.training_sets / release.ranker.data["training_set_id"] / MANIFEST,
         run / "verdict.json",
     )
     for path in (ranker.saved_model, ranker.golden, ranker.training_set, ranker.verdict):
         if not path.exists():
-            msg = f"namespace {namespace}: version {release.version} lacks {path}; run make demo again"
+            msg = f"namespace {namespace}: version {release.ranker.version} lacks {path}; run make demo again"
             raise BenchError(msg)
     return ranker
 

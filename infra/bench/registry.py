@@ -35,7 +35,7 @@ def register_copies(uri: str, ranker: Ranker, work: Path, count: int) -> list[in
     tags = {
         DECISION_TAG: Decision.PROMOTE.value,
         REASON_TAG: "a copy, for the benchmark",
-        SHA256_TAG: ranker.release.saved_model_sha256,
+        SHA256_TAG: ranker.release.ranker.checksum,
     }
     versions = []
     for _ in range(count):

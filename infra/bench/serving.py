@@ -93,7 +93,8 @@ def measure(
 def _measure(stack: Stack, ranker: Ranker, console: Console, *, repeats: int, swaps: int, reloads: int) -> list[Figure]:
     settings = stack.settings
     work = stack.places.state / "bench"
-    console.log(f"Registering {swaps + 1} copies of {ranker.release.namespace} version {ranker.release.version} ...")
+    release = ranker.release
+    console.log(f"Registering {swaps + 1} copies of {release.namespace} version {release.ranker.version} ...")
     versions = register_copies(settings.mlflow_uri, ranker, work / "run", swaps + 1)
     model = _serving_model(stack, ranker)
     publish(model, versions[0])

@@ -79,7 +79,11 @@ def _measure(stack: Stack, source: Namespace, events: int, batched: int) -> Fres
         run_plane(["pipelines", *job, "--namespace", place.name], environment)
     shutil.copy2(source.online_current, place.online_current)
     snapshot = OnlineSnapshot.read(place.online_current)
-    items = pq.read_table(place.root / snapshot.catalogue, columns=["item_id"], partitioning=None).column(0).to_pylist()
+    items = (
+        pq.read_table(place.root / snapshot.catalogue.path, columns=["item_id"], partitioning=None)
+        .column(0)
+        .to_pylist()
+    )
     users = (
         pq.read_table(place.dataset("users") / "part-0.parquet", columns=[USER_ID.name], partitioning=None)
         .column(0)

@@ -16,7 +16,6 @@ import psutil
 
 from feature_repo.contracts.intervals import check_cutoff, check_namespace, format_cutoff, parse_cutoff
 from feature_repo.contracts.places import Namespace, Serving
-from feature_repo.contracts.signatures import RANKING_MODEL
 from infra.local.airflow_api import Airflow, DagRun
 from infra.local.errors import LocalError, SettingsError
 from infra.local.places import Places
@@ -210,7 +209,7 @@ def may_take_over(state: Path, namespace: str, served: str) -> bool:
     """
 
     def has_model(name: str) -> bool:
-        return Serving(state).current_release(name, RANKING_MODEL).exists()
+        return Serving(state).current_release(name).exists()
 
     return Namespace(state, namespace).online_current.exists() and (has_model(namespace) or not has_model(served))
 

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.manifests import Part, Release, TrainingSet
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.places import MANIFEST, Serving
@@ -115,29 +115,29 @@ def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _F
     """Find the version in force: on the disk that it is served from, or in the registry, if that is the same model."""
     serving = Serving(place.state)
     try:
-        release = Release.read(serving.current_release(place.name, RANKING_MODEL))
+        ranker = Release.read(serving.current_release(place.name)).ranker
     except FileNotFoundError:
         return None
     name = model_name(place.name, RANKING_MODEL)
-    registered = _is_registered(client, name, release)
-    path = serving.model(place.name, RANKING_MODEL) / release.version
+    registered = _is_registered(client, name, ranker)
+    path = serving.model(place.name, RANKING_MODEL) / ranker.version
     saved_model: Path | None = path
-    if not path.is_dir() or served_sha256(path, release.saved_model_sha256) != release.saved_model_sha256:
+    if not path.is_dir() or served_sha256(path, ranker.checksum) != ranker.checksum:
         log.warning("%s is not what was promoted: looking in the registry", path)
-        saved_model = tracking.download_version(name, release.version, folder) if registered else None
-    return _Found(release.version, release.run_id, saved_model, release.training_set_id, registered)
+        saved_model = tracking.download_version(name, ranker.version, folder) if registered else None
+    return _Found(ranker.version, ranker.run_id, saved_model, ranker.data["training_set_id"], registered)
 
 
-def _is_registered(client: mlflow.MlflowClient, name: str, release: Release) -> bool:
+def _is_registered(client: mlflow.MlflowClient, name: str, ranker: Part) -> bool:
     """Tell whether the registry has the very model that is in force, and not another one under its number."""
     try:
-        version = client.get_model_version(name, release.version)
+        version = client.get_model_version(name, ranker.version)
     except MlflowException as error:
         if tracking.missing(error):
             return False
         raise
     received = (version.run_id, version.tags.get(tracking.SAVED_MODEL_SHA256))
-    return received == (release.run_id, release.saved_model_sha256)
+    return received == (ranker.run_id, ranker.checksum)
 
 
 def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, VECTOR
+from feature_repo.contracts.manifests import Similarity, vectors_part
 from feature_repo.contracts.places import cutoff_name
 from feature_repo.contracts.publishing import file_sha256, read_json, remove_abandoned, replacing, write_json
 from pipelines.errors import CorruptDatasetError, JobError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_repo.contracts.embeddings import Embedding
+    from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
 
 _HASH_LENGTH = 8
@@ -39,11 +42,26 @@ class ItemEmbeddings:
     sha256: str
     """Of the file's bytes."""
     items: int
+    size: int = EMBEDDING_SIZE
+    """Numbers of a vector; a record that does not say so is of when all had as many."""
+    similarity: Similarity = Similarity.COSINE
+
+    def part(self, name: str, cutoff: str) -> Part:
+        """Return it as a part of the snapshot of `cutoff`."""
+        return vectors_part(name, cutoff, self.item_embeddings, self.sha256, self.size, Similarity(self.similarity))
 
 
 def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, rows: pa.Table) -> ItemEmbeddings:
-    """Store `rows` as the snapshot of `cutoff`, and note beside it that this is the one; both by rename."""
+    """Store `rows` as the snapshot of `cutoff`, and note beside it that this is the one; both by rename.
+
+    Raises:
+        JobError: The vectors are not all of one size.
+    """
     rows = conform(rows, ITEM_EMBEDDINGS)
+    sizes = pc.unique(pc.list_value_length(rows.column(VECTOR.name))).to_pylist() or [EMBEDDING_SIZE]
+    if len(sizes) != 1:
+        msg = f"{kind.name} of namespace {place.name}: expected vectors of one size, received {sorted(sizes)}; fit anew"
+        raise JobError(msg)
     content = pa.BufferOutputStream()
     pq.write_table(rows, content, compression="zstd")
     data = content.getvalue()
@@ -53,7 +71,7 @@ def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, r
     if not path.is_file() or file_sha256(path) != sha256:
         with replacing(path) as part:
             part.write_bytes(data)
-    record = ItemEmbeddings(path.relative_to(place.root).as_posix(), sha256, rows.num_rows)
+    record = ItemEmbeddings(path.relative_to(place.root).as_posix(), sha256, rows.num_rows, sizes[0])
     write_json(_record(place, kind, cutoff), asdict(record))
     return record
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.embeddings import EMBEDDING_SIZE, RECENCY_DECAY, USER_EMBEDDINGS, VECTOR
+from feature_repo.contracts.embeddings import RECENCY_DECAY, USER_EMBEDDINGS, VECTOR
 from pipelines.embeddings.vectors import matrix, unit_length, vector_array
 from pipelines.io.spark import spark_schema
 
@@ -97,7 +97,7 @@ def weighted_means(
     users, rows = users[rows >= 0], rows[rows >= 0]
     starts = np.searchsorted(users, np.arange(count))
     weights = RECENCY_DECAY ** (np.arange(len(users)) - starts[users])
-    sums = np.zeros((count, EMBEDDING_SIZE))
+    sums = np.zeros((count, vectors.shape[1]))
     np.add.at(sums, users, weights[:, None] * vectors[rows])
     known = np.any(sums != 0, axis=1)
     return unit_length(sums), known

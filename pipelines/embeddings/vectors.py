@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.contracts.embeddings import EMBEDDING_SIZE, VECTOR
+from feature_repo.contracts.embeddings import VECTOR
 from pipelines.io.arrow import arrow_type
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def unit_length(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def vector_array(vectors: NDArray[np.float32]) -> pa.ListArray:
     """Return `[rows, size]` as the values of a column of vectors."""
-    offsets = pa.array(np.arange(0, vectors.size + 1, EMBEDDING_SIZE, dtype=np.int32))
+    offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * np.int32(vectors.shape[1]))
     return pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel(), pa.float32())).cast(arrow_type(VECTOR))
 
 
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """Return a column of vectors as `[rows, size]`."""
+    """Return a column of vectors, all as long as the first, as `[rows, size]`."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(column), EMBEDDING_SIZE)
+    return np.asarray(flat, dtype=np.float32).reshape(len(column), len(flat) // max(len(column), 1))

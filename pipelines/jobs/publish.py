@@ -15,7 +15,7 @@ from feature_repo.contracts.datasets import EVENT_TIME, ITEM_ID, Dataset, items_
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import Declared, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
-from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.manifests import CATALOGUE, OnlineSnapshot, catalogue_part, views_part
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.schemas import read_schema
@@ -87,18 +87,20 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             kinds = embeddings_named(settings.embedding_names)
             embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
         users = done.rows[features.user_history.view_name]
+        moment = format_cutoff(cutoff)
+        parts = (
+            catalogue_part(moment, "", content_sha256(catalogue)),
+            views_part(moment, views),
+            *(record.part(name, moment) for name, record in embeddings.items()),
+        )
         snapshot = OnlineSnapshot(
             namespace=place.name,
             schema=features.schema.to_json(),
-            cutoff=format_cutoff(cutoff),
+            cutoff=moment,
             feast_project=feast_project(place.name),
-            views=views,
-            catalogue="",
-            catalogue_sha256=content_sha256(catalogue),
-            item_embeddings={name: record.item_embeddings for name, record in embeddings.items()},
-            item_embeddings_sha256={name: record.sha256 for name, record in embeddings.items()},
             users=users,
             items=catalogue.num_rows,
+            parts={part.name: part for part in parts},
         )
         name = _publish(place, cutoff, snapshot, catalogue)
     _LOG.info("snapshot %s: %d items, %d users", name, catalogue.num_rows, users)
@@ -155,7 +157,8 @@ def _publish(place: Namespace, cutoff: datetime, snapshot: OnlineSnapshot, catal
     with publishing_directory(directory) as part:
         pq.write_table(catalogue, part / _FILE, compression="zstd")
         path = (directory / _FILE).relative_to(place.root).as_posix()
-        whole = dataclasses.replace(snapshot, catalogue=path, catalogue_sha256=file_sha256(part / _FILE))
+        parts = snapshot.parts | {CATALOGUE: catalogue_part(snapshot.cutoff, path, file_sha256(part / _FILE))}
+        whole = dataclasses.replace(snapshot, parts=parts)
         whole.write(part / MANIFEST)
     published = OnlineSnapshot.read(directory / MANIFEST)
     if not place.online_current.exists() or OnlineSnapshot.read(place.online_current) != published:

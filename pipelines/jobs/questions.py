@@ -22,7 +22,14 @@ from feature_repo.contracts.datasets import (
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.intervals import feast_project, format_cutoff
-from feature_repo.contracts.manifests import OnlineSnapshot, Questions, TrainingSet
+from feature_repo.contracts.manifests import (
+    OnlineSnapshot,
+    PartKind,
+    Questions,
+    TrainingSet,
+    catalogue_part,
+    views_part,
+)
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.questions import (
@@ -275,9 +282,9 @@ def damage(place: Namespace, directory: Path) -> str:
                 return f"{name} has other bytes than its manifest says"
         for each in directory.glob(f"*/{SNAPSHOT_FILE}"):
             snapshot = OnlineSnapshot.read(each)
-            for kind, path in snapshot.item_embeddings.items():
-                if file_sha256(place.root / path) != snapshot.item_embeddings_sha256[kind]:
-                    return f"{path} has other bytes than {each} says"
+            for part in snapshot.of_kind(PartKind.VECTORS).values():
+                if file_sha256(place.root / part.path) != part.checksum:
+                    return f"{part.path} has other bytes than {each} says"
     except (OSError, ValueError, CorruptRecordError) as error:
         return str(error)
     return ""
@@ -355,19 +362,21 @@ def _write_users(
 
 def _write_snapshot(sources: Sources, moment: AsOf, size: tuple[int, int], folder: Path, published: Path) -> None:
     """Write the manifest of what would be online; `published` is where `folder` will be, `size` its items and users."""
-    place, vectors = sources.place, moment.vectors()
+    place, cutoff = sources.place, format_cutoff(moment.cutoff)
+    catalogue = (published / CATALOGUE_FILE).relative_to(place.root).as_posix()
+    parts = (
+        catalogue_part(cutoff, catalogue, file_sha256(folder / CATALOGUE_FILE)),
+        views_part(cutoff, {group.name: group.view_name for group in declared(sources.schema).groups}),
+        *(record.part(name, cutoff) for name, record in moment.vectors().items()),
+    )
     snapshot = OnlineSnapshot(
         namespace=place.name,
         schema=sources.schema.to_json(),
-        cutoff=format_cutoff(moment.cutoff),
+        cutoff=cutoff,
         feast_project=feast_project(place.name),
-        views={group.name: group.view_name for group in declared(sources.schema).groups},
-        catalogue=(published / CATALOGUE_FILE).relative_to(place.root).as_posix(),
-        catalogue_sha256=file_sha256(folder / CATALOGUE_FILE),
-        item_embeddings={name: record.item_embeddings for name, record in vectors.items()},
-        item_embeddings_sha256={name: record.sha256 for name, record in vectors.items()},
         users=size[1],
         items=size[0],
+        parts={part.name: part for part in parts},
     )
     snapshot.write(folder / SNAPSHOT_FILE)
 

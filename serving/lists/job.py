@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.jobs import JobError
-from feature_repo.contracts.manifests import Release, TrainingSet
+from feature_repo.contracts.manifests import Part, PartKind, Release, TrainingSet, model_data
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
 from feature_repo.contracts.questions import LIST_DEPTH, Asked, Role
@@ -145,7 +145,9 @@ def _shown(  # noqa: PLR0917 - as for `measure`
         except JobError as error:
             if name != CHAMPION:
                 raise
-            absent[name] = f"version {release.version}: {error}"  # what is served must not stop who may follow it
+            absent[name] = (
+                f"version {release.ranker.version}: {error}"  # what is served must not stop who may follow it
+            )
             continue
         for when, own in found.items():
             lists[when][name] = own
@@ -202,24 +204,9 @@ def candidate_release(place: Namespace, training_set: str) -> Release:
         msg = f"{path}: expected the manifest of the candidate's training set, received {error}; name another"
         raise QuestionsError(msg) from error
     signature = ranking(Schema.from_json(record.schema))
-    return Release(
-        namespace=place.name,
-        model=RANKING_MODEL,
-        version=str(_VERSION),
-        run_id="",
-        saved_model_sha256="",
-        feature_service=record.feature_service,
-        feature_service_hash=record.feature_service_hash,
-        views=record.views,
-        inputs=[column.name for column in signature.input_columns],
-        training_set_id=record.training_set_id,
-        train_end=record.train_end,
-        cutoff=record.cutoff,
-        item_embeddings=record.item_embeddings,
-        item_embeddings_sha256=record.item_embeddings_sha256,
-        verdict="",
-        previous_version="",
-    )
+    data = model_data(record, [column.name for column in signature.input_columns])
+    ranker = Part(RANKING_MODEL, PartKind.RANKER, str(_VERSION), "", data=data)
+    return Release(place.name, 1, {RANKING_MODEL: ranker}, previous=0, previous_parts={}, why="")
 
 
 def _champion(
@@ -228,7 +215,7 @@ def _champion(
     """Return the version in force and where it lies, unless there is none, or it knows the answers already."""
     serving = Serving(settings.state)
     try:
-        release = Release.read(serving.current_release(place.name, RANKING_MODEL))
+        release = Release.read(serving.current_release(place.name))
     except FileNotFoundError:
         absent[CHAMPION] = "there is no champion yet"
         return None
@@ -237,11 +224,11 @@ def _champion(
         return None
     origin = asked.times[Asked.AT_ORIGIN][0]
     if known_until(place, release) > origin:
-        absent[CHAMPION] = f"version {release.version} has learned from events after the origin"
+        absent[CHAMPION] = f"version {release.ranker.version} has learned from events after the origin"
         return None
-    folder = serving.model(place.name, RANKING_MODEL) / release.version
+    folder = serving.model(place.name, RANKING_MODEL) / release.ranker.version
     if not (folder / "saved_model.pb").is_file():
-        absent[CHAMPION] = f"version {release.version}: expected its SavedModel in {folder}, found none"
+        absent[CHAMPION] = f"version {release.ranker.version}: expected its SavedModel in {folder}, found none"
         return None
     return folder, release
 
@@ -249,9 +236,9 @@ def _champion(
 def known_until(place: Namespace, release: Release) -> datetime:
     """Return the end of the rows that a release was fitted or chosen on; its cutoff where its training set is gone."""
     try:
-        record = TrainingSet.read(place.training_sets / release.training_set_id / MANIFEST)
+        record = TrainingSet.read(place.training_sets / release.ranker.data["training_set_id"] / MANIFEST)
     except (FileNotFoundError, CorruptRecordError):
-        return datetime.fromisoformat(release.cutoff)
+        return datetime.fromisoformat(release.ranker.data["cutoff"])
     return datetime.fromisoformat(record.valid_end)
 
 

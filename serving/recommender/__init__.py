@@ -4,15 +4,16 @@
     python -m serving.recommender bench --requests 300  measures a running one
 
 Two pointers decide what it answers from: `online/current.json` (an OnlineSnapshot) and `releases/.../current.json` (a
-Release). A third, `canary.json`, names a version that gets a share of the requests as well, for comparison. Each stage
-has a deadline and something to fall back on; `degraded` in the answer names what was missing.
+Release). A request takes two that fit each other, together. A third, `canary.json`, names a version that gets a share
+of the requests as well, for comparison. Each stage has a deadline and something to fall back on; `degraded` in the
+answer names what was missing.
 
 settings        every setting
 errors          what can go wrong
 catalogue       items as arrays, in memory
 embeddings      item vectors, aligned with the catalogue
 snapshot        loads catalogue and vectors of an OnlineSnapshot, checked
-release         what of a Release the ranking needs, and whether it fits the snapshot
+release         what of a Release the recommender needs, and how it ranks with a snapshot
 user_features   one user's features and history, with one round trip
 user_vector     a user among the item vectors, from what was liked last
 recall/         channels, and how they are blended

@@ -10,50 +10,65 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contracts.datasets import ITEM_ID
-from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS
+from feature_repo.contracts.embeddings import ITEM_EMBEDDINGS
+from feature_repo.contracts.manifests import Similarity
 from serving.recommender.errors import SnapshotError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.manifests import Part
     from serving.recommender.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
-    """One unit-length vector per item of the catalogue; zeros where an item has none."""
+    """One vector per item of the catalogue, of unit length for the cosine; zeros where an item has none."""
 
     vectors: NDArray[np.float32]
-    """`[items, embedding_size]`"""
+    """`[items, size]`"""
     known: NDArray[np.bool_]
     """`[items]`, whether the item has a vector."""
+    similarity: Similarity = Similarity.COSINE
 
 
-def vectors_from_table(table: pa.Table, catalogue: Catalogue, source: str) -> ItemVectors:
+def vectors_from_table(table: pa.Table, catalogue: Catalogue, part: Part, source: str) -> ItemVectors:
     """Align the rows of an embeddings snapshot with the catalogue; items that the catalogue lacks are left out.
 
     Raises:
-        SnapshotError: A column is missing, or a vector has another size or a length that is not finite and positive.
+        SnapshotError: A column is missing, a vector has another size than `part` says, or a number that is not finite,
+            or, for the cosine, no length; or the similarity is none that this code knows.
     """
+    size = part.data["size"]
+    try:
+        similarity = Similarity(part.data["similarity"])
+    except ValueError as error:
+        msg = f"{source}: {error}; publish again, or deploy the code that knows it"
+        raise SnapshotError(msg) from error
     absent = [name for name in ITEM_EMBEDDINGS.column_names if name not in table.column_names]
     if absent:
         msg = f"{source}: expected columns {list(ITEM_EMBEDDINGS.column_names)}, {absent} are missing; compute it again"
         raise SnapshotError(msg)
     column = table.column("embedding").cast(pa.list_(pa.float32())).combine_chunks()
     sizes = pc.unique(pc.fill_null(pc.list_value_length(column), 0)).to_pylist()
-    if sizes not in ([], [EMBEDDING_SIZE]):
-        msg = f"{source}: expected vectors of {EMBEDDING_SIZE} numbers, received sizes {sizes}; compute it again"
+    if sizes not in ([], [size]):
+        msg = f"{source}: expected vectors of {size} numbers, received sizes {sizes}; compute it again"
         raise SnapshotError(msg)
-    given = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), EMBEDDING_SIZE)
+    given = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), size)
     lengths = np.linalg.norm(given, axis=1, keepdims=True)
-    if not np.all(np.isfinite(lengths) & (lengths > 0)):
-        msg = f"{source}: expected vectors of finite, positive length, received others; compute it again"
+    if similarity is Similarity.COSINE:
+        if not np.all(np.isfinite(lengths) & (lengths > 0)):
+            msg = f"{source}: expected vectors of finite, positive length, received others; compute it again"
+            raise SnapshotError(msg)
+        given = given / lengths
+    elif not np.all(np.isfinite(lengths)):
+        msg = f"{source}: expected vectors of finite length, received others; compute it again"
         raise SnapshotError(msg)
     ids = table.column(ITEM_ID.name).to_pylist()
     positions = np.fromiter((catalogue.positions.get(item_id, -1) for item_id in ids), dtype=np.intp, count=len(ids))
     used = positions >= 0
-    vectors = np.zeros((len(catalogue), EMBEDDING_SIZE), dtype=np.float32)
+    vectors = np.zeros((len(catalogue), size), dtype=np.float32)
     known = np.zeros(len(catalogue), dtype=np.bool_)
-    vectors[positions[used]] = (given / lengths)[used]
+    vectors[positions[used]] = given[used]
     known[positions[used]] = True
-    return ItemVectors(vectors, known)
+    return ItemVectors(vectors, known, similarity)

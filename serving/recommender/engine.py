@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.manifests import Release
     from feature_repo.feast_redis import Stored
+    from serving.recommender.embeddings import ItemVectors
     from serving.recommender.recall.channel import Recalled
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
@@ -71,14 +72,29 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """What requests are answered from. Replaced as a whole, so that one request never sees two snapshots."""
+    """What requests are answered from, replaced as a whole: one request never sees two snapshots, or two releases."""
 
     snapshot: Snapshot
     release: Release | None
     ranking: RankingPlan | RankingOff
     stale: bool = False
-    """Whether a newer snapshot exists that could not be loaded."""
+    """Whether a newer snapshot exists that could not be loaded, or does not fit the release."""
     canary: Canary | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Part of the release that is a file → its content."""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Part, of release or snapshot, that is left out because it lacks what it needs of the other → the reason."""
+
+    @property
+    def vectors(self) -> dict[str, ItemVectors]:
+        """Kind → item vectors that may be asked: those that go with the release."""
+        return {kind: vectors for kind, vectors in self.snapshot.vectors.items() if kind not in self.unfit}
+
+    @property
+    def vectors_problem(self) -> str:
+        """Why there are not the vectors of every kind; empty if there are."""
+        unfit = (reason for kind, reason in self.unfit.items() if kind in self.snapshot.vectors)
+        return "; ".join(filter(None, (self.snapshot.vectors_problem, *unfit)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +239,10 @@ class Engine:
         allowed = unseen_items(catalogue, user.seen)
         recalled = [(recall_popular(catalogue, allowed, wanted), settings.recommender_popular_quota)]
         nearest: dict[int, int] = {}
-        if online.snapshot.vectors_problem:
+        if online.vectors_problem:
             degraded.append(Missing.EMBEDDINGS)
         liked = catalogue.find(user.liked(online.snapshot.schema.positive.threshold))
-        for kind, vectors in online.snapshot.vectors.items():
+        for kind, vectors in online.vectors.items():
             near = recall_near(kind, vectors, liked, allowed, wanted)
             recalled.append((near.recalled, settings.embedding_quota(kind)))
             nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True)) | nearest
@@ -296,7 +312,7 @@ class Engine:
         watch = Stopwatch()
         catalogue = online.snapshot.catalogue
         kind = by or next(iter(online.snapshot.kinds), "")
-        vectors = online.snapshot.vectors.get(kind)
+        vectors = online.vectors.get(kind)
         degraded = [Missing.SNAPSHOT] if online.stale else []
         allowed = np.ones(len(catalogue), dtype=np.bool_)
         allowed[position] = False

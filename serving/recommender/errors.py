@@ -3,7 +3,8 @@
 JobError
 ├── RecommenderError            somebody has to look (terminal)
 │   ├── AddressError            the address cannot be bound
-│   └── SnapshotError           an online snapshot is not what its manifest says
+│   ├── SnapshotError           an online snapshot is not what its manifest says
+│   └── ReleaseError            a file of a release is not what the release says
 ├── StoredValueError            bytes in Redis that are no Feast value of the declared type (feature_repo.feast_redis)
 ├── UserFeaturesError           Redis did not answer in time (transient)
 ├── EventLogError               the stream of events did not take them in time (transient)
@@ -28,6 +29,10 @@ class AddressError(RecommenderError):
 
 class SnapshotError(RecommenderError):
     """An online snapshot's files are not what its manifest says."""
+
+
+class ReleaseError(RecommenderError):
+    """A release cannot be loaded: a file of it is missing, or not what the release says."""
 
 
 class UserFeaturesError(TransientError):

@@ -40,7 +40,7 @@ async def look_at_parts(watcher: Watcher, engine: Engine, redis: Commands, timeo
 
 
 def _snapshot_part(watcher: Watcher) -> Part:
-    online, problem = watcher.online, watcher.snapshot.problem
+    online, problem = watcher.online, watcher.snapshot.problem or watcher.unfit
     if online is None:
         return Part(state="missing", detail=problem or "not loaded yet")
     manifest = online.snapshot.manifest
@@ -51,7 +51,7 @@ def _snapshot_part(watcher: Watcher) -> Part:
 
 
 def _release_part(watcher: Watcher) -> Part:
-    online, problem = watcher.online, watcher.release.problem
+    online, problem = watcher.online, watcher.release.problem or watcher.unfit
     if online is None:
         return Part(state="missing", detail=problem or "waits for a snapshot")
     if isinstance(online.ranking, RankingOff):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.signatures import RANKING_MODEL, Scope, ranking
+from feature_repo.contracts.manifests import FILE_KINDS
+from feature_repo.contracts.signatures import Scope, ranking
+from serving.recommender.errors import ReleaseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.places import Serving
     from serving.recommender.lifetimes import Lifetime
     from serving.recommender.snapshot import Snapshot
 
@@ -48,33 +52,68 @@ class RankingOff:
     reason: str
 
 
+def load_files(serving: Serving, release: Release) -> dict[str, bytes]:
+    """Return name → content of the parts that are files.
+
+    Raises:
+        ReleaseError: One is missing, or has other bytes than the release says.
+    """
+    files: dict[str, bytes] = {}
+    for part in release.parts.values():
+        if part.kind in FILE_KINDS:
+            path = serving.file_part(release.namespace, part.name) / part.version / part.path
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                msg = (
+                    f"{path}: expected the {part.kind} of release {release.number}, received {error}; publish it again"
+                )
+                raise ReleaseError(msg) from error
+            if (received := hashlib.sha256(content).hexdigest()) != part.checksum:
+                msg = f"{path}: expected SHA-256 {part.checksum}, received {received}; publish it again"
+                raise ReleaseError(msg)
+            files[part.name] = content
+    return files
+
+
+def may_wait(before: Release | None, after: Release | None) -> bool:
+    """Tell whether answers may stay with a release until a snapshot fits the one in force.
+
+    They may while it is the same, and after it was followed by a promotion: its models stay loaded. A rollback, which
+    brings back a lower number, is urgent, and so is whatever comes after a release that is not loaded any longer.
+    """
+    if before is None or after is None:
+        return before is after
+    return before.number == after.number or after.previous == before.number < after.number
+
+
 def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | RankingOff:
     """Work out how to rank, or why not: a model never meets features of another definition than it was trained on."""
     if release is None:
         return RankingOff("no release yet: model_rollout has promoted no model of this namespace")
     signature = ranking(snapshot.schema)
-    if release.namespace != snapshot.manifest.namespace or release.model != signature.model:
-        received = f"{release.namespace}.{release.model}"
-        return RankingOff(f"expected a release of {snapshot.manifest.namespace}.{RANKING_MODEL}, received {received}")
+    ranker = release.ranker
+    if release.namespace != snapshot.manifest.namespace:
+        return RankingOff(f"expected a release of {snapshot.manifest.namespace}, received one of {release.namespace}")
     for group, view in release.absent_views(snapshot.manifest).items():
         return RankingOff(
-            f"version {release.version} reads feature view {view}, online is {snapshot.manifest.views.get(group)}; "
+            f"version {ranker.version} reads feature view {view}, online is {snapshot.manifest.views.get(group)}; "
             "train and promote a model on the new features, or refresh the old ones"
         )
     declared = {item.column.name: item for item in signature.inputs}
-    unknown = sorted(set(release.inputs) - declared.keys())
-    other = {group: view for group, view in signature.views.items() if release.views.get(group) != view}
+    unknown = sorted(set(ranker.data["inputs"]) - declared.keys())
+    other = [group for group, view in signature.views.items() if ranker.data["views"].get(group) != view]
     if unknown or other:
         return RankingOff(
-            f"version {release.version} was trained on other definitions than this recommender's code has "
+            f"version {ranker.version} was trained on other definitions than this recommender's code has "
             f"(inputs {unknown}, feature views {sorted(other)}); deploy the code that it was trained with"
         )
-    if not release.version.isdecimal():
-        return RankingOff(f"expected a release version that is a whole number, received {release.version!r}")
-    inputs = [declared[name] for name in release.inputs]
+    if not ranker.version.isdecimal():
+        return RankingOff(f"expected a ranker's version that is a whole number, received {ranker.version!r}")
+    inputs = [declared[name] for name in ranker.data["inputs"]]
     return RankingPlan(
-        model=model_name(release.namespace, release.model),
-        version=int(release.version),
+        model=model_name(release.namespace, ranker.name),
+        version=int(ranker.version),
         user_columns=tuple(item.column for item in inputs if item.scope is Scope.USER),
         item_inputs={
             item.column.name: snapshot.catalogue.inputs[item.column.name] for item in inputs if item.scope is Scope.ITEM

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.features import declared
-from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.manifests import OnlineSnapshot, PartKind
 from feature_repo.contracts.publishing import file_sha256
 from feature_repo.contracts.schemas import Schema, SchemaError
 from serving.recommender.catalogue import Catalogue, catalogue_from_table
@@ -45,8 +45,9 @@ class Snapshot:
 
 
 def _kinds(manifest: OnlineSnapshot) -> tuple[str, ...]:
-    known = tuple(kind for kind in EMBEDDINGS if kind in manifest.item_embeddings)
-    return known + tuple(kind for kind in manifest.item_embeddings if kind not in known)
+    vectors = manifest.of_kind(PartKind.VECTORS)
+    known = tuple(kind for kind in EMBEDDINGS if kind in vectors)
+    return known + tuple(kind for kind in vectors if kind not in known)
 
 
 def load_snapshot(place: Namespace, pointer: Path | None = None) -> Snapshot:
@@ -70,8 +71,8 @@ def load_snapshot(place: Namespace, pointer: Path | None = None) -> Snapshot:
     if absent:
         msg = f"{pointer}: expected views of the users, {absent} are missing; publish again"
         raise SnapshotError(msg)
-    path = place.root / manifest.catalogue
-    catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue_sha256), declaration, str(path))
+    path = place.root / manifest.catalogue.path
+    catalogue = catalogue_from_table(_read_checked(path, manifest.catalogue.checksum), declaration, str(path))
     vectors, problems = _load_vectors(place, manifest, catalogue)
     return Snapshot(manifest, schema, catalogue, vectors, "; ".join(problems), user_layout(manifest, declaration))
 
@@ -90,10 +91,10 @@ def _load_vectors(
     vectors: dict[str, ItemVectors] = {}
     problems: list[str] = []
     for kind in _kinds(manifest):
-        path = place.root / manifest.item_embeddings[kind]
+        part = manifest.parts[kind]
+        path = place.root / part.path
         try:
-            table = _read_checked(path, manifest.item_embeddings_sha256.get(kind, ""))
-            vectors[kind] = vectors_from_table(table, catalogue, str(path))
+            vectors[kind] = vectors_from_table(_read_checked(path, part.checksum), catalogue, part, str(path))
         except SnapshotError as error:
             problems.append(str(error))
     return vectors, problems

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_repo.contracts.embeddings import RECENCY_DECAY
+from feature_repo.contracts.manifests import Similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def user_vector(items: ItemVectors, liked: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return `[size]`, the recency-weighted mean of the liked items' vectors, of unit length; zeros if none has one.
+    """Return `[size]`, the recency-weighted mean of the liked items' vectors; zeros if none has one.
+
+    It is of unit length where vectors are compared by their cosine.
 
     Args:
         items: The vectors of the items.
@@ -28,5 +31,6 @@ def user_vector(items: ItemVectors, liked: NDArray[np.intp]) -> NDArray[np.float
     known = liked[items.known[liked]]
     weights = RECENCY_DECAY ** np.arange(len(known))
     total = weights @ items.vectors[known].astype(np.float64)
-    length = float(np.linalg.norm(total))
+    cosine = items.similarity is Similarity.COSINE
+    length = float(np.linalg.norm(total)) if cosine else float(weights.sum())
     return np.asarray(total / length if length > 0 else total, dtype=np.float32)

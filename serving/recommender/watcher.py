@@ -1,6 +1,9 @@
 """Follows the pointers while requests go on: loads beside what is in force, checks, warms up, then swaps.
 
-Whatever cannot be loaded leaves what is in force where it is, and is shown by the readiness page.
+Whatever cannot be loaded leaves what is in force where it is, and is shown by the readiness page. So does a snapshot or
+a release that does not fit its counterpart, as vectors of a tower that is not released yet: the last pair that fitted
+answers until the other half comes. Where there is none, or it may not wait (`release.may_wait`), the parts that lack
+something are left out.
 """
 
 from __future__ import annotations
@@ -8,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Release
+from feature_repo.contracts.manifests import Release, misfits
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.recommender.engine import Engine, Online
-from serving.recommender.errors import RankingError, SnapshotError
-from serving.recommender.release import Canary, RankingPlan, plan_ranking
+from serving.recommender.errors import RankingError, ReleaseError, SnapshotError
+from serving.recommender.release import Canary, RankingOff, RankingPlan, load_files, may_wait, plan_ranking
 from serving.recommender.snapshot import Snapshot, load_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from serving.recommender.settings import Settings
@@ -64,6 +67,14 @@ class Pointer:
         self.problem, self.failed_at = problem, time.monotonic()
 
 
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A release, and the content of its parts that are files."""
+
+    release: Release
+    files: Mapping[str, bytes]
+
+
 class Watcher:
     """Keeps `online` up to date. Requests take the reference once, at their start.
 
@@ -79,9 +90,13 @@ class Watcher:
         self._engine = engine
         self._place = Namespace(settings.state, settings.namespace)
         self.snapshot = Pointer(self._place.online_current)
-        self.release = Pointer(Serving(settings.state).current_release(settings.namespace, RANKING_MODEL))
+        self.release = Pointer(Serving(settings.state).current_release(settings.namespace))
         self.canary = Pointer(Serving(settings.state).canary_release(settings.namespace, RANKING_MODEL))
         self._canary_release: Release | None = None
+        self._snapshot: Snapshot | None = None
+        self._release: Released | None = None
+        self.unfit = ""
+        """Why what the pointers name does not fit together; empty if it does."""
         self.online: Online | None = None
 
     async def run(self) -> None:
@@ -96,30 +111,44 @@ class Watcher:
     async def look(self) -> None:
         """Load what moved, and swap."""
         online = self.online
-        snapshot = online.snapshot if online else None
-        release = online.release if online else None
         if self.snapshot.moved():
-            snapshot = await asyncio.to_thread(self._load_snapshot, snapshot)
-        if self.release.moved() or (online is None and snapshot is not None):
-            release = await asyncio.to_thread(self._load_release, release)
+            self._snapshot = await asyncio.to_thread(self._load_snapshot, self._snapshot)
+        if self.release.moved() or (online is None and self._snapshot is not None):
+            self._release = await asyncio.to_thread(self._load_release, self._release)
         canary_moved = self.canary.moved()
         if canary_moved:
             self._canary_release = await asyncio.to_thread(self._load_canary)
-        if snapshot is None:
+        if self._snapshot is None:
             return
+        wanted = self._pair(online, self._snapshot, self._release)
+        snapshot, same = wanted.snapshot, online is not None and _same(online, wanted)
         # The same vectors' problem on the snapshot in force is no newer snapshot that failed.
-        stale = bool(self.snapshot.problem) and self.snapshot.problem != snapshot.vectors_problem
-        if (
-            online
-            and not canary_moved
-            and (online.snapshot, online.release, online.stale) == (snapshot, release, stale)
-        ):
+        failed = bool(self.snapshot.problem) and self.snapshot.problem != snapshot.vectors_problem
+        stale = failed or snapshot is not self._snapshot
+        if online and same and not canary_moved and online.stale == stale:
             return
-        canary = self._plan_canary(snapshot)
-        if online and online.snapshot is snapshot and online.release is release:
-            self.online = Online(snapshot, release, online.ranking, stale, canary)
-            return
-        await self._swap(Online(snapshot, release, plan_ranking(release, snapshot), stale, canary))
+        wanted = replace(wanted, stale=stale, canary=self._plan_canary(snapshot))
+        if same:
+            self.online = wanted
+        else:
+            await self._swap(wanted)
+
+    def _pair(self, online: Online | None, snapshot: Snapshot, released: Released | None) -> Online:
+        """Return what to answer from: both of the latest if they fit, else the pair before, else what fits of them."""
+        release, files = (released.release, released.files) if released is not None else (None, {})
+        unfit = misfits(release, snapshot.manifest)
+        reason = "; ".join(unfit.values())
+        if reason != self.unfit:
+            _log.warning("release and snapshot %s", f"do not fit: {reason}" if reason else "fit again")
+            self.unfit = reason
+        if unfit and online is not None and not online.unfit and may_wait(online.release, release):
+            return online
+        if online is not None and online.snapshot is snapshot and online.release is release:
+            return online
+        ranking = plan_ranking(release, snapshot)
+        if isinstance(ranking, RankingPlan) and RANKING_MODEL in unfit:
+            ranking = RankingOff(unfit[RANKING_MODEL])
+        return Online(snapshot, release, ranking, files=files, unfit=unfit)
 
     async def _swap(self, online: Online) -> None:
         ranking = online.ranking
@@ -172,14 +201,20 @@ class Watcher:
         self.canary.problem = ""
         return release
 
-    def _load_release(self, before: Release | None) -> Release | None:
+    def _load_release(self, before: Released | None) -> Released | None:
         try:
             release = Release.read(self.release.path)
+            released = Released(release, load_files(Serving(self._settings.state), release))
         except FileNotFoundError:
             self.release.failed(f"no release yet: {self.release.path} appears when model_rollout promotes a model")
             return before
-        except (CorruptRecordError, OSError) as error:
+        except (ReleaseError, CorruptRecordError, OSError) as error:
             self.release.failed(str(error))
             return before
         self.release.problem = ""
-        return release
+        return released
+
+
+def _same(online: Online, other: Online) -> bool:
+    """Tell whether both answer from the same, apart from a canary."""
+    return online.snapshot is other.snapshot and online.release is other.release

@@ -47,12 +47,10 @@ def require_number(model: ServingModel, registered: RegisteredVersion) -> None:
     Raises:
         NumberTakenError: Such a model serves.
     """
-    current = model.current_release()
-    before = model.release_before(current) if current is not None else None
-    for release, role in ((current, "is in force"), (before, "is the one to go back to")):
-        if release is not None and release.version == str(registered.version) and not registered.is_of(release):
+    for part, role in ((model.current(), "is in force"), (model.before(), "is the one to go back to")):
+        if part is not None and part.version == str(registered.version) and not registered.is_of(part):
             msg = (
-                f"{model.name} version {release.version}: expected run {release.run_id}, which {role}, found run "
+                f"{model.name} version {part.version}: expected run {part.run_id}, which {role}, found run "
                 f"{registered.run_id} in the registry, which was begun anew; give it a number of its own with "
                 f"{models_command(model, registered, 'gate')}, and roll that out"
             )

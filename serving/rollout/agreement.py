@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.mlflow_commands import restore_experiment, restore_run
+from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.protocol.errors import CallError
 from serving.rollout import candidate, journal
 from serving.rollout.errors import RegistryUnavailableError
+from serving.rollout.file_parts import file_faults
 from serving.rollout.models_config import (
     CANARY,
     PREVIOUS,
@@ -21,7 +23,7 @@ from serving.rollout.models_config import (
     labels_of,
     read_models_config,
 )
-from serving.rollout.registry import CHAMPION, SHA256_TAG
+from serving.rollout.registry import CHAMPION
 from serving.rollout.registry import PREVIOUS as PREVIOUS_ALIAS
 from serving.rollout.switching import served_labels, wanted_aliases
 from serving.rollout.version_folders import damage_of, fault_of
@@ -29,7 +31,7 @@ from serving.rollout.version_folders import damage_of, fault_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part, Release
     from serving.protocol.client import VersionStatus
     from serving.rollout.candidate import Candidate
     from serving.rollout.registry import RegisteredVersion
@@ -44,13 +46,12 @@ class Observed:
 
     release: Release | None
     pending: journal.Intention | None
-    history: list[journal.Intention]
-    before: Release | None
-    """What `release` goes back to."""
-    fault_before: str
-    """What is wrong with the record of the version before; empty if nothing, or there is none."""
+    current: Part | None
+    """The model as the release has it; None if it has none."""
+    before: Part | None
+    """The model as the release before has it."""
     candidate: Candidate | None
-    canary: Release | None
+    canary: Part | None
     configured: frozenset[int]
     labels: Mapping[str, int]
     server: tuple[VersionStatus, ...] | None
@@ -90,8 +91,8 @@ def observe(model: ServingModel) -> Observed:
     run_stages: dict[str, str] = {}
     deleted_experiments: dict[str, str] = {}
     release, tested = model.current_release(), candidate.in_journal(model)
-    before = model.release_before(release) if release is not None else None
-    released = [one for one in (release, before) if one is not None]
+    current, before = model.current(), model.before()
+    released = [one for one in (current, before) if one is not None]
     try:
         server = model.server.model_status(model.name)
         found = {label: model.server.labelled_version(model.name, label) for label in (STABLE, PREVIOUS, CANARY)}
@@ -100,8 +101,6 @@ def observe(model: ServingModel) -> Observed:
         silent.append(str(error))
     try:
         numbers = {int(one.version) for one in released} | ({tested.version} if tested is not None else set())
-        if release is not None and release.previous_version:
-            numbers.add(int(release.previous_version))
         registered = {number: model.registry.find(model.name, number) for number in sorted(numbers)}
         run_stages = {one.run_id: model.registry.run_stage(one.run_id) for one in released}
         deleted_experiments = {one.run_id: model.registry.deleted_experiment(one.run_id) for one in released}
@@ -111,11 +110,10 @@ def observe(model: ServingModel) -> Observed:
     return Observed(
         release,
         journal.pending(model),
-        journal.history(model),
+        current,
         before,
-        model.fault_before(release) if release is not None else "",
         tested,
-        model.canary_release(),
+        model.canary(),
         configured_versions(config, model.name),
         labels_of(config, model.name),
         server,
@@ -133,52 +131,28 @@ def losses(model: ServingModel, seen: Observed) -> list[str]:
     if seen.aliases is None:
         return []
     found: list[str] = []
-    for release, role, alias in (
-        (seen.release, "is in force", CHAMPION),
-        (seen.before, "is the one before", PREVIOUS_ALIAS),
+    for part, role, alias in (
+        (seen.current, "is in force", CHAMPION),
+        (seen.before if seen.before != seen.current else None, "is the one before", PREVIOUS_ALIAS),
     ):
-        if release is not None:
-            found += _losses(model, seen, release, role, alias)
-    if seen.release is not None and seen.fault_before and rebuildable(model, seen) is None:
-        found.append(
-            f"{seen.fault_before}: it told of version {seen.release.previous_version}, the one before, which is no "
-            "longer in the registry: there is nothing to go back to until the next promotion"
-        )
+        if part is not None:
+            found += _losses(model, seen, part, role, alias)
     return found
 
 
-def rebuildable(model: ServingModel, seen: Observed) -> RegisteredVersion | None:
-    """Return the registered version that was the one before, to make its record of; None if that is gone, or another.
-
-    Who it was, the history says; where it does not, the bytes on the disk do.
-    """
-    if seen.release is None or not seen.release.previous_version:
-        return None
-    number = seen.release.previous_version
-    registered = seen.registered.get(int(number))
-    if registered is None:
-        return None
-    switches = (entry for entry in seen.history if entry.kind is not journal.Kind.APPROVAL)
-    runs = [switch.run_id for switch in switches if switch.version == number and switch.run_id]
-    if runs:
-        return registered if runs[-1] == registered.run_id else None
-    damage = fault_of(model.version_path(int(number)), registered.tags.get(SHA256_TAG, ""))
-    return registered if not damage else None
+def _recoverable(seen: Observed, part: Part) -> bool:
+    """Tell whether the registry has the model that `part` is, as far as one knows."""
+    registered = seen.registered.get(int(part.version))
+    return seen.aliases is None or (registered is not None and registered.is_of(part))
 
 
-def _recoverable(seen: Observed, release: Release) -> bool:
-    """Tell whether the registry has the model of `release`, as far as one knows."""
-    registered = seen.registered.get(int(release.version))
-    return seen.aliases is None or (registered is not None and registered.is_of(release))
-
-
-def _losses(model: ServingModel, seen: Observed, release: Release, role: str, alias: str) -> Iterator[str]:
-    what = f"{model.name} version {release.version} of run {release.run_id}, which {role}"
-    registered = seen.registered.get(int(release.version))
-    if registered is None or not registered.is_of(release):
+def _losses(model: ServingModel, seen: Observed, part: Part, role: str, alias: str) -> Iterator[str]:
+    what = f"{model.name} version {part.version} of run {part.run_id}, which {role}"
+    registered = seen.registered.get(int(part.version))
+    if registered is None or not registered.is_of(part):
         now = "is" if registered is None else f"(its number is run {registered.run_id}'s now) is"
-        path = model.version_path(int(release.version))
-        if not (damage := fault_of(path, release.saved_model_sha256)):
+        path = model.version_path(int(part.version))
+        if not (damage := fault_of(path, part.checksum)):
             follows = f"it serves on from {path}, and no version is the {alias} until the next promotion"
         elif alias == CHAMPION:
             follows = f"{damage}, so that it cannot be brought back; {_INSTEAD}"
@@ -186,41 +160,59 @@ def _losses(model: ServingModel, seen: Observed, release: Release, role: str, al
             follows = f"{damage}, so that there is nothing to go back to until the next promotion"
         yield f"{what}, {now} no longer in the registry: {follows}"
     uri = model.settings.mlflow_uri
-    if experiment := seen.deleted_experiments.get(release.run_id):
+    if experiment := seen.deleted_experiments.get(part.run_id):
         back = f"`{restore_experiment(uri, experiment)}` brings it back with its runs"
         yield f"{what}: the run's experiment is deleted in MLflow, so that nothing can be trained; {back}"
         return
-    match seen.run_stages.get(release.run_id):
+    match seen.run_stages.get(part.run_id):
         case "active":
             return
         case "deleted":
-            yield f"{what}: the run is deleted in MLflow; `{restore_run(uri, release.run_id)}` brings it back"
+            yield f"{what}: the run is deleted in MLflow; `{restore_run(uri, part.run_id)}` brings it back"
         case _:
             yield f"{what}: the run is gone from MLflow for good, with its records"
 
 
 def disagreements(model: ServingModel, seen: Observed) -> list[str]:
-    """Return every disagreement in a sentence that ends with what mends it."""
+    """Return every disagreement of one model in a sentence that ends with what mends it."""
     mend = f"{model.command('reconcile')} mends it"
-    release = seen.release
-    if release is not None and not _recoverable(seen, release) and damage_of(model, int(release.version)):
-        mend = f"version {release.version} cannot be brought back, for the registry has it no longer: {_INSTEAD}"
+    part = seen.current
+    if part is not None and not _recoverable(seen, part) and damage_of(model, int(part.version)):
+        mend = f"version {part.version} cannot be brought back, for the registry has it no longer: {_INSTEAD}"
     found = [f"{fault}; {mend}" for fault in _faults(model, seen)]
     champion = (seen.aliases or {}).get(CHAMPION)
     if seen.release is None and champion is not None:
         # No pointer, no truth: somebody has to decide.
         found.append(
-            f"no release is in force, the registry's champion is {champion}; `python -m serving.rollout publish "
-            f"--namespace {model.namespace} --version {champion}`, then `promote`, brings it back"
+            f"no release is in force, the registry's champion is {champion}; "
+            f"{model.command('publish').removesuffix('`')} --version {champion}`, then `promote`, brings it back"
         )
     return found
 
 
-def _faults(model: ServingModel, seen: Observed) -> Iterator[str]:
-    force = f"version {seen.release.version}" if seen.release is not None else "none"
-    force = f"the release in force is {force}"
+def release_disagreements(model: ServingModel, seen: Observed) -> list[str]:
+    """Return every disagreement about the release as a whole in a sentence that ends with what mends it."""
+    mend = f"{model.command('reconcile')} mends it"
+    found = []
     if seen.pending is not None:
-        yield f"{seen.pending} has not come to its end (it is at work, or was cut off)"
+        found.append(f"{seen.pending} has not come to its end (it is at work, or was cut off); {mend}")
+    faults = ((number, model.fault_of_record(number)) for number in _recorded(seen.release))
+    records = [
+        f"release {one}: {fault}, the record that a later rollback reads; {mend}" for one, fault in faults if fault
+    ]
+    return [*found, *records, *(file_faults(model, seen.release) if seen.release is not None else [])]
+
+
+def _recorded(release: Release | None) -> list[int]:
+    """Return the numbers of the releases of which the pointer could write the records anew."""
+    if release is None:
+        return []
+    return [release.number, release.previous] if release.previous and release.previous_parts else [release.number]
+
+
+def _faults(model: ServingModel, seen: Observed) -> Iterator[str]:
+    force = f"version {seen.current.version}" if seen.current is not None else "none"
+    force = f"the release in force is {force}" + (f" of {model.part}" if model.part != RANKING_MODEL else "")
     labels = served_labels(model, seen.release)
     yield from _folder_faults(model, seen, force)
     yield from _canary_faults(seen)
@@ -239,21 +231,15 @@ def _faults(model: ServingModel, seen: Observed) -> Iterator[str]:
 
 
 def _folder_faults(model: ServingModel, seen: Observed, force: str) -> Iterator[str]:
-    in_force = {int(seen.release.version)} if seen.release is not None else set()
+    in_force = {int(seen.current.version)} if seen.current is not None else set()
     for version in sorted(seen.configured | in_force):
         if damage := damage_of(model, version):
             yield f"{force}, version {version} would not load: {damage}"
-    if seen.release is None:
-        return
-    if fault := model.fault_in_force(seen.release):
-        yield f"{force}, and {fault}, the record that a later rollback reads"
-    if seen.fault_before and (seen.aliases is None or rebuildable(model, seen) is not None):
-        yield f"{seen.fault_before}, the record of version {seen.release.previous_version}, the one before"
     if seen.before is not None and int(seen.before.version) not in seen.configured:
         yield from _faults_before(model, seen, seen.before)
 
 
-def _faults_before(model: ServingModel, seen: Observed, before: Release) -> Iterator[str]:
+def _faults_before(model: ServingModel, seen: Observed, before: Part) -> Iterator[str]:
     version = int(before.version)
     if not (damage := damage_of(model, version)):
         return

@@ -39,6 +39,8 @@ def approve(model: ServingModel, version: int, name: str, reason: str) -> dict[s
             approval = f"{name}: {reason}"
             now = datetime.now(UTC).isoformat(timespec="seconds")
             kind = journal.Kind.APPROVAL
-            journal.done(model, journal.Intention(kind, str(version), "", approval, "", now, registered.run_id))
+            journal.done(
+                model, journal.Intention(kind, str(version), "", approval, "", now, registered.run_id, model.part)
+            )
             model.registry.set_tag(model.name, version, APPROVAL_TAG, approval)
     return {"model": model.name, "version": str(version), "approved": approval}

@@ -12,7 +12,7 @@ from serving.rollout.errors import RolloutError
 from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
-from serving.rollout.release_records import previous_of, release_of
+from serving.rollout.release_records import composed, part_of
 from serving.rollout.switching import at_work
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ def canary(model: ServingModel, version: int) -> dict[str, object]:
     """
     with at_work(model):
         registered = admitted(model, version)
-        current = model.current_release()
+        current = model.current()
         if current is not None and current.version == str(version):
             return {"model": model.name, "version": str(version), "canary": False}
         bring_to_disk(model, version, registered.run_id, registered.tag(SHA256_TAG))
-        release = release_of(model, registered, previous_of(current, version))
-        before = model.canary_release()
-        if before is None or (before.version, before.run_id) != (release.version, release.run_id):
+        part, reason = part_of(model, registered)
+        release = composed(model, {model.part: part}, reason)
+        before = model.canary()
+        if before is None or (before.version, before.run_id) != (part.version, part.run_id):
             _forget_earlier_comparison(model, version)
         try:
             candidate.label_canary(model, release)

@@ -39,7 +39,7 @@ from serving.rollout.serving_model import held
 from serving.rollout.version_folders import remove_version
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -88,7 +88,7 @@ def load(model: ServingModel, registered: RegisteredVersion) -> None:
     """
     _begin(model, registered.version, registered.run_id, registered.tag(SHA256_TAG))
     with configuration_lock(model):
-        make_available(model, [registered.version])
+        make_available([(model, [registered.version])])
 
 
 def _begin(model: ServingModel, version: int, run_id: str, sha256: str) -> None:
@@ -99,14 +99,16 @@ def _begin(model: ServingModel, version: int, run_id: str, sha256: str) -> None:
     write_json(_journal(model), record | {"base_path": str(model.base_path)})
 
 
-def make_available(model: ServingModel, versions: Collection[int]) -> None:
-    """Load `versions` beside everything else and wait for them; the caller holds the configuration's lock."""
-    config = _wanted(model)
-    for version in versions:
-        add_version(config, model.name, model.base_path, version)
-    _reload(model, config)
-    for version in versions:
-        model.server.wait_available(model.name, version, deadline_s=model.settings.rollout_available_seconds)
+def make_available(wanted: Sequence[tuple[ServingModel, Collection[int]]]) -> None:
+    """Load versions of models beside everything else and wait for them; the caller holds the configuration's lock."""
+    config = _wanted(wanted[0][0])
+    for model, versions in wanted:
+        for version in versions:
+            add_version(config, model.name, model.base_path, version)
+    _reload(wanted[0][0], config)
+    for model, versions in wanted:
+        for version in versions:
+            model.server.wait_available(model.name, version, deadline_s=model.settings.rollout_available_seconds)
 
 
 def is_available(model: ServingModel, version: int) -> bool:
@@ -177,6 +179,13 @@ def in_journal(model: ServingModel) -> Candidate | None:
         return None
 
 
+def names(model: ServingModel) -> list[str]:
+    """Return the parts of the namespace that have a version under test."""
+    prefix = f"{model.namespace}."
+    found = (path.stem for path in (model.places.root / "candidates").glob(f"{prefix}*.json"))
+    return [name.removeprefix(prefix) for name in found]
+
+
 def under_test(model: ServingModel) -> int | None:
     """Return the number of the version under test, None if there is none."""
     candidate = in_journal(model)
@@ -184,28 +193,29 @@ def under_test(model: ServingModel) -> int | None:
 
 
 def label_canary(model: ServingModel, release: Release) -> None:
-    """Give the version of `release` the label, on disk and in the running server, and tell the recommender.
+    """Give the version in `release` the label, on disk and in the running server, and tell the recommender.
 
     Raises:
         CallError: The server refused; what it served before, it serves still.
     """
-    version = int(release.version)
-    _begin(model, version, release.run_id, release.saved_model_sha256)
+    part = release.parts[model.part]
+    version = int(part.version)
+    _begin(model, version, part.run_id, part.checksum)
     with configuration_lock(model):
         config = read_models_config(model.places.models_config)
         before = read_models_config(model.places.models_config)
         set_canary(config, model.name, model.base_path, version)
-        make_available(model, [version])  # a server refuses labels of versions that are not AVAILABLE
+        make_available([(model, [version])])  # a server refuses labels of versions that are not AVAILABLE
         keep_loadable(config)
         if config != before:
             write_models_config(model.places.models_config, config)
-        reload_configured(model)
+        reload_configured([model])
     model.write_pointer(model.canary_release_path, release)
 
 
 def forget(model: ServingModel, version: int) -> None:
     """`version` is no candidate any longer: it was promoted, or is withdrawn. Another one stays what it is."""
-    canary = model.canary_release()
+    canary = model.canary()
     if canary is not None and canary.version == str(version):
         model.canary_release_path.unlink(missing_ok=True)
     if under_test(model) == version:
@@ -223,7 +233,7 @@ def withdraw(model: ServingModel, version: int) -> None:
             write_models_config(model.places.models_config, config)
         promoted = version in promoted_versions(config, model.name)
         try:
-            reload_configured(model)
+            reload_configured([model])
         except TransientCallError as error:
             # A server that comes back reads models.config, which does not name the version any longer.
             log.warning("%s version %d: the server could not be told of its withdrawal: %s", model.name, version, error)
@@ -232,11 +242,15 @@ def withdraw(model: ServingModel, version: int) -> None:
         log.warning("%s version %d is withdrawn", model.name, version)
 
 
-def reload_configured(model: ServingModel) -> None:
-    """Make the server serve models.config and the candidates; the caller holds the configuration's lock."""
-    config = _wanted(model)
-    _reload(model, config)
-    _wait_unloaded(model, configured_versions(config, model.name))
+def reload_configured(models: Sequence[ServingModel]) -> None:
+    """Make the server serve models.config and the candidates, and wait until it has let go of what is no longer wanted.
+
+    The caller holds the configuration's lock; it is `models` that are waited for.
+    """
+    config = _wanted(models[0])
+    _reload(models[0], config)
+    for model in models:
+        _wait_unloaded(model, configured_versions(config, model.name))
 
 
 def _reload(model: ServingModel, config: Any) -> None:  # noqa: ANN401 - a message class made at run time

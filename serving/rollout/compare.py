@@ -27,7 +27,7 @@ from serving.rollout.switching import at_work
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part, Release
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
@@ -55,15 +55,15 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
     """
     _wait_for_shadows(model, version)
     with at_work(model):
-        current = model.current_release()
+        current = model.current()
         registered = model.registry.version(model.name, version)
         if current is not None and current.version == str(version):
             require_number(model, registered)
             nothing = {"requests": 0, "source": "in force already", "compared": "nothing: it is in force already"}
             return {"model": model.name, "version": str(version), **nothing}
         canary = _canary_release(model, version)
-        if not registered.is_of(canary):
-            raise _another(model, registered, canary)
+        if not registered.is_of(canary.parts[model.part]):
+            raise _another(model, registered, canary.parts[model.part])
         if not candidate.is_available(model, version):
             candidate.label_canary(model, canary)
         report = _measure(model, registered, current)
@@ -92,8 +92,8 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
 
 
 def _canary_release(model: ServingModel, version: int) -> Release:
-    release = model.canary_release()
-    if release is not None and release.version == str(version):
+    release, part = model.canary_release(), model.canary()
+    if release is not None and part is not None and part.version == str(version):
         return release
     try:
         earlier = read_json(
@@ -104,7 +104,7 @@ def _canary_release(model: ServingModel, version: int) -> Release:
     if earlier.get("reason"):  # withdrawn by a comparison that was killed before it could say so
         raise _worse(model, version, str(earlier["reason"]))
     msg = (
-        f"{model.name}: expected version {version} to be the canary, found {release and release.version}; "
+        f"{model.name}: expected version {version} to be the canary, found {part and part.version}; "
         f"`python -m serving.rollout canary --namespace {model.namespace} --version {version}` makes it one"
     )
     raise RolloutError(msg)
@@ -125,7 +125,7 @@ def _undecided(model: ServingModel, version: int, unknown: str) -> UndecidedCana
     )
 
 
-def _another(model: ServingModel, registered: RegisteredVersion, canary: Release) -> RolloutError:
+def _another(model: ServingModel, registered: RegisteredVersion, canary: Part) -> RolloutError:
     return RolloutError(
         f"{model.name} version {canary.version}: expected run {canary.run_id}, the canary, found run "
         f"{registered.run_id} in the registry, which was begun anew; `python -m serving.rollout canary --namespace "
@@ -133,7 +133,7 @@ def _another(model: ServingModel, registered: RegisteredVersion, canary: Release
     )
 
 
-def _measure(model: ServingModel, registered: RegisteredVersion, current: Release | None) -> dict[str, Any]:
+def _measure(model: ServingModel, registered: RegisteredVersion, current: Part | None) -> dict[str, Any]:
     version = registered.version
     stable = int(current.version) if current is not None else None
     recorded = recorded_requests(
@@ -221,7 +221,7 @@ def _wait_for_shadows(model: ServingModel, version: int) -> None:
     wanted, seconds = model.settings.rollout_shadow_requests, model.settings.rollout_shadow_seconds
     deadline = time.monotonic() + seconds
     # Without a version in force nobody ranks, and nobody shadows.
-    while model.current_release() is not None and model.canary_release() is not None:
+    while model.current() is not None and model.canary_release() is not None:
         seen = shadow(_shadows(model, version))
         if seen["requests"] >= wanted and not unanswered(seen, model.settings):
             return
@@ -236,7 +236,7 @@ def _wait_for_shadows(model: ServingModel, version: int) -> None:
 
 def _shadows(model: ServingModel, version: int) -> list[ShadowSummary]:
     """Return what every recommender saw of this canary beside the version in force."""
-    current = model.current_release()
+    current = model.current()
     found = []
     for path in sorted(model.shadows_path(version).glob("[!.]*.json")):
         try:

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.manifests import PartKind
 from feature_repo.contracts.publishing import publishing_directory
 from serving.rollout import candidate
 from serving.rollout.disk_space import room_for
 from serving.rollout.errors import LostModelError
 from serving.rollout.registry import SHA256_TAG
-from serving.rollout.release_records import signature_of
+from serving.rollout.release_records import kind_of, signature_of
 from serving.rollout.saved_models import check_checksum, check_signatures
 from serving.rollout.version_folders import downloads, fault_of, set_aside, sweep
 from serving.rollout.warmup import add_warmup
@@ -48,7 +49,8 @@ def bring_to_disk(model: ServingModel, version: int, run_id: str, sha256: str) -
     with tempfile.TemporaryDirectory(prefix="download-", dir=downloads(model)) as folder, ExitStack() as swap:
         downloaded = model.registry.download_saved_model(registered, Path(folder))
         check_checksum(downloaded, sha256)
-        check_signatures(downloaded, signature_of(model, registered))
+        if kind_of(registered) is PartKind.RANKER:
+            check_signatures(downloaded, signature_of(model, registered))
         with room_for(str(path)), publishing_directory(path) as part:
             shutil.copytree(downloaded, part, dirs_exist_ok=True)
             add_warmup(model, registered, part)

@@ -1,7 +1,7 @@
 """What a rollout means to do, written before it does it, and what it has done.
 
-`serving/rollouts/<model>/pending.json` is there while a rollout changes who serves: whoever finds it without its writer
-knows what was going on. `history.json` has the switches that came to their end, the newest last.
+`serving/rollouts/<namespace>/pending.json` is there while a rollout changes who serves: whoever finds it without
+its writer knows what was going on. `history.json` has the switches that came to their end, the newest last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, sync_directory, write_json
+from feature_repo.contracts.signatures import RANKING_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,7 @@ class Intention:
 
     kind: Kind
     version: str
+    """Of `part`, as the two that follow; for a rollback, of the part by which it was asked for."""
     previous_version: str
     why: str
     key: str
@@ -48,25 +50,47 @@ class Intention:
     """ISO 8601, UTC."""
     run_id: str = ""
     """Whose version it is; empty in what was written before runs were written down."""
+    part: str = RANKING_MODEL
+    release: str = ""
+    """The number of the release that is to be in force; empty in what was written before releases had numbers of their
+    own: they bore their ranker's."""
+    previous_release: str = ""
+    """The number of the release before it."""
+    parts: str = ""
+    """Every part of the release with its version, where it has more than one; for a person."""
 
-    def is_in_force(self, release: Release | None) -> bool:
+    def is_in_force(self, release: Release) -> bool:
         """Tell whether `release`, the one in force, is what this switch was to bring about."""
-        return (
-            release is not None
-            and (release.version, release.previous_version, release.verdict)
-            == (self.version, self.previous_version, self.why)
-            and self.run_id in {"", release.run_id}
-        )
+        wanted = (self.release, self.previous_release) if self.release else (self.version, self.previous_version)
+        found = (str(release.number), str(release.previous or ""))
+        part = release.parts.get(self.part)
+        return (*found, release.why) == (*wanted, self.why) and self.run_id in {"", part.run_id if part else ""}
 
     def __str__(self) -> str:
         """Name it for a person."""
-        return f"the {self.kind} of version {self.version}, begun at {self.began}"
+        part = "" if self.part == RANKING_MODEL else f" of {self.part}"
+        return f"the {self.kind} of version {self.version}{part}, begun at {self.began}"
 
 
 def intend(model: ServingModel, kind: Kind, release: Release, key: str) -> Intention:
     """Write down that `release` is to come into force."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    intention = Intention(kind, release.version, release.previous_version, release.verdict, key, now, release.run_id)
+    part, before = (parts.get(model.part) for parts in (release.parts, release.previous_parts))
+    intention = Intention(
+        kind,
+        part.version if part is not None else "",
+        before.version if before is not None else "",
+        release.why,
+        key,
+        now,
+        part.run_id if part is not None else "",
+        model.part,
+        str(release.number),
+        str(release.previous or ""),
+        ", ".join(f"{name} {each.version}" for name, each in sorted(release.parts.items()))
+        if len(release.parts) > 1
+        else "",
+    )
     write_json(_pending_path(model), dataclasses.asdict(intention))
     return intention
 
@@ -112,13 +136,15 @@ def history(model: ServingModel) -> list[Intention]:
 
 def done_with(model: ServingModel, kind: Kind, key: str) -> Intention | None:
     """Return the switch that was made for `key`, None if none was, or if there is no key."""
-    found = (entry for entry in reversed(history(model)) if key and (entry.kind, entry.key) == (kind, key))
+    wanted = (kind, key, model.part)
+    found = (entry for entry in reversed(history(model)) if key and (entry.kind, entry.key, entry.part) == wanted)
     return next(found, None)
 
 
 def _intention(path: Path, record: object, remedy: str) -> Intention:
     names = {field.name for field in dataclasses.fields(Intention)}
-    is_one = isinstance(record, dict) and record.keys() | {"run_id"} == names
+    optional = {field.name for field in dataclasses.fields(Intention) if field.default is not dataclasses.MISSING}
+    is_one = isinstance(record, dict) and names - optional <= record.keys() <= names
     if not is_one or not all(isinstance(value, str) for value in cast("dict[str, Any]", record).values()):
         msg = f"{path}: expected texts {sorted(names)}, received {record!r:.200}; {remedy}"
         raise CorruptRecordError(msg)
@@ -136,8 +162,8 @@ def _pending_remedy(model: ServingModel) -> str:
 
 
 def _pending_path(model: ServingModel) -> Path:
-    return model.places.root / "rollouts" / model.name / "pending.json"
+    return model.places.rollouts(model.namespace) / "pending.json"
 
 
 def _history_path(model: ServingModel) -> Path:
-    return model.places.root / "rollouts" / model.name / "history.json"
+    return model.places.rollouts(model.namespace) / "history.json"

@@ -155,6 +155,12 @@ def configured_versions(config: Any, name: str) -> frozenset[int]:  # noqa: ANN4
     return frozenset(_versions(entry)) if entry is not None else frozenset()
 
 
+def configured_parts(config: Any, namespace: str) -> list[str]:  # noqa: ANN401 - see above
+    """Return the names of the parts of a namespace that `config` names."""
+    found = (entry.name.partition(".") for entry in config.model_config_list.config)
+    return [part for own, _, part in found if own == namespace]
+
+
 def canary_version(config: Any, name: str) -> int | None:  # noqa: ANN401 - see above
     """Return the version that bears the label `canary`, None if there is none."""
     return labels_of(config, name).get(CANARY)

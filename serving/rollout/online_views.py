@@ -44,9 +44,9 @@ def require_views(model: ServingModel, release: Release, online: OnlineSnapshot 
     for group, view in absent.items():
         found = online.views.get(group, "none") if online is not None else "none"
         msg = (
-            f"{model.name} version {release.version}: expected the feature view {view} online, which it reads, found "
-            f"{found}: nothing would be ranked, so {model.meanwhile}; run the DAG feature_refresh for the namespace "
-            f"{model.namespace} (its last command is `python -m pipelines publish`) with the code that the version was "
-            f"trained with, or {instead}"
+            f"{model.name} version {release.ranker.version}: expected the feature view {view} online, which it "
+            f"reads, found {found}: nothing would be ranked, so {model.meanwhile}; run the DAG feature_refresh for the "
+            f"namespace {model.namespace} (its last command is `python -m pipelines publish`) with the code that the "
+            f"version was trained with, or {instead}"
         )
         raise AbsentViewsError(msg)

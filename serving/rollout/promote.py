@@ -1,25 +1,35 @@
-"""Makes a tested version the one that users get."""
+"""Makes tested versions of parts what users get; whatever else is in force stays."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.manifests import PartKind
 from serving.rollout import journal
 from serving.rollout.admission import admitted
+from serving.rollout.file_parts import published_part
 from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.registry import APPROVAL_TAG
-from serving.rollout.release_records import previous_of, release_of
+from serving.rollout.release_records import composed, part_of
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.verdict import require_comparison, unmet_champion
 
 if TYPE_CHECKING:
-    from feature_repo.contracts.manifests import Release
+    from collections.abc import Mapping
+
+    from feature_repo.contracts.manifests import Part
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 
-def promote(model: ServingModel, version: int, key: str = "", despite_champion: str = "") -> dict[str, object]:
+def promote(
+    model: ServingModel,
+    version: int,
+    key: str = "",
+    despite_champion: str = "",
+    others: Mapping[str, int] | None = None,
+) -> dict[str, object]:
     """Make `version` the champion: for the server, for the recommender, and in the registry.
 
     A promotion that was made for `key` is not made again, whatever has happened since: a late retry does not undo a
@@ -27,34 +37,51 @@ def promote(model: ServingModel, version: int, key: str = "", despite_champion: 
 
     Args:
         model: What is promoted.
-        version: Its registered version.
+        version: Its registered version; of a part that is a file, its published one.
         key: Names the caller's one wish; empty if it has no name.
         despite_champion: Why it may replace a champion that the gates never compared it with; empty if it may not.
+        others: Parts that come into force with it, in the same switch, and their versions.
 
     Raises:
         RejectedError: The gates did not let it through, or compared it with another champion.
         AbsentViewsError: It reads feature views that are not online.
         NumberTakenError: Another model serves under its number.
+        RolloutError: The release would have no ranker.
         CallError: The server refused; the old version serves.
     """
     with at_work(model):
         made = journal.done_with(model, journal.Kind.PROMOTION, key)
         if made is not None:
             return result(model, made)
-        registered = admitted(model, version)
         current = model.current_release()
-        release = release_of(model, registered, previous_of(current, version))
-        if current is not None and current.version == release.version:  # admitted: it is that very model
-            release = dataclasses.replace(release, verdict=model.promoted_why(release))  # as it said first
-        else:
-            release = dataclasses.replace(release, verdict=_why(model, registered, release, despite_champion.strip()))
+        parts: dict[str, Part] = {}
+        reasons: list[str] = []
+        for name, number in {model.part: version, **(others or {})}.items():
+            part, reason = _promotable(model.of(name), number, despite_champion.strip())
+            parts[name] = part
+            reasons.append(reason)
+        release = composed(model, parts, "; ".join(reasons))
+        if current is not None and current.number == release.number:  # admitted: it is that very release
+            release = dataclasses.replace(release, why=model.promoted_why(current))  # as it said first
+        elif any(part.kind is PartKind.RANKER for part in parts.values()):
             require_views(model, release, online_snapshot(model), "train and promote a model on what is online")
         return switch(model, journal.Kind.PROMOTION, release, key)
 
 
-def _why(model: ServingModel, registered: RegisteredVersion, release: Release, despite_champion: str) -> str:
+def _promotable(model: ServingModel, version: int, despite_champion: str) -> tuple[Part, str]:
+    """Return a part that may come into force, and why."""
+    if (part := published_part(model, version)) is not None:
+        return part, f"{model.part} {version} was published"
+    registered = admitted(model, version)
+    part, reason = part_of(model, registered)
+    if (current := model.current()) is not None and registered.is_of(current):
+        return part, reason  # what is in force was compared when it came
+    return part, _why(model, registered, reason, despite_champion)
+
+
+def _why(model: ServingModel, registered: RegisteredVersion, reason: str, despite_champion: str) -> str:
     approval = registered.tags.get(APPROVAL_TAG)
-    gates = f"approved by {approval}; the gates' reason: {release.verdict}" if approval else release.verdict
+    gates = f"approved by {approval}; the gates' reason: {reason}" if approval else reason
     if not despite_champion:
         require_comparison(model, registered)
     elif unmet := unmet_champion(model, registered):

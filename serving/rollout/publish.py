@@ -8,11 +8,15 @@ from serving.protocol.errors import CallError, TransientCallError
 from serving.rollout import candidate
 from serving.rollout.admission import admitted
 from serving.rollout.fetch import bring_to_disk
+from serving.rollout.file_parts import publish_file
 from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
 from serving.rollout.switching import at_work, serve
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feature_repo.contracts.manifests import PartKind
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
@@ -29,6 +33,17 @@ def publish(model: ServingModel, version: int) -> dict[str, object]:
     with at_work(model):
         bring_to_server(model, admitted(model, version))
     return {"model": model.name, "version": str(version)}
+
+
+def publish_part_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = "") -> dict[str, object]:
+    """Put a part that is a file into the state folder; the same content is the same version.
+
+    Raises:
+        RolloutError: There is no such file, or its kind is another than the part has.
+    """
+    with at_work(model):
+        part = publish_file(model, file, kind, run_id)
+    return {"model": model.name, "version": part.version, "checksum": part.checksum}
 
 
 def bring_to_server(model: ServingModel, registered: RegisteredVersion) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.manifests import Release
 from serving.rollout import candidate
-from serving.rollout.agreement import candidate_is_lost, disagreements, losses, observe, rebuildable
+from serving.rollout.agreement import candidate_is_lost, disagreements, losses, observe, release_disagreements
 from serving.rollout.errors import DisagreementError, LostModelError, UnfitModelError, UnknownVersionError
 from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import (
@@ -17,11 +17,13 @@ from serving.rollout.models_config import (
     set_canary,
     write_models_config,
 )
-from serving.rollout.release_records import release_of
-from serving.rollout.switching import at_work, leave_out_damaged, move_aliases, serve
+from serving.rollout.serving_model import served_parts
+from serving.rollout.switching import at_work, leave_out_damaged, members, move_aliases, serve
 from serving.rollout.version_folders import damage_of, remove_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from serving.rollout.agreement import Observed
     from serving.rollout.serving_model import ServingModel
 
@@ -37,12 +39,12 @@ def reconcile(model: ServingModel) -> dict[str, object]:
         DisagreementError: Something is left that a person has to decide.
     """
     with at_work(model) as recovered:
-        seen = observe(model)
-        mended = disagreements(model, seen)
-        if mended or seen.silent:
+        seen = _observed(model)
+        mended = _disagreements(model, seen)
+        if mended or any(one.silent for _, one in seen):
             irreparable = _mend(model, seen)
-            seen = observe(model)
-            left = disagreements(model, seen)
+            seen = _observed(model)
+            left = _disagreements(model, seen)
             if left:
                 why = (
                     f"{irreparable}; there is nothing to go back to until the next promotion"
@@ -53,47 +55,66 @@ def reconcile(model: ServingModel) -> dict[str, object]:
                 raise DisagreementError(msg)
         for fault in mended:
             log.warning("%s: %s: done", model.name, fault)
-    lost = losses(model, seen)
+    lost = [loss for one, own in seen for loss in losses(one, own)]
     for loss in lost:
         log.warning("%s", loss)
-    release = seen.release
+    part = model.current()
     return {
         "model": model.name,
-        "version": release.version if release is not None else None,
+        "version": part.version if part is not None else None,
         "recovered": recovered,
         "mended": mended,
         "lost": lost,
     }
 
 
-def _mend(model: ServingModel, seen: Observed) -> str:
-    """Mend what can be, and return why the version before cannot be brought back; empty if it can, or there is none."""
+def _observed(model: ServingModel) -> list[tuple[ServingModel, Observed]]:
+    return [(one, observe(one)) for one in members(model)]
+
+
+def _disagreements(model: ServingModel, seen: Sequence[tuple[ServingModel, Observed]]) -> list[str]:
+    found = [fault for one, own in seen for fault in disagreements(one, own)]
+    return [*release_disagreements(model, seen[0][1]), *found]
+
+
+def _mend(model: ServingModel, seen: Sequence[tuple[ServingModel, Observed]]) -> str:
+    """Mend what can be, and return why a version before cannot be brought back; empty if each can, or there is none."""
+    models, release = [one for one, _ in seen], model.current_release()
     with candidate.configuration_lock(model):
-        leave_out_damaged(model)  # before anything that needs server or registry
-    _mend_canary(model, seen)
-    if seen.release is not None:
-        bring_to_disk(model, int(seen.release.version), seen.release.run_id, seen.release.saved_model_sha256)
-        if model.fault_in_force(seen.release):
-            model.write_pointer(model.release_path(int(seen.release.version)), seen.release)
-    irreparable = _mend_before(model, seen)
-    serve(model, seen.release)
-    if seen.release is not None:
-        move_aliases(model, seen.release)
+        leave_out_damaged(models)  # before anything that needs server or registry
+    for one, own in seen:
+        _mend_canary(one, own)
+    if release is not None:
+        _bring_back(model, release)
+    irreparable = "; ".join(filter(None, [_mend_before(one, own) for one, own in seen]))
+    serve(model, release)
+    if release is not None:
+        for one in models:
+            move_aliases(one, release)
     return irreparable
 
 
+def _bring_back(model: ServingModel, release: Release) -> None:
+    """Bring back what a release in force is made of, and the records that later rollbacks read."""
+    for part in served_parts(release.parts):
+        bring_to_disk(model.of(part.name), int(part.version), part.run_id, part.checksum)
+    if model.fault_of_record(release.number):
+        model.write_pointer(model.release_path(release.number), release)
+    if release.previous and release.previous_parts and model.fault_of_record(release.previous):
+        why = f"not known any longer: the record was lost, and made anew of release {release.number}"
+        before = Release(model.namespace, release.previous, release.previous_parts, 0, {}, why)
+        before.write(model.release_path(before.number))
+
+
 def _mend_before(model: ServingModel, seen: Observed) -> str:
-    """Bring back record and folder of what there is to go back to; where that is lost, nothing beats another model."""
-    before, registered = seen.before, rebuildable(model, seen)
+    """Bring back the folder of what there is to go back to; where that is lost, nothing beats another model."""
+    before = seen.before
     try:
-        if before is None and seen.fault_before and registered is not None:
-            before = release_of(model, registered, previous_version="")
-            before.write(model.release_path(registered.version))
         if before is not None:
-            bring_to_disk(model, int(before.version), before.run_id, before.saved_model_sha256)
-    except (LostModelError, UnfitModelError, UnknownVersionError, CorruptRecordError) as error:
+            bring_to_disk(model, int(before.version), before.run_id, before.checksum)
+    except (LostModelError, UnfitModelError, UnknownVersionError) as error:
         log.warning("%s; there is no version to go back to", error)
-        if before is not None:
+        if before is not None and before != seen.current:
             remove_version(model.version_path(int(before.version)))
         return str(error)
     return ""
@@ -111,7 +132,7 @@ def _mend_canary(model: ServingModel, seen: Observed) -> None:
         set_canary(config, model.name, model.base_path, None)
         keep_loadable(config)
         write_models_config(model.places.models_config, config)
-    in_force = int(seen.release.version) if seen.release is not None else None
+    in_force = int(seen.current.version) if seen.current is not None else None
     if under_test is not None and (under_test == in_force or damaged):
         candidate.forget(model, under_test)
     elif under_test is not None and candidate_is_lost(seen):

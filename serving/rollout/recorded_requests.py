@@ -88,7 +88,7 @@ def _tensor_fits(tensor: Any, info: Any) -> bool:  # noqa: ANN401 - a TensorProt
 
 def _samples(model: ServingModel) -> Iterator[Any]:
     """Yield the sampled requests to this model, of the newest period first."""
-    folder = model.places.request_samples(model.namespace, model.kind)
+    folder = model.places.request_samples(model.namespace, model.part)
     for path in sorted(folder.glob("[!.]*.tfrecord"), reverse=True):
         try:
             yield from (request for request in read_requests(path) if request.model_spec.name == model.name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part
 
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 DECISION_TAG, REASON_TAG, SHA256_TAG = "kestrel.decision", "kestrel.reason", "kestrel.saved_model_sha256"
@@ -60,12 +60,12 @@ class RegisteredVersion:
             )
             raise UnknownVersionError(msg) from None
 
-    def is_of(self, release: Release) -> bool:
-        """Tell whether it is the model of `release`: the same run, and the same bytes.
+    def is_of(self, part: Part) -> bool:
+        """Tell whether it is the model that `part` is: the same run, and the same bytes.
 
         A registered model that was deleted and made anew counts its versions from 1 again.
         """
-        return (self.run_id, self.tags.get(SHA256_TAG)) == (release.run_id, release.saved_model_sha256)
+        return (self.run_id, self.tags.get(SHA256_TAG)) == (part.run_id, part.checksum)
 
 
 class Registry:

@@ -1,24 +1,29 @@
-"""Makes the Release of a registered version out of what its MLflow run recorded."""
+"""Makes a part of a registered version out of what its MLflow run recorded, and a Release of parts."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Release, TrainingSet, Verdict
+from feature_repo.contracts.manifests import MODEL_KINDS, Part, PartKind, Release, TrainingSet, Verdict, model_data
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import ranking
-from serving.rollout.errors import UnknownVersionError
+from feature_repo.contracts.signatures import RANKING_MODEL, ranking
+from serving.rollout.errors import RolloutError, UnknownVersionError
 from serving.rollout.registry import SHA256_TAG
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from feature_repo.contracts.signatures import Signature
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
 TRAINING_SET_ARTIFACT = "training_set.json"
 VERDICT_ARTIFACT = "gates/verdict.json"
+KIND_TAG, NEEDS_TAG = "kestrel.part_kind", "kestrel.part_needs"
+"""Of a registered version that is not a ranker: its kind, and the snapshot's parts that it needs, with commas."""
 
 
 def signature_of(model: ServingModel, registered: RegisteredVersion) -> Signature:
@@ -31,8 +36,8 @@ def signature_of(model: ServingModel, registered: RegisteredVersion) -> Signatur
         return _signature(_training_set(model, registered, Path(folder)))
 
 
-def release_of(model: ServingModel, registered: RegisteredVersion, previous_version: str) -> Release:
-    """Return the Release of a version that follows `previous_version`.
+def part_of(model: ServingModel, registered: RegisteredVersion) -> tuple[Part, str]:
+    """Return the part that a version is, and the gates' reason to let it through.
 
     Raises:
         UnknownVersionError: The run lacks an artifact or has the verdict on another, or the version lacks its checksum.
@@ -46,31 +51,69 @@ def release_of(model: ServingModel, registered: RegisteredVersion, previous_vers
             f"{registered.run_id}, received that on run {verdict.run_id}; gate it anew"
         )
         raise UnknownVersionError(msg)
-    return Release(
-        namespace=model.namespace,
-        model=model.kind,
+    inputs = [column.name for column in _signature(training_set).input_columns]
+    part = Part(
+        name=model.part,
+        kind=kind_of(registered),
         version=str(registered.version),
+        checksum=registered.tag(SHA256_TAG),
         run_id=registered.run_id,
-        saved_model_sha256=registered.tag(SHA256_TAG),
-        feature_service=training_set.feature_service,
-        feature_service_hash=training_set.feature_service_hash,
-        views=training_set.views,
-        inputs=[column.name for column in _signature(training_set).input_columns],
-        training_set_id=training_set.training_set_id,
-        train_end=training_set.train_end,
-        cutoff=training_set.cutoff,
-        item_embeddings=training_set.item_embeddings,
-        item_embeddings_sha256=training_set.item_embeddings_sha256,
-        verdict=verdict.reason,
-        previous_version=previous_version,
+        needs=_needs(registered),
+        data=model_data(training_set, inputs),
     )
+    return part, verdict.reason
 
 
-def previous_of(current: Release | None, version: int) -> str:
-    """Return the version that a promotion of `version` replaces; of a repeated promotion, what the first replaced."""
+def kind_of(registered: RegisteredVersion) -> PartKind:
+    """Return what a version is: a ranker, unless its tag says otherwise.
+
+    Raises:
+        UnknownVersionError: It is nothing that a model server serves.
+    """
+    said = registered.tags.get(KIND_TAG, PartKind.RANKER.value)
+    if said not in MODEL_KINDS:
+        msg = (
+            f"{registered.model} version {registered.version}, tag {KIND_TAG}: expected one of "
+            f"{sorted(map(str, MODEL_KINDS))}, received {said!r}; register it anew"
+        )
+        raise UnknownVersionError(msg)
+    return PartKind(said)
+
+
+def _needs(registered: RegisteredVersion) -> dict[str, str]:
+    names = registered.tags.get(NEEDS_TAG, "")
+    return {name.strip(): "" for name in names.split(",") if name.strip()}
+
+
+def composed(model: ServingModel, parts: Mapping[str, Part], why: str) -> Release:
+    """Return the release in force with `parts` in place of its own: itself, told `why`, if it has these already.
+
+    Raises:
+        RolloutError: It would have no ranker.
+    """
+    current = model.current_release()
     if current is None:
-        return ""
-    return current.previous_version if current.version == str(version) else current.version
+        if RANKING_MODEL not in parts:
+            msg = (
+                f"namespace {model.namespace}: expected a release in force, which {sorted(parts)} could join, found "
+                "none; promote a ranker first, or with it"
+            )
+            raise RolloutError(msg)
+        return Release(model.namespace, _next_number(model), {**parts}, 0, {}, why)
+    if all(name in current.parts and _is_same(current.parts[name], part) for name, part in parts.items()):
+        return dataclasses.replace(current, why=why)
+    whole = {**current.parts, **parts}
+    return Release(model.namespace, _next_number(model), whole, current.number, current.parts, why)
+
+
+def _is_same(one: Part, other: Part) -> bool:
+    return (one.version, one.run_id, one.checksum) == (other.version, other.run_id, other.checksum)
+
+
+def _next_number(model: ServingModel) -> int:
+    current = model.current_release()
+    taken = (current.number, current.previous) if current is not None else ()
+    return max((*model.release_numbers(), *taken), default=0) + 1
 
 
 def _training_set(model: ServingModel, registered: RegisteredVersion, folder: Path) -> TrainingSet:

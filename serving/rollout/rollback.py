@@ -1,4 +1,4 @@
-"""Goes back to a version that was in force before, without asking the registry until users are served by it."""
+"""Goes back to a release that was in force before, without asking the registry until users are served by it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.publishing import CorruptRecordError
 from serving.rollout import journal
 from serving.rollout.errors import RolloutError
+from serving.rollout.file_parts import file_faults
 from serving.rollout.online_views import online_snapshot, require_views
+from serving.rollout.serving_model import served_parts
 from serving.rollout.switching import at_work, result, switch
-from serving.rollout.version_folders import on_disk
 
 if TYPE_CHECKING:
-    from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
 
 
 def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: str = "") -> dict[str, object]:
-    """Go back to version `to`, or to the one before the version in force.
+    """Go back to the release before the one in force, or to the latest that had version `to` of the part.
 
-    A rollback that was made for `key` is not made again, so a retry changes nothing. Without a key and without `to`
-    each call goes to the version before: twice, it is a switch to and fro.
+    Every part is what it was in that release, whichever of them differ. A rollback that was made for `key` is not made
+    again, so a retry changes nothing. Without a key and without `to` each call goes to the release before: twice, it is
+    a switch to and fro.
 
     Raises:
         RolloutError: There is no release, none before it, or `to` is no version that could come back.
         AbsentViewsError: It reads feature views that are not online.
-        RegistryUnavailableError: The old version serves; the aliases follow with the next command.
+        RegistryUnavailableError: The old release serves; the aliases follow with the next command.
     """
     with at_work(model):
         made = journal.done_with(model, journal.Kind.ROLLBACK, key)
@@ -39,35 +41,65 @@ def rollback(model: ServingModel, to: int | None = None, reason: str = "", key: 
         if current is None:
             msg = f"{model.name}: expected a release in force, found none; promote a version first"
             raise RolloutError(msg)
-        target = _target(model, current, to)
-        if current.version == str(target):
-            unchanged = {"version": current.version, "previous_version": current.previous_version}
+        part = model.current()
+        if to is not None and part is not None and part.version == str(to):
+            before = model.before()
+            unchanged = {"version": part.version, "previous_version": before.version if before is not None else ""}
             return {"model": model.name, **unchanged}
-        why = f"rolled back from version {current.version}: {reason or 'no reason was given'}"
-        promoted = model.promoted_release(target)
-        if promoted is None:
-            raise _impossible(model, target)
-        _require_views(model, promoted)
-        release = dataclasses.replace(promoted, previous_version=current.version, verdict=why)
+        promoted = _before(model, current) if to is None else _with_version(model, current, to)
+        _require_views(model, current, promoted)
+        left = f"version {part.version}" if part is not None else f"release {current.number}"
+        release = dataclasses.replace(
+            promoted,
+            previous=current.number,
+            previous_parts=current.parts,
+            why=f"rolled back from {left}: {reason or 'no reason was given'}",
+        )
         return switch(model, journal.Kind.ROLLBACK, release, key)
 
 
-def _target(model: ServingModel, current: Release, to: int | None) -> int:
-    possible = _possible(model)
-    if to is None and not current.previous_version:
+def _before(model: ServingModel, current: Release) -> Release:
+    """Return the release before; the pointer itself tells of it."""
+    if not current.previous:
+        part = model.current()
         msg = (
-            f"{model.name}: expected a release with one before it, found version {current.version}, the first; name "
-            f"another with --to, of {possible}"
+            f"{model.name}: expected a release with one before it, found version {part.version if part else 'none'}, "
+            f"the first; name another with --to, of {_possible(model, current)}"
         )
         raise RolloutError(msg)
-    target = to if to is not None else int(current.previous_version)
-    if target not in possible and str(target) != current.version:
-        raise _impossible(model, target)
-    return target
+    release = Release(model.namespace, current.previous, current.previous_parts, 0, {}, "")
+    if not release.parts or not _is_here(model, release):
+        before = model.before()
+        raise _impossible(model, current, before.version if before is not None else f"of release {current.previous}")
+    return release
 
 
-def _require_views(model: ServingModel, release: Release) -> None:
-    """Refuse a version with which nothing would be ranked, and name those with which something would.
+def _with_version(model: ServingModel, current: Release, to: int) -> Release:
+    for release in _releases(model, current):
+        if model.part in release.parts and release.parts[model.part].version == str(to) and _is_here(model, release):
+            return release
+    if model.version_path(to).is_dir():  # perhaps a record that cannot be read told of it: its error has the remedy
+        for number in model.release_numbers():
+            model.promoted_release(number)
+    raise _impossible(model, current, str(to))
+
+
+def _releases(model: ServingModel, current: Release) -> list[Release]:
+    """Return what can be read of the releases that were promoted, newest first."""
+    found = {number: model.readable_release(number) for number in model.release_numbers()}
+    if current.previous and current.previous_parts:
+        found[current.previous] = Release(model.namespace, current.previous, current.previous_parts, 0, {}, "")
+    return [release for _, release in sorted(found.items(), reverse=True) if release is not None]
+
+
+def _is_here(model: ServingModel, release: Release) -> bool:
+    """Tell whether all that a release is made of lies on disk still."""
+    models = all(model.of(part.name).version_path(int(part.version)).is_dir() for part in served_parts(release.parts))
+    return models and not file_faults(model, release)
+
+
+def _require_views(model: ServingModel, current: Release, release: Release) -> None:
+    """Refuse a release with which nothing would be ranked, and name the versions with which something would.
 
     Raises:
         AbsentViewsError: It is one.
@@ -78,18 +110,24 @@ def _require_views(model: ServingModel, release: Release) -> None:
         # The recommender answers from what it has in memory; a rollback is urgent.
         log.warning("%s: going back all the same", error)
         return
-    readable = [model.readable_release(version) for version in _possible(model)]
-    fit = [int(one.version) for one in readable if one is not None and not (online and one.absent_views(online))]
-    require_views(model, release, online, f"name another with --to: the views of {fit} are online")
+    fit = [one for one in _releases(model, current) if not (online and one.absent_views(online))]
+    versions = _versions(model, [one for one in fit if _is_here(model, one)])
+    require_views(model, release, online, f"name another with --to: the views of {versions} are online")
 
 
-def _possible(model: ServingModel) -> list[int]:
-    return [version for version in on_disk(model) if model.release_path(version).is_file()]
+def _versions(model: ServingModel, releases: list[Release]) -> list[int]:
+    """Return the part's versions in some releases, newest first."""
+    found = {int(release.parts[model.part].version) for release in releases if model.part in release.parts}
+    return sorted(found, reverse=True)
 
 
-def _impossible(model: ServingModel, target: int) -> RolloutError:
+def _possible(model: ServingModel, current: Release) -> list[int]:
+    return _versions(model, [release for release in _releases(model, current) if _is_here(model, release)])
+
+
+def _impossible(model: ServingModel, current: Release, target: str) -> RolloutError:
     return RolloutError(
-        f"{model.name}: expected a version that was promoted once and lies on disk still, one of {_possible(model)}, "
-        f"received {target}; roll another one back, or out: `python -m serving.rollout publish`; "
-        f"{model.command('status')} says what became of the one before"
+        f"{model.name}: expected a version that was promoted once and lies on disk still, one of "
+        f"{_possible(model, current)}, received {target}; roll another one back, or out: `python -m serving.rollout "
+        f"publish`; {model.command('status')} says what became of the one before"
     )

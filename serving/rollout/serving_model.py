@@ -1,16 +1,17 @@
-"""One served model: its names, places, clients and lock."""
+"""One served model of a namespace's releases: its names, places, clients, and the lock of the whole namespace."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Release
+from feature_repo.contracts.manifests import MODEL_KINDS, Part, Release
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.served_models import VERSION_MAX
@@ -31,19 +32,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """What every step needs to know of the model that it moves."""
+    """What every step needs to know of the part that it moves, and of the releases that the part belongs to."""
 
     namespace: str
     settings: Settings
     registry: Registry
     server: Replicas
     predictions: PredictClient
-    kind: str = RANKING_MODEL
+    part: str = RANKING_MODEL
 
     @property
     def name(self) -> str:
         """The model's name in the registry and on the server."""
-        return model_name(self.namespace, self.kind)
+        return model_name(self.namespace, self.part)
+
+    def of(self, part: str) -> Self:
+        """Return the same of another part of the namespace."""
+        return dataclasses.replace(self, part=part)
 
     @property
     def places(self) -> Serving:
@@ -53,93 +58,109 @@ class ServingModel:
     @property
     def base_path(self) -> Path:
         """The folder of the versions."""
-        return self.places.model(self.namespace, self.kind)
+        return self.places.model(self.namespace, self.part)
 
     def version_path(self, version: int) -> Path:
         """The SavedModel of a version."""
         return self.base_path / str(version)
 
-    def release_path(self, version: int) -> Path:
-        """The Release of a version."""
-        return self.places.releases(self.namespace, self.kind) / f"v{version}.json"
+    def release_path(self, number: int) -> Path:
+        """The Release with a number."""
+        return self.places.releases(self.namespace) / f"v{number}.json"
 
     @property
     def current_release_path(self) -> Path:
         """The Release in force."""
-        return self.places.current_release(self.namespace, self.kind)
+        return self.places.current_release(self.namespace)
 
     def current_release(self) -> Release | None:
         """Return the Release in force, None before the first."""
         remedy = f"remove it, then {self.command('status')} names the version to publish and promote"
-        return _read_release(self.current_release_path, remedy)
+        release = _read_release(self.current_release_path, remedy)
+        if release is not None and release.previous and not release.previous_parts:
+            # Before there were parts, a release named the one before it by its number alone.
+            before = self.readable_release(release.previous)
+            return dataclasses.replace(release, previous_parts=before.parts) if before is not None else release
+        return release
 
-    def promoted_release(self, version: int) -> Release | None:
-        """Return the Release with which `version` was promoted last, None if it never was."""
+    def current(self) -> Part | None:
+        """Return the part as the release in force has it, None if it has none."""
+        release = self.current_release()
+        return release.parts.get(self.part) if release is not None else None
+
+    def before(self) -> Part | None:
+        """Return the part as the release before the one in force has it, None if it has none."""
+        release = self.current_release()
+        return release.previous_parts.get(self.part) if release is not None else None
+
+    def promoted_release(self, number: int) -> Release | None:
+        """Return the Release that was promoted under `number`, None if none was."""
         remedy = (
-            f"{self.command('reconcile')} writes it anew if it is what a rollback goes back to; if not, remove it, and "
-            f"publish and promote version {version} again"
+            f"{self.command('reconcile')} writes it anew if it is in force or what a rollback goes back to; if not, "
+            "remove it, and publish and promote its version again"
         )
-        return _read_release(self.release_path(version), remedy)
+        return _read_release(self.release_path(number), remedy)
 
-    def fault_before(self, release: Release) -> str:
-        """Return what is wrong with the record of the version before `release`; empty if nothing, or there is none."""
-        return self._fault_of_record(int(release.previous_version)) if release.previous_version else ""
+    def release_numbers(self) -> list[int]:
+        """Return the numbers of all releases that were promoted, newest first, whether they can be read or not."""
+        found = (path.stem.removeprefix("v") for path in self.places.releases(self.namespace).glob("v*.json"))
+        return sorted((int(number) for number in found if is_number(number)), reverse=True)
 
-    def fault_in_force(self, release: Release) -> str:
-        """Return what is wrong with the record that a later rollback to `release` reads; empty if nothing."""
-        return self._fault_of_record(int(release.version))
-
-    def _fault_of_record(self, version: int) -> str:
+    def fault_of_record(self, number: int) -> str:
+        """Return what is wrong with the record of a promotion; empty if nothing."""
         try:
-            return "" if self.promoted_release(version) is not None else f"{self.release_path(version)} is missing"
+            return "" if self.promoted_release(number) is not None else f"{self.release_path(number)} is missing"
         except CorruptRecordError:
-            return f"{self.release_path(version)} is damaged"
+            return f"{self.release_path(number)} is damaged"
 
-    def release_before(self, release: Release) -> Release | None:
-        """Return the Release that `release` goes back to, None if there is none that can be read."""
-        return self.readable_release(int(release.previous_version)) if release.previous_version else None
-
-    def readable_release(self, version: int) -> Release | None:
-        """Return the Release with which `version` was promoted last, None if there is none that can be read."""
+    def readable_release(self, number: int) -> Release | None:
+        """Return the Release that was promoted under `number`, None if there is none that can be read."""
         try:
-            return self.promoted_release(version)
+            return self.promoted_release(number)
         except CorruptRecordError as error:
             log.warning("%s", error)
             return None
 
     def promoted_why(self, release: Release) -> str:
-        """Return why the version of `release` was promoted, which a rollback to it leaves as it was.
+        """Return why `release` was promoted, which a rollback to it leaves as it was.
 
         Where no record of that promotion can be read, it is what `release` says.
         """
-        promoted = self.readable_release(int(release.version))
-        return promoted.verdict if promoted is not None and promoted.run_id == release.run_id else release.verdict
+        promoted = self.readable_release(release.number)
+        return promoted.why if promoted is not None and promoted.parts == release.parts else release.why
 
     def command(self, name: str) -> str:
         """Return a command of the rollout, for a message."""
-        return f"`python -m serving.rollout {name} --namespace {self.namespace}`"
+        part = "" if self.part == RANKING_MODEL else f" --part {self.part}"
+        return f"`python -m serving.rollout {name} --namespace {self.namespace}{part}`"
 
     @property
     def meanwhile(self) -> str:
         """What users get while a new version is not let through, for a message."""
-        return "no version serves yet" if self.current_release() is None else "the champion keeps serving"
+        return "no version serves yet" if self.current() is None else "the champion keeps serving"
 
     @property
     def canary_release_path(self) -> Path:
         """The Release of the canary, while there is one."""
-        return self.places.canary_release(self.namespace, self.kind)
+        return self.places.canary_release(self.namespace, self.part)
 
     def canary_release(self) -> Release | None:
         """Return the canary's Release, None if nothing is compared."""
         return _read_release(self.canary_release_path, f"remove it, then {self.command('reconcile')} ends the canary")
 
+    def canary(self) -> Part | None:
+        """Return the part that is compared with the one in force, None if none is."""
+        release = self.canary_release()
+        return release.parts.get(self.part) if release is not None else None
+
     def comparison_path(self, version: int) -> Path:
         """The report of the comparison of a version with the one that was stable then."""
-        return self.places.releases(self.namespace, self.kind) / f"comparison-v{version}.json"
+        part = "" if self.part == RANKING_MODEL else f"{self.part}-"
+        return self.places.releases(self.namespace) / f"comparison-{part}v{version}.json"
 
     def shadows_path(self, version: int) -> Path:
         """What the recommenders saw of a canary."""
-        return self.places.shadows(self.namespace, self.kind) / f"v{version}"
+        return self.places.shadows(self.namespace, self.part) / f"v{version}"
 
     def write_pointer(self, path: Path, release: Release) -> None:
         """Point to a Release; a pointer that says so already keeps its date, which tells since when."""
@@ -152,17 +173,23 @@ class ServingModel:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let nobody else roll this model out; the lock ends with the process, however it ends.
+        """Let nobody else roll anything of this namespace out; the lock ends with the process, however it ends.
 
         Raises:
             RolloutBusyError: Somebody does.
         """
-        with held(self.places.root / "locks" / f"{self.name}.lock", self.settings.rollout_lock_seconds, self.name):
+        path = self.places.root / "locks" / f"{self.namespace}.lock"
+        with held(path, self.settings.rollout_lock_seconds, self.namespace):
             yield
 
 
+def served_parts(parts: dict[str, Part]) -> list[Part]:
+    """Return those that a model server serves."""
+    return [part for part in parts.values() if part.kind in MODEL_KINDS]
+
+
 def _read_release(path: Path, remedy: str) -> Release | None:
-    """Return a Release, None if there is none; its versions are numbers.
+    """Return a Release, None if there is none; the versions of its parts are numbers.
 
     Raises:
         CorruptRecordError: It is no Release.
@@ -171,9 +198,9 @@ def _read_release(path: Path, remedy: str) -> Release | None:
         release = Release.read(path, remedy)
     except FileNotFoundError:
         return None
-    for version in (release.version, release.previous_version or "1"):
-        if not is_number(version):
-            msg = f"{path}: expected versions such as 3, received {version!r}; {remedy}"
+    for part in (*release.parts.values(), *release.previous_parts.values()):
+        if not is_number(part.version):
+            msg = f"{path}: expected versions such as 3, received {part.version!r}; {remedy}"
             raise CorruptRecordError(msg)
     return release
 

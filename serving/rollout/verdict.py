@@ -10,7 +10,7 @@ from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERS
 from serving.rollout.registry import APPROVAL_TAG, CHAMPION, DECISION_TAG, REASON_TAG, RegisteredVersion
 
 if TYPE_CHECKING:
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part
     from serving.rollout.serving_model import ServingModel
 
 
@@ -88,9 +88,9 @@ def models_command(model: ServingModel, registered: RegisteredVersion, name: str
     )
 
 
-def _champion(model: ServingModel) -> Release | RegisteredVersion | None:
-    """Return the release in force; where there is none, what the alias names: so `models evaluate` has it, too."""
-    current = model.current_release()
+def _champion(model: ServingModel) -> Part | RegisteredVersion | None:
+    """Return what is in force; where there is nothing, what the alias names: so `models evaluate` has it, too."""
+    current = model.current()
     if current is not None:
         return current
     alias = model.registry.aliases(model.name).get(CHAMPION)

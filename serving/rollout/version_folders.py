@@ -13,7 +13,7 @@ from serving.rollout.saved_models import check_checksum, lacking
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part
     from serving.rollout.serving_model import ServingModel
 
 
@@ -22,8 +22,8 @@ def damage_of(model: ServingModel, version: int) -> str:
 
     What it should be, its release says; without one, only what is missing is found.
     """
-    path, release = model.version_path(version), _release(model, version)
-    return lacking(path) if release is None else fault_of(path, release.saved_model_sha256)
+    path, part = model.version_path(version), _part(model, version)
+    return lacking(path) if part is None else fault_of(path, part.checksum)
 
 
 def fault_of(path: Path, sha256: str) -> str:
@@ -37,11 +37,9 @@ def fault_of(path: Path, sha256: str) -> str:
     return ""
 
 
-def _release(model: ServingModel, version: int) -> Release | None:
-    """Return the Release by which a version is in force, under test, or what there is to go back to."""
-    current = model.current_release()
-    before = model.release_before(current) if current is not None else None
-    found = (current, model.canary_release(), before)
+def _part(model: ServingModel, version: int) -> Part | None:
+    """Return the part by which a version is in force, under test, or what there is to go back to."""
+    found = (model.current(), model.canary(), model.before())
     return next((one for one in found if one is not None and int(one.version) == version), None)
 
 

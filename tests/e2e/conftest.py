@@ -29,6 +29,7 @@ from rich.console import Console
 
 from feature_repo.contracts.ids import path_part
 from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import DATASET_MANIFEST, Namespace, Serving
 from infra.local.airflow_api import ENDED, Airflow, DagRun, TaskRun
 from infra.local.settings import initial_settings, read_settings
@@ -105,13 +106,12 @@ class Stack:
         )
         return response.json()["model_version"]["version"] if response.status_code == 200 else None
 
-    def release(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(Serving(self.state).current_release(NAMESPACE, "ranking").read_text())
-        return record
+    def release(self) -> Release:
+        return Release.read(Serving(self.state).current_release(NAMESPACE))
 
     def serving(self) -> tuple[str | None, dict[str, str], str]:
         """All that a rejected model must not move: alias, served versions, release."""
-        return self.alias("champion"), self.served_versions(), self.release()["version"]
+        return self.alias("champion"), self.served_versions(), self.release().ranker.version
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.settings.redis_url)

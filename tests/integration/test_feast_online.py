@@ -13,10 +13,10 @@ import pytest
 import redis
 
 from feature_repo import views
-from feature_repo.contracts.embeddings import ITEM2VEC
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC
 from feature_repo.contracts.events import Position
 from feature_repo.contracts.features import declared
-from feature_repo.contracts.manifests import OnlineSnapshot
+from feature_repo.contracts.manifests import OnlineSnapshot, PartKind
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
 from pipelines.embeddings import tables
@@ -388,10 +388,12 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     catalogue = pq.read_table(place.root / snapshot.catalogue)
     assert (snapshot.items, snapshot.users, snapshot.feast_project) == (26, 30, "test_set")
     assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
-    assert snapshot.catalogue_sha256 == file_sha256(place.root / snapshot.catalogue)
-    assert snapshot.item_embeddings.keys() == snapshot.item_embeddings_sha256.keys() == {ITEM2VEC.name}
-    path = place.root / snapshot.item_embeddings[ITEM2VEC.name]
-    assert snapshot.item_embeddings_sha256[ITEM2VEC.name] == file_sha256(path)
+    assert snapshot.catalogue.checksum == file_sha256(place.root / snapshot.catalogue.path)
+    vectors = snapshot.of_kind(PartKind.VECTORS)
+    assert vectors.keys() == {ITEM2VEC.name}
+    path = place.root / vectors[ITEM2VEC.name].path
+    assert vectors[ITEM2VEC.name].checksum == file_sha256(path)
+    assert vectors[ITEM2VEC.name].data == {"size": EMBEDDING_SIZE, "similarity": "cosine"}
     assert ITEM2VEC.user_group.name in snapshot.views
     assert catalogue.schema.names == [column.name for column in publish.catalogue_dataset(FEATURES).columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
@@ -417,7 +419,7 @@ def test_a_catalogue_says_how_old_each_item_s_features_are_where_they_grow_old(
     registry.run(settings, place)
     materialize.run(settings, place, world.CUTOFF)
     publish.run(settings, place, world.CUTOFF)
-    catalogue = pq.read_table(place.root / OnlineSnapshot.read(place.online_current).catalogue)
+    catalogue = pq.read_table(place.root / OnlineSnapshot.read(place.online_current).catalogue.path)
     received = dict(
         zip(catalogue["item_id"].to_pylist(), catalogue["item_activity_event_time"].to_pylist(), strict=True)
     )

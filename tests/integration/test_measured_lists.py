@@ -35,6 +35,7 @@ from serving.recommender.snapshot import load_snapshot
 from tests.awkward_paths import AWKWARD
 from tests.recommender_world import export_model, recommender_in_thread
 from tests.redis_server import redis_server
+from tests.releases import with_ranker
 from tests.synthetic import write_movielens_100k
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
@@ -115,7 +116,7 @@ def test_measured_lists_are_those_of_a_running_stack(world: World, asked: Origin
     with private_server(world.saved_model, plan.model, plan.version) as (address, _):
         settings = world.recommender(model_server_grpc=address, recommender_ranking_ms=10_000)
         measured = Answering(settings, asked, snapshot).recommended(plan, address, Asked.AT_ORIGIN)
-        pointer = Serving(world.state).current_release(NAME, RANKING_MODEL)
+        pointer = Serving(world.state).current_release(NAME)
         release.write(pointer)
         try:
             with recommender_in_thread(settings) as client:
@@ -172,8 +173,8 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     folder = serving.model(NAME, RANKING_MODEL) / "1"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(world.saved_model, target_is_directory=True)
-    pointer = serving.current_release(NAME, RANKING_MODEL)
-    replace(candidate, **(early | changes)).write(pointer)
+    pointer = serving.current_release(NAME)
+    with_ranker(candidate, **(early | changes)).write(pointer)
     try:
         out, of = tmp_path / "lists.json", asked.folder.parent.name
         job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
@@ -221,7 +222,7 @@ def test_damaged_questions_and_vectors_that_are_gone_are_written_anew(world: Wor
     assert "answers.parquet has other bytes" in questions.damage(world.place, directory)
     assert world.ask() == name
     assert Questions.read(directory / MANIFEST) == record
-    vectors = world.place.root / load_snapshot(world.place, asked.snapshot_pointer).manifest.item_embeddings["item2vec"]
+    vectors = world.place.root / load_snapshot(world.place, asked.snapshot_pointer).manifest.parts["item2vec"].path
     (directory / MANIFEST).unlink()
     vectors.unlink()
     assert world.ask() == name
@@ -244,9 +245,9 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
     folder = Serving(world.state).model(NAME, RANKING_MODEL) / "1"
     folder.mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"junk")
-    pointer = Serving(world.state).current_release(NAME, RANKING_MODEL)
+    pointer = Serving(world.state).current_release(NAME)
     early = {"training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
-    replace(job.candidate_release(world.place, TRAINING_SET), **early).write(pointer)
+    with_ranker(job.candidate_release(world.place, TRAINING_SET), **early).write(pointer)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
     try:
         job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
@@ -295,7 +296,7 @@ def test_nothing_that_is_asked_with_knows_the_future(world: World, asked: Origin
         load_snapshot(place, each.snapshot_pointer)
         for place, each in ((other.place, origins[-1]), (world.place, asked))
     ]
-    assert snapshots[0].manifest.item_embeddings_sha256 == snapshots[1].manifest.item_embeddings_sha256
+    assert snapshots[0].manifest.parts["item2vec"] == snapshots[1].manifest.parts["item2vec"]
     lists = [
         dict(zip(each.users.tolist(), zip(*each.simple_lists().values(), strict=True), strict=True))
         for each in (origins[-1], asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_repo.contracts.exit_codes import ExitCode
-from feature_repo.contracts.manifests import Decision, Release, TrainingSet, Verdict
+from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, WARMUP_FILE
@@ -21,6 +20,7 @@ from tests.awkward_paths import AWKWARD, LOCAL
 from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
 from tests.movielens import RANKING, RANKING_FEATURES
+from tests.releases import ranker_part, release_of, with_ranker
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 NAME, CANDIDATE = "toy.ranking", "deepfm"
@@ -485,24 +485,15 @@ def apart(settings, first, tmp_path):
 
 def _release(result, runs, version):
     """Return the Release with which a rollout of the first run would have put a version in force."""
-    return Release(
-        namespace="toy",
-        model="ranking",
-        version=version,
+    ranker = ranker_part(
+        version,
         run_id=str(result["run_id"]),
-        saved_model_sha256=str(runs[CANDIDATE]["saved_model_sha256"]),
-        feature_service=RANKING_FEATURES.name,
-        feature_service_hash=RANKING_FEATURES.hash,
+        checksum=str(runs[CANDIDATE]["saved_model_sha256"]),
         views=RANKING_FEATURES.views,
         inputs=[column.name for column in RANKING.input_columns],
         training_set_id="toy",
-        train_end="1998-03-01T00:00:00Z",
-        cutoff="1998-04-23T00:00:00Z",
-        item_embeddings="",
-        item_embeddings_sha256="",
-        verdict="every gate passed",
-        previous_version="",
     )
+    return release_of("toy", ranker, why="every gate passed")
 
 
 def _champion_of(settings, run_key):
@@ -520,9 +511,9 @@ def test_a_model_whose_versions_count_anew_gets_a_number_that_nothing_served_has
     runs, result, _ = first
     serving = Serving(apart.state)
     (serving.model("toy", "ranking") / "7").mkdir(parents=True)
-    other = dataclasses.replace(_release(result, runs, "5"), run_id="0" * 32)
-    other.write(serving.releases("toy", "ranking") / "v5.json")
-    dataclasses.replace(other, version=result["version"]).write(serving.current_release("toy", "ranking"))
+    other = with_ranker(_release(result, runs, "5"), run_id="0" * 32)
+    other.write(serving.releases("toy") / "v5.json")
+    with_ranker(other, version=result["version"]).write(serving.current_release("toy"))
     again = gate(apart, "toy", "toy", "first")
     assert again["version"] == "8", "another run's release has the number that this run was registered under"
     assert gate(apart, "toy", "toy", "first")["version"] == "8", "a retry finds it"
@@ -541,7 +532,7 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
     shutil.copytree(folder / CANDIDATE / "saved_model", served)
     (served / WARMUP_FILE).parent.mkdir()
     (served / WARMUP_FILE).write_bytes(b"")
-    pointer = serving.current_release("toy", "ranking")
+    pointer = serving.current_release("toy")
     _release(result, runs, "3").write(pointer)
     champion = _champion_of(apart, "first")
     assert (champion["version"], champion["run_id"], champion["incomparable"]) == ("3", result["run_id"], "")
@@ -554,7 +545,7 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
     _release(result, runs, result["version"]).write(pointer)
     champion = _champion_of(apart, "first")
     assert (champion["incomparable"], champion["unregistered"]) == ("", False), "the registry has it still"
-    dataclasses.replace(_release(result, runs, result["version"]), run_id="0" * 32).write(pointer)
+    with_ranker(_release(result, runs, result["version"]), run_id="0" * 32).write(pointer)
     assert "neither the registry nor the disk" in _champion_of(apart, "first")["incomparable"]
 
 
@@ -562,12 +553,12 @@ def test_a_champion_whose_run_is_gone_is_compared_by_the_training_set_itself(fir
     runs, result, folder = first
     serving = Serving(apart.state)
     shutil.copytree(folder / CANDIDATE / "saved_model", serving.model("toy", "ranking") / "3")
-    pointer = serving.current_release("toy", "ranking")
-    gone = dataclasses.replace(_release(result, runs, "3"), run_id="0" * 32)
+    pointer = serving.current_release("toy")
+    gone = with_ranker(_release(result, runs, "3"), run_id="0" * 32)
     gone.write(pointer)
     champion = _champion_of(apart, "first")
     assert (champion["version"], champion["incomparable"], champion["weights_sha256"]) == ("3", "", "")
-    dataclasses.replace(gone, training_set_id="gone").write(pointer)
+    with_ranker(gone, training_set_id="gone").write(pointer)
     assert "training_set.json cannot be read" in _champion_of(apart, "first")["incomparable"]
 
 

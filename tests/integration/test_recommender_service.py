@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import signal
 import subprocess
@@ -53,6 +52,7 @@ from tests.recommender_world import (
     write_models_config,
     write_users,
 )
+from tests.releases import with_ranker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -341,7 +341,7 @@ def test_a_new_snapshot_is_taken_up_and_a_broken_one_is_not(stack: Stack) -> Non
 
 
 def test_broken_vectors_keep_the_snapshot_before(stack: Stack) -> None:
-    stack.world.publish_snapshot(item_embeddings_sha256={"item2vec": "0" * 64})
+    stack.world.publish_snapshot(vectors_sha256={"item2vec": "0" * 64})
     try:
         body = stack.wait_for(USERS_KNOWN[9], ["snapshot"])
         assert any("item2vec" in item["recalled_by"] for item in body["items"])
@@ -358,9 +358,9 @@ def test_a_canary_gets_the_requests_too_and_the_answers_stay_the_same(stack: Sta
     with ModelClient(stack.grpc, timeout_s=60) as server:
         server.reload_config(read_models_config(write_models_config(world, [1, 7])))
         server.wait_available(f"{NAMESPACE}.{RANKING.model}", 7, deadline_s=60)
-    current = world.serving.current_release(NAMESPACE, RANKING.model)
+    current = world.serving.current_release(NAMESPACE)
     canary = world.serving.canary_release(NAMESPACE, RANKING.model)
-    dataclasses.replace(Release.read(current), version="7").write(canary)
+    with_ranker(Release.read(current), version="7").write(canary)
     folder = world.serving.shadows(NAMESPACE, RANKING.model) / "v7"
 
     def shadowed() -> int:

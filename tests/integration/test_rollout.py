@@ -17,7 +17,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ import pytest
 
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.jobs import RejectedError
-from feature_repo.contracts.manifests import Decision, Release, ShadowSummary
+from feature_repo.contracts.manifests import Decision, ShadowSummary
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE
 from serving.protocol.client import PredictClient, predict_request
@@ -44,10 +43,8 @@ from serving.rollout import (
     replay,
     rollback,
     status,
-    switching,
     verdict,
 )
-from serving.rollout import registry as registry_module
 from serving.rollout.errors import (
     RegistryUnavailableError,
     RolloutBusyError,
@@ -69,6 +66,7 @@ from serving.rollout.models_config import (
 from serving.rollout.registry import Registry
 from serving.rollout.serving_model import ServingModel
 from tests.awkward_paths import AWKWARD, LOCAL
+from tests.rollout_cuts import CUTS, Cut, agreed, cut_off
 from tests.rollout_world import BIASES, World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import (
     ModelServer,
@@ -128,7 +126,7 @@ def test_two_rollouts_and_a_rollback(world: World, server: ModelServer, make: Ca
     assert roll_out(model, first) == {"model": model.name, "version": str(first), "previous_version": ""}
     release = model.current_release()
     assert release is not None
-    assert (release.version, release.verdict) == (str(first), "every gate passed")
+    assert (release.ranker.version, release.why) == (str(first), "every gate passed")
     assert served_bias(server, model, label="stable") == "first"
     assert model.registry.aliases(model.name) == {"champion": first}
 
@@ -233,72 +231,13 @@ def test_a_server_killed_during_a_rollout_serves_the_old_version_afterwards(
         promote.promote(model, second)
     release = model.current_release()
     assert release is not None
-    assert release.version == str(first)
+    assert release.ranker.version == str(first)
     server.start()
     wait_until(lambda: states(server, model.name) == {first: "AVAILABLE"}, "the promoted version alone")
     assert served_bias(server, model) == "first"
     replay.replay(model, second)
     promote.promote(model, second)
     assert served_bias(server, model, label="stable") == "second"
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-STEPS: tuple[tuple[Any, str], ...] = (
-    (switching, "bring_to_disk"),
-    (journal, "intend"),
-    (candidate, "make_available"),
-    (switching, "write_models_config"),
-    (candidate, "reload_configured"),
-    (Release, "write"),
-    (registry_module.Registry, "set_alias"),
-    (candidate, "forget"),
-    (switching, "prune"),
-    (journal, "done"),
-)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a promotion is cut off: before or after which step."""
-
-    owner: Any
-    name: str
-    after: bool
-
-    def __str__(self) -> str:
-        return f"{'after' if self.after else 'before'}-{self.name}"
-
-
-CUTS = [Cut(owner, name, after) for owner, name in STEPS for after in (False, True)]
-
-
-def cut_off(monkeypatch: pytest.MonkeyPatch, cut: Cut, act: Callable[[], object]) -> None:
-    """Do `act` and be killed where `cut` says."""
-    real = getattr(cut.owner, cut.name)
-
-    def killing(*arguments: Any, **options: Any) -> None:
-        if cut.after:
-            real(*arguments, **options)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(cut.owner, cut.name, killing)
-        with pytest.raises(Killed):
-            act()
-
-
-def agreed(server: ModelServer, model: ServingModel) -> str:
-    """Return which model is served, having checked that every part says the same."""
-    report = status.status(model)
-    assert report["agree"] is True, report["problems"]
-    assert report["pending"] is None
-    served = served_bias(server, model, label="stable")
-    assert served_bias(server, model, version=int(str(report["version"]))) == served
-    assert report["aliases"]["champion"] == int(str(report["version"]))  # type: ignore[index] # a report is made of objects
-    return served
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
@@ -316,7 +255,7 @@ def test_a_promotion_cut_off_anywhere_agrees_after_one_reconciliation(
     publish.publish(model, second)
     cut_off(monkeypatch, cut, lambda: promote.promote(model, second))
     assert served_bias(server, model) in {"first", "second"}
-    moved = model.current_release().version == str(second)  # type: ignore[union-attr] # there is one
+    moved = model.current().version == str(second)  # type: ignore[union-attr] # there is one
     reconcile.reconcile(model)
     assert agreed(server, model) == ("second" if moved else "first"), "the pointer is the truth"
     assert promote.promote(model, second) == {
@@ -545,7 +484,7 @@ def write_sample(model: ServingModel, name: str = "20261123T040000Z-host-1.tfrec
         requests.append(
             predict_request(model.name, inputs, version=1, signature_name=ONE_USER_SIGNATURE, outputs=("score",))
         )
-    folder = model.places.request_samples(model.namespace, model.kind)
+    folder = model.places.request_samples(model.namespace, model.part)
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / name, map(log_of, requests))
     return requests

@@ -84,38 +84,42 @@ def test_the_record_of_a_promotion_is_made_anew(
     assert before is not None
     damage(model.release_path(version))
     if not remembered:
-        delete(model.places.root / "rollouts" / model.name / "history.json")
+        delete(model.places.rollouts(model.namespace) / "history.json")
     assert any(str(model.release_path(version)) in problem for problem in told(model, "problems"))
     assert told(model, "lost") == []
     assert any(str(model.release_path(version)) in fault for fault in reconcile.reconcile(model)["mended"])  # type: ignore[attr-defined] # a list
     rebuilt = model.promoted_release(version)
     assert rebuilt is not None
-    assert (rebuilt.run_id, rebuilt.views) == (before.run_id, before.views)
+    assert rebuilt.parts == before.parts
     assert status.status(model)["agree"] is True
     assert rollback.rollback(model)["version"] == "1"
     assert served_bias(server, model, label="stable") == "first"
     assert rollback.rollback(model)["version"] == "2"
 
 
-def test_a_record_that_nothing_brings_back_is_lost(model: ServingModel, client: MlflowClient) -> None:
-    delete(model.release_path(1))
-    client.delete_model_version(model.name, "1")
-    (lost,) = told(model, "lost")
-    assert lost.startswith(f"{model.release_path(1)} is missing")
-    assert "there is nothing to go back to until the next promotion" in lost
-    assert not any("v1.json" in problem for problem in told(model, "problems"))
-    assert reconcile.reconcile(model)["lost"] == [lost]
-    with pytest.raises(RolloutError, match=r"status --namespace .* says what became of the one before"):
-        rollback.rollback(model)
-
-
-def test_the_record_of_a_namesake_is_not_taken_for_it(world: World, model: ServingModel, client: MlflowClient) -> None:
+def test_going_back_needs_no_record_but_the_pointer(
+    server: ModelServer, world: World, model: ServingModel, client: MlflowClient
+) -> None:
+    before = model.promoted_release(1)
+    assert before is not None
     delete(model.release_path(1))
     client.delete_registered_model(model.name)
-    assert world.register(model.namespace, "third") == 1
-    assert any("nothing to go back to" in loss for loss in told(model, "lost"))
+    assert world.register(model.namespace, "third") == 1, "a namesake of the one before"
     reconcile.reconcile(model)
-    assert not model.release_path(1).exists()
+    rebuilt = model.promoted_release(1)
+    assert rebuilt is not None
+    assert rebuilt.parts == before.parts, "and not the namesake's"
+    delete(model.release_path(1))
+    assert rollback.rollback(model)["version"] == "1"
+    assert served_bias(server, model, label="stable") == "first"
+
+
+def test_a_folder_that_nothing_brings_back_is_lost(model: ServingModel, client: MlflowClient) -> None:
+    shutil.rmtree(model.version_path(1))
+    client.delete_model_version(model.name, "1")
+    assert any("there is nothing to go back to until the next promotion" in loss for loss in told(model, "lost"))
+    with pytest.raises(RolloutError, match=r"status --namespace .* says what became of the one before"):
+        rollback.rollback(model)
 
 
 def test_a_deleted_folder_of_the_version_before_comes_back(server: ModelServer, model: ServingModel) -> None:
@@ -172,8 +176,8 @@ RECORDS: dict[str, Callable[[ServingModel], Path]] = {
     "pointer": lambda model: model.current_release_path,
     "canary": lambda model: model.canary_release_path,
     "candidate": lambda model: model.places.root / "candidates" / f"{model.name}.json",
-    "pending": lambda model: model.places.root / "rollouts" / model.name / "pending.json",
-    "history": lambda model: model.places.root / "rollouts" / model.name / "history.json",
+    "pending": lambda model: model.places.rollouts(model.namespace) / "pending.json",
+    "history": lambda model: model.places.rollouts(model.namespace) / "history.json",
     "configuration": lambda model: model.places.models_config,
 }
 
@@ -227,7 +231,7 @@ def test_a_damaged_record_of_another_version_names_what_to_do(world: World, mode
     roll_out(model, world.register(model.namespace, "third"))
     break_off(model.release_path(1))
     assert status.status(model)["agree"] is True
-    with pytest.raises(CorruptRecordError, match=r"v1\.json: .*publish and promote version 1 again"):
+    with pytest.raises(CorruptRecordError, match=r"v1\.json: .*publish and promote its version again"):
         rollback.rollback(model, to=1)
     assert journal.pending(model) is None
     delete(model.release_path(1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feature_repo.contracts.jobs import RejectedError
-from feature_repo.contracts.manifests import Decision, OnlineSnapshot
+from feature_repo.contracts.manifests import Decision
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import MOVIELENS
@@ -16,6 +16,7 @@ from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERS
 from serving.rollout import approve, canary, compare, journal, promote, publish, replay, rollback, status, verdict
 from serving.rollout.errors import AbsentViewsError
 from tests.movielens import RANKING_FEATURES
+from tests.releases import snapshot_of
 from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import ModelServer, run_job
 
@@ -131,7 +132,7 @@ def test_what_is_in_force_and_what_was_done_for_a_key_are_promoted_again_without
     third = register("third", identity(second))
     roll_out(model, third)
     assert promote.promote(model, second, "run-1") == expected
-    assert model.current_release().version == str(third)  # type: ignore[union-attr] # there is one
+    assert model.current().version == str(third)  # type: ignore[union-attr] # there is one
 
 
 def test_a_namesake_of_the_champion_is_not_the_champion(
@@ -204,19 +205,7 @@ def test_who_met_the_champion_needs_no_override(
 
 def refresh(model: ServingModel, views: dict[str, str]) -> Path:
     """Bring a snapshot with these feature views online."""
-    snapshot = OnlineSnapshot(
-        namespace=model.namespace,
-        schema=MOVIELENS.to_json(),
-        cutoff="1998-04-23T00:00:00Z",
-        feast_project="made_up",
-        views=views,
-        catalogue="online/19980423T000000Z-00000000/catalogue.parquet",
-        catalogue_sha256="0" * 64,
-        item_embeddings={},
-        item_embeddings_sha256={},
-        users=1,
-        items=1,
-    )
+    snapshot = snapshot_of(model.namespace, MOVIELENS.to_json(), views)
     pointer = Namespace(model.settings.state, model.namespace).online_current
     snapshot.write(pointer)
     return pointer

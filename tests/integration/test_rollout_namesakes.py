@@ -346,7 +346,7 @@ def test_what_was_written_before_runs_were_is_read_still(
     first, second = world.register(model.namespace, "first"), world.register(model.namespace, "second")
     roll_out(model, first)
     publish.publish(model, second)
-    history = model.places.root / "rollouts" / model.name / "history.json"
+    history = model.places.rollouts(model.namespace) / "history.json"
     (switch,) = read_json(history)["switches"]  # type: ignore[misc] # a list
     write_json(history, {"switches": [{name: value for name, value in switch.items() if name != "run_id"}]})
     under_test = model.places.root / "candidates" / f"{model.name}.json"

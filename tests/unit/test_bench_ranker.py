@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Decision, Release, Verdict
+from feature_repo.contracts.manifests import Decision, Verdict
 from infra.bench.ranker import Ranker
+from tests.releases import ranker_part, release_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 
 def test_a_copy_has_the_verdict_on_its_own_run(tmp_path: Path) -> None:
     verdict = Verdict("made-up", "ranking", "1", "the demo's run", Decision.PROMOTE, "it is better.", "", [])
-    run, fitted = verdict.run_id, ("", "", {}, [], "s1", "", "", "", "")
-    release = Release("made-up", "ranking", "1", run, "0" * 64, *fitted, verdict.reason, "")
+    release = release_of("made-up", ranker_part(run_id=verdict.run_id), why=verdict.reason)
     files = {name: tmp_path / f"{name}.json" for name in ("golden", "training_set", "verdict")}
     for file in files.values():
         file.write_text("{}", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,72 @@ def test_a_kept_record_is_read_and_says_what_it_said(path):
     record = KINDS[path.stem].read(path)
     written = _written(path)
     assert written.pop("format", 0) == int(path.parent.name.removeprefix("format-"))
-    assert {name: getattr(record, name) for name in written} == written
+    assert SAID.get((path.stem, path.parent.name), asdict)(record) == written
+
+
+def _of_one_ranker(release):
+    """Return a Release as the formats 0 and 1 had it."""
+    ranker = release.ranker
+    return ranker.data | {
+        "namespace": release.namespace,
+        "model": ranker.name,
+        "version": ranker.version,
+        "run_id": ranker.run_id,
+        "saved_model_sha256": ranker.checksum,
+        "verdict": release.why,
+        "previous_version": str(release.previous or ""),
+    }
+
+
+def _of_one_of_each(snapshot):
+    """Return an OnlineSnapshot as the formats 0 and 1 had it."""
+    vectors = snapshot.of_kind(manifests.PartKind.VECTORS)
+    assert {tuple(part.data.items()) for part in vectors.values()} == {(("size", 32), ("similarity", "cosine"))}
+    return {name: getattr(snapshot, name) for name in ("namespace", "schema", "cutoff", "feast_project")} | {
+        "views": snapshot.views,
+        "catalogue": snapshot.catalogue.path,
+        "catalogue_sha256": snapshot.catalogue.checksum,
+        "item_embeddings": {name: part.path for name, part in vectors.items()},
+        "item_embeddings_sha256": {name: part.checksum for name, part in vectors.items()},
+        "users": snapshot.users,
+        "items": snapshot.items,
+    }
+
+
+SAID = {
+    (kind, name): said
+    for kind, said in (("Release", _of_one_ranker), ("OnlineSnapshot", _of_one_of_each))
+    for name in ("format-0", "format-1")
+}
+
+
+@pytest.mark.parametrize("name", ["Release", "OnlineSnapshot"])
+def test_a_record_of_before_there_were_parts_that_lacks_a_field_is_damaged(name, tmp_path):
+    (path,) = (path for path in KEPT if path.stem == name and path.parent.name == "format-1")
+    for field in _written(path).keys() - {"format"}:
+        write_json(tmp_path / "own.json", {key: value for key, value in _written(path).items() if key != field})
+        with pytest.raises(CorruptRecordError, match=rf"missing fields \['{field}'\]"):
+            KINDS[name].read(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"kind": "views"}, "part ranking: expected this name and one of the kinds"),
+        ({"kind": "tower"}, "expected a ranker as part ranking"),
+        ({"name": "tower"}, "received tower of kind ranker"),
+        ({"kind": "bicycle"}, "field kind: expected one of"),
+        ({"version": 3}, "field version: expected str, received 3"),
+        ({"data": {"views": {}, "inputs": []}}, "data of a part of kind ranker: expected training_set_id, str"),
+    ],
+)
+def test_a_part_that_is_not_what_it_should_be_is_named(change, refused, tmp_path):
+    (path,) = (path for path in KEPT if path.stem == "Release" and path.parent.name == "format-2")
+    written = _written(path)
+    written["parts"]["ranking"] |= change
+    write_json(tmp_path / "own.json", written)
+    with pytest.raises(CorruptRecordError, match=refused):
+        KINDS["Release"].read(tmp_path / "own.json")
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

@@ -134,7 +134,7 @@ def online(state: Path, namespace: str) -> None:
 
 def promoted(state: Path, namespace: str) -> None:
     """Leave what a promotion leaves."""
-    release = Serving(state).current_release(namespace, "ranking")
+    release = Serving(state).current_release(namespace)
     release.parent.mkdir(parents=True)
     release.write_text("{}")
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contracts.embeddings import EMBEDDINGS, RECENCY_DECAY
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, EMBEDDINGS, RECENCY_DECAY
+from feature_repo.contracts.manifests import Similarity, vectors_part
 from serving.recommender.catalogue import catalogue_from_table
-from serving.recommender.embeddings import vectors_from_table
+from serving.recommender.embeddings import ItemVectors, vectors_from_table
+from serving.recommender.errors import SnapshotError
 from serving.recommender.recall.blending import blend
 from serving.recommender.recall.channel import Recalled, best
 from serving.recommender.recall.embedding import recall_near
@@ -17,10 +22,14 @@ from serving.recommender.settings import Settings
 from serving.recommender.slate import order_slate
 from serving.recommender.user_vector import user_vector
 from tests.movielens import FEATURES
-from tests.recommender_world import ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
+from tests.recommender_world import CUTOFF, ITEM_COUNT, TASTES, catalogue_table, item_id, taste_of, vectors_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CATALOGUE = catalogue_from_table(catalogue_table(), FEATURES, "made up")
-VECTORS = vectors_from_table(vectors_table(), CATALOGUE, "made up")
+PART = vectors_part("item2vec", CUTOFF, "made up", "0" * 64, EMBEDDING_SIZE)
+VECTORS = vectors_from_table(vectors_table(), CATALOGUE, PART, "made up")
 EVERYTHING = np.ones(ITEM_COUNT, dtype=np.bool_)
 
 item_sets = st.sets(st.integers(0, ITEM_COUNT - 1))
@@ -92,7 +101,7 @@ def test_near_items_have_the_taste_of_what_was_liked() -> None:
 
 
 def test_nothing_is_near_items_without_a_vector() -> None:
-    without = vectors_from_table(vectors_table().slice(10), CATALOGUE, "made up")
+    without = vectors_from_table(vectors_table().slice(10), CATALOGUE, PART, "made up")
     assert not without.known[:10].any()
     for liked in ([], [3], [3, 7, 3]):
         near = recall_near("node2vec", without, np.array(liked, dtype=np.intp), EVERYTHING, 10)
@@ -108,6 +117,51 @@ def test_a_user_vector_has_unit_length_and_knows_the_latest_best() -> None:
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
     assert VECTORS.vectors[0] @ vector > VECTORS.vectors[1] @ vector > 0.5
     assert not user_vector(VECTORS, np.array([], dtype=np.intp)).any()
+
+
+def made_vectors(numbers: NDArray[np.float64], similarity: Similarity) -> ItemVectors:
+    """Vectors of the first items of the catalogue."""
+    table = pa.table({"item_id": [item_id(row) for row in range(len(numbers))], "embedding": numbers.tolist()})
+    part = vectors_part("two-tower", CUTOFF, "made up", "0" * 64, numbers.shape[1], similarity)
+    return vectors_from_table(table, CATALOGUE, part, "made up")
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 200])
+@pytest.mark.parametrize("similarity", list(Similarity))
+def test_vectors_of_any_size_are_compared_as_their_part_says(size: int, similarity: Similarity) -> None:
+    numbers = np.random.default_rng(size).normal(0, 3, (50, size))
+    vectors = made_vectors(numbers, similarity)
+    liked = np.array([7, 2, 11])
+    near = recall_near("two-tower", vectors, liked, EVERYTHING, 1000)
+    if similarity is Similarity.COSINE:
+        numbers = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
+    weights = RECENCY_DECAY ** np.arange(3)
+    user = weights @ numbers[liked]
+    products = numbers @ (user / (np.linalg.norm(user) if similarity is Similarity.COSINE else weights.sum()))
+    order = np.argsort(-products, kind="stable")
+    expected = order[products[order] > 0] if similarity is Similarity.COSINE else order
+    assert near.recalled.positions.tolist() == expected.tolist()
+    np.testing.assert_allclose(near.similarity, products[expected], rtol=1e-4, atol=1e-5)
+
+
+def test_an_inner_product_takes_lengths_into_account_and_may_be_zero_or_below() -> None:
+    numbers = np.array([[1.0, 0.0], [5.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])
+    vectors = made_vectors(numbers, Similarity.INNER_PRODUCT)
+    near = recall_near("two-tower", vectors, np.array([0]), EVERYTHING, 10)
+    assert near.recalled.positions.tolist() == [1, 0, 2, 3]
+    assert near.similarity.tolist() == [5.0, 1.0, 0.0, -1.0]
+    of_nothing = recall_near("two-tower", vectors, np.array([90]), EVERYTHING, 10)
+    assert not len(of_nothing.recalled.positions), "whoever liked nothing with a vector is near nothing"
+    with pytest.raises(SnapshotError, match="finite, positive length"):
+        made_vectors(numbers, Similarity.COSINE)
+
+
+def test_vectors_of_another_size_than_their_part_says_are_refused() -> None:
+    part = vectors_part("item2vec", CUTOFF, "made up", "0" * 64, EMBEDDING_SIZE + 1)
+    with pytest.raises(
+        SnapshotError, match=rf"vectors of {EMBEDDING_SIZE + 1} numbers, received sizes \[{EMBEDDING_SIZE}\]"
+    ):
+        vectors_from_table(vectors_table(), CATALOGUE, part, "made up")
 
 
 def test_every_kind_of_embedding_has_a_quota() -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
-from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.publishing import tree_sha256
 from feature_repo.contracts.served_models import WARMUP_FILE, served_sha256, served_versions
+from tests.releases import ranker_part, release_of, with_ranker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RELEASE = Release(
-    namespace="toy",
-    model="ranking",
-    version="2",
-    run_id="run-2",
-    saved_model_sha256="0" * 64,
-    feature_service="ranking",
-    feature_service_hash="",
-    views={},
-    inputs=[],
-    training_set_id="ts",
-    train_end="",
-    cutoff="",
-    item_embeddings="",
-    item_embeddings_sha256="",
-    verdict="",
-    previous_version="",
-)
+RELEASE = release_of("toy", ranker_part("2", run_id="run-2"))
 
 
 def test_numbers_are_those_of_folders_and_releases_with_the_run_that_has_them_now(tmp_path: Path) -> None:
@@ -40,10 +22,10 @@ def test_numbers_are_those_of_folders_and_releases_with_the_run_that_has_them_no
     assert served_versions(serving, "toy", "ranking") == {}
     for name in ("3", "11", ".4.withdrawn", "notes"):
         (serving.model("toy", "ranking") / name).mkdir(parents=True)
-    releases = serving.releases("toy", "ranking")
+    releases = serving.releases("toy")
     for version, run_id in (("2", "run-2"), ("3", "run-3"), ("5", "run-5")):
-        dataclasses.replace(RELEASE, version=version, run_id=run_id).write(releases / f"v{version}.json")
-    dataclasses.replace(RELEASE, version="5", run_id="another").write(serving.canary_release("toy", "ranking"))
+        with_ranker(RELEASE, version=version, run_id=run_id).write(releases / f"v{version}.json")
+    with_ranker(RELEASE, version="5", run_id="another").write(serving.canary_release("toy", "ranking"))
     (releases / "v9.json").write_text("{")
     (releases / "comparison-v8.json").write_text("{}")
     found = served_versions(serving, "toy", "ranking")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from feature_repo.contracts.manifests import Similarity
 from serving.recommender.recall.channel import Recalled, best
 from serving.recommender.user_vector import user_vector
 
@@ -25,7 +26,7 @@ class Neighbours:
 
     recalled: Recalled
     similarity: NDArray[np.float32]
-    """`[found]`, cosine to the user's vector."""
+    """`[found]`, cosine or inner product with the user's vector."""
     nearest: NDArray[np.intp]
     """`[found]`, the position of the nearest of the liked items."""
 
@@ -33,9 +34,10 @@ class Neighbours:
 def recall_near(
     channel: str, items: ItemVectors, liked: NDArray[np.intp], allowed: NDArray[np.bool_], n: int
 ) -> Neighbours:
-    """Return up to `n` allowed items by falling cosine to the vector of a user who `liked` those items.
+    """Return up to `n` allowed items by falling similarity to the vector of a user who `liked` those items.
 
-    Items that point away from the user (cosine 0 or less) are not near, and not returned.
+    Items that point away from the user (cosine 0 or less) are not near, and not returned; an inner product has no such
+    bound, for it may be of vectors that all point one way. Of a user who liked nothing with a vector nothing is near.
 
     Args:
         channel: The kind of embedding.
@@ -44,9 +46,10 @@ def recall_near(
         allowed: `[items]`
         n: How many at most.
     """
-    similarity = items.vectors @ user_vector(items, liked)
-    among = np.flatnonzero(allowed & items.known & (similarity > 0))
-    found = among[best(similarity[among], n)]
     liked = liked[items.known[liked]]
+    similarity = items.vectors @ user_vector(items, liked)
+    near = similarity > 0 if items.similarity is Similarity.COSINE else np.full(len(similarity), len(liked) > 0)
+    among = np.flatnonzero(allowed & items.known & near)
+    found = among[best(similarity[among], n)]
     nearest = liked[(items.vectors[found] @ items.vectors[liked].T).argmax(axis=1)] if len(found) else found
     return Neighbours(Recalled(channel, found), similarity[found], nearest)

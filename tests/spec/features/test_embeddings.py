@@ -17,6 +17,7 @@ import pytest
 from feature_repo.contracts.datasets import EVENTS, items_dataset
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, Walks
 from feature_repo.contracts.features import LAST_ITEMS
+from feature_repo.contracts.manifests import vectors_part
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.embeddings.side_information import NOTHING_SAID, side_information
@@ -227,7 +228,7 @@ def test_user_vectors_are_what_the_recommender_computes_online(
     assert len(received) == len(rows)
 
     catalogue = catalogue_from_table(catalogue_table(len(items)), FEATURES, "made up")
-    vectors = vectors_from_table(snapshot, catalogue, "made up")
+    vectors = vectors_from_table(snapshot, catalogue, vectors_part("item2vec", "", "", "", EMBEDDING_SIZE), "made up")
     catalogued = [{"item_id": item, "title": item, "release_year": None, "genres": []} for item in items]
     activity = compute_group(USER_ACTIVITY, [*events, lonely, bored], catalogued, cutoff=BASE + timedelta(days=30))
     latest = {row["user_id"]: row for row in activity.sort_by("event_time").to_pylist()}

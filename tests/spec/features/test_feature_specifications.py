@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDINGS, ITEM_EMBEDDINGS, VECTOR
+from feature_repo.contracts.embeddings import EMBEDDING_GROUPS, EMBEDDING_SIZE, EMBEDDINGS, ITEM_EMBEDDINGS, VECTOR
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Attribute, Kind, Schema
 from pipelines.io.arrow import arrow_schema
@@ -705,7 +705,10 @@ def relations() -> list[dict[str, Any]]:
 def item_vectors() -> pa.Table:
     """Return the drawn vectors as a snapshot has them."""
     rows = [
-        {"item_id": row["item"], VECTOR.name: _value(row["vector"], replace(VECTOR, missing=0.0))}
+        {
+            "item_id": row["item"],
+            VECTOR.name: _value(row["vector"], replace(VECTOR, length=EMBEDDING_SIZE, missing=0.0)),
+        }
         for row in parse_table(VECTORS)
     ]
     return pa.Table.from_pylist(rows, arrow_schema(ITEM_EMBEDDINGS))

@@ -1,0 +1,290 @@
+"""Releases of several parts: what switches together, what stays, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feature_repo.contracts.manifests import PartKind, Release
+from feature_repo.contracts.places import Serving
+from feature_repo.contracts.publishing import write_json
+from serving.rollout import canary, compare, journal, promote, publish, reconcile, replay, rollback, status
+from serving.rollout.errors import LostModelError, RolloutError
+from serving.rollout.models_config import configured_parts, labels_of, read_models_config
+from tests.rollout_cuts import CUTS, Cut, agreed, cut_off
+from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
+from tests.serving_world import ModelServer, run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from serving.rollout.serving_model import ServingModel
+
+TOWER = {"part": "tower", "more_tags": {"kestrel.part_kind": "tower", "kestrel.part_needs": "two-tower"}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with rollout_world(tmp_path_factory.mktemp("parts")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    state = tmp_path_factory.mktemp("state")
+    with ModelServer(state, Serving(state).models_config) as running:
+        yield running
+
+
+@pytest.fixture
+def model(world: World, server: ModelServer) -> Iterator[ServingModel]:
+    with ExitStack() as clients:
+        yield clients.enter_context(serving_model(world, server, server.config.parent.parent, world.namespace()))
+
+
+@pytest.fixture
+def two(world: World, model: ServingModel) -> ServingModel:
+    """Return a ranker beside a tower, both `first` and in force in one release; `second` of both is registered."""
+    for name in ("first", "second"):
+        world.register(model.namespace, name)
+        world.register(model.namespace, name, **TOWER)
+    promote.promote(model, 1, others={"tower": 1})
+    return model
+
+
+def promoted(world: World, tower: ServingModel, name: str) -> dict[str, object]:
+    version = world.register(tower.namespace, name, **TOWER)
+    publish.publish(tower, version)
+    return promote.promote(tower, version)
+
+
+def served(server: ModelServer, model: ServingModel) -> tuple[str, str]:
+    """Return which ranker and which tower the release in force is served with, having checked that everybody agrees."""
+    return agreed(server, model), served_bias(server, model.of("tower"), label="stable")
+
+
+def versions(model: ServingModel) -> dict[str, str]:
+    release = model.current_release()
+    assert release is not None
+    return {name: part.version for name, part in release.parts.items()}
+
+
+def test_a_part_joins_a_release_and_leaves_it_with_a_rollback(
+    world: World, server: ModelServer, model: ServingModel
+) -> None:
+    tower = model.of("tower")
+    version = world.register(model.namespace, "third", **TOWER)
+    publish.publish(tower, version)
+    with pytest.raises(RolloutError, match="promote a ranker first, or with it"):
+        promote.promote(tower, version)
+    roll_out(model, world.register(model.namespace, "first"))
+    replay.replay(tower, version)
+    canary.canary(tower, version)
+    assert labels_of(read_models_config(model.places.models_config), tower.name) == {"canary": 1}
+    assert compare.compare(tower, version)["errors"] == 0
+    made = promote.promote(tower, version)
+    assert made == {
+        "model": tower.name,
+        "version": "1",
+        "previous_version": "",
+        "release": "2",
+        "parts": "ranking 1, tower 1",
+    }
+    assert served(server, model) == ("first", "third")
+    assert labels_of(read_models_config(model.places.models_config), model.name) == {"stable": 1, "previous": 1}
+    report: dict[str, Any] = status.status(model)
+    assert (report["release"], report["previous_release"], report["version"]) == (2, 1, "1")
+    assert {name: part["kind"] for name, part in report["parts"].items()} == {"ranking": "ranker", "tower": "tower"}
+    release = model.current_release()
+    assert release is not None
+    assert release.parts["tower"].needs == {"two-tower": ""}
+    assert model.registry.aliases(tower.name) == {"champion": 1}
+
+    promote.promote(model, publish_next(world, model, "second"))
+    assert served(server, model) == ("second", "third"), "what is not promoted is kept"
+    assert rollback.rollback(model)["parts"] == "ranking 1, tower 1"
+    assert served(server, model) == ("first", "third")
+    rollback.rollback(model, to=2)
+    rollback.rollback(tower.of("ranking"), to=1)
+    assert versions(model) == {"ranking": "1", "tower": "1"}, "the latest release with that ranker"
+
+
+def publish_next(world: World, model: ServingModel, name: str) -> int:
+    version = world.register(model.namespace, name)
+    publish.publish(model, version)
+    return version
+
+
+def test_a_tower_that_left_leaves_the_server_when_nobody_can_go_back_to_it(
+    world: World, server: ModelServer, model: ServingModel
+) -> None:
+    roll_out(model, world.register(model.namespace, "first"))
+    promoted(world, model.of("tower"), "first")
+    rollback.rollback(model)
+    assert versions(model) == {"ranking": "1"}
+    assert labels_of(read_models_config(model.places.models_config), f"{model.namespace}.tower") == {"previous": 1}
+    assert model.registry.aliases(f"{model.namespace}.tower") == {"previous": 1}
+    roll_out(model, world.register(model.namespace, "second"))
+    assert configured_parts(read_models_config(model.places.models_config), model.namespace) == ["ranking"]
+    assert agreed(server, model) == "second"
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_a_switch_of_two_parts_cut_off_anywhere_agrees_after_one_reconciliation(
+    server: ModelServer, two: ServingModel, monkeypatch: pytest.MonkeyPatch, cut: Cut
+) -> None:
+    def both() -> dict[str, object]:
+        return promote.promote(two, 2, others={"tower": 2})
+
+    cut_off(monkeypatch, cut, both)
+    moved = versions(two)
+    assert moved in ({"ranking": "1", "tower": "1"}, {"ranking": "2", "tower": "2"}), "never one without the other"
+    reconcile.reconcile(two)
+    now = "second" if moved["ranking"] == "2" else "first"
+    assert served(server, two) == (now, now), "the pointer is the truth"
+    assert (both()["version"], both()["parts"]) == ("2", "ranking 2, tower 2")
+    assert served(server, two) == ("second", "second")
+    for name in ("ranking", "tower"):
+        assert two.registry.aliases(two.of(name).name) == {"champion": 2, "previous": 1}
+
+
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut.after], ids=str)
+def test_a_rollback_of_two_parts_cut_off_anywhere_is_made_once_by_its_retry(
+    server: ModelServer, two: ServingModel, monkeypatch: pytest.MonkeyPatch, cut: Cut
+) -> None:
+    promote.promote(two, 2, others={"tower": 2})
+    cut_off(monkeypatch, cut, lambda: rollback.rollback(two, reason="clicks fell", key="run-7"))
+    for _ in range(2):
+        again = rollback.rollback(two, reason="clicks fell", key="run-7")
+        assert (again["version"], again["previous_version"], again["parts"]) == ("1", "2", "ranking 1, tower 1")
+    assert served(server, two) == ("first", "first")
+
+
+def test_what_is_lost_of_any_part_is_told_and_mended(server: ModelServer, two: ServingModel) -> None:
+    promote.promote(two, 2, others={"tower": 2})
+    tower = two.of("tower")
+    for version in (1, 2):
+        shutil.rmtree(tower.version_path(version))
+    problems: Any = status.status(two)["problems"]
+    assert any("of tower" in problem and "would not load" in problem for problem in problems)
+    reconcile.reconcile(two)
+    assert served(server, two) == ("second", "second")
+    two.registry.set_alias(tower.name, "champion", 1)
+    assert any("alias champion names 1" in problem for problem in status.status(two)["problems"])  # type: ignore[attr-defined] # a list
+    reconcile.reconcile(two)
+    rollback.rollback(two)
+    assert served(server, two) == ("first", "first")
+
+
+def test_a_file_is_a_part_like_any_other(
+    world: World, server: ModelServer, model: ServingModel, tmp_path: Path
+) -> None:
+    environment = {
+        "KESTREL_STATE": str(model.settings.state),
+        "KESTREL_MLFLOW_URI": world.uri,
+        "KESTREL_MODEL_SERVER_GRPC": server.address,
+    }
+    roll_out(model, world.register(model.namespace, "first"))
+    file, quotas = tmp_path / "quotas.json", model.of("quotas")
+    file.write_text('{"popular": 1}')
+    command = ["serving.rollout", "publish-file", "--namespace", model.namespace, "--part", "quotas", "--kind"]
+    done = run_job([*command, "quotas", "--file", str(file)], environment)
+    assert (done.code, done.result["version"]) == (0, "1"), done.errors
+    refused = run_job([*command, "tower", "--file", str(file)], environment)
+    assert (refused.code, "expected arms, quotas, vocabulary" in refused.errors) == (2, True), refused.errors
+    promoting = ["serving.rollout", "promote", "--namespace", model.namespace, "--part", "quotas", "--version", "1"]
+    assert run_job(promoting, environment).result["parts"] == "quotas 1, ranking 1"
+    assert agreed(server, model) == "first"
+
+    file.write_text('{"popular": 2}')
+    made = publish.publish_part_file(quotas, file, PartKind.QUOTAS)
+    assert made == publish.publish_part_file(quotas, file, PartKind.QUOTAS), "the same content is the same version"
+    assert made["version"] == "2"
+    with pytest.raises(RolloutError, match="expected the kind quotas, which it has, received arms"):
+        publish.publish_part_file(quotas, file, PartKind.ARMS)
+    with pytest.raises(RolloutError, match="expected the kind ranker, which it has, received arms"):
+        publish.publish_part_file(model, file, PartKind.ARMS)
+    promote.promote(quotas, 2)
+    stored = model.places.file_part(model.namespace, "quotas") / "2" / "quotas.json"
+    stored.write_text("{}")
+    (problem,) = status.status(model)["problems"]  # type: ignore[misc] # a list
+    assert str(stored) in problem
+    assert "publish-file" in problem
+    assert publish.publish_part_file(quotas, file, PartKind.QUOTAS)["version"] == "2", "publishing it again mends it"
+    assert agreed(server, model) == "first"
+
+    rollback.rollback(model)
+    assert versions(model) == {"ranking": "1", "quotas": "1"}
+    shutil.rmtree(stored.parent)
+    with pytest.raises(RolloutError, match="lies on disk still"):
+        rollback.rollback(model)
+    rollback.rollback(quotas, to=1)
+    (stored.parent.parent / "1" / "quotas.json").unlink()
+    with pytest.raises(LostModelError, match="publish-file"):
+        promote.promote(model, publish_next(world, model, "second"))
+    assert versions(model) == {"ranking": "1", "quotas": "1"}
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_an_installation_of_before_there_were_parts_goes_on(
+    world: World, server: ModelServer, model: ServingModel, written: int
+) -> None:
+    for name in ("first", "second"):
+        roll_out(model, world.register(model.namespace, name))
+    of_earlier_code(model, written)
+    report: dict[str, Any] = status.status(model)
+    assert (report["agree"], report["problems"], report["lost"]) == (True, [], [])
+    assert (report["version"], report["previous_version"], report["why"]) == ("2", "1", "every gate passed")
+    assert promote.promote(model, 2, key="run-2")["previous_version"] == "1", "what was done for a key is remembered"
+    assert rollback.rollback(model, reason="clicks fell")["version"] == "1"
+    assert agreed(server, model) == "first"
+    assert rollback.rollback(model)["version"] == "2"
+    promoted(world, model.of("tower"), "third")
+    assert versions(model) == {"ranking": "2", "tower": "1"}
+    rollback.rollback(model, to=1)
+    assert (versions(model), agreed(server, model)) == ({"ranking": "1"}, "first")
+    assert not (model.places.root / "releases" / model.namespace).exists(), "one pointer, where it always was"
+
+
+def test_a_switch_that_earlier_code_was_killed_in_is_finished(
+    world: World, server: ModelServer, model: ServingModel
+) -> None:
+    for name in ("first", "second"):
+        roll_out(model, world.register(model.namespace, name))
+    of_earlier_code(model, 1)
+    (done,) = (entry for entry in journal.history(model) if entry.version == "2")
+    write_json(model.places.rollouts(model.namespace) / "pending.json", earlier_entry(done))
+    assert "finished it" in str(reconcile.reconcile(model)["recovered"])
+    assert agreed(server, model) == "second"
+
+
+def of_earlier_code(model: ServingModel, written: int) -> None:
+    """Put a namespace's records of releases of one ranker where the formats 0 and 1 had them, and as they were."""
+    entries = [earlier_entry(entry) | {"key": f"run-{entry.version}"} for entry in journal.history(model)]
+    root = model.places.root
+    for folder in ("releases", "rollouts"):
+        (root / folder / model.namespace).rename(root / folder / model.name)
+    for path in [*(root / "releases" / model.name).glob("v*.json"), root / "releases" / model.name / "current.json"]:
+        release = Release.read(path)
+        ranker = release.ranker
+        record = ranker.data | {
+            "namespace": release.namespace,
+            "model": ranker.name,
+            "version": ranker.version,
+            "run_id": ranker.run_id,
+            "saved_model_sha256": ranker.checksum,
+            "verdict": release.why,
+            "previous_version": str(release.previous or ""),
+        }
+        path.write_text(json.dumps(record | ({"format": 1} if written else {})))
+    write_json(root / "rollouts" / model.name / "history.json", {"switches": entries})
+
+
+def earlier_entry(entry: journal.Intention) -> dict[str, str]:
+    names = ("kind", "version", "previous_version", "why", "key", "began", "run_id")
+    return {name: str(getattr(entry, name)) for name in names}
