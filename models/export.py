@@ -9,7 +9,6 @@ import hashlib
 import keyword
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,6 +29,7 @@ from models.one_user import call_for_one_user
 from models.saved_model_loader import load_saved_model
 
 if TYPE_CHECKING:
+    import keras
     from pathlib import Path
 
     from models.training.fit import Fitted

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,6 @@ from tests.blank_values import blank, completed
 from tests.movielens import (
     FEATURE_GROUPS,
     FEATURES,
-    ITEM_ACTIVITY,
-    ITEM_PROFILE,
     ITEMS,
     RANKING,
     RANKING_FEATURES,
@@ -105,9 +103,13 @@ def catalogue_table(items: int = ITEM_COUNT, prefix: str = "Film") -> pa.Table:
             "item_genres": pa.array([[GENRES[taste_of(number)], "", ""] for number in numbers], pa.list_(pa.string())),
         }
     )
-    for column in (*ITEMS.columns, *ITEM_ACTIVITY.features, *ITEM_PROFILE.features):
+    for column in (*ITEMS.columns, *(column for group in FEATURES.items for column in group.features)):
         if column.name not in table.column_names:
             table = table.append_column(column.name, pa.array([blank(column)] * items))
+    as_of = pa.scalar(datetime.fromisoformat(CUTOFF) - timedelta(microseconds=1), pa.timestamp("us", "UTC"))
+    for group in FEATURES.items:
+        if group.ttl_days:
+            table = table.append_column(group.time_column.name, pa.repeat(as_of, items))
     return table
 
 
@@ -236,9 +238,15 @@ class World:
         previous: Release | None = None,
         **changes: object,
     ) -> Release:
-        """Move the release pointer to a ranker and other `parts`; `changes` replace fields of the ranker."""
+        """Move the release pointer to a ranker and other `parts`; `changes` replace fields of the ranker.
+
+        One whose inputs or views are changed is of before signatures were stored.
+        """
         inputs = [column.name for column in RANKING.input_columns]
-        ranker = ranker_part(version, **({"views": RANKING_FEATURES.views, "inputs": inputs} | changes))
+        given: dict[str, object] = {"views": RANKING_FEATURES.views, "inputs": inputs}
+        if not changes.keys() & given.keys():
+            given["signature"] = RANKING.to_json()
+        ranker = ranker_part(version, **(given | changes))
         release = release_of(namespace, ranker, *parts, number=number, previous=previous, why="made up")
         release.write(self.serving.current_release(NAMESPACE))
         return release

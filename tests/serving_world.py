@@ -22,7 +22,13 @@ from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.signatures import (
+    ONE_USER_SIGNATURE,
+    ROWS_SIGNATURE,
+    SIGNATURE_ARTIFACT,
+    SIGNATURE_FILE,
+    Scope,
+)
 from serving.protocol.client import ModelClient, PredictClient
 from serving.protocol.errors import CallError
 from serving.protocol.free_ports import free_ports
@@ -74,6 +80,7 @@ def export_ranking(folder: Path, bias: float, dtype_of_count: str = "int64") -> 
 
     signatures = {ROWS_SIGNATURE: function(None), ONE_USER_SIGNATURE: function(1)}
     tf.saved_model.save(module, str(folder), signatures=signatures)
+    write_json(folder / SIGNATURE_FILE, RANKING.to_json())
 
 
 def ranking_inputs(rows: int, signature_name: str = ROWS_SIGNATURE, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -241,6 +248,7 @@ def register(
     run_id = run.info.run_id
     work = folder / f"run-{run_id}"
     training_set(namespace).write(work / "training_set.json")
+    write_json(work / SIGNATURE_ARTIFACT, RANKING.to_json())
     shutil.copyfile(golden, work / "golden.json")
     verdict = Verdict(namespace, part, "0", run_id, decision, reason, "", [])
     verdict.write(work / "gates" / "verdict.json")

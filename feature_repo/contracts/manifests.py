@@ -145,7 +145,7 @@ class Similarity(StrEnum):
 
 
 _PART_DATA: dict[PartKind, dict[str, type]] = {
-    PartKind.RANKER: {"views": dict, "inputs": list, "training_set_id": str, "cutoff": str},
+    PartKind.RANKER: {"views": dict, "training_set_id": str, "cutoff": str},
     PartKind.VECTORS: {"size": int, "similarity": str},
     PartKind.VIEWS: {"views": dict},
 }
@@ -168,13 +168,14 @@ class Part(_Fields):
     """Its file: of a snapshot's part relative to the namespace's folder, of a release's to the version's folder. Empty
     for what has no file of its own."""
     signature: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What a model takes and returns, as `contracts.signatures` has it; empty where unknown."""
+    """What a model takes and returns, as `contracts.signatures` has it; empty for what is no model, and for models from
+    before signatures were stored."""
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     """Name of a part of the other side (a release's part needs a snapshot's, and the other way round) → the checksum
     that it must have; empty for any. Vectors are stamped with their tower by it."""
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `inputs` (in order),
-    `training_set_id`, `cutoff`, and more of its training. VECTORS: `size`, `similarity`. VIEWS: `views` as above."""
+    """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `training_set_id`,
+    `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`. VIEWS: `views` as above."""
 
     def write(self, path: Path) -> None:
         """Write the part to a file of its own, whole or not at all."""
@@ -548,7 +549,7 @@ class _OneRanker(_Fields):
             if not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS and int(version)):
                 msg = f"{source}: expected versions such as 3, received {version!r}; {remedy}"
                 raise CorruptRecordError(msg)
-        data = {name: getattr(self, name) for name in _RANKER_DATA}
+        data = {name: getattr(self, name) for name in (*_TRAINING_DATA, "views", "inputs")}
         ranker = Part(self.model, PartKind.RANKER, self.version, self.saved_model_sha256, self.run_id, data=data)
         return {
             "namespace": self.namespace,
@@ -560,14 +561,14 @@ class _OneRanker(_Fields):
         }
 
 
-def model_data(training_set: TrainingSet, inputs: list[str]) -> dict[str, Any]:
-    """Return a part's data of a model that was fitted on `training_set` and takes `inputs`, in this order."""
-    return {name: inputs if name == "inputs" else getattr(training_set, name) for name in _RANKER_DATA}
+def model_data(training_set: TrainingSet, views: Mapping[str, str]) -> dict[str, Any]:
+    """Return a part's data of a model that was fitted on `training_set` and reads `views`."""
+    return {name: getattr(training_set, name) for name in _TRAINING_DATA} | {"views": dict(views)}
 
 
 _VERSION_DIGITS = 10
-_RANKER_DATA = (
-    *("feature_service", "feature_service_hash", "views", "inputs", "training_set_id", "train_end", "cutoff"),
+_TRAINING_DATA = (
+    *("feature_service", "feature_service_hash", "training_set_id", "train_end", "cutoff"),
     *("item_embeddings", "item_embeddings_sha256"),
 )
 

@@ -6,7 +6,7 @@ and is read from there. Whoever serves a model needs no code that knows its feat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.schemas import Schema
 
 SIGNATURE_FILE = "assets.extra/kestrel_signature.json"
@@ -167,6 +168,25 @@ def read_signature(saved_model: Path) -> Signature:
         msg = f"SavedModel {saved_model}: expected the file {SIGNATURE_FILE}, found none; train the model anew"
         raise CorruptRecordError(msg) from error
     return Signature.from_json(record, str(path))
+
+
+def part_signature(part: Part, schema: Schema) -> Signature:
+    """Return what a part of a release takes and returns; that of one from before signatures were stored is worked out.
+
+    Raises:
+        CorruptRecordError: It has none that can be read, or reads what is not declared any longer.
+    """
+    source = f"{part.name} version {part.version}"
+    if part.signature:
+        return Signature.from_json(part.signature, f"{source}, signature")
+    whole = ranking(schema)
+    known = {each.column.name: each for each in whole.inputs}
+    names, views = part.data.get("inputs", []), part.data.get("views", {})
+    if not names or (unknown := sorted(set(names) - known.keys())):
+        msg = f"{source}: expected inputs among {sorted(known)}, received {unknown if names else names}; train it anew"
+        raise CorruptRecordError(msg)
+    inputs = (replace(known[name], view=views.get(known[name].group, "")) for name in names)
+    return replace(whole, inputs=tuple(inputs), on_demand=())
 
 
 ROWS_SIGNATURE = "serving_default"

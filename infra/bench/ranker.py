@@ -13,7 +13,7 @@ from feature_repo.contracts.manifests import Release, TrainingSet, Verdict
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, ROWS_SIGNATURE, Scope, ranking
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, ROWS_SIGNATURE, Scope, part_signature
 from infra.bench.errors import BenchError
 from infra.local.grpc_example import raw_input
 
@@ -43,7 +43,8 @@ class Ranker:
         """
         golden: Any = read_json(self.golden)["requests"]
         request = next(each for each in golden if each["signature_name"] == signature_name)
-        signature = ranking(Schema.from_json(TrainingSet.read(self.training_set).schema))
+        schema = Schema.from_json(TrainingSet.read(self.training_set).schema)
+        signature = part_signature(self.release.ranker, schema)
         users = (
             {column.name for column in signature.scoped(Scope.USER)} if signature_name == ONE_USER_SIGNATURE else set()
         )

@@ -17,8 +17,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json, write_json
-from feature_repo.contracts.schemas import Schema, read_schema
-from feature_repo.contracts.signatures import RANKING_MODEL, SCORE, Scope, ranking
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, SCORE
 from infra.local.errors import LocalError
 from infra.local.planes import run_plane
 from infra.local.stack import command_environment
@@ -211,11 +210,10 @@ def slate_table(answer: Mapping[str, Any]) -> Table:
     return table
 
 
-def example_request(golden: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return a small request for one user and a few items, cut out of a golden one."""
-    request = next(request for request in golden["requests"] if request["signature_name"] == "one_user")
-    items = {column.name for column in ranking(schema).scoped(Scope.ITEM)}
-    inputs = {name: values[:_EXAMPLE_ITEMS] if name in items else values for name, values in request["inputs"].items()}
+def example_request(golden: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a small request for one user and a few items, cut out of a golden one: the user's inputs have one row."""
+    request = next(request for request in golden["requests"] if request["signature_name"] == ONE_USER_SIGNATURE)
+    inputs = {name: values[:_EXAMPLE_ITEMS] for name, values in request["inputs"].items()}
     return {"signature_name": request["signature_name"], "inputs": inputs}
 
 
@@ -327,7 +325,7 @@ def print_report(
         console.print(ending(verdict, serving))
         if serving.get("version"):
             request = stack.places.state / "examples" / f"{namespace}.json"
-            write_json(request, example_request(read_json(folder / "golden.json"), read_schema(place)))
+            write_json(request, example_request(read_json(folder / "golden.json")))
     if is_served:
         _print_recommendations(settings, place, request, console, wait_ranked=bool(serving.get("version")))
     meter.sample()

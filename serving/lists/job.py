@@ -15,8 +15,7 @@ from feature_repo.contracts.manifests import Part, PartKind, Release, TrainingSe
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
 from feature_repo.contracts.questions import LIST_DEPTH, Asked, Role
-from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import RANKING_MODEL, ranking
+from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from serving.lists import report
 from serving.lists.answering import Answering
 from serving.lists.errors import QuestionsError
@@ -182,7 +181,7 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
     if saved_model is None:
         absent[CANDIDATE] = "no SavedModel was given"
         return rankers
-    candidate = candidate_release(place, training_set)
+    candidate = candidate_release(place, training_set, saved_model)
     if known_until(place, candidate) > asked.times[Asked.AT_ORIGIN][0]:
         absent[CANDIDATE] = f"training set {training_set} goes on after the origin: the model knows some of the answers"
     else:
@@ -191,11 +190,12 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
     return rankers | ({CHAMPION: champion} if champion else {})
 
 
-def candidate_release(place: Namespace, training_set: str) -> Release:
+def candidate_release(place: Namespace, training_set: str, saved_model: Path) -> Release:
     """Return a Release as the rollout would make it of a model that learned from a training set.
 
     Raises:
         QuestionsError: There is no such training set.
+        CorruptRecordError: The SavedModel does not say what it takes.
     """
     path = place.training_sets / training_set / MANIFEST
     try:
@@ -203,9 +203,9 @@ def candidate_release(place: Namespace, training_set: str) -> Release:
     except (OSError, CorruptRecordError) as error:
         msg = f"{path}: expected the manifest of the candidate's training set, received {error}; name another"
         raise QuestionsError(msg) from error
-    signature = ranking(Schema.from_json(record.schema))
-    data = model_data(record, [column.name for column in signature.input_columns])
-    ranker = Part(RANKING_MODEL, PartKind.RANKER, str(_VERSION), "", data=data)
+    signature = read_signature(saved_model)
+    data = model_data(record, signature.views)
+    ranker = Part(RANKING_MODEL, PartKind.RANKER, str(_VERSION), "", signature=signature.to_json(), data=data)
     return Release(place.name, 1, {RANKING_MODEL: ranker}, previous=0, previous_parts={}, why="")
 
 

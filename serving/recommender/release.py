@@ -6,9 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import FILE_KINDS
-from feature_repo.contracts.signatures import Scope, ranking
+from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.manifests import Release
     from feature_repo.contracts.places import Serving
+    from feature_repo.contracts.signatures import Signature
     from serving.recommender.lifetimes import Lifetime
     from serving.recommender.snapshot import Snapshot
 
@@ -91,32 +94,50 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
     """Work out how to rank, or why not: a model never meets features of another definition than it was trained on."""
     if release is None:
         return RankingOff("no release yet: model_rollout has promoted no model of this namespace")
-    signature = ranking(snapshot.schema)
+    try:
+        return _plan(release, snapshot)
+    except (ReleaseError, CorruptRecordError) as error:
+        return RankingOff(str(error))
+
+
+def _plan(release: Release, snapshot: Snapshot) -> RankingPlan:
+    """Return how to rank; ReleaseError or CorruptRecordError says why not."""
     ranker = release.ranker
-    if release.namespace != snapshot.manifest.namespace:
-        return RankingOff(f"expected a release of {snapshot.manifest.namespace}, received one of {release.namespace}")
-    for group, view in release.absent_views(snapshot.manifest).items():
-        return RankingOff(
-            f"version {ranker.version} reads feature view {view}, online is {snapshot.manifest.views.get(group)}; "
-            "train and promote a model on the new features, or refresh the old ones"
-        )
-    declared = {item.column.name: item for item in signature.inputs}
-    unknown = sorted(set(ranker.data["inputs"]) - declared.keys())
-    other = [group for group, view in signature.views.items() if ranker.data["views"].get(group) != view]
-    if unknown or other:
-        return RankingOff(
-            f"version {ranker.version} was trained on other definitions than this recommender's code has "
-            f"(inputs {unknown}, feature views {sorted(other)}); deploy the code that it was trained with"
-        )
+    signature = _signature(release, snapshot)
+    items = [column.name for column in signature.scoped(Scope.ITEM)]
+    if absent := sorted(set(items) - snapshot.catalogue.inputs.keys()):
+        msg = f"version {ranker.version} reads {absent}, which the catalogue lacks; run feature_refresh"
+        raise ReleaseError(msg)
     if not ranker.version.isdecimal():
-        return RankingOff(f"expected a ranker's version that is a whole number, received {ranker.version!r}")
-    inputs = [declared[name] for name in ranker.data["inputs"]]
+        msg = f"expected a ranker's version that is a whole number, received {ranker.version!r}"
+        raise ReleaseError(msg)
     return RankingPlan(
         model=model_name(release.namespace, ranker.name),
         version=int(ranker.version),
-        user_columns=tuple(item.column for item in inputs if item.scope is Scope.USER),
-        item_inputs={
-            item.column.name: snapshot.catalogue.inputs[item.column.name] for item in inputs if item.scope is Scope.ITEM
-        },
+        user_columns=signature.scoped(Scope.USER),
+        item_inputs={name: snapshot.catalogue.inputs[name] for name in items},
         lifetimes=snapshot.catalogue.lifetimes,
     )
+
+
+def _signature(release: Release, snapshot: Snapshot) -> Signature:
+    """Return what the ranker takes, if all of it is online, and defined as this recommender's code defines it."""
+    ranker, manifest = release.ranker, snapshot.manifest
+    if release.namespace != manifest.namespace:
+        msg = f"expected a release of {manifest.namespace}, received one of {release.namespace}"
+        raise ReleaseError(msg)
+    for group, view in release.absent_views(manifest).items():
+        msg = (
+            f"version {ranker.version} reads feature view {view}, online is {manifest.views.get(group)}; train and "
+            "promote a model on the new features, or refresh the old ones"
+        )
+        raise ReleaseError(msg)
+    signature = part_signature(ranker, snapshot.schema)
+    views = {group.name: group.view_name for group in declared(snapshot.schema).groups}
+    if other := sorted(group for group, view in signature.views.items() if views.get(group) != view):
+        msg = (
+            f"version {ranker.version} was trained on other definitions than this recommender's code has (feature "
+            f"views {other}); deploy the code that it was trained with"
+        )
+        raise ReleaseError(msg)
+    return signature

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.manifests import MODEL_KINDS, Part, PartKind, Release, TrainingSet, Verdict, model_data
+from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import RANKING_MODEL, ranking
+from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_ARTIFACT, Signature, ranking
 from serving.rollout.errors import RolloutError, UnknownVersionError
 from serving.rollout.registry import SHA256_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from feature_repo.contracts.signatures import Signature
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
@@ -27,13 +27,20 @@ KIND_TAG, NEEDS_TAG = "kestrel.part_kind", "kestrel.part_needs"
 
 
 def signature_of(model: ServingModel, registered: RegisteredVersion) -> Signature:
-    """Return what the version takes and returns, by the schema of the data set that it was trained on.
+    """Return what the version takes and returns, as its run says.
+
+    A run from before signatures were stored says on what data set it was trained, whose default they all had.
 
     Raises:
-        UnknownVersionError: The run lacks its record of the training set.
+        UnknownVersionError: The run lacks its record of the training set, too.
+        CorruptRecordError: What it says is no signature.
     """
     with tempfile.TemporaryDirectory(prefix="kestrel-release-") as folder:
-        return _signature(_training_set(model, registered, Path(folder)))
+        try:
+            path = model.registry.download_run_file(registered.run_id, SIGNATURE_ARTIFACT, Path(folder))
+        except UnknownVersionError:
+            return ranking(Schema.from_json(_training_set(model, registered, Path(folder)).schema))
+        return Signature.from_json(read_json(path), f"{model.name} version {registered.version}, {SIGNATURE_ARTIFACT}")
 
 
 def part_of(model: ServingModel, registered: RegisteredVersion) -> tuple[Part, str]:
@@ -51,15 +58,17 @@ def part_of(model: ServingModel, registered: RegisteredVersion) -> tuple[Part, s
             f"{registered.run_id}, received that on run {verdict.run_id}; gate it anew"
         )
         raise UnknownVersionError(msg)
-    inputs = [column.name for column in _signature(training_set).input_columns]
+    kind = kind_of(registered)
+    signature = signature_of(model, registered) if kind is PartKind.RANKER else None
     part = Part(
         name=model.part,
-        kind=kind_of(registered),
+        kind=kind,
         version=str(registered.version),
         checksum=registered.tag(SHA256_TAG),
         run_id=registered.run_id,
+        signature=signature.to_json() if signature else {},
         needs=_needs(registered),
-        data=model_data(training_set, inputs),
+        data=model_data(training_set, signature.views if signature else training_set.views),
     )
     return part, verdict.reason
 
@@ -118,7 +127,3 @@ def _next_number(model: ServingModel) -> int:
 
 def _training_set(model: ServingModel, registered: RegisteredVersion, folder: Path) -> TrainingSet:
     return TrainingSet.read(model.registry.download_run_file(registered.run_id, TRAINING_SET_ARTIFACT, folder))
-
-
-def _signature(training_set: TrainingSet) -> Signature:
-    return ranking(Schema.from_json(training_set.schema))

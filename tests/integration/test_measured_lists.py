@@ -109,7 +109,7 @@ def test_the_files_hold_what_redis_holds(world: World, asked: OriginQuestions) -
 
 
 def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions) -> None:
-    release = job.candidate_release(world.place, TRAINING_SET)
+    release = job.candidate_release(world.place, TRAINING_SET, world.saved_model)
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
     plan = plan_ranking(release, snapshot)
     assert isinstance(plan, RankingPlan)
@@ -168,7 +168,7 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     world: World, asked: OriginQuestions, tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     serving = Serving(world.state)
-    candidate = job.candidate_release(world.place, TRAINING_SET)
+    candidate = job.candidate_release(world.place, TRAINING_SET, world.saved_model)
     early = {"version": "1", "training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
     folder = serving.model(NAME, RANKING_MODEL) / "1"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
     (folder / "saved_model.pb").write_bytes(b"junk")
     pointer = Serving(world.state).current_release(NAME)
     early = {"training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
-    with_ranker(job.candidate_release(world.place, TRAINING_SET), **early).write(pointer)
+    with_ranker(job.candidate_release(world.place, TRAINING_SET, world.saved_model), **early).write(pointer)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
     try:
         job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
@@ -261,7 +261,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
 
 def test_a_model_server_that_does_not_answer_is_worth_another_try(world: World, asked: OriginQuestions) -> None:
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
-    plan = plan_ranking(job.candidate_release(world.place, TRAINING_SET), snapshot)
+    plan = plan_ranking(job.candidate_release(world.place, TRAINING_SET, world.saved_model), snapshot)
     assert isinstance(plan, RankingPlan)
     (port,) = free_ports(1)
     with pytest.raises(UnansweredError, match="received one without model_server") as caught:

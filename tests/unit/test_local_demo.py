@@ -11,7 +11,6 @@ from rich.text import Text
 
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.places import Namespace, Serving
-from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Scope
 from infra.local import demo as demo_module
 from infra.local.airflow_api import DagRun, TaskRun
@@ -256,7 +255,7 @@ def test_example_is_a_small_request_for_one_user() -> None:
     inputs = {column.name: [1] * 50 for column in RANKING.scoped(Scope.ITEM)}
     inputs |= {column.name: [2] for column in RANKING.scoped(Scope.USER)}
     golden = {"requests": [{"signature_name": "serving_default"}, {"signature_name": "one_user", "inputs": inputs}]}
-    example = example_request(golden, MOVIELENS)
+    example = example_request(golden)
     assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.ITEM)} == {3}
     assert {len(example["inputs"][column.name]) for column in RANKING.scoped(Scope.USER)} == {1}
 

@@ -10,13 +10,22 @@ import pytest
 
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.signatures import Scope, ranking
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.ranking import ranking_inputs
 from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
 from serving.recommender.settings import Settings, load_settings
 from serving.recommender.snapshot import load_snapshot
-from tests.movielens import ITEM_PROFILE, RANKING, RANKING_FEATURES, USER_ACTIVITY
-from tests.recommender_world import CUTOFF, ITEM_COUNT, World, catalogue_table, corrupt, vectors_table
+from tests.movielens import FEATURES, ITEM_PROFILE, MOVIELENS, RANKING, RANKING_FEATURES, USER_ACTIVITY
+from tests.recommender_world import (
+    CUTOFF,
+    ITEM_COUNT,
+    World,
+    catalogue_table,
+    corrupt,
+    snapshot_views,
+    vectors_table,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +166,43 @@ def test_a_release_of_the_same_views_ranks(world: World) -> None:
     assert (found.model, found.version) == ("tiny.ranking", 7)
     names = {column.name for column in found.user_columns} | set(found.item_inputs)
     assert names == {column.name for column in RANKING.input_columns}
+
+
+def test_a_model_of_other_features_ranks_without_a_deploy(world: World) -> None:
+    signature = ranking(MOVIELENS, ("item_event_count", "item_windows", "user_windows"))
+    found = plan(world, signature=signature.to_json(), views=signature.views)
+    assert isinstance(found, RankingPlan)
+    assert set(found.item_inputs) == {column.name for column in signature.scoped(Scope.ITEM)}
+    assert "item_trend" in found.item_inputs
+    sent = ranking_inputs(found, {"user_event_count_7d": 3}, np.arange(2), NOW)
+    assert (sent["user_event_count_7d"].tolist(), sent["user_value_mean_7d"].tolist()) == ([3], [-1.0])
+    assert sent.keys() == {column.name for column in signature.input_columns}
+
+
+def test_only_a_group_that_the_model_reads_takes_it_out_of_force(world: World) -> None:
+    views = {"item_activity": FEATURES.item_activity.view_name}
+    few = ranking(MOVIELENS, ("item_event_count",)).to_json()
+    online = snapshot_views() | {USER_ACTIVITY.name: "user_activity_00000000"}
+    world.publish_snapshot(views=online)
+    fits = plan_ranking(world.publish_release(signature=few, views=views), load_snapshot(world.place))
+    assert isinstance(fits, RankingPlan)
+    every = RANKING_FEATURES.views
+    unfit = plan_ranking(world.publish_release(signature=RANKING.to_json(), views=every), load_snapshot(world.place))
+    assert isinstance(unfit, RankingOff)
+    assert "user_activity_00000000" in unfit.reason
+
+
+def test_a_catalogue_of_before_the_windows_serves_the_models_of_its_time(world: World) -> None:
+    windows = [column.name for column in FEATURES.item_windows.features]
+    world.publish_snapshot(catalogue_table().drop_columns(windows))
+    snapshot = load_snapshot(world.place)
+    assert isinstance(plan_ranking(world.publish_release(), snapshot), RankingPlan)
+    signature = ranking(MOVIELENS, ("item_windows",))
+    release = world.publish_release(signature=signature.to_json(), views=signature.views)
+    unfit = plan_ranking(release, snapshot)
+    assert isinstance(unfit, RankingOff)
+    assert "'item_trend', " in unfit.reason
+    assert "which the catalogue lacks; run feature_refresh" in unfit.reason
 
 
 def test_the_request_s_time_is_sent_beside_the_user(world: World) -> None:
