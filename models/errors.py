@@ -6,7 +6,7 @@ JobError
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
 ├── MarginsError            the gates' margins are not what they should be
 ├── NotFiniteError          a loss or a score is no number that counts
-├── UnknownFeatureError     a model is to read an on-demand feature that there is not
+├── UnknownFeatureError     a model is to read a feature that there is not, or has none to read
 ├── TooLittleMemoryError    a training needs more memory than there is
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
 ├── TrackingRefusedError    the MLflow server refused a call
@@ -51,7 +51,7 @@ class UnknownModelError(SpecError):
 
 
 class UnknownFeatureError(JobError):
-    """A model is to read an on-demand feature that there is not."""
+    """A model is to read an on-demand feature that there is not, or has nothing to read."""
 
 
 class TooLittleMemoryError(JobError):

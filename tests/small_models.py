@@ -41,7 +41,8 @@ class Ridge(RankingModel[RidgeConfig]):
     config_class: ClassVar[type[RankingConfig]] = RidgeConfig
 
     def fit(self, context: FitContext) -> Fitted:
-        encoded = build_encoder(context.signature, context.transforms).reading(self.config.on_demand)
+        whole = build_encoder(context.signature, context.transforms)
+        encoded = whole.reading(self.config.on_demand)
         numbers = _numbers(encoded, context)
         rows = np.concatenate([numbers, np.ones((len(numbers), 1))], axis=1)
         square = rows.T @ rows + self.config.penalty * np.eye(rows.shape[1])
@@ -50,7 +51,7 @@ class Ridge(RankingModel[RidgeConfig]):
         linear = keras.layers.Dense(1, name="linear")
         scorer = keras.Model(inputs, linear(ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)))
         linear.set_weights([solution[:-1, None], solution[-1:]])
-        return Fitted(encoded, scorer)
+        return Fitted(whole, scorer)
 
 
 class TwoStages(KerasModel[ShortConfig]):
@@ -109,7 +110,8 @@ class Stumps(RankingModel[StumpsConfig]):
     config_class: ClassVar[type[RankingConfig]] = StumpsConfig
 
     def fit(self, context: FitContext) -> Fitted:
-        encoded = build_encoder(context.signature, context.transforms).reading(self.config.on_demand)
+        whole = build_encoder(context.signature, context.transforms)
+        encoded = whole.reading(self.config.on_demand)
         numbers, labels = _numbers(encoded, context).astype(np.float32), context.train.labels
         logits, stumps, losses = np.zeros(len(labels)), [], []
         for _ in range(self.config.rounds):
@@ -125,7 +127,7 @@ class Stumps(RankingModel[StumpsConfig]):
         layer.set_weights([np.array(columns), np.array(thresholds), np.array(leaves).T])
         inputs = encoded_inputs(encoded)
         scorer = keras.Model(inputs, layer(ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)))
-        return Fitted(encoded, scorer, {"log_loss": losses}, {"trees": len(stumps)})
+        return Fitted(whole, scorer, {"log_loss": losses}, {"trees": len(stumps)})
 
 
 def _split(numbers: NDArray[Any], left: NDArray[Any], column: int) -> tuple[int, float, tuple[float, float], float]:

@@ -18,6 +18,7 @@ from models.export import Exported, export
 from models.inputs import to_tensors
 from models.one_user import call_for_one_user
 from models.ranking.base import encoded_inputs
+from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import load_saved_model
 from models.training.fit import Fitted
 from tests.movielens import RANKING
@@ -68,7 +69,7 @@ def _request(dataset, candidates=CANDIDATES):
     """Return one request, of a user with a short history, and the same with the user repeated."""
     lengths = (dataset[TEST].features["user_last_items"] != "").sum(axis=1)
     (short,) = np.nonzero(lengths == LENGTH // 2)
-    rows = dataset[TEST].take(np.arange(short[0], short[0] + candidates)).features
+    rows = dataset[TEST].take(np.arange(short[0], short[0] + candidates) % dataset[TEST].rows).features
     alone = {name: values[:1] if name in USERS else values for name, values in rows.items()}
     repeated = {name: np.repeat(values, candidates // len(values), axis=0) for name, values in alone.items()}
     return to_tensors(alone, RANKING), to_tensors(repeated, RANKING)
@@ -178,6 +179,20 @@ def test_the_users_part_sees_one_row_and_the_rest_sees_every_candidate(encoded, 
     np.testing.assert_allclose(one_user, rows, atol=1e-6)
     assert before.rows == between.rows == [1, CANDIDATES], "one_user was called first"
     assert after.rows == [CANDIDATES, CANDIDATES]
+
+
+@pytest.mark.parametrize("name", ["deepfm", "lr"])
+def test_our_models_look_the_users_embeddings_up_once(name, encoded):
+    model_class = RANKING_MODELS[name]
+    model = model_class(model_class.config_class())
+    function = Exported(Fitted(encoded, model.build(encoded, 1)), RANKING).functions()[ONE_USER_SIGNATURE]
+    lookups = [each for each in function.graph.get_operations() if each.type == "GatherV2"]
+    rows = [each.outputs[0].shape[0] for each in lookups if each.inputs[0].op.type == "ReadVariableOp"]
+    read = [encoded.scopes[column] for column in encoded.reading(model.config.on_demand).categorical]
+    for_each = len(rows) // len(read)
+    assert for_each >= 1
+    assert rows.count(1) == for_each * read.count(Scope.USER)
+    assert rows.count(None) == for_each * read.count(Scope.ITEM)
 
 
 def test_a_users_row_that_several_operations_ask_for_is_repeated_once(encoded, dataset):
