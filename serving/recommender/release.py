@@ -95,7 +95,7 @@ def plan_ranking(release: Release | None, snapshot: Snapshot) -> RankingPlan | R
     ranker = release.ranker
     if release.namespace != snapshot.manifest.namespace:
         return RankingOff(f"expected a release of {snapshot.manifest.namespace}, received one of {release.namespace}")
-    for group, view in release.absent_views(snapshot.manifest).items():
+    for group, view in ranker.absent_views(snapshot.manifest).items():
         return RankingOff(
             f"version {ranker.version} reads feature view {view}, online is {snapshot.manifest.views.get(group)}; "
             "train and promote a model on the new features, or refresh the old ones"
