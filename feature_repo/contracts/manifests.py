@@ -175,7 +175,16 @@ class Part(_Fields):
     that it must have; empty for any. Vectors are stamped with their tower by it."""
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `training_set_id`,
-    `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`. VIEWS: `views` as above."""
+    `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`.
+    VIEWS: `views` as above."""
+
+    def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
+        """Return feature group → feature view of what it reads and `online` has not, or defines otherwise.
+
+        A model never meets features that it was not trained on: nobody asks it while there is one.
+        """
+        read: dict[str, str] = self.data.get("views", {})
+        return {group: view for group, view in read.items() if online.views.get(group) != view}
 
     def write(self, path: Path) -> None:
         """Write the part to a file of its own, whole or not at all."""
@@ -477,12 +486,8 @@ class Release(_Record):
         return self.parts[RANKING_MODEL]
 
     def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
-        """Return feature group → feature view of what its ranker reads and `online` has not, or defines otherwise.
-
-        A recommender ranks nothing while there is one: a model never meets features that it was not trained on.
-        """
-        read: dict[str, str] = self.ranker.data["views"]
-        return {group: view for group, view in read.items() if online.views.get(group) != view}
+        """Return feature group → feature view of what its models read and `online` has not, or defines otherwise."""
+        return {group: view for part in self.parts.values() for group, view in part.absent_views(online).items()}
 
     @classmethod
     def _read_format(cls, written: int, record: Mapping[str, object], source: str, remedy: str) -> Self:

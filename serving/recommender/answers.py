@@ -34,7 +34,7 @@ MEANINGS = {
     Missing.USER_FEATURES: "some of the user's features are absent, too old or unreadable.",
     Missing.MODEL_SERVER: "the model server did not answer in time, so the items are in recall order.",
     Missing.RELEASE: "no promoted model fits the features that are online, so the items are in recall order.",
-    Missing.EMBEDDINGS: "item vectors are missing, of some kind or of this item, or fit another release: neighbours are unknown.",
+    Missing.EMBEDDINGS: "no item vectors of some kind, of this item, or for this release, so neighbours are unknown.",
     Missing.SNAPSHOT: "the newest snapshot could not be loaded, or fits no release yet, so the one before answers.",
     Missing.INTERNAL: "a fault in the recommender, written to its log: what is popular with everyone.",
 }

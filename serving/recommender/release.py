@@ -126,7 +126,7 @@ def _signature(release: Release, snapshot: Snapshot) -> Signature:
     if release.namespace != manifest.namespace:
         msg = f"expected a release of {manifest.namespace}, received one of {release.namespace}"
         raise ReleaseError(msg)
-    for group, view in release.absent_views(manifest).items():
+    for group, view in ranker.absent_views(manifest).items():
         msg = (
             f"version {ranker.version} reads feature view {view}, online is {manifest.views.get(group)}; train and "
             "promote a model on the new features, or refresh the old ones"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import PartKind
 from serving.rollout import journal
 from serving.rollout.admission import admitted
 from serving.rollout.file_parts import published_part
 from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.registry import APPROVAL_TAG
 from serving.rollout.release_records import composed, part_of
+from serving.rollout.serving_model import served_parts
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.verdict import require_comparison, unmet_champion
 
@@ -63,7 +63,7 @@ def promote(
         release = composed(model, parts, "; ".join(reasons))
         if current is not None and current.number == release.number:  # admitted: it is that very release
             release = dataclasses.replace(release, why=model.promoted_why(current))  # as it said first
-        elif any(part.kind is PartKind.RANKER for part in parts.values()):
+        elif served_parts(parts):
             require_views(model, release, online_snapshot(model), "train and promote a model on what is online")
         return switch(model, journal.Kind.PROMOTION, release, key)
 

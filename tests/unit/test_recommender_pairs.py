@@ -13,6 +13,7 @@ import pytest
 
 from feature_repo.contracts.manifests import Part, PartKind, Release, Similarity
 from serving.recommender.engine import Engine, Online
+from serving.recommender.readiness import _release_part, _snapshot_part
 from serving.recommender.release import RankingOff, RankingPlan, may_wait
 from serving.recommender.settings import Settings
 from serving.recommender.user_features import UserFeatures
@@ -30,7 +31,7 @@ CHANNEL = "two-tower"
 LIKED = 0
 FIRST_MARKED = 100
 """The item of this number, plus the id of a generation, is near the liked one by the vectors of that generation."""
-SWITCHES = 30
+SWITCHES = 18
 REQUESTS_AT_ONCE = 24
 
 
@@ -179,7 +180,7 @@ def test_no_answer_mixes_generations_under_load(generations: Generations, watche
         await asyncio.gather(move(done), *(ask(done) for _ in range(REQUESTS_AT_ONCE)))
 
     asyncio.run(both())
-    assert len(seen) > 500
+    assert len(seen) > 300
     for released, snapshot, asked in seen:
         assert asked == (released == snapshot), "vectors are asked with their own tower, and with no other"
     assert {released for released, snapshot, _ in seen if released == snapshot} == set(range(1, SWITCHES))
@@ -204,6 +205,8 @@ def test_half_of_a_pair_waits_for_the_other(generations: Generations, watcher: W
         stamped = checksum(1 if first == "release" else 2)[:8]
         assert f"needs the part tower with the checksum {stamped}" in watcher.unfit
         assert ("snapshot" in body["degraded"]) == (first == "snapshot"), "a newer snapshot waits"
+        for part in (_snapshot_part(watcher), _release_part(watcher)):
+            assert (part.state, watcher.unfit in part.detail) == ("degraded", True)
         if first == "release":
             generations.snapshot(2)
         else:
@@ -229,6 +232,8 @@ def test_where_no_pair_fitted_before_what_lacks_something_is_left_out(
         assert CHANNEL not in channels(body)
         assert body["degraded"] == ["embeddings"]
         assert "needs the part tower" in watcher.online.vectors_problem
+        similar = watcher._engine.similar(watcher.online, LIKED, 5, CHANNEL)
+        assert similar["degraded"] == ["embeddings"]
         generations.snapshot(1)
         await watcher.look()
         body = await answered(watcher)
