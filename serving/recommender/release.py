@@ -12,6 +12,7 @@ from feature_repo.contracts.manifests import FILE_KINDS
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
+from serving.recommender.pair_features import PairPlan, plan_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from serving.recommender.snapshot import Snapshot
 
 
+_NO_PAIRS = PairPlan()
+
+
 @dataclass(frozen=True, slots=True)
 class RankingPlan:
     """How to ask the model server for scores: worked out once per pair of snapshot and release."""
@@ -37,6 +41,8 @@ class RankingPlan:
     """Item column → `[items]` or `[items, length]`, in the catalogue's order."""
     lifetimes: tuple[Lifetime, ...] = ()
     """Of the item features that grow old."""
+    pairs: PairPlan = _NO_PAIRS
+    """What the model reads of the channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ def _plan(release: Release, snapshot: Snapshot) -> RankingPlan:
         user_columns=signature.scoped(Scope.USER),
         item_inputs={name: snapshot.catalogue.inputs[name] for name in items},
         lifetimes=snapshot.catalogue.lifetimes,
+        pairs=plan_pairs(signature, snapshot),
     )
 
 
