@@ -128,6 +128,6 @@ def _possible(model: ServingModel, current: Release) -> list[int]:
 def _impossible(model: ServingModel, current: Release, target: str) -> RolloutError:
     return RolloutError(
         f"{model.name}: expected a version that was promoted once and lies on disk still, one of "
-        f"{_possible(model, current)}, received {target}; roll another one back, or out: `python -m serving.rollout "
-        f"publish`; {model.command('status')} says what became of the one before"
+        f"{_possible(model, current)}, received {target}; roll another one back, or out: "
+        f"{model.command('publish')}; {model.command('status')} says what became of the one before"
     )

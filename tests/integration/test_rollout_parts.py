@@ -172,6 +172,7 @@ def test_what_is_lost_of_any_part_is_told_and_mended(server: ModelServer, two: S
         shutil.rmtree(tower.version_path(version))
     problems: Any = status.status(two)["problems"]
     assert any("of tower" in problem and "would not load" in problem for problem in problems)
+    assert all(f"reconcile --namespace {two.namespace}` mends it" in problem for problem in problems)
     reconcile.reconcile(two)
     assert served(server, two) == ("second", "second")
     two.registry.set_alias(tower.name, "champion", 1)
