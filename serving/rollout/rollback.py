@@ -110,7 +110,9 @@ def _require_views(model: ServingModel, current: Release, release: Release) -> N
         # The recommender answers from what it has in memory; a rollback is urgent.
         log.warning("%s: going back all the same", error)
         return
-    fit = [one for one in _releases(model, current) if not (online and one.absent_views(online))]
+    if online is None or not release.absent_views(online):
+        return  # no need to read what all the others read
+    fit = [one for one in _releases(model, current) if not one.absent_views(online)]
     versions = _versions(model, [one for one in fit if _is_here(model, one)])
     require_views(model, release, online, f"name another with --to: the views of {versions} are online")
 
