@@ -75,8 +75,8 @@ class Signature:
     """What one model takes and returns.
 
     It is exported twice. `serving_default` has one row per (user, item): every input is `[batch, ...]`. `one_user` has
-    user inputs of one row, `[1, ...]`, and item inputs of one row per candidate, `[num_candidates, ...]`; the graph
-    repeats the user. Both return `score`, `[batch]` or `[num_candidates]`.
+    user inputs of one row, `[1, ...]`, and item inputs of one row per candidate, `[num_candidates, ...]`; what the
+    graph makes of the user it stands beside each. Both return `score`, `[batch]` or `[num_candidates]`.
     """
 
     model: str
