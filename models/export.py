@@ -29,8 +29,9 @@ from models.one_user import call_for_one_user
 from models.saved_model_loader import load_saved_model
 
 if TYPE_CHECKING:
-    import keras
     from pathlib import Path
+
+    import keras
 
     from models.training.fit import Fitted
 

@@ -22,7 +22,8 @@ def call_for_one_user(
 ) -> tf.Tensor:
     """Return what `model` returns, in inference, where the user's columns are repeated for every candidate.
 
-    A model within the model counts as one operation; so does one that is no functional model of Keras.
+    A model that is no functional model of Keras counts as one operation; one within the model is looked into if it
+    takes columns by name, too.
 
     Args:
         model: A keras.Model of columns by name.
@@ -34,10 +35,17 @@ def call_for_one_user(
         ExportError: An input of the model is no column.
     """
     beside = _Beside(num_candidates)
+    result, is_of_user = _called(model, columns, of_user, beside)
+    return beside(result) if is_of_user else result
+
+
+def _called(
+    model: keras.Model, columns: Mapping[str, tf.Tensor], of_user: Collection[str], beside: _Beside
+) -> tuple[tf.Tensor, bool]:
+    """Return what a model returns, and whether that is one row of the user."""
     if not isinstance(model, keras.Function):
-        return model(
-            {name: beside(value) if name in of_user else value for name, value in columns.items()}, training=False
-        )
+        rows = {name: beside(value) if name in of_user else value for name, value in columns.items()}
+        return model(rows, training=False), False
     if unknown := sorted({each.name for each in model.inputs} - columns.keys()):
         msg = f"model {model.name}: expected inputs among the encoded columns {sorted(columns)}, received {unknown}"
         raise ExportError(msg)
@@ -46,6 +54,13 @@ def call_for_one_user(
     users = {id(each) for each in model.inputs if each.name in of_user}
     with tf.name_scope(model.name):  # as Keras does: by itself, a layer's name may be none that TensorFlow takes
         for node in _nodes(model):
+            if (given := _named(node)) is not None:
+                inputs = {name: values[id(each)] for name, each in given.items()}
+                own = {name for name, each in given.items() if id(each) in users}
+                (made,) = map(id, node.outputs)
+                values[made], is_of_user = _called(node.operation, inputs, own, beside)
+                users |= {made} if is_of_user else set()
+                continue
             ids = [id(each) for each in node.input_tensors]
             if users.issuperset(ids) and _has_rows(node.outputs, None):
                 results = _run(node, values)
@@ -56,7 +71,7 @@ def call_for_one_user(
             results = _run(node, {i: beside(values[i]) if i in users else values[i] for i in ids})
             values.update(zip(map(id, node.outputs), results, strict=True))
     (output,) = map(id, model.outputs)
-    return beside(values[output]) if output in users else values[output]
+    return values[output], output in users
 
 
 class _Beside:
@@ -77,6 +92,13 @@ class _Beside:
 
     def _tile(self, row: tf.Tensor) -> tf.Tensor:
         return tf.tile(row, tf.stack([self._num_candidates, *[1] * (len(row.shape) - 1)]))
+
+
+def _named(node: Any) -> Mapping[str, Any] | None:
+    """Return the columns of a call of a model that takes them by name and returns one tensor; None of any other."""
+    is_model = isinstance(node.operation, keras.Function) and len(node.outputs) == 1
+    (given, *others) = node.arguments.args or (None,)
+    return given if is_model and isinstance(given, dict) and not others else None
 
 
 def _nodes(model: keras.Function) -> Iterator[Any]:

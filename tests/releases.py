@@ -46,3 +46,32 @@ def snapshot_of(
     catalogue = catalogue_part(cutoff, "online/19980423T000000Z-00000000/catalogue.parquet", "0" * 64)
     every = {part.name: part for part in (catalogue, views_part(cutoff, views), *parts)}
     return OnlineSnapshot(namespace, schema, cutoff, "made_up", users=1, items=1, parts=every)
+
+
+def release_of_before(release: Release) -> dict[str, Any]:
+    """Return a release of one ranker as the formats 0 and 1 had it, without the format."""
+    ranker = release.ranker
+    return ranker.data | {
+        "namespace": release.namespace,
+        "model": ranker.name,
+        "version": ranker.version,
+        "run_id": ranker.run_id,
+        "saved_model_sha256": ranker.checksum,
+        "verdict": release.why,
+        "previous_version": str(release.previous or ""),
+    }
+
+
+def snapshot_of_before(snapshot: OnlineSnapshot) -> dict[str, Any]:
+    """Return a snapshot of catalogue, views and vectors as the formats 0 and 1 had it, without the format."""
+    vectors = snapshot.of_kind(PartKind.VECTORS)
+    assert all(part.data == {"size": 32, "similarity": "cosine"} for part in vectors.values())
+    return {name: getattr(snapshot, name) for name in ("namespace", "schema", "cutoff", "feast_project")} | {
+        "views": snapshot.views,
+        "catalogue": snapshot.catalogue.path,
+        "catalogue_sha256": snapshot.catalogue.checksum,
+        "item_embeddings": {name: part.path for name, part in vectors.items()},
+        "item_embeddings_sha256": {name: part.checksum for name, part in vectors.items()},
+        "users": snapshot.users,
+        "items": snapshot.items,
+    }

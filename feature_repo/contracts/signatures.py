@@ -96,7 +96,7 @@ class Signature:
 
     It is exported twice. `serving_default` has one row per (user, item): every input is `[batch, ...]`. `one_user` has
     user inputs of one row, `[1, ...]`, and inputs of items and pairs of one row per candidate, `[num_candidates, ...]`;
-    the graph repeats the user. Both return `score`, `[batch]` or `[num_candidates]`.
+    what the graph makes of the user it stands beside each. Both return `score`, `[batch]` or `[num_candidates]`.
     """
 
     model: str

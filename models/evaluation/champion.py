@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ from models.errors import DatasetError
 from models.saved_model_loader import SavedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from feature_repo.contracts.features import FeatureGroup
@@ -69,6 +71,8 @@ class _Found:
     """None where neither registry nor disk has it."""
     training_set_id: str = ""
     registered: bool = True
+    views: Mapping[str, str] = field(default_factory=dict)
+    """Feature group → feature view that it reads, where a release says so."""
 
 
 def score_champion(
@@ -86,14 +90,15 @@ def score_champion(
             return None
         run_tags = _run_tags(client, found.run_id)
         theirs = _training_set(place, found, Path(folder))
-        scores, objective, views = {}, PROBABILITY, theirs.views if theirs else {}
+        scores, objective = {}, PROBABILITY
+        views = found.views or (theirs.views if theirs else {})
         reason = f"champion version {found.version}: neither the registry nor the disk has its SavedModel any longer"
         if found.saved_model is not None:
             saved_model = SavedModel(found.saved_model)
-            if (found.saved_model / SIGNATURE_FILE).exists():  # models of before signatures were stored read all views
+            if (found.saved_model / SIGNATURE_FILE).exists():  # it has none from before signatures were stored
                 signature = read_signature(found.saved_model)
                 objective, views = signature.objective, signature.views
-            reason = _why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
+            reason = why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
             scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
             if not all(np.isfinite(values).all() for values in scores.values()):
                 reason = f"champion version {found.version} cannot be compared: some of its scores are no numbers"
@@ -105,7 +110,7 @@ def score_champion(
         weights_sha256=run_tags.get(tracking.WEIGHTS_SHA256, ""),
         scores=scores,
         incomparable=reason,
-        retired_views=sorted(set(views.values()) - {group.view_name for group in _groups(dataset.record)}),
+        retired_views=sorted(set(views.values()) - set(_refreshed(dataset.record).values())),
         objective=objective,
         unregistered=not found.registered,
     )
@@ -125,7 +130,8 @@ def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _F
     if not path.is_dir() or served_sha256(path, ranker.checksum) != ranker.checksum:
         log.warning("%s is not what was promoted: looking in the registry", path)
         saved_model = tracking.download_version(name, ranker.version, folder) if registered else None
-    return _Found(ranker.version, ranker.run_id, saved_model, ranker.data["training_set_id"], registered)
+    training_set_id, views = ranker.data["training_set_id"], ranker.data["views"]
+    return _Found(ranker.version, ranker.run_id, saved_model, training_set_id, registered, views)
 
 
 def _is_registered(client: mlflow.MlflowClient, name: str, ranker: Part) -> bool:
@@ -182,7 +188,18 @@ def _training_set(place: Namespace, found: _Found, folder: Path) -> TrainingSet 
         return None
 
 
-def _why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dataset, version: str) -> str:
+def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dataset, version: str) -> str:
+    """Return why a champion cannot be compared on a data set's rows; empty if it can.
+
+    Args:
+        theirs: The training set that it learned from.
+        inputs: Names of the columns that it takes.
+        dataset: With all the features that this run's training set has.
+        version: The champion's.
+
+    Raises:
+        DatasetError: It reads features that are computed as they were, and this run's training set lacks them.
+    """
     if theirs is None:
         return f"champion version {version}: its training_set.json cannot be read"
     if theirs.label_min_value != dataset.record.label_min_value:
@@ -212,6 +229,11 @@ def _why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dat
         )
         raise DatasetError(msg)
     return ""
+
+
+def _refreshed(record: TrainingSet) -> dict[str, str]:
+    """Return feature group → feature view as refreshes write it now: by the training set, where that has the group."""
+    return {group.name: group.view_name for group in _groups(record)} | record.views
 
 
 def _groups(record: TrainingSet) -> tuple[FeatureGroup, ...]:

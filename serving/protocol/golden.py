@@ -54,12 +54,15 @@ class GoldenRequest:
         return arrays
 
     def difference(self, scores: NDArray[Any]) -> float:
-        """Return the largest absolute difference between expected scores and `scores`; infinite for another shape."""
+        """Return the largest difference between expected scores and `scores`; infinite for another shape.
+
+        Absolute up to a score of 1, and relative to the score beyond: not every objective's are probabilities.
+        """
         expected = np.array(self.score, dtype=np.float64)
         received = np.asarray(scores, dtype=np.float64).reshape(-1)
         if expected.shape != received.shape or np.isnan(received).any():
             return float("inf")
-        return float(np.abs(expected - received).max(initial=0.0))
+        return float((np.abs(expected - received) / np.maximum(1.0, np.abs(expected))).max(initial=0.0))
 
 
 def read_golden(path: Path) -> tuple[GoldenRequest, ...]:

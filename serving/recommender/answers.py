@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 from pydantic import BaseModel, Field
 
+from feature_repo.contracts.objectives import OBJECTIVES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -58,7 +60,8 @@ class Item(BaseModel):
         examples=[{"release_year": 1977, "genres": ["Action", "Adventure", "Romance", "Sci-Fi", "War"]}],
     )
     score: float | None = Field(
-        description="Probability that the user would like it; null where nothing was ranked; cosine of similar items",
+        description="What the model's objective says, as a probability that the user would like it; null where nothing "
+        "was ranked; similarity of similar items",
         examples=[0.87],
     )
     recalled_by: list[str] = Field(description="The channels that found it", examples=[["popular", "item2vec"]])
@@ -70,6 +73,11 @@ class Model(BaseModel):
 
     name: str = Field(examples=["ml-100k.ranking"])
     version: str = Field(examples=["1"])
+    objective: str = Field(
+        description="What its scores say: "
+        + "; ".join(f"`{name}`: {objective.score}" for name, objective in OBJECTIVES.items()),
+        examples=["probability"],
+    )
 
 
 _DEGRADED = (

@@ -182,7 +182,7 @@ class Engine:
             "k": k,
             "items": encode_items(online.snapshot.catalogue, slate),
             "degraded": degraded,
-            "model": {"name": plan.model, "version": str(plan.version)}
+            "model": {"name": plan.model, "version": str(plan.version), "objective": plan.objective}
             if isinstance(plan, RankingPlan) and ranked.scores is not None
             else None,
             "features_as_of": online.snapshot.manifest.cutoff,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import FILE_KINDS
+from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
@@ -41,6 +42,8 @@ class RankingPlan:
     """Item column → `[items]` or `[items, length]`, in the catalogue's order."""
     lifetimes: tuple[Lifetime, ...] = ()
     """Of the item features that grow old."""
+    objective: str = PROBABILITY.name
+    """What its scores mean: a name of `contracts.objectives`."""
     pairs: PairPlan = _NO_PAIRS
     """What the model reads of the channels."""
 
@@ -122,6 +125,7 @@ def _plan(release: Release, snapshot: Snapshot) -> RankingPlan:
         version=int(ranker.version),
         user_columns=signature.scoped(Scope.USER),
         item_inputs={name: snapshot.catalogue.inputs[name] for name in items},
+        objective=signature.objective.name,
         lifetimes=snapshot.catalogue.lifetimes,
         pairs=plan_pairs(signature, snapshot),
     )

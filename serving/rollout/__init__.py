@@ -19,7 +19,8 @@ reconcile        everybody agrees with the pointer again
 status           what is served, since when, why, and who disagrees
 agreement        whether pointer, configuration, server, registry and disk agree
 registry         the one place that talks to MLflow
-release_records  makes a part out of what a run recorded, and a Release of parts
+release_records  makes a part out of what a run recorded
+composition      makes a release of parts
 file_parts       parts that are files
 models_config    the model server's configuration file, shared by all namespaces
 candidate        the version under test: known to the server by request, and to the next start by a journal

@@ -185,7 +185,7 @@ def disagreements(model: ServingModel, seen: Observed) -> list[str]:
         # No pointer, no truth: somebody has to decide.
         found.append(
             f"no release is in force, the registry's champion is {champion}; "
-            f"{model.command('publish').removesuffix('`')} --version {champion}`, then `promote`, brings it back"
+            f"{model.command('publish', f'--version {champion}')}, then `promote`, brings it back"
         )
     return found
 

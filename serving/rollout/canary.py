@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from serving.protocol.errors import CallError, TransientCallError
 from serving.rollout import candidate
 from serving.rollout.admission import admitted
+from serving.rollout.composition import composed
 from serving.rollout.errors import RolloutError
 from serving.rollout.fetch import bring_to_disk
 from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
-from serving.rollout.release_records import composed, part_of
+from serving.rollout.release_records import part_of
 from serving.rollout.switching import at_work
 
 if TYPE_CHECKING:

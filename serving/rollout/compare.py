@@ -105,7 +105,7 @@ def _canary_release(model: ServingModel, version: int) -> Release:
         raise _worse(model, version, str(earlier["reason"]))
     msg = (
         f"{model.name}: expected version {version} to be the canary, found {part and part.version}; "
-        f"`python -m serving.rollout canary --namespace {model.namespace} --version {version}` makes it one"
+        f"{model.command('canary', f'--version {version}')} makes it one"
     )
     raise RolloutError(msg)
 
@@ -120,16 +120,16 @@ def _worse(model: ServingModel, version: int, reason: str) -> WorseCanaryError:
 def _undecided(model: ServingModel, version: int, unknown: str) -> UndecidedCanaryError:
     return UndecidedCanaryError(
         f"{model.name} version {version}: as a canary {unknown}; it stays the canary, and {model.meanwhile}: compare "
-        f"again when the machine is less busy, or end it with `python -m serving.rollout withdraw --namespace "
-        f"{model.namespace} --version {version}`"
+        f"again when the machine is less busy, or end it with "
+        f"{model.command('withdraw', f'--version {version}')}"
     )
 
 
 def _another(model: ServingModel, registered: RegisteredVersion, canary: Part) -> RolloutError:
     return RolloutError(
         f"{model.name} version {canary.version}: expected run {canary.run_id}, the canary, found run "
-        f"{registered.run_id} in the registry, which was begun anew; `python -m serving.rollout canary --namespace "
-        f"{model.namespace} --version {canary.version}` makes that one the canary"
+        f"{registered.run_id} in the registry, which was begun anew; "
+        f"{model.command('canary', f'--version {canary.version}')} makes that one the canary"
     )
 
 

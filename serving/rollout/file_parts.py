@@ -84,8 +84,8 @@ def _fault(model: ServingModel, part: Part) -> str:
     if found == part.checksum:
         return ""
     return (
-        f"{path}: expected SHA-256 {part.checksum}, found {found}; `python -m serving.rollout publish-file "
-        f"--namespace {model.namespace} --part {part.name} --kind {part.kind} --file <the same content>` puts it back"
+        f"{path}: expected SHA-256 {part.checksum}, found {found}; "
+        f"{model.command('publish-file', f'--kind {part.kind} --file <the same content>')} puts it back"
     )
 
 

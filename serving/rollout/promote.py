@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from serving.rollout import journal
 from serving.rollout.admission import admitted
+from serving.rollout.composition import composed
 from serving.rollout.file_parts import published_part
 from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.registry import APPROVAL_TAG
-from serving.rollout.release_records import composed, part_of
+from serving.rollout.release_records import part_of
 from serving.rollout.serving_model import served_parts
 from serving.rollout.switching import at_work, result, switch
 from serving.rollout.verdict import require_comparison, unmet_champion

@@ -1,22 +1,19 @@
-"""Makes a part of a registered version out of what its MLflow run recorded, and a Release of parts."""
+"""Makes the Part that a registered version is out of what its MLflow run recorded."""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import MODEL_KINDS, Part, PartKind, Release, TrainingSet, Verdict, model_data
+from feature_repo.contracts.manifests import MODEL_KINDS, Part, PartKind, TrainingSet, Verdict, model_data
 from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_ARTIFACT, Signature, ranking
-from serving.rollout.errors import RolloutError, UnknownVersionError
+from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT, Signature, ranking
+from serving.rollout.errors import UnknownVersionError
 from serving.rollout.registry import SHA256_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
@@ -92,37 +89,6 @@ def kind_of(registered: RegisteredVersion) -> PartKind:
 def _needs(registered: RegisteredVersion) -> dict[str, str]:
     names = registered.tags.get(NEEDS_TAG, "")
     return {name.strip(): "" for name in names.split(",") if name.strip()}
-
-
-def composed(model: ServingModel, parts: Mapping[str, Part], why: str) -> Release:
-    """Return the release in force with `parts` in place of its own: itself, told `why`, if it has these already.
-
-    Raises:
-        RolloutError: It would have no ranker.
-    """
-    current = model.current_release()
-    if current is None:
-        if RANKING_MODEL not in parts:
-            msg = (
-                f"namespace {model.namespace}: expected a release in force, which {sorted(parts)} could join, found "
-                "none; promote a ranker first, or with it"
-            )
-            raise RolloutError(msg)
-        return Release(model.namespace, _next_number(model), {**parts}, 0, {}, why)
-    if all(name in current.parts and _is_same(current.parts[name], part) for name, part in parts.items()):
-        return dataclasses.replace(current, why=why)
-    whole = {**current.parts, **parts}
-    return Release(model.namespace, _next_number(model), whole, current.number, current.parts, why)
-
-
-def _is_same(one: Part, other: Part) -> bool:
-    return (one.version, one.run_id, one.checksum) == (other.version, other.run_id, other.checksum)
-
-
-def _next_number(model: ServingModel) -> int:
-    current = model.current_release()
-    taken = (current.number, current.previous) if current is not None else ()
-    return max((*model.release_numbers(), *taken), default=0) + 1
 
 
 def _training_set(model: ServingModel, registered: RegisteredVersion, folder: Path) -> TrainingSet:

@@ -110,7 +110,9 @@ def _require_views(model: ServingModel, current: Release, release: Release) -> N
         # The recommender answers from what it has in memory; a rollback is urgent.
         log.warning("%s: going back all the same", error)
         return
-    fit = [one for one in _releases(model, current) if not (online and one.absent_views(online))]
+    if online is None or not release.absent_views(online):
+        return  # no need to read what all the others read
+    fit = [one for one in _releases(model, current) if not one.absent_views(online)]
     versions = _versions(model, [one for one in fit if _is_here(model, one)])
     require_views(model, release, online, f"name another with --to: the views of {versions} are online")
 
@@ -128,6 +130,6 @@ def _possible(model: ServingModel, current: Release) -> list[int]:
 def _impossible(model: ServingModel, current: Release, target: str) -> RolloutError:
     return RolloutError(
         f"{model.name}: expected a version that was promoted once and lies on disk still, one of "
-        f"{_possible(model, current)}, received {target}; roll another one back, or out: `python -m serving.rollout "
-        f"publish`; {model.command('status')} says what became of the one before"
+        f"{_possible(model, current)}, received {target}; roll another one back, or out: "
+        f"{model.command('publish')}; {model.command('status')} says what became of the one before"
     )

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_ALL_PARTS = frozenset({"reconcile", "status"})
+"""Commands that are about the whole release, whichever part asks for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
@@ -129,10 +132,10 @@ class ServingModel:
         promoted = self.readable_release(release.number)
         return promoted.why if promoted is not None and promoted.parts == release.parts else release.why
 
-    def command(self, name: str) -> str:
-        """Return a command of the rollout, for a message."""
-        part = "" if self.part == RANKING_MODEL else f" --part {self.part}"
-        return f"`python -m serving.rollout {name} --namespace {self.namespace}{part}`"
+    def command(self, name: str, options: str = "") -> str:
+        """Return a command of the rollout with its other options, for a message."""
+        part = "" if self.part == RANKING_MODEL or name in _OF_ALL_PARTS else f" --part {self.part}"
+        return f"`python -m serving.rollout {name} --namespace {self.namespace}{part}{options and f' {options}'}`"
 
     @property
     def meanwhile(self) -> str:

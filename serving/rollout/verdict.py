@@ -37,9 +37,9 @@ def require_promotion(model: ServingModel, registered: RegisteredVersion) -> Non
     if decision == Decision.PROMOTE or (decision == Decision.HOLD and APPROVAL_TAG in registered.tags):
         return
     reason = registered.tags.get(REASON_TAG, f"{decision}, and no reason was recorded").rstrip(".")
+    approve = model.command("approve", f'--version {registered.version} --name "who" --reason "why"')
     remedy = (
-        f"who has looked lets it through: `python -m serving.rollout approve --namespace {model.namespace} --version "
-        f'{registered.version} --name "who" --reason "why"`, then trigger model_rollout'
+        f"who has looked lets it through: {approve}, then trigger model_rollout"
         if decision == Decision.HOLD
         else "train again with more data or another config"
     )
@@ -55,11 +55,11 @@ def require_comparison(model: ServingModel, registered: RegisteredVersion) -> No
         RejectedError: It would.
     """
     if unmet := unmet_champion(model, registered):
+        promote = model.command("promote", f'--version {registered.version} --despite-champion "the reason"')
         msg = (
             f"{registered.model} version {registered.version}: {unmet}; compare them with "
             f"{models_command(model, registered, 'evaluate')} and {models_command(model, registered, 'gate')}, or "
-            f"trigger model_training. To promote it all the same: `python -m serving.rollout promote --namespace "
-            f'{model.namespace} --version {registered.version} --despite-champion "the reason"`'
+            f"trigger model_training. To promote it all the same: {promote}"
         )
         raise RejectedError(msg)
 

@@ -296,7 +296,7 @@ def test_a_frozen_part_costs_no_more_than_its_deadline(stack: Stack, part: str) 
 
 def test_a_release_of_other_views_ranks_nothing(stack: Stack) -> None:
     user = USERS_KNOWN[8]
-    views = {**stack.world.publish_release().views, USER_ACTIVITY.name: "user_activity_00000000"}
+    views = {**stack.world.publish_release().ranker.data["views"], USER_ACTIVITY.name: "user_activity_00000000"}
     stack.world.publish_release("2", views=views)
     try:
         body = stack.wait_for(user, ["release"])

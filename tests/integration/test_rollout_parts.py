@@ -15,6 +15,7 @@ from feature_repo.contracts.publishing import write_json
 from serving.rollout import canary, compare, journal, promote, publish, reconcile, replay, rollback, status
 from serving.rollout.errors import LostModelError, RolloutError
 from serving.rollout.models_config import configured_parts, labels_of, read_models_config
+from tests.releases import release_of_before
 from tests.rollout_cuts import CUTS, Cut, agreed, cut_off
 from tests.rollout_world import World, roll_out, rollout_world, served_bias, serving_model
 from tests.serving_world import ModelServer, run_job
@@ -172,6 +173,7 @@ def test_what_is_lost_of_any_part_is_told_and_mended(server: ModelServer, two: S
         shutil.rmtree(tower.version_path(version))
     problems: Any = status.status(two)["problems"]
     assert any("of tower" in problem and "would not load" in problem for problem in problems)
+    assert all(f"reconcile --namespace {two.namespace}` mends it" in problem for problem in problems)
     reconcile.reconcile(two)
     assert served(server, two) == ("second", "second")
     two.registry.set_alias(tower.name, "champion", 1)
@@ -270,17 +272,7 @@ def of_earlier_code(model: ServingModel, written: int) -> None:
     for folder in ("releases", "rollouts"):
         (root / folder / model.namespace).rename(root / folder / model.name)
     for path in [*(root / "releases" / model.name).glob("v*.json"), root / "releases" / model.name / "current.json"]:
-        release = Release.read(path)
-        ranker = release.ranker
-        record = ranker.data | {
-            "namespace": release.namespace,
-            "model": ranker.name,
-            "version": ranker.version,
-            "run_id": ranker.run_id,
-            "saved_model_sha256": ranker.checksum,
-            "verdict": release.why,
-            "previous_version": str(release.previous or ""),
-        }
+        record = release_of_before(Release.read(path))
         path.write_text(json.dumps(record | ({"format": 1} if written else {})))
     write_json(root / "rollouts" / model.name / "history.json", {"switches": entries})
 

@@ -10,6 +10,7 @@ import pytest
 
 from feature_repo.contracts import manifests
 from feature_repo.contracts.publishing import CorruptRecordError, write_json
+from tests.releases import release_of_before, snapshot_of_before
 
 KEPT = sorted((Path(__file__).parents[1] / "records").glob("format-*/*.json"))
 KINDS = {
@@ -31,38 +32,9 @@ def test_a_kept_record_is_read_and_says_what_it_said(path):
     assert SAID.get((path.stem, path.parent.name), asdict)(record) == written
 
 
-def _of_one_ranker(release):
-    """Return a Release as the formats 0 and 1 had it."""
-    ranker = release.ranker
-    return ranker.data | {
-        "namespace": release.namespace,
-        "model": ranker.name,
-        "version": ranker.version,
-        "run_id": ranker.run_id,
-        "saved_model_sha256": ranker.checksum,
-        "verdict": release.why,
-        "previous_version": str(release.previous or ""),
-    }
-
-
-def _of_one_of_each(snapshot):
-    """Return an OnlineSnapshot as the formats 0 and 1 had it."""
-    vectors = snapshot.of_kind(manifests.PartKind.VECTORS)
-    assert {tuple(part.data.items()) for part in vectors.values()} == {(("size", 32), ("similarity", "cosine"))}
-    return {name: getattr(snapshot, name) for name in ("namespace", "schema", "cutoff", "feast_project")} | {
-        "views": snapshot.views,
-        "catalogue": snapshot.catalogue.path,
-        "catalogue_sha256": snapshot.catalogue.checksum,
-        "item_embeddings": {name: part.path for name, part in vectors.items()},
-        "item_embeddings_sha256": {name: part.checksum for name, part in vectors.items()},
-        "users": snapshot.users,
-        "items": snapshot.items,
-    }
-
-
 SAID = {
     (kind, name): said
-    for kind, said in (("Release", _of_one_ranker), ("OnlineSnapshot", _of_one_of_each))
+    for kind, said in (("Release", release_of_before), ("OnlineSnapshot", snapshot_of_before))
     for name in ("format-0", "format-1")
 }
 

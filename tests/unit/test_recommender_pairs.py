@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contracts.manifests import Part, PartKind, Release, Similarity
+from feature_repo.contracts.publishing import write_json
 from serving.recommender.engine import Engine, Online
 from serving.recommender.readiness import _release_part, _snapshot_part
 from serving.recommender.release import RankingOff, RankingPlan, may_wait
@@ -19,7 +21,7 @@ from serving.recommender.settings import Settings
 from serving.recommender.user_features import UserFeatures
 from serving.recommender.watcher import Watcher
 from tests.recommender_world import NAMESPACE, World, catalogue_table, item_id
-from tests.releases import ranker_part, release_of
+from tests.releases import ranker_part, release_of, release_of_before, snapshot_of_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,6 +278,30 @@ def test_a_release_with_a_damaged_file_does_not_come_into_force(
         assert watcher.online.release.number == 1
         assert str(file) in watcher.release.problem
         assert "publish it again" in watcher.release.problem
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_what_was_published_before_there_were_parts_answers(world: World, watcher: Watcher, written: int) -> None:
+    """In the folder where it was; the watcher looks there if it is there when it starts."""
+
+    async def act() -> None:
+        own = {"format": written} if written else {}
+        fitted = ("feature_service", "feature_service_hash", "train_end", "item_embeddings", "item_embeddings_sha256")
+        release = release_of_before(world.publish_release("7", **dict.fromkeys(fitted, "")))
+        shutil.rmtree(world.serving.releases(NAMESPACE))
+        write_json(world.serving.root / "releases" / f"{NAMESPACE}.ranking" / "current.json", release | own)
+        write_json(world.place.online_current, snapshot_of_before(world.publish_snapshot()) | own)
+        settings = Settings(state=world.state, namespace=NAMESPACE, recommender_clock="snapshot")
+        earlier = Watcher(settings, watcher._engine, lambda: None)
+        await earlier.look()
+        assert earlier.online is not None
+        assert isinstance(earlier.online.ranking, RankingPlan)
+        assert earlier.online.ranking.version == 7
+        assert list(earlier.online.vectors) == ["item2vec"]
+        assert earlier.online.vectors["item2vec"].vectors.shape[1] == 32
+        assert (await answered(earlier))["degraded"] == []
 
     asyncio.run(act())
 

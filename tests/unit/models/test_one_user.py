@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.objectives import TAKEN_AND_LIKED
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, ranking
 from models.dataset import TEST
 from models.encoding import build_encoder
 from models.errors import ExportError
@@ -21,7 +22,7 @@ from models.ranking.base import encoded_inputs
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import load_saved_model
 from models.training.fit import Fitted
-from tests.movielens import RANKING
+from tests.movielens import MOVIELENS, RANKING
 
 WIDTH, LENGTH, CANDIDATES = 4, 10, 7
 USERS = frozenset(column.name for column in RANKING.scoped(Scope.USER))
@@ -193,6 +194,28 @@ def test_our_models_look_the_users_embeddings_up_once(name, encoded):
     assert for_each >= 1
     assert rows.count(1) == for_each * read.count(Scope.USER)
     assert rows.count(None) == for_each * read.count(Scope.ITEM)
+
+
+def test_the_users_part_of_each_head_sees_one_row(encoded, dataset):
+    seen = []
+
+    class TwoHeads(RANKING_MODELS["lr"]):
+        def build(self, encoded, seed):  # noqa: ARG002 - as all models have it
+            inputs = encoded_inputs(encoded)
+            seen.append((_Seen(), _Seen()))
+            user, item = (
+                each(inputs[name]) for each, name in zip(seen[-1], ("user_age", "item_value_mean"), strict=True)
+            )
+            return keras.Model(inputs, keras.layers.Dense(1)(ops.concatenate([user * item, item], axis=-1)))
+
+    model = TwoHeads(RANKING_MODELS["lr"].config_class())
+    scorer = model.build_heads(encoded, 1, TAKEN_AND_LIKED.heads)
+    exported = Exported(Fitted(encoded, scorer), ranking(MOVIELENS, objective=TAKEN_AND_LIKED)).functions()
+    one, many = _request(dataset, CANDIDATES)
+    one_user = exported[ONE_USER_SIGNATURE](**one)["score"]
+    np.testing.assert_allclose(one_user, exported[ROWS_SIGNATURE](**many)["score"], atol=1e-6)
+    assert [user.rows for user, _ in seen] == [[1, CANDIDATES], [1, CANDIDATES]], "one_user was called first"
+    assert [item.rows for _, item in seen] == [[CANDIDATES, CANDIDATES], [CANDIDATES, CANDIDATES]]
 
 
 def test_a_users_row_that_several_operations_ask_for_is_repeated_once(encoded, dataset):

@@ -1,0 +1,37 @@
+"""What of a champion can be compared with a candidate that reads other features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from feature_repo.contracts.signatures import ranking
+from models.errors import DatasetError
+from models.evaluation.champion import why_incomparable
+from tests.movielens import FEATURES, MOVIELENS
+
+
+def _inputs(*features):
+    return {column.name for column in ranking(MOVIELENS, features).input_columns}
+
+
+def test_a_champion_of_fewer_features_is_compared(dataset):
+    assert why_incomparable(dataset.record, _inputs("item_activity"), dataset, "1") == ""
+
+
+def test_a_champion_whose_features_this_training_set_lacks_names_the_setting(dataset):
+    wide = replace(dataset.record, feature_hashes=FEATURES.ranking_windows.feature_hashes)
+    with pytest.raises(
+        DatasetError, match=r"expected \['item_trend'\], which champion version 1 reads, .*_WINDOWS=true"
+    ):
+        why_incomparable(wide, _inputs("ranking", "item_trend"), dataset, "1")
+
+
+def test_a_champion_of_features_that_are_defined_otherwise_now_is_not_compared(dataset):
+    theirs = replace(dataset.record, feature_hashes=dataset.record.feature_hashes | {"item_value_mean": "0" * 8})
+    assert "its inputs ['item_value_mean'] are defined otherwise now" in why_incomparable(
+        theirs, _inputs("item_activity"), dataset, "1"
+    )
+    assert why_incomparable(theirs, _inputs("item_event_count"), dataset, "1") == ""
+    assert "['item_shoe_size']" in why_incomparable(dataset.record, {"item_shoe_size"}, dataset, "1")
