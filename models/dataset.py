@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import DRAWN, GROUP_ID, LABEL, USER_ID, VALUE, WEIGHT
-from feature_repo.contracts.features import declared
+from feature_repo.contracts.channels import fit_date
+from feature_repo.contracts.datasets import DRAWN, EVENT_TIME, GROUP_ID, LABEL, USER_ID, VALUE, WEIGHT
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import UnknownFeaturesError, ranking
+from feature_repo.contracts.signatures import UnknownFeaturesError, feature_hashes, pair_inputs, ranking
 from models.errors import DatasetError
 from models.inputs import Columns, from_arrow
 from models.transforms import Transforms, read_transforms
@@ -117,19 +118,20 @@ def read_dataset(
     Args:
         directory: The training set's.
         splits: Their names; none for all.
-        features: A spec's feature set; none for all that the training set has.
+        features: A spec's feature set; none for all that the training set has, pair features included.
         objective: What is learned of it.
 
     Raises:
         DatasetError: it is for another kind of model, lacks features of the set, has other feature definitions than the
-            contract's, a missing column, or other rows than promised.
+            contract's, a missing column, other rows than promised, or figures of a channel that was fitted after a
+            row's time.
     """
     try:
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
     _check_kind(record)
-    signature = signature_of(record, features or (record.feature_service,), objective)
+    signature = signature_of(record, features or _all_features(record), objective)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
     return Dataset(
         record=record,
@@ -138,6 +140,11 @@ def read_dataset(
         transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
         splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},
     )
+
+
+def _all_features(record: TrainingSet) -> tuple[str, ...]:
+    pairs = pair_inputs(Schema.from_json(record.schema)).keys() & record.feature_hashes.keys()
+    return (record.feature_service, *sorted(pairs))
 
 
 def _check_kind(record: TrainingSet) -> None:
@@ -167,13 +174,16 @@ def signature_of(record: TrainingSet, features: tuple[str, ...], objective: Obje
 
 
 def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -> None:
-    hashes = {
-        column.name: group.feature_hash(column.name)
-        for group in declared(schema).known_by_time
-        for column in group.features
-    }
+    hashes = feature_hashes(schema)
     expected = {column.name: hashes[column.name] for column in signature.input_columns if column.name in hashes}
     if absent := sorted(expected.keys() - record.feature_hashes.keys()):
+        if pairs := [name for name in absent if name in signature.pairs]:
+            msg = (
+                f"training set {record.training_set_id}: expected pair features {pairs} of the spec's feature set, it "
+                "was built without candidates, so that no row knows what a channel said of it; build one with them, "
+                "or take the pair features out of the spec"
+            )
+            raise DatasetError(msg)
         msg = (
             f"training set {record.training_set_id}: expected features {absent} of the spec's feature set, it has "
             f"those of the service {record.feature_service} alone; build one with KESTREL_RANKING_WINDOWS=true for "
@@ -193,13 +203,15 @@ def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -
 
 def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
     columns = (USER_ID, *signature.input_columns, LABEL, WEIGHT)
+    dates = {channel: fit_date(channel) for channel in sorted({pair.channel for pair in signature.pairs.values()})}
+    times = (EVENT_TIME, *dates.values()) if dates else ()
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
         msg = f"{path}: expected a Parquet file of training set {record.training_set_id} ({error}); build it again"
         raise DatasetError(msg) from error
     with file:
-        absent = sorted({column.name for column in columns} - set(file.schema_arrow.names))
+        absent = sorted({column.name for column in (*columns, *times)} - set(file.schema_arrow.names))
         if absent:
             msg = f"{path}: expected columns {absent}, received {file.schema_arrow.names}; build the training set again"
             raise DatasetError(msg)
@@ -207,12 +219,13 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
             msg = f"{path}: its manifest promises {record.rows.get(name)} rows, received {file.metadata.num_rows}"
             raise DatasetError(msg)
         others = tuple(column for column in _TARGETS if column.name in file.schema_arrow.names)
-        table = file.read([column.name for column in (*columns, *others)])
+        table = file.read([column.name for column in (*columns, *others, *times)])
     try:
         arrays: Columns = {column.name: from_arrow(table[column.name], column) for column in (*columns, *others)}
     except DatasetError as error:
         msg = f"{path}: {error}"
         raise DatasetError(msg) from error
+    _check_fit_dates(path, table, arrays, signature)
     targets = {column.name: arrays.pop(column.name) for column in others}
     labels = arrays.pop(LABEL.name)
     if not np.isin(labels, (0, 1)).all():
@@ -224,6 +237,25 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
         raise DatasetError(msg)
     users = pa.array(arrays[USER_ID.name], pa.string()).dictionary_encode().indices.to_numpy()
     return Split(name, arrays, labels, weights, users.astype(np.int64), targets)
+
+
+def _check_fit_dates(path: Path, table: pa.Table, arrays: Columns, signature: Signature) -> None:
+    """Refuse figures of a channel that say no date, or one after the row's time: it may have learned the label."""
+    columns = {column.name: column for column in signature.input_columns}
+    for name, pair in signature.pairs.items():
+        date = fit_date(pair.channel).name
+        known = arrays[name] != columns[name].missing
+        # Null, where the date is, compares as null: such a row is no better than one of the future.
+        in_time = pc.fill_null(pc.less_equal(table[date], table[EVENT_TIME.name]), fill_value=False)
+        wrong = np.flatnonzero(known & ~in_time.to_numpy(zero_copy_only=False))
+        if len(wrong):
+            row = int(wrong[0])
+            msg = (
+                f"{path}: column {name}: expected figures of fits at or before each row's time, received {len(wrong)} "
+                f"of later ones or without a date, the first in row {row}, of {table[EVENT_TIME.name][row]}, fitted at "
+                f"{table[date][row]}; they know what came after; join each row to a fit before it"
+            )
+            raise DatasetError(msg)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

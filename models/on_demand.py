@@ -27,8 +27,7 @@ _LEAST_SPREAD = 0.1
 def add_on_demand(columns: EncodedColumns) -> None:
     """Add every on-demand feature of the signature. User columns may have one row where item columns have many."""
     for feature in columns.signature.on_demand:
-        scopes = {columns.scope_of(name) for name in feature.inputs}
-        scope = Scope.USER if scopes == {Scope.USER} else Scope.ITEM
+        scope = Scope.of_all(columns.scope_of(name) for name in feature.inputs)
         if feature.computation in CALENDAR:
             values = Vocabulary(CALENDAR[feature.computation])
             indices = CalendarIndex(feature.computation.value, name=feature.name)(columns.inputs[feature.inputs[0]])

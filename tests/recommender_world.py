@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import redis
 import uvicorn
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC
 from feature_repo.contracts.intervals import feast_project, model_name
 from feature_repo.contracts.manifests import (
@@ -162,6 +163,11 @@ def snapshot_views() -> dict[str, str]:
     return {group.name: group.view_name for group in FEATURE_GROUPS}
 
 
+def _definition(kind: str) -> str:
+    channel = channels(MOVIELENS).get(kind)
+    return channel.definition if channel is not None else ""
+
+
 @dataclass(frozen=True)
 class World:
     """A state folder that the recommender can be pointed at."""
@@ -212,7 +218,9 @@ class World:
             catalogue_part(cutoff, catalogue_path.relative_to(self.place.root).as_posix(), sha256),
             views_part(cutoff, views),
             *(
-                vectors_part(kind, cutoff, at[kind], sums[kind], size or EMBEDDING_SIZE, similarity, towers)
+                vectors_part(
+                    kind, cutoff, at[kind], sums[kind], size or EMBEDDING_SIZE, similarity, towers, _definition(kind)
+                )
                 for kind in kinds
             ),
         )

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.signatures import Signature
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS = 120.0
 _NUMPY = {Dtype.STRING: object, Dtype.INT64: np.int64, Dtype.FLOAT32: np.float32}
@@ -232,6 +234,7 @@ def register(
     sha256: str | None = None,
     champion: tuple[str, str] | None = None,
     part: str = RANKING.model,
+    signature: Signature = RANKING,
     more_tags: Mapping[str, str] | None = None,
 ) -> int:
     """Log a run with the artifacts that a rollout reads, register its model and return the version.
@@ -248,7 +251,7 @@ def register(
     run_id = run.info.run_id
     work = folder / f"run-{run_id}"
     training_set(namespace).write(work / "training_set.json")
-    write_json(work / SIGNATURE_ARTIFACT, RANKING.to_json())
+    write_json(work / SIGNATURE_ARTIFACT, signature.to_json())
     shutil.copyfile(golden, work / "golden.json")
     verdict = Verdict(namespace, part, "0", run_id, decision, reason, "", [])
     verdict.write(work / "gates" / "verdict.json")

@@ -54,6 +54,23 @@ class Ridge(RankingModel[RidgeConfig]):
         return Fitted(whole, scorer)
 
 
+class PairScore(RankingModel[RankingConfig]):
+    """Orders items as a channel does: by its score, those that it did not find last."""
+
+    name: ClassVar[str] = "pair_score"
+    config_class: ClassVar[type[RankingConfig]] = RankingConfig
+    reads: ClassVar[str] = "pair_item2vec_score"
+
+    def fit(self, context: FitContext) -> Fitted:
+        encoded = build_encoder(context.signature, context.transforms)
+        inputs = encoded_inputs(encoded)
+        linear = keras.layers.Dense(1, name="linear")
+        scorer = keras.Model(inputs, linear(inputs[self.reads]))
+        score, known = [1.0], [10.0]
+        linear.set_weights([np.array([score, known]), np.array([-10.0])])
+        return Fitted(encoded, scorer)
+
+
 class TwoStages(KerasModel[ShortConfig]):
     """Embeddings of items that are learned alone first, and with the rest then."""
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.contracts.channels import Figure, fit_date
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
 from feature_repo.contracts.manifests import (
     TRAINING_FILES,
@@ -23,11 +25,13 @@ from feature_repo.contracts.manifests import (
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import Scope, ranking
 from tests.blank_values import blank
-from tests.movielens import LIKED_VALUE, RANKING, RANKING_FEATURES
+from tests.movielens import LIKED_VALUE, RANKING_FEATURES
 
 if TYPE_CHECKING:
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.signatures import Signature
 
 USERS, ITEMS = 120, 60
 GENRES = ("Action", "Comedy", "Drama", "Film-Noir", "Sci-Fi")
@@ -46,13 +50,17 @@ def write_training_set(
     age_effect: float = 0.0,
     seed: int = 7,
     shuffle_labels: bool = False,
+    pairs: tuple[str, ...] = (),
 ) -> TrainingSet:
     """Write a training set and return its manifest. Test rows hold items that no train row has.
 
-    Without an `age_effect` the means know all there is to know; with one, a linear model knows more.
+    Without an `age_effect` the means know all there is to know; with one, a linear model knows more. `pairs` are names
+    of pair features, of fits of an hour before each row; where a channel did not find the item, there is no fit.
     """
     random = np.random.default_rng(seed)
     table = _table(random, rows, users, age_effect, shuffle_labels=shuffle_labels)
+    signature = ranking(MOVIELENS, ("ranking", *pairs))
+    table = _with_pairs(table, signature, np.random.default_rng(seed + 1))
     train_end, valid_end = int(rows * _TRAIN), int(rows * (_TRAIN + _VALID))
     splits = {
         "train": table.slice(0, train_end),
@@ -64,7 +72,7 @@ def write_training_set(
     directory.mkdir(parents=True)
     for name, split in splits.items():
         pq.write_table(split, directory / f"{name}.parquet")
-    write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"]))
+    write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"], signature))
     times = table["event_time"].to_pylist()
     record = TrainingSet(
         kind=TrainingKind.RANKING,
@@ -80,7 +88,8 @@ def write_training_set(
         feature_service=RANKING_FEATURES.name,
         feature_service_hash=RANKING_FEATURES.hash,
         views=RANKING_FEATURES.views,
-        feature_hashes=RANKING_FEATURES.feature_hashes,
+        feature_hashes=RANKING_FEATURES.feature_hashes
+        | {name: pair.definition for name, pair in signature.pairs.items()},
         rows={name: len(split) for name, split in splits.items()},
         checksums={name: file_sha256(directory / name) for name in (*TRAINING_FILES, TRANSFORMS_FILE)},
         sources={"events": "0" * 64},
@@ -151,6 +160,22 @@ def _table(
     return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in RANKING_FEATURES.columns})
 
 
+def _with_pairs(table: pa.Table, signature: Signature, random: np.random.Generator) -> pa.Table:
+    """Add pair features that tell of the value, of two items in three."""
+    earlier = pc.subtract(table["event_time"], pa.scalar(3_600_000_000, pa.duration("us")))
+    found = {pair.channel: random.random(len(table)) < 2 / 3 for pair in signature.pairs.values()}
+    for channel, rows in found.items():
+        dates = pc.if_else(pa.array(rows), earlier.combine_chunks(), pa.scalar(None, earlier.type))
+        table = table.append_column(fit_date(channel).name, dates)
+    for column in signature.scoped(Scope.PAIR):
+        pair = signature.pairs[column.name]
+        score = table["value"].to_numpy() / 5 + random.normal(0, 0.1, len(table))
+        values = np.rint(100 * (1.5 - score)) if pair.figure is Figure.RANK else score
+        figures = pa.array(values, mask=~found[pair.channel]).cast(_ARROW[column.dtype])
+        table = table.append_column(column.name, figures)
+    return table
+
+
 def _others(column: Column, rows: int, random: np.random.Generator) -> list[Any]:
     """Return values of a feature that is not drawn above: noise for a number, "no value" for a text or a list."""
     if column.length or column.dtype is Dtype.STRING:
@@ -178,7 +203,7 @@ def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
     return test
 
 
-def _transforms(train: pa.Table) -> dict[str, Any]:
+def _transforms(train: pa.Table, signature: Signature) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
     terms["user_occupation"] = list(OCCUPATIONS)
     terms = {column.vocabulary: [] for column in RANKING_FEATURES.columns if column.vocabulary} | terms
@@ -187,7 +212,7 @@ def _transforms(train: pa.Table) -> dict[str, Any]:
         "vocabularies": {name: sorted(set(of)) for name, of in terms.items()},
         "columns": {
             column.name: {**column.encoding_definition, **_moments(train, column)}
-            for column in RANKING.input_columns
+            for column in signature.input_columns
             if column.encoding is not Encoding.NONE
         },
     }

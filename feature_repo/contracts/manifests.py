@@ -175,7 +175,8 @@ class Part(_Fields):
     that it must have; empty for any. Vectors are stamped with their tower by it."""
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `training_set_id`,
-    `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`.
+    `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`,
+    `definition` (its channel's hash, where it is known). CHANNEL: `definition`.
     VIEWS: `views` as above."""
 
     def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
@@ -383,8 +384,12 @@ def vectors_part(  # noqa: PLR0917 - what it is, and how it is read
     size: int,
     similarity: Similarity = Similarity.COSINE,
     towers: Mapping[str, str] | None = None,
+    definition: str = "",
 ) -> Part:
-    """Return item vectors as of `cutoff`; `towers` has name → checksum of the tower whose users they go with."""
+    """Return item vectors as of `cutoff`; `towers` has name → checksum of the tower whose users they go with.
+
+    `definition` is the hash of their channel's, empty where it is not known: no model reads what such a channel says.
+    """
     return Part(
         name,
         PartKind.VECTORS,
@@ -392,7 +397,7 @@ def vectors_part(  # noqa: PLR0917 - what it is, and how it is read
         sha256,
         path=path,
         needs=dict(towers or {}),
-        data={"size": size, "similarity": similarity.value},
+        data={"size": size, "similarity": similarity.value} | ({"definition": definition} if definition else {}),
     )
 
 

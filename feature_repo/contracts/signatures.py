@@ -6,11 +6,12 @@ and is read from there. Whoever serves a model needs no code that knows its feat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.channels import Figure, PairFeature, channels
 from feature_repo.contracts.columns import Column, Dtype, check_distinct
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.features import FeatureGroup, FeatureService, declared
@@ -19,7 +20,7 @@ from feature_repo.contracts.on_demand import REQUEST_TIME, OnDemandFeature, on_d
 from feature_repo.contracts.publishing import CorruptRecordError, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from feature_repo.contracts.manifests import Part
@@ -29,15 +30,25 @@ SIGNATURE_FILE = "assets.extra/kestrel_signature.json"
 """Inside a SavedModel: it goes wherever the model goes, and its checksum is part of the model's."""
 SIGNATURE_ARTIFACT = "signature.json"
 """The same beside the other artifacts of a run."""
-_FORMAT = 1
+_FORMAT, _WITHOUT_PAIRS = 2, 1
+"""The second has inputs of the scope PAIR; what has none is stored as before, for readers with code of then."""
 
 
 class Scope(StrEnum):
     """Whom an input describes, and so how often it is sent in a request for one user and many items."""
 
     USER = "user"
-    """The user, or the request itself."""
+    """The user, or the request itself: one row."""
     ITEM = "item"
+    """The item: one row for each, the same whoever asks."""
+    PAIR = "pair"
+    """User and item together: one row for each item, another for the next user."""
+
+    @classmethod
+    def of_all(cls, scopes: Iterable[Scope]) -> Scope:
+        """Return the scope of what is computed from values of these scopes."""
+        different = set(scopes)
+        return different.pop() if len(different) == 1 else cls.PAIR
 
 
 class UnknownFeaturesError(ValueError):
@@ -51,9 +62,17 @@ class ModelInput:
     column: Column
     scope: Scope
     group: str = ""
-    """The feature group that it is of; empty for the item's id and the request's time."""
+    """The feature group that it is of; empty for the item's id, the request's time, and pair features."""
     view: str = ""
     """That group's feature view: its name, and the hash of its definition."""
+    pair: PairFeature | None = None
+    """What it is of the scope PAIR."""
+
+    def __post_init__(self) -> None:
+        """Refuse an input of the scope PAIR that says no channel, and a channel of another scope."""
+        if (self.scope is Scope.PAIR) != (self.pair is not None):
+            msg = f"input {self.column.name}: expected a pair feature in the scope {Scope.PAIR}, and in no other"
+            raise ValueError(msg)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a caller of the model has to know of the input, in JSON's types."""
@@ -67,6 +86,7 @@ class ModelInput:
             "group": self.group,
             "view": self.view,
             "meaning": column.meaning,
+            **({"pair": asdict(self.pair)} if self.pair else {}),
         }
 
 
@@ -75,8 +95,8 @@ class Signature:
     """What one model takes and returns.
 
     It is exported twice. `serving_default` has one row per (user, item): every input is `[batch, ...]`. `one_user` has
-    user inputs of one row, `[1, ...]`, and item inputs of one row per candidate, `[num_candidates, ...]`; what the
-    graph makes of the user it stands beside each. Both return `score`, `[batch]` or `[num_candidates]`.
+    user inputs of one row, `[1, ...]`, and inputs of items and pairs of one row per candidate, `[num_candidates, ...]`;
+    what the graph makes of the user it stands beside each. Both return `score`, `[batch]` or `[num_candidates]`.
     """
 
     model: str
@@ -105,14 +125,19 @@ class Signature:
         """Feature group → feature view, of the groups that the model reads a column of."""
         return {each.group: each.view for each in self.inputs if each.group}
 
+    @property
+    def pairs(self) -> dict[str, PairFeature]:
+        """Raw column → what it is, of the scope PAIR."""
+        return {each.column.name: each.pair for each in self.inputs if each.pair}
+
     def scoped(self, scope: Scope) -> tuple[Column, ...]:
-        """The raw columns that describe the user, or the item."""
+        """The raw columns that describe the user, the item, or both together."""
         return tuple(item.column for item in self.inputs if item.scope is scope)
 
     def to_json(self) -> dict[str, Any]:
         """Return the stored form: all that a caller of the model has to know."""
         return {
-            "format": _FORMAT,
+            "format": _FORMAT if self.pairs else _WITHOUT_PAIRS,
             "model": self.model,
             "inputs": [each.to_json() for each in self.inputs],
             "output": self.output.name,
@@ -152,7 +177,14 @@ def _input(record: Mapping[str, Any]) -> ModelInput:
         length=record["length"],
         missing=record["missing"],
     )
-    return ModelInput(column, Scope(record["scope"]), record["group"], record["view"])
+    scope = Scope(record["scope"])
+    return ModelInput(
+        column, scope, record["group"], record["view"], _pair(record["pair"]) if scope is Scope.PAIR else None
+    )
+
+
+def _pair(record: Mapping[str, Any]) -> PairFeature:
+    return PairFeature(record["channel"], Figure(record["figure"]), record["definition"])
 
 
 def read_signature(saved_model: Path) -> Signature:
@@ -210,6 +242,19 @@ def _inputs(features: list[tuple[FeatureGroup, Column]]) -> tuple[ModelInput, ..
     return (ModelInput(ITEM_ID, Scope.ITEM), ModelInput(REQUEST_TIME, Scope.USER), *chosen)
 
 
+def pair_inputs(schema: Schema) -> dict[str, ModelInput]:
+    """Return name → input of every pair feature that a model can take."""
+    every = (each for channel in channels(schema).values() for each in channel.features)
+    return {column.name: ModelInput(column, Scope.PAIR, pair=pair) for pair, column in every}
+
+
+def feature_hashes(schema: Schema) -> dict[str, str]:
+    """Return feature → hash of its definition, of all that a ranking model can learn from; pair features included."""
+    known = declared(schema).known_by_time
+    hashes = {column.name: group.feature_hash(column.name) for group in known for column in group.features}
+    return hashes | {name: each.pair.definition for name, each in pair_inputs(schema).items() if each.pair}
+
+
 @cache
 def ranking(
     schema: Schema, features: tuple[str, ...] = DEFAULT_FEATURES, objective: Objective = PROBABILITY
@@ -218,8 +263,8 @@ def ranking(
 
     Args:
         schema: The data set's.
-        features: The feature set: names of feature services, feature groups, and single features. The item's id and
-            the request's time are always among the inputs.
+        features: The feature set: names of feature services, feature groups, single features, and pair features. The
+            item's id and the request's time are always among the inputs.
         objective: What is learned.
 
     Raises:
@@ -228,16 +273,17 @@ def ranking(
     declaration = declared(schema)
     known = [(group, column) for group in declaration.known_by_time for column in group.features]
     services = {service.name: {group.name for group in service.groups} for service in declaration.services}
-    names = services.keys() | {group.name for group, _ in known} | {column.name for _, column in known}
+    pairs = pair_inputs(schema)
+    names = services.keys() | {group.name for group, _ in known} | {column.name for _, column in known} | pairs.keys()
     if unknown := sorted(set(features) - names):
         msg = (
-            f"features {unknown}: expected names of services {sorted(services)}, or of feature groups and features, "
-            f"among {sorted(names - services.keys())}"
+            f"features {unknown}: expected names of services {sorted(services)}, or of feature groups, features and "
+            f"pair features, among {sorted(names - services.keys())}"
         )
         raise UnknownFeaturesError(msg)
     wanted = set(features).union(*(services.get(name, ()) for name in features))
     chosen = [(group, column) for group, column in known if group.name in wanted or column.name in wanted]
-    inputs = _inputs(chosen)
+    inputs = (*_inputs(chosen), *(each for name, each in pairs.items() if name in features))
     names_of_inputs = {each.column.name for each in inputs}
     computed = tuple(each for each in on_demand(schema) if names_of_inputs.issuperset(each.inputs))
     return Signature(RANKING_MODEL, inputs, SCORE, objective, computed)

@@ -22,7 +22,7 @@ from feature_repo.contracts.places import MANIFEST, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
-from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_FILE, read_signature
+from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_FILE, feature_hashes, read_signature
 from models import tracking
 from models.errors import DatasetError
 from models.saved_model_loader import SavedModel
@@ -208,9 +208,7 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
             f">= {dataset.record.label_min_value:g}: their scores answer different questions"
         )
     stored = {ITEM_ID.name, REQUEST_TIME.name} | dataset.record.feature_hashes.keys()
-    hashes = {
-        column.name: group.feature_hash(column.name) for group in _groups(dataset.record) for column in group.features
-    }
+    hashes = feature_hashes(Schema.from_json(dataset.record.schema))
     changed = sorted(
         name
         for name in inputs
@@ -225,8 +223,9 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
     if absent := sorted(inputs - stored):
         msg = (
             f"training set {dataset.record.training_set_id}: expected {absent}, which champion version {version} "
-            f"reads, it has the features of the service {dataset.record.feature_service} alone, so that the two cannot "
-            "be compared; build one with KESTREL_RANKING_WINDOWS=true"
+            f"reads, it has the features of the service {dataset.record.feature_service} and "
+            f"{sorted(dataset.signature.pairs)}, so that the two cannot be compared; build one with "
+            "KESTREL_RANKING_WINDOWS=true for windows, and with candidates for pair features"
         )
         raise DatasetError(msg)
     return ""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, VECTOR
 from feature_repo.contracts.manifests import Similarity, vectors_part
 from feature_repo.contracts.places import cutoff_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.embeddings import Embedding
     from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
+    from feature_repo.contracts.schemas import Schema
 
 _HASH_LENGTH = 8
 WRITER = "python -m pipelines embeddings"
@@ -46,9 +48,17 @@ class ItemEmbeddings:
     """Numbers of a vector; a record that does not say so is of when all had as many."""
     similarity: Similarity = Similarity.COSINE
 
-    def part(self, name: str, cutoff: str) -> Part:
-        """Return it as a part of the snapshot of `cutoff`."""
-        return vectors_part(name, cutoff, self.item_embeddings, self.sha256, self.size, Similarity(self.similarity))
+    def part(self, name: str, cutoff: str, schema: Schema) -> Part:
+        """Return it as a part of the snapshot of `cutoff`, with the definition of the channel of that name."""
+        return vectors_part(
+            name,
+            cutoff,
+            self.item_embeddings,
+            self.sha256,
+            self.size,
+            Similarity(self.similarity),
+            definition=channels(schema)[name].definition,
+        )
 
 
 def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, rows: pa.Table) -> ItemEmbeddings:

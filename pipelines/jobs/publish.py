@@ -91,7 +91,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         parts = (
             catalogue_part(moment, "", content_sha256(catalogue)),
             views_part(moment, views),
-            *(record.part(name, moment) for name, record in embeddings.items()),
+            *(record.part(name, moment, features.schema) for name, record in embeddings.items()),
         )
         snapshot = OnlineSnapshot(
             namespace=place.name,

@@ -367,7 +367,7 @@ def _write_snapshot(sources: Sources, moment: AsOf, size: tuple[int, int], folde
     parts = (
         catalogue_part(cutoff, catalogue, file_sha256(folder / CATALOGUE_FILE)),
         views_part(cutoff, {group.name: group.view_name for group in declared(sources.schema).groups}),
-        *(record.part(name, cutoff) for name, record in moment.vectors().items()),
+        *(record.part(name, cutoff, sources.schema) for name, record in moment.vectors().items()),
     )
     snapshot = OnlineSnapshot(
         namespace=place.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 from pydantic import BaseModel, Field
@@ -28,6 +28,14 @@ class Missing(StrEnum):
     EMBEDDINGS = "embeddings"
     SNAPSHOT = "snapshot"
     INTERNAL = "internal"
+
+
+_CHANNEL = "channel:"
+
+
+def missing_channel(name: str) -> str:
+    """Return what `degraded` says of a recall channel that the model reads and had to do without."""
+    return f"{_CHANNEL}{name}"
 
 
 MEANINGS = {
@@ -72,9 +80,13 @@ class Model(BaseModel):
     )
 
 
-_DEGRADED = "What the answer had to do without; empty when nothing. " + " ".join(
-    f"`{word}`: {meaning}" for word, meaning in MEANINGS.items()
+_DEGRADED = (
+    "What the answer had to do without; empty when nothing. "
+    + " ".join(f"`{word}`: {meaning}" for word, meaning in MEANINGS.items())
+    + f" `{_CHANNEL}<name>`: the model reads scores or ranks of this recall channel, which failed, is not online, or "
+    "is defined otherwise than when the model was trained; the items are ranked without."
 )
+MissingChannel = Annotated[str, Field(pattern=f"^{_CHANNEL}", examples=["channel:item2vec"])]
 
 
 class Recommendation(BaseModel):
@@ -83,10 +95,14 @@ class Recommendation(BaseModel):
     user: str = Field(examples=["196"])
     k: int = Field(examples=[10])
     items: list[Item]
-    degraded: list[Missing] = Field(description=_DEGRADED, examples=[[]])
+    degraded: list[Missing | MissingChannel] = Field(description=_DEGRADED, examples=[[]])
     model: Model | None = Field(description="null where nothing was ranked")
     features_as_of: str = Field(
         description="Exclusive end of the interval that features and catalogue know", examples=["1998-04-23T00:00:00Z"]
+    )
+    channels_as_of: dict[str, str] = Field(
+        description="Recall channel whose scores or ranks the model read → exclusive end of the interval that it knows",
+        examples=[{"item2vec": "1998-04-23T00:00:00Z"}],
     )
     took_ms: dict[str, float] = Field(
         description="Milliseconds by stage", examples=[{"features": 0.4, "recall": 0.3, "ranking": 3.1, "total": 4.0}]

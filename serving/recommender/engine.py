@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.channels import CIRCLE
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.feast_redis import StoredValueError
-from serving.recommender.answers import Missing, Shown, encode_items
+from serving.recommender.answers import Missing, Shown, encode_items, missing_channel
 from serving.recommender.errors import RankingError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
 from serving.recommender.reasons import CIRCLE_REASON, POPULAR_REASON, liked_reason, similar_reason, taste_reason
 from serving.recommender.recall.blending import Candidates, blend
-from serving.recommender.recall.circle import CIRCLE, recall_circle
+from serving.recommender.recall.circle import recall_circle
 from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import Canary, RankingOff, RankingPlan
@@ -60,6 +61,13 @@ class SentRequest:
     took_ms: float
     now: datetime
     """The platform's clock when it was sent."""
+    answers: Mapping[str, Recalled] = field(default_factory=dict)
+    """Channel → what it found for the user, of those that were asked."""
+
+    @property
+    def channels_as_of(self) -> dict[str, str]:
+        """Channel whose figures were sent → exclusive end of the interval that it knows."""
+        return {name: as_of for name, as_of in self.plan.pairs.as_of.items() if name in self.answers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,8 @@ class Channels:
     recalled: list[tuple[Recalled, int]]
     nearest: dict[int, int]
     """As in `Ranked`."""
+    answers: dict[str, Recalled]
+    """Channel → what it found, if only that there is nothing; who is not among them is away."""
 
 
 class Stopwatch:
@@ -150,7 +160,7 @@ class Engine:
     async def recommend(self, online: Online, user_id: str, k: int) -> Answer:
         """Return `k` items for a user, fewer only where the user has seen nearly everything."""
         watch = Stopwatch()
-        degraded = [Missing.SNAPSHOT] if online.stale else []
+        degraded: list[str] = [Missing.SNAPSHOT] if online.stale else []
         user: UserFeatures | None = None
         try:
             user = await self._user(online, user_id, degraded)
@@ -176,18 +186,20 @@ class Engine:
             if isinstance(plan, RankingPlan) and ranked.scores is not None
             else None,
             "features_as_of": online.snapshot.manifest.cutoff,
+            "channels_as_of": ranked.sent.channels_as_of if ranked.sent is not None else {},
             "took_ms": watch.read(),
         }
         return Answer(body, ranked.sent)
 
-    async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[Missing], watch: Stopwatch) -> Ranked:
-        candidates, nearest = self._recall(online, user, degraded)
+    async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[str], watch: Stopwatch) -> Ranked:
+        found = self._channels(online, user, degraded)
+        candidates = blend(found.recalled, self._settings.recommender_candidates)
         watch.lap("recall")
-        sent = await self._scores(online, user, candidates, degraded)
+        sent = await self._scores(online, user, candidates, found.answers, degraded)
         watch.lap("ranking")
-        return Ranked(candidates, sent.scores if sent is not None else None, nearest, user.taste(), sent)
+        return Ranked(candidates, sent.scores if sent is not None else None, found.nearest, user.taste(), sent)
 
-    async def _user(self, online: Online, user_id: str, degraded: list[Missing]) -> UserFeatures | None:
+    async def _user(self, online: Online, user_id: str, degraded: list[str]) -> UserFeatures | None:
         settings = self._settings
         try:
             now = settings.now(online.snapshot.manifest.cutoff)
@@ -228,35 +240,38 @@ class Engine:
         recalled = recall_popular(catalogue, allowed, self._settings.recommender_candidates)
         return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
 
-    def _recall(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> tuple[Candidates, dict[int, int]]:
-        found = self._channels(online, user, degraded)
-        return blend(found.recalled, self._settings.recommender_candidates), found.nearest
-
-    def _channels(self, online: Online, user: UserFeatures, degraded: list[Missing]) -> Channels:
+    def _channels(self, online: Online, user: UserFeatures, degraded: list[str]) -> Channels:
         """Ask every channel for as many items as there are candidates."""
         settings, catalogue = self._settings, online.snapshot.catalogue
         wanted = settings.recommender_candidates
         allowed = unseen_items(catalogue, user.seen)
         recalled = [(recall_popular(catalogue, allowed, wanted), settings.recommender_popular_quota)]
         nearest: dict[int, int] = {}
-        if online.vectors_problem:
-            degraded.append(Missing.EMBEDDINGS)
         liked = catalogue.find(user.liked(online.snapshot.schema.positive.threshold))
+        failed = bool(online.vectors_problem)
         for kind, vectors in online.vectors.items():
-            near = recall_near(kind, vectors, liked, allowed, wanted)
+            try:
+                near = recall_near(kind, vectors, liked, allowed, wanted)
+            except Exception:  # noqa: BLE001 - whatever nobody thought of, the other channels have something to offer
+                _log.exception("channel %s failed", kind)
+                failed = True
+                continue
             recalled.append((near.recalled, settings.embedding_quota(kind)))
             nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True)) | nearest
+        if failed:
+            degraded.append(Missing.EMBEDDINGS)
         circle = recall_circle(catalogue.find(user.circle()), allowed, wanted)
+        answers = {each.channel: each for each in (*(each for each, _ in recalled), circle)}
         if len(circle.positions):
             recalled.append((circle, settings.recommender_circle_quota))
-        return Channels(recalled, nearest)
+        return Channels(recalled, nearest, answers)
 
     async def channels(self, online: Online, user_id: str) -> Sequence[tuple[Recalled, int]]:
         """Return what each channel finds for a user, with its quota, before they are blended: for who measures recall.
 
         Nobody who is not known is asked about: what is popular is all that they are offered.
         """
-        degraded: list[Missing] = []
+        degraded: list[str] = []
         user = await self._user(online, user_id, degraded)
         if user is None or not user.known:
             allowed = unseen_items(online.snapshot.catalogue, self._seen.recall(user_id))
@@ -264,7 +279,12 @@ class Engine:
         return self._channels(online, user, degraded).recalled
 
     async def _scores(
-        self, online: Online, user: UserFeatures, candidates: Candidates, degraded: list[Missing]
+        self,
+        online: Online,
+        user: UserFeatures,
+        candidates: Candidates,
+        answers: Mapping[str, Recalled],
+        degraded: list[str],
     ) -> SentRequest | None:
         plan = online.ranking
         if isinstance(plan, RankingOff):
@@ -275,11 +295,12 @@ class Engine:
         now = self._settings.now(online.snapshot.manifest.cutoff)
         known = {**user.values, REQUEST_TIME.name: int(now.timestamp())}
         try:
-            inputs = ranking_inputs(plan, known, candidates.positions, now)
+            inputs = ranking_inputs(plan, known, candidates.positions, now, answers)
         except StoredValueError as error:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
             return None
+        degraded += map(missing_channel, plan.pairs.lacking(answers))
         start, scores = time.perf_counter(), None
         try:
             deadline_s = self._settings.recommender_ranking_ms / 1000
@@ -290,7 +311,7 @@ class Engine:
         else:
             self._works(Missing.MODEL_SERVER)
         took_ms = (time.perf_counter() - start) * 1000
-        return SentRequest(online, plan, known, candidates.positions, inputs, scores, took_ms, now)
+        return SentRequest(online, plan, known, candidates.positions, inputs, scores, took_ms, now, answers)
 
     async def try_ranking(self, online: Online, candidates: int, timeout_s: float) -> None:
         """Score the most popular items for nobody: proves that ranking works, and warms what is slow the first time.

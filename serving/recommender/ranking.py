@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.feast_redis import Stored
+    from serving.recommender.recall.channel import Recalled
     from serving.recommender.release import RankingPlan
 
 
@@ -42,11 +44,16 @@ class Predictor(Protocol):
 
 
 def ranking_inputs(
-    plan: RankingPlan, user: Mapping[str, Stored | None], candidates: NDArray[np.intp], now: datetime
+    plan: RankingPlan,
+    user: Mapping[str, Stored | None],
+    candidates: NDArray[np.intp],
+    now: datetime,
+    answers: Mapping[str, Recalled] = MappingProxyType({}),
 ) -> dict[str, NDArray[Any]]:
-    """Return the raw inputs: `[1, ...]` for the user and the request, `[candidates, ...]` for the items.
+    """Return the raw inputs: `[1, ...]` for the user and the request, `[candidates, ...]` for items and pairs.
 
     `user` has the user's features and `request_time`; what it lacks, and what is too old at `now`, is sent as missing.
+    `answers` has channel → what it found; what it lacks is sent as missing, too.
 
     Raises:
         StoredValueError: A user feature is of another type than declared.
@@ -54,6 +61,7 @@ def ranking_inputs(
     inputs = {name: values[candidates] for name, values in plan.item_inputs.items()}
     for lifetime in plan.lifetimes:
         lifetime.expire(inputs, candidates, now)
+    inputs |= plan.pairs.values(answers, candidates)
     inputs |= {column.name: user_input(column, user.get(column.name)) for column in plan.user_columns}
     return inputs
 

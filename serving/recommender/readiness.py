@@ -58,7 +58,7 @@ def _release_part(watcher: Watcher) -> Part:
         state = "missing" if online.release is None else "off"
         return Part(state=state, detail=problem or online.ranking.reason)
     detail = f"version {online.ranking.version} of {online.ranking.model}"
-    if problem:
+    if problem := "; ".join(filter(None, (problem, *online.ranking.pairs.absent.values()))):
         return Part(state="degraded", detail=f"{detail}; {problem}")
     return Part(state="ok", detail=detail)
 

@@ -13,6 +13,7 @@ from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
+from serving.recommender.pair_features import PairPlan, plan_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from feature_repo.contracts.signatures import Signature
     from serving.recommender.lifetimes import Lifetime
     from serving.recommender.snapshot import Snapshot
+
+
+_NO_PAIRS = PairPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class RankingPlan:
     """Of the item features that grow old."""
     objective: str = PROBABILITY.name
     """What its scores mean: a name of `contracts.objectives`."""
+    pairs: PairPlan = _NO_PAIRS
+    """What the model reads of the channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ def _plan(release: Release, snapshot: Snapshot) -> RankingPlan:
         item_inputs={name: snapshot.catalogue.inputs[name] for name in items},
         objective=signature.objective.name,
         lifetimes=snapshot.catalogue.lifetimes,
+        pairs=plan_pairs(signature, snapshot),
     )
 
 

@@ -137,7 +137,7 @@ class Shadow:
     ) -> None:
         start = time.perf_counter()
         try:
-            inputs = ranking_inputs(plan, sent.user, sent.positions, sent.now)
+            inputs = ranking_inputs(plan, sent.user, sent.positions, sent.now, sent.answers)
             scores = await score(self._predictor, plan, inputs, len(sent.positions), self._timeout_s)
         except RankingError as error:
             if isinstance(error.__cause__, TimeoutError | TransientCallError):

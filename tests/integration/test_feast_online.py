@@ -13,12 +13,14 @@ import pytest
 import redis
 
 from feature_repo import views
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC
 from feature_repo.contracts.events import Position
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot, PartKind
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
+from feature_repo.contracts.schemas import Schema
 from pipelines.embeddings import tables
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.errors import JobError, SupersededError
@@ -393,7 +395,12 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     assert vectors.keys() == {ITEM2VEC.name}
     path = place.root / vectors[ITEM2VEC.name].path
     assert vectors[ITEM2VEC.name].checksum == file_sha256(path)
-    assert vectors[ITEM2VEC.name].data == {"size": EMBEDDING_SIZE, "similarity": "cosine"}
+    definition = channels(Schema.from_json(snapshot.schema))[ITEM2VEC.name].definition
+    assert vectors[ITEM2VEC.name].data == {
+        "size": EMBEDDING_SIZE,
+        "similarity": "cosine",
+        "definition": definition,
+    }
     assert ITEM2VEC.user_group.name in snapshot.views
     assert catalogue.schema.names == [column.name for column in publish.catalogue_dataset(FEATURES).columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}

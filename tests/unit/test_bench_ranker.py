@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from feature_repo.contracts.manifests import Decision, Verdict
+from feature_repo.contracts.publishing import write_json
+from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ranking
 from infra.bench.ranker import Ranker
 from tests.releases import ranker_part, release_of
+from tests.serving_world import training_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,3 +28,19 @@ def test_a_copy_has_the_verdict_on_its_own_run(tmp_path: Path) -> None:
     Ranker(release, tmp_path / "model", **files).copy_run(tmp_path / "copy", "another run")
     copied = Verdict.read(tmp_path / "copy" / "gates" / "verdict.json")
     assert (copied.run_id, copied.decision, copied.reason) == ("another run", verdict.decision, verdict.reason)
+
+
+def test_pair_inputs_are_stretched_to_the_candidates_as_the_items_are(tmp_path: Path) -> None:
+    signature = ranking(MOVIELENS, ("item_event_count", "user_event_count", "pair_item2vec_score"))
+    release = release_of("made-up", ranker_part(signature=signature.to_json()))
+    inputs = {"item_id": ["1", "2"], "request_time": [893_289_600], "user_event_count": [3]}
+    inputs |= {"item_event_count": [5, 6], "pair_item2vec_score": [0.5, -1e9]}
+    write_json(tmp_path / "golden.json", {"requests": [{"signature_name": ONE_USER_SIGNATURE, "inputs": inputs}]})
+    training_set("made-up").write(tmp_path / "training_set.json")
+    files = {name: tmp_path / f"{name}.json" for name in ("golden", "training_set", "verdict")}
+    sent = Ranker(release, tmp_path / "model", **files).inputs(ONE_USER_SIGNATURE, 5)
+    assert {name: len(values) for name, values in sent.items()} == {
+        name: 1 if name in {"request_time", "user_event_count"} else 5 for name in inputs
+    }
+    assert sent["pair_item2vec_score"].tolist() == [0.5, -1e9, 0.5, -1e9, 0.5]
+    assert sent["pair_item2vec_score"].dtype == np.float32

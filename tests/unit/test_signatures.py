@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.objectives import OBJECTIVES, PAIRWISE, PROBABILITY
 from feature_repo.contracts.publishing import CorruptRecordError, write_json
 from feature_repo.contracts.signatures import (
     SIGNATURE_FILE,
+    ModelInput,
     Scope,
     Signature,
     UnknownFeaturesError,
@@ -76,7 +80,7 @@ def test_a_field_that_decides_scores_has_no_default(field):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 99}, "field format: expected 1 to 1, received 99"),
+        ({"format": 99}, "field format: expected 1 to 2, received 99"),
         ({"format": True}, "received True"),
         ({"inputs": None}, "not the signature of a model"),
         ({"objective": {"name": "probability"}}, "x, objective: not an objective"),
@@ -86,6 +90,67 @@ def test_a_field_that_decides_scores_has_no_default(field):
 def test_something_else_is_no_signature(change, said):
     with pytest.raises(CorruptRecordError, match=said):
         Signature.from_json(RANKING.to_json() | change, "x")
+
+
+def test_a_pair_feature_is_stored_with_channel_figure_and_definition():
+    signature = ranking(MOVIELENS, ("item_event_count", "pair_popular_rank", "pair_item2vec_score"))
+    found = {channel.name: channel for channel in channels(MOVIELENS).values()}
+    assert [column.name for column in signature.scoped(Scope.PAIR)] == ["pair_popular_rank", "pair_item2vec_score"]
+    assert signature.pairs["pair_item2vec_score"].definition == found["item2vec"].definition
+    record = signature.to_json()
+    assert record["format"] == 2
+    assert record["inputs"][-1] | {"meaning": ""} == {
+        "name": "pair_item2vec_score",
+        "dtype": "float32",
+        "length": 0,
+        "missing": -1e9,
+        "scope": "pair",
+        "group": "",
+        "view": "",
+        "meaning": "",
+        "pair": {"channel": "item2vec", "figure": "score", "definition": found["item2vec"].definition},
+    }
+    assert Signature.from_json(record, "x").pairs == signature.pairs
+    for field in ("channel", "figure", "definition"):
+        broken = signature.to_json()
+        broken["inputs"][-1]["pair"].pop(field)
+        with pytest.raises(CorruptRecordError, match=f"KeyError\\('{field}'\\)"):
+            Signature.from_json(broken, "x")
+
+
+def test_a_signature_without_pairs_is_stored_as_before_there_were_any():
+    record = RANKING.to_json()
+    assert record["format"] == 1
+    assert not any("pair" in each for each in record["inputs"])
+
+
+def test_only_an_input_of_a_pair_says_a_channel():
+    (pair, column), *_ = channels(MOVIELENS)["popular"].features
+    for scope, given in ((Scope.PAIR, None), (Scope.ITEM, pair)):
+        with pytest.raises(ValueError, match="input pair_popular_rank: expected a pair feature in the scope pair, and"):
+            ModelInput(column, scope, pair=given)
+
+
+def test_a_channel_has_a_rank_and_a_score_if_it_measures():
+    names = {name: [column.name for _, column in each.features] for name, each in channels(MOVIELENS).items()}
+    assert names["popular"] == ["pair_popular_rank"]
+    assert names["item2vec"] == ["pair_item2vec_score", "pair_item2vec_rank"]
+    assert "circle" not in names
+    assert "circle" in channels(replace(MOVIELENS, has_relations=True))
+
+
+def test_a_channel_of_other_parameters_is_another():
+    channel = channels(MOVIELENS)["item2vec"]
+    other = replace(channel, parameters={**channel.parameters, "view": "user_item2vec_00000000"})
+    assert other.definition != channel.definition
+    assert replace(channel, meaning="Other words").definition == channel.definition
+
+
+def test_what_is_computed_of_user_and_item_is_of_the_pair():
+    assert Scope.of_all([Scope.USER, Scope.USER]) is Scope.USER
+    assert Scope.of_all([Scope.ITEM]) is Scope.ITEM
+    assert Scope.of_all([Scope.USER, Scope.ITEM]) is Scope.PAIR
+    assert Scope.of_all([Scope.ITEM, Scope.PAIR]) is Scope.PAIR
 
 
 def test_a_saved_model_without_one_says_so(tmp_path):
@@ -103,6 +168,6 @@ def test_a_score_is_a_probability_where_the_objective_says_so():
     assert RANKING.objective is PROBABILITY
 
 
-def test_every_scope_is_of_a_user_or_an_item():
-    assert {each.scope for each in RANKING.inputs} == set(Scope)
+def test_a_feature_group_is_of_a_user_or_an_item():
+    assert {each.scope for each in RANKING.inputs} == {Scope.USER, Scope.ITEM}
     assert {group.name for group in declared(MOVIELENS).known_by_time} >= set(FEATURES.retrieval.views)

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM2VEC, RECENCY_DECAY
 from feature_repo.contracts.manifests import PartKind
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json, write_json
+from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.embeddings.snapshots import find_item_embeddings, write_item_embeddings
 from pipelines.embeddings.user_vectors import weighted_means
 from pipelines.embeddings.vectors import matrix, vector_array
@@ -50,9 +52,10 @@ def test_a_snapshot_says_the_size_of_its_vectors(tmp_path: Path) -> None:
     place = Namespace(tmp_path, "toy")
     write_item_embeddings(place, ITEM2VEC, CUTOFF, rows([3.0, 4.0, 0.0], [0.0, 0.0, 1.0]))
     record = find_item_embeddings(place, ITEM2VEC, CUTOFF)
-    part = record.part(ITEM2VEC.name, "1998-04-23T00:00:00Z")
+    part = record.part(ITEM2VEC.name, "1998-04-23T00:00:00Z", MOVIELENS)
     assert (part.kind, part.checksum, part.path) == (PartKind.VECTORS, record.sha256, record.item_embeddings)
-    assert part.data == {"size": 3, "similarity": "cosine"}
+    definition = channels(MOVIELENS)[ITEM2VEC.name].definition
+    assert part.data == {"size": 3, "similarity": "cosine", "definition": definition}
     with pytest.raises(JobError, match=r"expected vectors of one size, received \[1, 2\]"):
         write_item_embeddings(place, ITEM2VEC, CUTOFF, rows([1.0], [1.0, 2.0]))
 
@@ -62,4 +65,4 @@ def test_a_record_of_before_sizes_were_written_down_has_the_size_of_then(tmp_pat
     write_item_embeddings(place, ITEM2VEC, CUTOFF, rows([1.0] * EMBEDDING_SIZE))
     (path,) = place.embeddings.glob("*/*.json")
     write_json(path, {name: value for name, value in read_json(path).items() if name not in {"size", "similarity"}})
-    assert find_item_embeddings(place, ITEM2VEC, CUTOFF).part("item2vec", "").data["size"] == EMBEDDING_SIZE
+    assert find_item_embeddings(place, ITEM2VEC, CUTOFF).part("item2vec", "", MOVIELENS).data["size"] == EMBEDDING_SIZE

@@ -18,6 +18,8 @@ class Recalled:
     channel: str
     positions: NDArray[np.intp]
     """`[found]`"""
+    scores: NDArray[np.float32] | None = None
+    """`[found]`, falling; None of a channel that has an order and no measure."""
 
 
 def best(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.channels import CIRCLE
 from serving.recommender.recall.channel import Recalled
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-CIRCLE = "circle"
 
 
 def recall_circle(liked_by_others: NDArray[np.intp], allowed: NDArray[np.bool_], n: int) -> Recalled:

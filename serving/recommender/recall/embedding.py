@@ -52,4 +52,5 @@ def recall_near(
     among = np.flatnonzero(allowed & items.known & near)
     found = among[best(similarity[among], n)]
     nearest = liked[(items.vectors[found] @ items.vectors[liked].T).argmax(axis=1)] if len(found) else found
-    return Neighbours(Recalled(channel, found), similarity[found], nearest)
+    recalled = Recalled(channel, found, similarity[found])
+    return Neighbours(recalled, similarity[found], nearest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.channels import POPULAR
 from serving.recommender.recall.channel import Recalled
 
 if TYPE_CHECKING:
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.recommender.catalogue import Catalogue
-
-POPULAR = "popular"
 
 
 def recall_popular(catalogue: Catalogue, allowed: NDArray[np.bool_], n: int) -> Recalled:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.signatures import ranking
 from models.errors import DatasetError
 from models.evaluation.champion import why_incomparable
@@ -35,3 +36,16 @@ def test_a_champion_of_features_that_are_defined_otherwise_now_is_not_compared(d
     )
     assert why_incomparable(theirs, _inputs("item_event_count"), dataset, "1") == ""
     assert "['item_shoe_size']" in why_incomparable(dataset.record, {"item_shoe_size"}, dataset, "1")
+
+
+def test_a_champion_of_pair_features_is_compared_where_they_are_there_and_defined_alike(dataset):
+    name, definition = "pair_item2vec_score", channels(MOVIELENS)["item2vec"].definition
+    inputs, hashes = _inputs("item_activity", name), dataset.record.feature_hashes | {name: definition}
+    theirs = replace(dataset.record, feature_hashes=hashes)
+    assert why_incomparable(theirs, inputs, replace(dataset, record=theirs), "1") == ""
+    with pytest.raises(
+        DatasetError, match=rf"expected \['{name}'\], .* build one .* with candidates for pair features"
+    ):
+        why_incomparable(theirs, inputs, dataset, "1")
+    other = replace(theirs, feature_hashes=hashes | {name: "0" * 8})
+    assert f"['{name}'] are defined otherwise now" in why_incomparable(other, inputs, dataset, "1")

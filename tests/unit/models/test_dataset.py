@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -150,3 +151,84 @@ def test_one_class_alone_cannot_be_learned(own):
     with pytest.raises(DatasetError, match="expected rows of both classes"):
         model = ranking_model("lr")
         fit(model(model.config_class()), read_dataset(own[2]), 1)
+
+
+PAIRS = ("pair_item2vec_score", "pair_popular_rank")
+
+
+@pytest.fixture
+def paired(tmp_path):
+    namespace = Namespace(tmp_path, "pairs")
+    return write_training_set(namespace, "toy", rows=200, pairs=PAIRS), namespace.training_sets / "toy"
+
+
+def _replaced(path, name, change):
+    table = pq.read_table(path)
+    column = table.column_names.index(name)
+    pq.write_table(table.set_column(column, name, change(table)), path)
+
+
+def test_pair_features_are_read_like_others(paired):
+    _, directory = paired
+    dataset = read_dataset(directory, features=("ranking", *PAIRS))
+    stored = pq.read_table(directory / "train.parquet")
+    for name, missing, dtype in (("pair_item2vec_score", -1e9, np.float32), ("pair_popular_rank", 0, np.int64)):
+        read = dataset[TRAIN].features[name]
+        assert read.dtype == dtype
+        assert stored[name].null_count > 0
+        assert np.array_equal(read == missing, stored[name].is_null().to_numpy())
+    assert {name for name, pair in dataset.signature.pairs.items()} == set(PAIRS)
+    assert read_dataset(directory).signature.pairs == dataset.signature.pairs, "all that the training set has"
+    assert not read_dataset(directory, features=("ranking",)).signature.pairs
+
+
+def test_a_training_set_without_candidates_has_no_pair_features(own):
+    said = r"toy: expected pair features \['pair_popular_rank'\] of the spec's feature set, it was built without cand"
+    with pytest.raises(DatasetError, match=said):
+        read_dataset(own[2], features=("ranking", "pair_popular_rank"))
+
+
+def test_scores_of_another_definition_are_refused(paired):
+    record, directory = paired
+    hashes = record.feature_hashes | {"pair_item2vec_score": "00000000"}
+    rewrite_manifest(Namespace(directory.parents[3], "pairs"), record, feature_hashes=hashes)
+    with pytest.raises(DatasetError, match=r"\['pair_item2vec_score'\] were computed by another definition"):
+        read_dataset(directory, features=PAIRS)
+    assert read_dataset(directory, features=("ranking", "pair_popular_rank"))
+
+
+def _one_later(table):
+    """Return fit dates of which one, of a row with a score, is a microsecond after its row."""
+    dates, times = table["pair_item2vec_fitted_at"].to_pylist(), table["event_time"].to_pylist()
+    row = table["pair_item2vec_score"].is_valid().to_pylist().index(True)
+    dates[row] = times[row] + timedelta(microseconds=1)
+    return pa.array(dates, table["event_time"].type)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test", "test_as_of_refresh"])
+def test_a_score_of_a_later_fit_is_knowledge_of_the_future(paired, split):
+    path = paired[1] / f"{split}.parquet"
+    _replaced(path, "pair_item2vec_fitted_at", _one_later)
+    said = (
+        rf"{split}\.parquet: column pair_item2vec_score: expected figures of fits at or before .* received 1 of later"
+    )
+    with pytest.raises(DatasetError, match=said):
+        read_dataset(paired[1], features=PAIRS)
+    assert read_dataset(paired[1], features=("ranking", "pair_popular_rank")), "it concerns who reads it"
+
+
+def test_a_fit_of_the_row_s_own_moment_knows_what_came_before_it(paired):
+    for split in paired[0].rows:
+        _replaced(paired[1] / f"{split}.parquet", "pair_item2vec_fitted_at", lambda table: table["event_time"])
+    assert read_dataset(paired[1], features=PAIRS)
+
+
+def test_a_score_needs_a_date_and_what_is_missing_needs_none(paired):
+    path = paired[1] / "train.parquet"
+    assert pq.read_table(path)["pair_popular_fitted_at"].null_count > 0
+    _replaced(path, "pair_popular_fitted_at", lambda table: pa.nulls(len(table), table["pair_popular_fitted_at"].type))
+    with pytest.raises(DatasetError, match=r"pair_popular_rank: .* or without a date, the first in row \d+, of .*None"):
+        read_dataset(paired[1], features=PAIRS)
+    pq.write_table(pq.read_table(path).drop_columns(["pair_popular_fitted_at"]), path)
+    with pytest.raises(DatasetError, match=r"train\.parquet: expected columns \['pair_popular_fitted_at'\]"):
+        read_dataset(paired[1], features=PAIRS)
