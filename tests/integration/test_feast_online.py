@@ -387,9 +387,9 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
     first = publish.run(settings, place, world.CUTOFF)
     pointer = place.online_current.stat()  # its access time may change, the file may not
     snapshot = OnlineSnapshot.read(place.online_current)
-    catalogue = pq.read_table(place.root / snapshot.catalogue)
+    catalogue = pq.read_table(place.root / snapshot.catalogue.path)
     assert (snapshot.items, snapshot.users, snapshot.feast_project) == (26, 30, "test_set")
-    assert snapshot.catalogue == f"online/{first['snapshot']}/catalogue.parquet"
+    assert snapshot.catalogue.path == f"online/{first['snapshot']}/catalogue.parquet"
     assert snapshot.catalogue.checksum == file_sha256(place.root / snapshot.catalogue.path)
     vectors = snapshot.of_kind(PartKind.VECTORS)
     assert vectors.keys() == {ITEM2VEC.name}

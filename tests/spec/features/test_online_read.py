@@ -138,8 +138,8 @@ def materialised(settings: Settings, client: redis.Redis, name: str, schema: Sch
     materialize.run(settings, place, cutoff)
     publish.run(settings, place, cutoff)
     snapshot = OnlineSnapshot.read(place.online_current)
-    table = pq.read_table(place.root / snapshot.catalogue)
-    catalogue = catalogue_from_table(table, declared(schema), snapshot.catalogue)
+    table = pq.read_table(place.root / snapshot.catalogue.path)
+    catalogue = catalogue_from_table(table, declared(schema), snapshot.catalogue.path)
     return Online(place, schema, cutoff, client, open_store(settings, place), snapshot, catalogue)
 
 
