@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.lists.questions import OriginQuestions
+    from serving.recommender.release import RankingPlan
     from serving.recommender.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -105,6 +106,14 @@ def _finish(out: Path, record: dict[str, Any]) -> dict[str, object]:
     return {"sentence": record["sentence"], "origin": record["origin"].get("origin", "")}
 
 
+def why_unmeasurable(plan: RankingPlan | RankingOff) -> str:
+    """Return why lists ranked so would be others than those that users get; empty if they would not.
+
+    Of channels that the questions' snapshot has otherwise than the model reads them, users have those of a refresh.
+    """
+    return plan.reason if isinstance(plan, RankingOff) else "; ".join(plan.pairs.absent.values())
+
+
 def _of_origin(tests: Sequence[OriginQuestions], origin: datetime | None, questions_id: str) -> OriginQuestions:
     if origin is None:
         return tests[-1]
@@ -135,8 +144,8 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     absent: dict[str, str] = {}
     for name, (folder, release) in _rankers(settings, place, saved_model, training_set, asked, absent).items():
         plan = plan_ranking(release, snapshot)
-        if isinstance(plan, RankingOff):
-            absent[name] = plan.reason
+        if isinstance(plan, RankingOff) or why_unmeasurable(plan):
+            absent[name] = why_unmeasurable(plan)
             continue
         try:
             with private_server(folder, plan.model, plan.version) as (address, _):

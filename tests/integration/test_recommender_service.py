@@ -163,7 +163,7 @@ def expected_scores(stack: Stack, user: str, found: list[str]) -> list[float]:
 def test_everything_up(stack: Stack, user: str) -> None:
     body = stack.recommend(user, 50)
     assert body["degraded"] == []
-    assert body["model"] == {"name": "tiny.ranking", "version": "1"}
+    assert body["model"] == {"name": "tiny.ranking", "version": "1", "objective": "probability"}
     assert len(set(ids(body))) == 50
     assert not set(ids(body)) & set(rated_items(user))
     assert list(scores(body).values()) == sorted(scores(body).values(), reverse=True)

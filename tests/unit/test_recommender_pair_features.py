@@ -15,11 +15,12 @@ from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, vectors_part
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Signature, ranking
+from serving.lists.job import why_unmeasurable
 from serving.protocol.recorded import read_requests
 from serving.recommender import engine as engine_module
 from serving.recommender.engine import Answer, Engine, Online
 from serving.recommender.readiness import _release_part
-from serving.recommender.release import Canary, RankingPlan, plan_ranking
+from serving.recommender.release import Canary, RankingOff, RankingPlan, plan_ranking
 from serving.recommender.request_sampling import RequestSampler
 from serving.recommender.settings import Settings
 from serving.recommender.shadowing import Shadow
@@ -241,6 +242,12 @@ def test_a_fitted_table_that_nobody_asks_yet_is_away(tiny: Tiny) -> None:
     table = Part("ease", PartKind.CHANNEL, CUTOFF, "0" * 64, data={"definition": "abcd1234"})
     tiny.world.publish_snapshot(more=[table])
     assert tiny.ask(tiny.online(signature)).body["degraded"] == ["channel:ease"]
+
+
+def test_lists_of_a_model_without_its_channel_are_not_measured(tiny: Tiny) -> None:
+    assert why_unmeasurable(tiny.online().ranking) == ""
+    assert "online is 00000000" in why_unmeasurable(_of_another_definition(tiny).ranking)
+    assert why_unmeasurable(RankingOff("no views")) == "no views"
 
 
 def test_ready_says_why_a_channel_is_away(tiny: Tiny) -> None:
