@@ -94,6 +94,12 @@ class Online:
     """Part, of release or snapshot, that is left out because it lacks what it needs of the other → the reason."""
 
     @property
+    def user_groups(self) -> frozenset[str]:
+        """Names of the feature groups of users that recall or the model reads: an answer is degraded without one."""
+        recall = self.snapshot.layout.recall
+        return recall | self.ranking.groups if isinstance(self.ranking, RankingPlan) else recall
+
+    @property
     def vectors(self) -> dict[str, ItemVectors]:
         """Kind → item vectors that may be asked: those that go with the release."""
         return {kind: vectors for kind, vectors in self.snapshot.vectors.items() if kind not in self.unfit}
@@ -219,7 +225,7 @@ class Engine:
             degraded.append(Missing.UNKNOWN_USER)
             return user
         self._seen.keep(user_id, user.seen)
-        if user.missing:
+        if not online.user_groups.isdisjoint(user.missing):
             degraded.append(Missing.USER_FEATURES)
         return user
 

@@ -42,6 +42,8 @@ class RankingPlan:
     """Item column → `[items]` or `[items, length]`, in the catalogue's order."""
     lifetimes: tuple[Lifetime, ...] = ()
     """Of the item features that grow old."""
+    groups: frozenset[str] = frozenset()
+    """The feature groups that the model reads."""
     objective: str = PROBABILITY.name
     """What its scores mean: a name of `contracts.objectives`."""
     pairs: PairPlan = _NO_PAIRS
@@ -125,6 +127,7 @@ def _plan(release: Release, snapshot: Snapshot) -> RankingPlan:
         version=int(ranker.version),
         user_columns=signature.scoped(Scope.USER),
         item_inputs={name: snapshot.catalogue.inputs[name] for name in items},
+        groups=frozenset(signature.views),
         objective=signature.objective.name,
         lifetimes=snapshot.catalogue.lifetimes,
         pairs=plan_pairs(signature, snapshot),

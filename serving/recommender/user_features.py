@@ -62,6 +62,8 @@ class UserLayout:
     groups: tuple[FeatureGroup, ...]
     fields: tuple[bytes, ...]
     """For each of `groups`: the event time, then the features in their declared order."""
+    recall: frozenset[str]
+    """Those of `groups` that recall and its filter read, whatever a model does."""
 
     def key(self, user_id: str) -> bytes:
         """Return the key of a user's hash."""
@@ -115,7 +117,8 @@ def user_layout(snapshot: OnlineSnapshot, declaration: Declared) -> UserLayout:
         view = snapshot.views[group.name]
         fields.append(timestamp_field(view))
         fields.extend(feature_field(view, column.name) for column in group.features)
-    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields))
+    recall = frozenset(group.name for group in (declaration.user_activity, *declaration.user_latest))
+    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields), recall)
 
 
 def connect(url: str, timeout_s: float) -> Redis:

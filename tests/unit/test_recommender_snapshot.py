@@ -11,6 +11,7 @@ import pytest
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import Scope, ranking
+from serving.recommender.engine import Online
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.ranking import ranking_inputs
 from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
@@ -177,6 +178,21 @@ def test_a_model_of_other_features_ranks_without_a_deploy(world: World) -> None:
     sent = ranking_inputs(found, {"user_event_count_7d": 3}, np.arange(2), NOW)
     assert (sent["user_event_count_7d"].tolist(), sent["user_value_mean_7d"].tolist()) == ([3], [-1.0])
     assert sent.keys() == {column.name for column in signature.input_columns}
+
+
+def test_an_answer_is_degraded_only_without_groups_that_somebody_reads(world: World) -> None:
+    """Windows of somebody who was away for 90 days are too old: nobody minds while no model reads them."""
+    world.publish_snapshot()
+    snapshot = load_snapshot(world.place)
+    recall = {USER_ACTIVITY.name, "user_history"}
+    assert Online(snapshot, None, plan_ranking(None, snapshot)).user_groups == recall
+    release = world.publish_release()
+    assert (
+        Online(snapshot, release, plan_ranking(release, snapshot)).user_groups == recall | RANKING_FEATURES.views.keys()
+    )
+    signature = ranking(MOVIELENS, ("user_windows",))
+    release = world.publish_release(signature=signature.to_json(), views=signature.views)
+    assert Online(snapshot, release, plan_ranking(release, snapshot)).user_groups == recall | {"user_windows"}
 
 
 def test_only_a_group_that_the_model_reads_takes_it_out_of_force(world: World) -> None:
