@@ -51,21 +51,26 @@ def snapshot_of(
 def release_of_before(release: Release) -> dict[str, Any]:
     """Return a release of one ranker as the formats 0 and 1 had it, without the format."""
     ranker = release.ranker
-    return ranker.data | {
-        "namespace": release.namespace,
-        "model": ranker.name,
-        "version": ranker.version,
-        "run_id": ranker.run_id,
-        "saved_model_sha256": ranker.checksum,
-        "verdict": release.why,
-        "previous_version": str(release.previous or ""),
-    }
+    inputs = [each["name"] for each in ranker.signature.get("inputs", [])]
+    return (
+        {"inputs": inputs}
+        | ranker.data
+        | {
+            "namespace": release.namespace,
+            "model": ranker.name,
+            "version": ranker.version,
+            "run_id": ranker.run_id,
+            "saved_model_sha256": ranker.checksum,
+            "verdict": release.why,
+            "previous_version": str(release.previous or ""),
+        }
+    )
 
 
 def snapshot_of_before(snapshot: OnlineSnapshot) -> dict[str, Any]:
     """Return a snapshot of catalogue, views and vectors as the formats 0 and 1 had it, without the format."""
     vectors = snapshot.of_kind(PartKind.VECTORS)
-    assert all(part.data == {"size": 32, "similarity": "cosine"} for part in vectors.values())
+    assert all(part.data.items() >= {"size": 32, "similarity": "cosine"}.items() for part in vectors.values())
     return {name: getattr(snapshot, name) for name in ("namespace", "schema", "cutoff", "feast_project")} | {
         "views": snapshot.views,
         "catalogue": snapshot.catalogue.path,
