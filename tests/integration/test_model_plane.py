@@ -530,7 +530,7 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
     serving = Serving(apart.state)
     served = serving.model("toy", "ranking") / "3"
     shutil.copytree(folder / CANDIDATE / "saved_model", served)
-    (served / WARMUP_FILE).parent.mkdir()
+    (served / WARMUP_FILE).parent.mkdir(exist_ok=True)
     (served / WARMUP_FILE).write_bytes(b"")
     pointer = serving.current_release("toy")
     _release(result, runs, "3").write(pointer)
