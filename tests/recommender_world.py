@@ -40,7 +40,7 @@ from feature_repo.contracts.manifests import (
 from feature_repo.contracts.places import PARTITION_FILE, Namespace, Serving
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS, write_schema
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, SIGNATURE_FILE, Scope
 from serving.recommender.api import create_app
 from serving.recommender.server import bind
 from tests.blank_values import blank, completed
@@ -329,6 +329,7 @@ def export_model(folder: Path, sign: float = 1.0) -> None:
     module.one_user, module.rows = make(1), make(None)
     signatures = {ONE_USER_SIGNATURE: module.one_user, ROWS_SIGNATURE: module.rows}
     tf.saved_model.save(module, str(folder), signatures=signatures)
+    write_json(folder / SIGNATURE_FILE, RANKING.to_json())
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
