@@ -72,7 +72,9 @@ class Tiny:
     def __init__(self, world: World) -> None:
         self.world = world
         self.server = Server()
-        self.settings = Settings(state=world.state, namespace=NAMESPACE, recommender_clock="snapshot")
+        self.settings = Settings(
+            state=world.state, namespace=NAMESPACE, recommender_clock="snapshot", recommender_ranking_ms=10_000
+        )
         self.engine = OneUser(self.settings, None, self.server)  # type: ignore[arg-type] # Redis is never asked
         self.manifest: OnlineSnapshot = world.publish_snapshot()
 

@@ -109,7 +109,9 @@ def generations(world: World) -> Generations:
 
 @pytest.fixture
 def watcher(world: World) -> Watcher:
-    settings = Settings(state=world.state, namespace=NAMESPACE, recommender_clock="snapshot")
+    settings = Settings(
+        state=world.state, namespace=NAMESPACE, recommender_clock="snapshot", recommender_ranking_ms=10_000
+    )
     return Watcher(settings, OneUser(settings, None, Server()), lambda: None)  # type: ignore[arg-type] # never asked
 
 
@@ -293,7 +295,9 @@ def test_what_was_published_before_there_were_parts_answers(world: World, watche
         shutil.rmtree(world.serving.releases(NAMESPACE))
         write_json(world.serving.root / "releases" / f"{NAMESPACE}.ranking" / "current.json", release | own)
         write_json(world.place.online_current, snapshot_of_before(world.publish_snapshot()) | own)
-        settings = Settings(state=world.state, namespace=NAMESPACE, recommender_clock="snapshot")
+        settings = Settings(
+            state=world.state, namespace=NAMESPACE, recommender_clock="snapshot", recommender_ranking_ms=10_000
+        )
         earlier = Watcher(settings, watcher._engine, lambda: None)
         await earlier.look()
         assert earlier.online is not None
