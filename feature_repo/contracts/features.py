@@ -235,9 +235,10 @@ class Declared:
         return (self.ranking, self.ranking_windows, self.retrieval)
 
     @property
-    def known_by_time(self) -> tuple[FeatureGroup, ...]:
+    def known_by_time(self) -> FeatureService:
         """Every group that is known as of a label's time, so that a model can learn from it."""
-        return tuple({group.name: group for service in self.services for group in service.groups}.values())
+        groups = {group.name: group for service in self.services for group in service.groups}
+        return FeatureService("known_by_time", tuple(groups.values()))
 
     @property
     def user_ranking(self) -> tuple[FeatureGroup, ...]:

@@ -250,8 +250,7 @@ def pair_inputs(schema: Schema) -> dict[str, ModelInput]:
 
 def feature_hashes(schema: Schema) -> dict[str, str]:
     """Return feature → hash of its definition, of all that a ranking model can learn from; pair features included."""
-    known = declared(schema).known_by_time
-    hashes = {column.name: group.feature_hash(column.name) for group in known for column in group.features}
+    hashes = declared(schema).known_by_time.feature_hashes
     return hashes | {name: each.pair.definition for name, each in pair_inputs(schema).items() if each.pair}
 
 
@@ -271,7 +270,7 @@ def ranking(
         UnknownFeaturesError: A name is none of a feature that is known as of a label's time.
     """
     declaration = declared(schema)
-    known = [(group, column) for group in declaration.known_by_time for column in group.features]
+    known = [(group, column) for group in declaration.known_by_time.groups for column in group.features]
     services = {service.name: {group.name for group in service.groups} for service in declaration.services}
     pairs = pair_inputs(schema)
     names = services.keys() | {group.name for group, _ in known} | {column.name for _, column in known} | pairs.keys()

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.objectives import Objective
     from feature_repo.contracts.places import Namespace
     from models.dataset import Dataset
@@ -233,9 +232,4 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
 
 def _refreshed(record: TrainingSet) -> dict[str, str]:
     """Return feature group → feature view as refreshes write it now: by the training set, where that has the group."""
-    return {group.name: group.view_name for group in _groups(record)} | record.views
-
-
-def _groups(record: TrainingSet) -> tuple[FeatureGroup, ...]:
-    """Return the feature groups that are computed now, whether or not a training set has them."""
-    return declared(Schema.from_json(record.schema)).known_by_time
+    return declared(Schema.from_json(record.schema)).known_by_time.views | record.views

@@ -144,8 +144,9 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     absent: dict[str, str] = {}
     for name, (folder, release) in _rankers(settings, place, saved_model, training_set, asked, absent).items():
         plan = plan_ranking(release, snapshot)
-        if isinstance(plan, RankingOff) or why_unmeasurable(plan):
-            absent[name] = why_unmeasurable(plan)
+        reason = why_unmeasurable(plan)
+        if isinstance(plan, RankingOff) or reason:
+            absent[name] = reason
             continue
         try:
             with private_server(folder, plan.model, plan.version) as (address, _):

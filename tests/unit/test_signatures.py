@@ -170,4 +170,4 @@ def test_a_score_is_a_probability_where_the_objective_says_so():
 
 def test_a_feature_group_is_of_a_user_or_an_item():
     assert {each.scope for each in RANKING.inputs} == {Scope.USER, Scope.ITEM}
-    assert {group.name for group in declared(MOVIELENS).known_by_time} >= set(FEATURES.retrieval.views)
+    assert declared(MOVIELENS).known_by_time.views.keys() >= set(FEATURES.retrieval.views)
