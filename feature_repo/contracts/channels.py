@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding, Scalar, definition_hash
+from feature_repo.contracts.datasets import ITEM_ID, Dataset
 from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.features import declared
+from feature_repo.contracts.questions import SimpleList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +25,44 @@ if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Schema
 
 POPULAR, CIRCLE = "popular", "circle"
+FIT_REVISION = 1
+"""Raised by whoever changes how channels are fitted, or how their variants are chosen."""
 
 MISSING_SCORE = -1e9
 """The score of an item that a channel did not find: a number that no channel gives, and that FLOAT32 holds exactly."""
 MISSING_RANK = 0
+
+
+class Table(StrEnum):
+    """How a fitted channel comes by its scores: which of two tables it has."""
+
+    NEIGHBOURS = "neighbours"
+    """NEIGHBOURS: a user's score of an item is the sum of what each liked item gives it, by the like's age."""
+    SCORES = "scores"
+    """SCORES: an item has one score for everybody."""
+
+
+NEIGHBOURS = Dataset(
+    name="channel_neighbours",
+    columns=(
+        ITEM_ID,
+        Column("neighbours", Dtype.INT64, "What a like of the item tells of: rows of this table, from 0", length=-1),
+        Column("weights", Dtype.FLOAT32, "How much, in the same order", length=-1),
+    ),
+    key=(ITEM_ID.name,),
+    sort=(ITEM_ID.name,),
+    partitioned_by_event_date=False,
+    meaning="Item by item what a like of it adds to the scores of others; the greatest weights, by their size, first",
+)
+SCORES = Dataset(
+    name="channel_scores",
+    columns=(ITEM_ID, Column("score", Dtype.FLOAT32, "The same for every user: the greater, the better")),
+    key=(ITEM_ID.name,),
+    sort=(ITEM_ID.name,),
+    partitioned_by_event_date=False,
+    meaning="Items in an order that is the same for everybody",
+)
+TABLES = {Table.NEIGHBOURS: NEIGHBOURS, Table.SCORES: SCORES}
 
 
 class Figure(StrEnum):
@@ -59,6 +95,15 @@ class Channel:
     """What its score is; empty where it has none."""
     parameters: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
     """Whatever, if changed, changes what it says of the same events."""
+    table: Table | None = None
+    """Of a channel that is fitted on likes; None for one that reads vectors, the catalogue or the user's own features.
+    """
+    simple_list: SimpleList | None = None
+    """The list that it is when shown as it is; None for one that no simple list is like."""
+    is_aged: bool | None = None
+    """Whether likes count by their age: True and False limit the variants that are tried to such, None does not."""
+    quota: int = 10
+    """Its share of the candidates, in proportion to the others'."""
 
     @property
     def definition(self) -> str:
@@ -90,11 +135,12 @@ def channels(schema: Schema) -> Mapping[str, Channel]:
     """Return name → channel that a data set of this schema can have; which of them is online, its snapshot says."""
     declaration = declared(schema)
     known = [
+        *_fitted(schema),
         Channel(
             POPULAR,
             "What most people have to do with",
             parameters=MappingProxyType({"view": declaration.item_activity.view_name}),
-        )
+        ),
     ]
     for kind in EMBEDDINGS.values():
         # The view of the users' vectors says how items and users come by theirs; the other, what a user liked lately.
@@ -113,3 +159,74 @@ def channels(schema: Schema) -> Mapping[str, Channel]:
             Channel(CIRCLE, "What others whom the user follows liked last", parameters=MappingProxyType({"view": view}))
         )
     return MappingProxyType({channel.name: channel for channel in known})
+
+
+_SHARE = "Share of the users, of those who liked anything then, who liked the item"
+_SUM = "Sum over what the user likes of"
+_WEIGHT = "weight in EASE, a linear autoencoder"
+
+
+def _fitted(schema: Schema) -> tuple[Channel, ...]:
+    """Return the channels that `python -m pipelines channels` fits on what users liked, the best first.
+
+    Their variants (penalty, shrinkage, half-life) are chosen on validation with each fit. So the way of choosing is
+    part of a definition, and the variant is not: scores are normalised, and of one scale whichever was chosen.
+    """
+    liking = {
+        "liked_types": ",".join(schema.positive.event_types),
+        "liked_value": schema.positive.threshold,
+        "revision": FIT_REVISION,
+    }
+    neighbours = (
+        (
+            "ease",
+            "What a linear model expects of the user's likes",
+            f"{_SUM} its {_WEIGHT}",
+            SimpleList.EASE,
+            False,
+            120,
+        ),
+        (
+            "ease_aged",
+            "The same, where older likes count less",
+            f"{_SUM} its {_WEIGHT}, by the like's age",
+            SimpleList.EASE,
+            True,
+            60,
+        ),
+        (
+            "itemcf",
+            "What those liked who like what the user likes",
+            f"{_SUM} its cosine, over how many they are",
+            SimpleList.ITEM_CF,
+            None,
+            60,
+        ),
+    )
+    scores = (
+        ("liked_7d", "What most users liked in the last 7 days", SimpleList.MOST_LIKED_7, 40),
+        ("liked_30d", "What most users liked in the last 30 days", SimpleList.MOST_LIKED_30, 60),
+        ("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
+        ("liked", "What most users like, of all time", SimpleList.MOST_LIKED, 20),
+    )
+    return (
+        *(
+            Channel(
+                name,
+                meaning,
+                score,
+                MappingProxyType({**liking, "is_aged": str(aged)}),
+                Table.NEIGHBOURS,
+                of,
+                aged,
+                quota,
+            )
+            for name, meaning, score, of, aged, quota in neighbours
+        ),
+        *(
+            Channel(
+                name, meaning, _SHARE, MappingProxyType({**liking, "list": of.value}), Table.SCORES, of, None, quota
+            )
+            for name, meaning, of, quota in scores
+        ),
+    )

@@ -147,6 +147,7 @@ class Similarity(StrEnum):
 _PART_DATA: dict[PartKind, dict[str, type]] = {
     PartKind.RANKER: {"views": dict, "training_set_id": str, "cutoff": str},
     PartKind.VECTORS: {"size": int, "similarity": str},
+    PartKind.CHANNEL: {"definition": str, "table": str, "half_life_days": float},
     PartKind.VIEWS: {"views": dict},
 }
 """What a part of a kind cannot be used without."""
@@ -176,7 +177,10 @@ class Part(_Fields):
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What it is made of, by kind. RANKER: `views` (feature group → feature view that it reads), `training_set_id`,
     `cutoff`, more of its training, and `inputs` (in order) where it has no signature. VECTORS: `size`, `similarity`,
-    `definition` (its channel's hash, where it is known). CHANNEL: `definition`.
+    `definition` (its channel's hash, where it is known). CHANNEL: `definition`,
+    `table` (a value of `channels.Table`), `half_life_days` (in which a user's like comes to count half; 0: never),
+    `variant` (chosen on validation, for people), `validation` (`questions.Audience` → NDCG@10 of its list there, where
+    anybody was asked).
     VIEWS: `views` as above."""
 
     def absent_views(self, online: OnlineSnapshot) -> dict[str, str]:
@@ -399,6 +403,29 @@ def vectors_part(  # noqa: PLR0917 - what it is, and how it is read
         needs=dict(towers or {}),
         data={"size": size, "similarity": similarity.value} | ({"definition": definition} if definition else {}),
     )
+
+
+def channel_part(  # noqa: PLR0913 - all that a table is read by
+    name: str,
+    cutoff: str,
+    path: str,
+    checksum: str,
+    *,
+    definition: str,
+    table: str,
+    half_life_days: float,
+    variant: str = "",
+    validation: Mapping[str, float] | None = None,
+) -> Part:
+    """Return the table of a fitted channel as a part of a snapshot; the arguments are as in `Part.data`."""
+    data = {
+        "definition": definition,
+        "table": table,
+        "half_life_days": half_life_days,
+        "variant": variant,
+        "validation": dict(validation or {}),
+    }
+    return Part(name, PartKind.CHANNEL, cutoff, checksum, path=path, data=data)
 
 
 _SIZE_BEFORE_PARTS = 32

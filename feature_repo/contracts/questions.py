@@ -25,6 +25,9 @@ from feature_repo.contracts.datasets import ITEM_ID, USER_ID, Dataset
 LIST_DEPTH = 100
 """So many items a simple list has, where so many are left that the user has not seen."""
 
+LONG_HISTORY = 5
+"""So many events before the origin make a user one whose likes tell what to show."""
+
 QUESTIONS_FILE = "questions.parquet"
 ANSWERS_FILE = "answers.parquet"
 SIMPLE_LISTS_FILE = "simple_lists.parquet"
@@ -40,6 +43,15 @@ class Asked(StrEnum):
     """At the origin itself."""
     BEFORE_NEXT = "before_next"
     """Just before the user's first event from the origin on: users as streaming has them, items as of the origin."""
+
+
+class Audience(StrEnum):
+    """Whom a list is for: what does best for the ones may be bad for the others."""
+
+    KNOWN = "known"
+    """Users of LONG_HISTORY events or more."""
+    NEW = "new"
+    """All others, those of whom nothing is known among them."""
 
 
 class Role(StrEnum):

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.publishing import read_json, replacing
-from feature_repo.contracts.questions import Asked
+from feature_repo.contracts.questions import LONG_HISTORY, Asked
 from infra.bench.results import Figure
 from serving.lists.intervals import interval
 from serving.lists.metrics import DECIDING, LIST_METRICS
 from serving.lists.report import CANDIDATE, RECALL_DEPTHS, RECALL_ORDER
-from serving.lists.simple import LONG_HISTORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.questions import Asked
+from feature_repo.contracts.questions import LONG_HISTORY, Asked
 from serving.lists import metrics
 from serving.lists.intervals import interval
 from serving.lists.metrics import DECIDING
-from serving.lists.simple import LONG_HISTORY, best_of
+from serving.lists.simple import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

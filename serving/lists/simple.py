@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_repo.contracts.questions import Role, SimpleList
+from feature_repo.contracts.questions import LONG_HISTORY, Role, SimpleList
 from serving.lists.metrics import DECIDING, LIST_METRICS, hits
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from serving.lists.questions import OriginQuestions
 
-LONG_HISTORY = 5
-"""So many events before the origin make a user one that verdicts are about."""
 _UNTUNED = {
     SimpleList.RECENCY: "half-life 30 days",
     SimpleList.ITEM_CF: "shrinkage 0",

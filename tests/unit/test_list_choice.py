@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.contracts.questions import LIST_DEPTH, SIMPLE_LISTS, SIMPLE_LISTS_FILE, Role, SimpleList
+from feature_repo.contracts.questions import LIST_DEPTH, LONG_HISTORY, SIMPLE_LISTS, SIMPLE_LISTS_FILE, Role, SimpleList
 from pipelines.io.arrow import arrow_schema
 from pipelines.questions.asked import Likes
 from pipelines.questions.simple_lists import like_matrix, variants
 from serving.lists.questions import OriginQuestions
-from serving.lists.simple import LONG_HISTORY, Chosen, best_of, choose, deciding, judged
+from serving.lists.simple import Chosen, best_of, choose, deciding, judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ import pytest
 
 from feature_repo.contracts.channels import channels
 from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, vectors_part
+from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, channel_part, vectors_part
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Signature, ranking
 from serving.lists.job import why_unmeasurable
@@ -241,7 +241,7 @@ def test_a_fitted_table_that_nobody_asks_yet_is_away(tiny: Tiny) -> None:
     signature = replace(
         READS, inputs=tuple(replace(each, pair=own) if each.column == column else each for each in READS.inputs)
     )
-    table = Part("ease", PartKind.CHANNEL, CUTOFF, "0" * 64, data={"definition": "abcd1234"})
+    table = channel_part("ease", CUTOFF, "", "0" * 64, definition="abcd1234", table="neighbours", half_life_days=0.0)
     tiny.world.publish_snapshot(more=[table])
     assert tiny.ask(tiny.online(signature)).body["degraded"] == ["channel:ease"]
 

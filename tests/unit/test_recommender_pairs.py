@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_repo.contracts.manifests import Part, PartKind, Release, Similarity
+from feature_repo.contracts.manifests import Part, PartKind, Release, Similarity, channel_part
 from feature_repo.contracts.publishing import write_json
 from serving.recommender.engine import Engine, Online
 from serving.recommender.readiness import _release_part, _snapshot_part
@@ -255,7 +255,9 @@ def test_a_ranker_that_reads_a_channel_which_is_not_there_ranks_nothing(world: W
         assert watcher.online is not None
         assert isinstance(watcher.online.ranking, RankingOff)
         assert "ranker ranking 1 needs a part itemcf, there is none in the snapshot" in watcher.online.ranking.reason
-        world.publish_snapshot(more=[Part("itemcf", PartKind.CHANNEL, "1998", "0" * 64)])
+        world.publish_snapshot(
+            more=[channel_part("itemcf", "1998", "", "0" * 64, definition="", table="neighbours", half_life_days=0.0)]
+        )
         await watcher.look()
         assert isinstance(watcher.online.ranking, RankingPlan)
 
