@@ -172,7 +172,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
     Their variants (penalty, shrinkage, half-life) are chosen on validation with each fit. So the way of choosing is
     part of a definition, and the variant is not: scores are normalised, and of one scale whichever was chosen.
     """
-    liking = {
+    liking: dict[str, Scalar] = {
         "liked_types": ",".join(schema.positive.event_types),
         "liked_value": schema.positive.threshold,
         "revision": FIT_REVISION,

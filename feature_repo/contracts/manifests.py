@@ -405,7 +405,7 @@ def vectors_part(  # noqa: PLR0917 - what it is, and how it is read
     )
 
 
-def channel_part(  # noqa: PLR0913 - all that a table is read by
+def channel_part(
     name: str,
     cutoff: str,
     path: str,

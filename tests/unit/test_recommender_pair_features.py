@@ -12,7 +12,7 @@ import pytest
 
 from feature_repo.contracts.channels import channels
 from feature_repo.contracts.columns import Dtype
-from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, channel_part, vectors_part
+from feature_repo.contracts.manifests import OnlineSnapshot, channel_part, vectors_part
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Signature, ranking
 from serving.lists.job import why_unmeasurable
