@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.publishing import read_json, replacing
 from feature_repo.contracts.questions import LONG_HISTORY, Asked
+from feature_repo.list_metrics import DECIDING, LIST_METRICS
 from infra.bench.results import Figure
 from serving.lists.intervals import interval
-from serving.lists.metrics import DECIDING, LIST_METRICS
 from serving.lists.report import CANDIDATE, RECALL_DEPTHS, UNRANKED
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo import list_metrics as metrics
 from feature_repo.contracts.questions import LONG_HISTORY, Asked
-from serving.lists import metrics
+from feature_repo.list_metrics import DECIDING
 from serving.lists.intervals import interval
-from serving.lists.metrics import DECIDING
 from serving.lists.simple import best_of
 
 if TYPE_CHECKING:
