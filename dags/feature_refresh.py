@@ -3,9 +3,10 @@
 `land` brings what users did since the last run from the stream into the lake; `ingest` checks the source and writes
 canonical events, items and users beside it; bad rows go to the quarantine with a reason.
 `check` judges what then lies in the lake, writes a report (the task's button *Report*) and the daily statistics, and
-ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), Feast
-takes them to Redis (`materialize`), `verify_online` reads a sample back, and `publish` switches the online side over
-and sends the asset **features**, which starts *model_training*.
+ends the run if nothing may be computed from such data. Spark computes the features (`features`, `embeddings`), DuckDB
+and NumPy fit what recall reads off likes (`channels`), Feast takes features to Redis (`materialize`), `verify_online`
+reads a sample back, and `publish` switches the online side over and sends the asset **features**, which starts
+*model_training*.
 
 **Running it again** for the same interval changes nothing and still triggers what follows. **A backfill** (a cutoff
 before the one that is online) recomputes the offline tables; its `materialize` is skipped, so neither Redis nor any
@@ -120,6 +121,14 @@ with DAG(
         **HEAVY,
         doc_md="Item and user embeddings for recall, by Spark: dated snapshots, and a report with nearest neighbours.",
     )
+    channels = JobOperator(
+        task_id="channels",
+        module="pipelines",
+        command="channels",
+        options=INTERVAL,
+        **HEAVY,
+        doc_md="EASE, ItemCF and most liked, fitted on likes for recall: dated tables, variants chosen on validation.",
+    )
     registry = JobOperator(
         task_id="registry",
         module="pipelines",
@@ -150,5 +159,5 @@ with DAG(
         partition_key="{{ params.namespace }}|{{ ti.xcom_pull(task_ids='ingest')['cutoff'] }}",
         doc_md="Item catalogue and snapshot manifest; the online side switches to it.",
     )
-    land >> ingest >> check >> [features, embeddings, registry]
-    [features, embeddings, registry] >> materialize >> verify_online >> publish
+    land >> ingest >> check >> [features, embeddings, channels, registry]
+    [features, embeddings, channels, registry] >> materialize >> verify_online >> publish

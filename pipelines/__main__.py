@@ -189,6 +189,12 @@ def embeddings(namespace: NamespaceName, cutoff: Cutoff) -> None:
 
 
 @app.command()
+def channels(namespace: NamespaceName, cutoff: Cutoff) -> None:
+    """Fit the channels of recall that learn from likes on what users liked before the cutoff; choose their variants."""
+    _run("channels", cutoff, namespace=namespace)
+
+
+@app.command()
 def registry(namespace: NamespaceName) -> None:
     """Tell Feast of the feature views and services that the contracts declare."""
     _run("registry", namespace=namespace)

@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """How many users are asked at an origin; of more, a sample."""
     question_ease_items: Annotated[int, Field(ge=1, le=20_000)] = 5000
     """So many of the most liked items EASE and ItemCF know; they take its square of memory."""
+    channel_items: Annotated[int, Field(ge=1, le=20_000)] = 20_000
+    """So many of the most liked items the channels of EASE know; their fit takes sixteen times its square, in bytes."""
+    channel_neighbours: Annotated[int, Field(ge=1, le=2000)] = 500
+    """So many of an item's neighbours the channels' tables hold at most: those with the greatest weights."""
     embeddings: Annotated[str, AfterValidator(_names)] = "item2vec"
     """Kinds of item embeddings to fit, their names with commas between. Training sets and releases name the first."""
 

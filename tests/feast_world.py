@@ -35,6 +35,8 @@ from pipelines.embeddings.vectors import unit_length, vector_array
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.lake import UNDIVIDED, StoredTable, partition_name, stored_dataset
+from pipelines.jobs import channels
+from pipelines.settings import Settings
 from pipelines.stream.fold import UserState, advance
 from pipelines.stream.items import item_facts
 from pipelines.stream.state_row import row_of
@@ -92,7 +94,7 @@ def event(user: str, item: str, time: datetime, value: float) -> Row:
 
 
 def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cutoff: datetime = CUTOFF) -> Namespace:
-    """Write lake, feature tables and embeddings of `events` as of `cutoff`, as the jobs before would have."""
+    """Write lake, feature tables, embeddings, channels of `events` as of `cutoff`, as the jobs before would have."""
     place = Namespace(state, name)
     write_schema(place, MOVIELENS)
     known = sorted((row for row in events if row["event_time"] < cutoff), key=_canonical)
@@ -112,6 +114,7 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
     write_features(place, USER_LIKED_ITEMS, [_liked_items(known, user, cutoff) for user in users])
     write_features(place, USER_STATE, [_state(known, user, cutoff) for user in users])
     write_embeddings(place, items, users, cutoff)
+    channels.run(Settings(state=state), place, cutoff)
     return place
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.schemas import Schema
 
-POPULAR, CIRCLE = "popular", "circle"
+POPULAR, CIRCLE, LIKED = "popular", "circle", "liked"
 FIT_REVISION = 1
 """Raised by whoever changes how channels are fitted, or how their variants are chosen."""
 
@@ -172,7 +172,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
     Their variants (penalty, shrinkage, half-life) are chosen on validation with each fit. So the way of choosing is
     part of a definition, and the variant is not: scores are normalised, and of one scale whichever was chosen.
     """
-    liking = {
+    liking: dict[str, Scalar] = {
         "liked_types": ",".join(schema.positive.event_types),
         "liked_value": schema.positive.threshold,
         "revision": FIT_REVISION,
@@ -197,7 +197,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
         (
             "itemcf",
             "What those liked who like what the user likes",
-            f"{_SUM} its cosine, over how many they are",
+            f"{_SUM} its cosine",
             SimpleList.ITEM_CF,
             None,
             60,
@@ -207,7 +207,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
         ("liked_7d", "What most users liked in the last 7 days", SimpleList.MOST_LIKED_7, 40),
         ("liked_30d", "What most users liked in the last 30 days", SimpleList.MOST_LIKED_30, 60),
         ("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
-        ("liked", "What most users like, of all time", SimpleList.MOST_LIKED, 20),
+        (LIKED, "What most users like, of all time", SimpleList.MOST_LIKED, 20),
     )
     return (
         *(

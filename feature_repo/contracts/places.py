@@ -116,6 +116,11 @@ class Namespace:
         return self.root / "embeddings"
 
     @property
+    def channels(self) -> Path:
+        """Dated tables of fitted channels, `<name>/<cutoff>-<sha>.parquet`; `<cutoff>.json` is the part that one is."""
+        return self.root / "channels"
+
+    @property
     def feast(self) -> Path:
         """The Feast registry of the namespace."""
         return self.root / "feast"

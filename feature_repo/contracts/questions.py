@@ -18,9 +18,14 @@ The serving plane answers them with its own engine (`python -m serving.lists`).
 from __future__ import annotations
 
 from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID, Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIST_DEPTH = 100
 """So many items a simple list has, where so many are left that the user has not seen."""
@@ -131,3 +136,13 @@ class SimpleList(StrEnum):
     RECENCY = "most liked, recency-weighted"
     ITEM_CF = "ItemCF"
     EASE = "EASE"
+
+
+UNTUNED: Mapping[SimpleList, str] = MappingProxyType(
+    {
+        SimpleList.RECENCY: "half-life 30 days",
+        SimpleList.ITEM_CF: "shrinkage 0",
+        SimpleList.EASE: "λ 500",
+    }
+)
+"""The variant that counts where no validation origin has a question; a list that is not here has one variant alone."""

@@ -24,7 +24,7 @@ from lenskit.data import Dataset, ItemList, RecQuery, from_interactions_df
 from lenskit.knn import EASEScorer
 from scipy import sparse
 
-from serving.lists import metrics
+from feature_repo import list_metrics as metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from feature_repo.contracts.memory import memory
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import publishing_directory, tree_sha256, write_json
 from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT
@@ -21,7 +22,7 @@ from models.evaluation.plots import calibration_figure, roc_figure
 from models.export import export, weights_sha256
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted, fit
-from models.training.memory import check_memory, memory
+from models.training.memory import check_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

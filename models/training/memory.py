@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.control_group import ROOT, control_group, lines
 from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import MANIFEST
 from models.dataset import signature_of
@@ -14,21 +12,11 @@ from models.errors import NotNowEnoughMemoryError, TooLittleMemoryError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from feature_repo.contracts.memory import Memory
+
 _BASE_BYTES = 1_000_000_000
 _BYTES_OF_A_CELL = 25
 _GB = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a process may have, in bytes."""
-
-    total: int
-    """Of the machine, or of the container where that has less."""
-    available: int
-    """Of it, what nobody uses."""
-    resident: int
-    """What this process has already."""
 
 
 def needed_bytes(directory: Path, features: tuple[str, ...]) -> int:
@@ -48,22 +36,6 @@ def needed_bytes(directory: Path, features: tuple[str, ...]) -> int:
     columns = signature_of(record, features).input_columns
     cells = sum(record.rows.values()) * sum(column.length or 1 for column in columns)
     return _BASE_BYTES + _BYTES_OF_A_CELL * cells
-
-
-def memory(root: Path = ROOT) -> Memory | None:
-    """Return what this process may have; None where the kernel does not say so as Linux does."""
-    machine, process = _kilobytes(root / "proc" / "meminfo"), _kilobytes(root / "proc" / "self" / "status")
-    try:
-        total, available, resident = machine["MemTotal"], machine["MemAvailable"], process["VmRSS"]
-    except KeyError:
-        return None
-    group = control_group(root)
-    limit = "".join(lines(group / "memory.max")) if group else ""
-    if group and limit.isdigit():  # and not "max"
-        used = int("".join(lines(group / "memory.current")) or 0)
-        cached = sum(int(line.split()[1]) for line in lines(group / "memory.stat") if line.startswith("file "))
-        total, available = min(total, int(limit)), min(available, int(limit) - used + cached)
-    return Memory(total, available, resident)
 
 
 def check_memory(directory: Path, features: tuple[str, ...], found: Memory | None) -> None:
@@ -86,8 +58,3 @@ def check_memory(directory: Path, features: tuple[str, ...], found: Memory | Non
     if needed - found.resident > found.available:
         msg = f"{subject}, {found.available / _GB:.1f} GB are free; try again when less runs beside it"
         raise NotNowEnoughMemoryError(msg)
-
-
-def _kilobytes(path: Path) -> dict[str, int]:
-    named = (line.partition(":") for line in lines(path))
-    return {name: int(value.split()[0]) * 1024 for name, _, value in named if value.endswith(" kB")}

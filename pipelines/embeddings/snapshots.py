@@ -1,37 +1,30 @@
-"""Dated snapshots of item embeddings: written once under a name that says cutoff and content, and never changed.
-
-Each kind has a folder of its own: `embeddings/<kind>/<cutoff>-<sha8>.parquet`, and `<cutoff>.json` beside it, which
-says that this is the one of that cutoff.
-"""
+"""Dated snapshots of item embeddings (`io.dated`). Each kind has a folder of its own, `embeddings/<kind>/`."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_repo.contracts.channels import channels
 from feature_repo.contracts.embeddings import EMBEDDING_SIZE, ITEM_EMBEDDINGS, VECTOR
 from feature_repo.contracts.manifests import Similarity, vectors_part
-from feature_repo.contracts.places import cutoff_name
-from feature_repo.contracts.publishing import file_sha256, read_json, remove_abandoned, replacing, write_json
+from feature_repo.contracts.publishing import read_json, write_json
 from pipelines.errors import CorruptDatasetError, JobError
 from pipelines.io.arrow import conform
+from pipelines.io.dated import check_dated, dated_record, write_dated
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
+
+    import pyarrow as pa
 
     from feature_repo.contracts.embeddings import Embedding
     from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
 
-_HASH_LENGTH = 8
 WRITER = "python -m pipelines embeddings"
 
 
@@ -72,17 +65,10 @@ def write_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime, r
     if len(sizes) != 1:
         msg = f"{kind.name} of namespace {place.name}: expected vectors of one size, received {sorted(sizes)}; fit anew"
         raise JobError(msg)
-    content = pa.BufferOutputStream()
-    pq.write_table(rows, content, compression="zstd")
-    data = content.getvalue()
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = place.embeddings / kind.name / f"{cutoff_name(cutoff)}-{sha256[:_HASH_LENGTH]}.parquet"
-    remove_abandoned(path.parent)
-    if not path.is_file() or file_sha256(path) != sha256:
-        with replacing(path) as part:
-            part.write_bytes(data)
+    folder = place.embeddings / kind.name
+    path, sha256 = write_dated(folder, cutoff, rows)
     record = ItemEmbeddings(path.relative_to(place.root).as_posix(), sha256, rows.num_rows, sizes[0])
-    write_json(_record(place, kind, cutoff), asdict(record))
+    write_json(dated_record(folder, cutoff), asdict(record))
     return record
 
 
@@ -93,22 +79,16 @@ def find_item_embeddings(place: Namespace, kind: Embedding, cutoff: datetime) ->
         JobError: none was fitted for this cutoff.
         CorruptDatasetError: the file is missing or has other bytes.
     """
-    path = _record(place, kind, cutoff)
+    path = dated_record(place.embeddings / kind.name, cutoff)
+    remedy = f"run `{WRITER}` for this cutoff"
     try:
         fields: dict[str, Any] = read_json(path)
         record = ItemEmbeddings(**fields)
     except FileNotFoundError as error:
-        msg = f"{kind.name} of namespace {place.name}: expected {path}, found none; run `{WRITER}` for this cutoff"
+        msg = f"{kind.name} of namespace {place.name}: expected {path}, found none; {remedy}"
         raise JobError(msg) from error
     except TypeError as error:
-        msg = f"{path}: not a record of item embeddings ({error}); run `{WRITER}` for this cutoff"
+        msg = f"{path}: not a record of item embeddings ({error}); {remedy}"
         raise CorruptDatasetError(msg) from error
-    file = place.root / record.item_embeddings
-    if not file.is_file() or file_sha256(file) != record.sha256:
-        msg = f"{file}: expected SHA-256 {record.sha256}, received another or no file; run `{WRITER}` for this cutoff"
-        raise CorruptDatasetError(msg)
+    check_dated(place.root / record.item_embeddings, record.sha256, remedy)
     return record
-
-
-def _record(place: Namespace, kind: Embedding, cutoff: datetime) -> Path:
-    return place.embeddings / kind.name / f"{cutoff_name(cutoff)}.json"

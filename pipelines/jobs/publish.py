@@ -19,6 +19,7 @@ from feature_repo.contracts.manifests import CATALOGUE, OnlineSnapshot, catalogu
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.schemas import read_schema
+from pipelines.channels.fitting import find_channels
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.embeddings.tables import online_tables
 from pipelines.errors import JobError
@@ -67,7 +68,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
 
     Raises:
         SupersededError: A later cutoff is online; nothing was changed.
-        JobError: Redis was not filled from the tables as they are now.
+        JobError: Redis was not filled from the tables as they are now, or embeddings or channels were not fitted for
+            this cutoff.
     """
     features = declared(read_schema(place))
     with online_lock(place):
@@ -86,12 +88,14 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
             views = {group.name: group.view_name for group, _ in online}
             kinds = embeddings_named(settings.embedding_names)
             embeddings = {kind.name: find_item_embeddings(place, kind, cutoff) for kind in kinds}
+            fitted = find_channels(place, features.schema, cutoff)
         users = done.rows[features.user_history.view_name]
         moment = format_cutoff(cutoff)
         parts = (
             catalogue_part(moment, "", content_sha256(catalogue)),
             views_part(moment, views),
             *(record.part(name, moment, features.schema) for name, record in embeddings.items()),
+            *fitted.values(),
         )
         snapshot = OnlineSnapshot(
             namespace=place.name,

@@ -43,6 +43,10 @@ from feature_repo.contracts.questions import (
 )
 from feature_repo.contracts.schemas import read_schema
 from feature_repo.locks import exclusive
+from pipelines.channels import fits
+from pipelines.channels.choice import Validation
+from pipelines.channels.fitting import fit_channels, fitted_channels, store_channels
+from pipelines.channels.likes import like_matrix
 from pipelines.errors import JobError
 from pipelines.feast_store.registry import check_registered
 from pipelines.feast_store.store import offline_engine, open_store
@@ -61,13 +65,14 @@ from pipelines.questions.user_fields import latest_groups, user_fields
 from pipelines.training.identity import training_set_id as identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
     import pyarrow as pa
     from feast import FeatureStore
 
+    from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
     from pipelines.questions.as_of import AsOf
@@ -200,11 +205,9 @@ def _inputs(sources: Sources, training_set: str, origins: list[Origin]) -> dict[
         "days": settings.question_days,
         "ease_items": settings.question_ease_items,
         "embeddings": {kind.name: kind.parameters for kind in embeddings_named(settings.embedding_names)},
-        "variants": [
-            list(simple_lists.HALF_LIVES),
-            list(simple_lists.SHRINKAGES),
-            list(simple_lists.PENALTIES),
-        ],
+        "variants": [list(fits.HALF_LIVES), list(fits.SHRINKAGES), list(fits.PENALTIES)],
+        "channels": {channel.name: channel.definition for channel in fitted_channels(sources.schema)},
+        "channel_sizes": [settings.channel_items, settings.channel_neighbours],
     }
 
 
@@ -269,7 +272,8 @@ def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str) ->
 def damage(place: Namespace, directory: Path) -> str:
     """Return in what stored questions differ from what was written; nothing where they do not, or are not there.
 
-    Item vectors lie outside the folder: without them the next to ask would be told less than there was.
+    Item vectors and channels' tables lie outside the folder: without them the next to ask would be told less than there
+    was.
     """
     if not directory.exists():
         return ""
@@ -282,7 +286,7 @@ def damage(place: Namespace, directory: Path) -> str:
                 return f"{name} has other bytes than its manifest says"
         for each in directory.glob(f"*/{SNAPSHOT_FILE}"):
             snapshot = OnlineSnapshot.read(each)
-            for part in snapshot.of_kind(PartKind.VECTORS).values():
+            for part in (*snapshot.of_kind(PartKind.VECTORS).values(), *snapshot.of_kind(PartKind.CHANNEL).values()):
                 if file_sha256(place.root / part.path) != part.checksum:
                     return f"{part.path} has other bytes than {each} says"
     except (OSError, ValueError, CorruptRecordError) as error:
@@ -307,8 +311,9 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
     part: Path,
     name: str,
 ) -> None:
-    """Write what is known as of each origin: the catalogue and simple lists; of test origins users and vectors, too."""
+    """Write what is known as of each origin: catalogue, simple lists; of test origins users, vectors, channels, too."""
     settings, place = sources.settings, sources.place
+    validation = Validation(connection, sources.schema.positive, settings)
     store = open_store(settings, place)
     check_registered(store, place)
     with (
@@ -324,7 +329,8 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
                 with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
                     _write_users(sources, connection, moment, asked, folder)
                     size = (catalogue.num_rows, len(asked.users))
-                    _write_snapshot(sources, moment, size, folder, place.questions / name / folder.name)
+                    parts = _fit_parts(sources, connection, moment, validation)
+                    _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
 
 
 def _write_catalogue(sources: Sources, store: FeatureStore, moment: datetime, folder: Path) -> pa.Table:
@@ -346,7 +352,7 @@ def _write_simple_lists(  # noqa: PLR0917 - from what, whose, of what, to where
     likes = likes_before(connection, origin.moment, sources.schema.positive)
     ids = catalogue.column(ITEM_ID.name).to_numpy().astype("U")
     seen = seen_before(connection, origin.moment, asked.users)
-    matrix = simple_lists.like_matrix(likes, ids)
+    matrix = like_matrix(likes, ids)
     lists = simple_lists.write_lists(matrix, asked.users.to_pylist(), seen, sources.settings.question_ease_items)
     pq.write_table(lists, folder / SIMPLE_LISTS_FILE, compression="zstd")
 
@@ -360,14 +366,27 @@ def _write_users(
     pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
 
 
-def _write_snapshot(sources: Sources, moment: AsOf, size: tuple[int, int], folder: Path, published: Path) -> None:
+def _fit_parts(
+    sources: Sources, connection: duckdb.DuckDBPyConnection, moment: AsOf, validation: Validation
+) -> list[Part]:
+    """Fit item vectors and channels on what was liked before a moment; return them as parts of its snapshot."""
+    settings, place, schema = sources.settings, sources.place, sources.schema
+    vectors = moment.vectors()
+    tables = store_channels(place, moment.cutoff, fit_channels(connection, settings, schema, moment.cutoff, validation))
+    cutoff = format_cutoff(moment.cutoff)
+    return [*(record.part(name, cutoff, schema) for name, record in vectors.items()), *tables.values()]
+
+
+def _write_snapshot(  # noqa: PLR0917 - from what, as of when, of what, how large, to where
+    sources: Sources, moment: AsOf, fitted: Sequence[Part], size: tuple[int, int], folder: Path, published: Path
+) -> None:
     """Write the manifest of what would be online; `published` is where `folder` will be, `size` its items and users."""
     place, cutoff = sources.place, format_cutoff(moment.cutoff)
     catalogue = (published / CATALOGUE_FILE).relative_to(place.root).as_posix()
     parts = (
         catalogue_part(cutoff, catalogue, file_sha256(folder / CATALOGUE_FILE)),
         views_part(cutoff, {group.name: group.view_name for group in declared(sources.schema).groups}),
-        *(record.part(name, cutoff, sources.schema) for name, record in moment.vectors().items()),
+        *fitted,
     )
     snapshot = OnlineSnapshot(
         namespace=place.name,

@@ -52,10 +52,14 @@ class AskedUsers:
 class Likes:
     """What was liked before an origin: each user and item once, with the latest time."""
 
-    users: NDArray[np.str_]
-    """`[likes]`, ids."""
-    items: NDArray[np.str_]
-    """`[likes]`, ids."""
+    user_ids: NDArray[np.str_]
+    """`[users]`, ascending: those who like anything."""
+    item_ids: NDArray[np.str_]
+    """`[items]`, ascending: those that anybody likes."""
+    users: NDArray[np.intp]
+    """`[likes]`, positions in `user_ids`: millions of ids would take a hundred times the memory of numbers."""
+    items: NDArray[np.intp]
+    """`[likes]`, positions in `item_ids`."""
     age_days: NDArray[np.float64]
     """`[likes]`, how long before the origin it was liked last."""
 
@@ -71,6 +75,16 @@ def first_and_last_event(connection: duckdb.DuckDBPyConnection) -> tuple[datetim
     query = f"SELECT min({EVENT_TIME.name}), max({EVENT_TIME.name}) FROM events"  # noqa: S608 - a contract's column
     ((first, last),) = connection.execute(query).fetchall()
     return first, last
+
+
+def span_before(connection: duckdb.DuckDBPyConnection, moment: datetime) -> tuple[datetime, datetime] | None:
+    """Return the times of the first and the last event before a moment; None where there is none."""
+    query = (
+        f"SELECT min({EVENT_TIME.name}), max({EVENT_TIME.name}) FROM events "  # noqa: S608 - a contract's column
+        f"WHERE {microseconds(EVENT_TIME.name)} < {time_us(moment)}"
+    )
+    ((first, last),) = connection.execute(query).fetchall()
+    return None if first is None else (first, last)
 
 
 def ask(connection: duckdb.DuckDBPyConnection, origin: Origin, positive: Positive, most_users: int) -> AskedUsers:
@@ -157,8 +171,18 @@ def likes_before(connection: duckdb.DuckDBPyConnection, moment: datetime, positi
         f"GROUP BY ALL ORDER BY {USER_ID.name}, {ITEM_ID.name}",
         params={"start": time_us(moment)},
     ).to_arrow_table()
-    users, items = (rows.column(name).to_numpy().astype(np.str_) for name in (USER_ID.name, ITEM_ID.name))
-    return Likes(users, items, pc.cast(rows.column("age"), pa.float64()).to_numpy())
+    (user_ids, users), (item_ids, items) = (_numbered(rows.column(name)) for name in (USER_ID.name, ITEM_ID.name))
+    return Likes(user_ids, item_ids, users, items, pc.cast(rows.column("age"), pa.float64()).to_numpy())
+
+
+def _numbered(ids: pa.ChunkedArray) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
+    """Return the distinct ids, ascending, and for each row the position of its own."""
+    coded = ids.dictionary_encode().unify_dictionaries().combine_chunks()
+    distinct = coded.dictionary.to_numpy(zero_copy_only=False).astype(np.str_)
+    order = np.argsort(distinct)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    return distinct[order], ranks[coded.indices.to_numpy()]
 
 
 def seen_before(connection: duckdb.DuckDBPyConnection, moment: datetime, users: pa.Array) -> pa.Table:

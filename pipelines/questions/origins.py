@@ -9,7 +9,7 @@ has seen what it is judged by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 
 from feature_repo.contracts.intervals import format_cutoff
@@ -19,6 +19,8 @@ from pipelines.errors import JobError
 _DAY = timedelta(days=1)
 _VALIDATION_SHARE = 0.4
 """Of the origins: two of five."""
+_CHOOSING = 2
+"""Origins that a fit chooses its variant on, if the log is long enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ def spaced_origins(first_event: datetime, end: datetime, days: int, count: int) 
         Origin(moment, moment + horizon, Role.VALIDATION if place < validating else Role.TEST)
         for place, moment in enumerate(moments)
     ]
+
+
+def validation_origins(first_event: datetime, last_event: datetime, cutoff: datetime, days: int) -> list[Origin]:
+    """Return up to two origins to choose on, the answers of each ending at or before a cutoff: none of a short log."""
+    end = min(cutoff, midnight_after(last_event))
+    return [replace(each, role=Role.VALIDATION) for each in spaced_origins(first_event, end, days, _CHOOSING)]
 
 
 def _halved(first: datetime, end: datetime, count: int) -> list[Origin]:

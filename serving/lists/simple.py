@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_repo.contracts.questions import LONG_HISTORY, Role, SimpleList
-from serving.lists.metrics import DECIDING, LIST_METRICS, hits
+from feature_repo import list_metrics
+from feature_repo.contracts.questions import UNTUNED, Role, SimpleList
+from feature_repo.list_metrics import DECIDING, LIST_METRICS, best_variant, hits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.lists.questions import OriginQuestions
-
-_UNTUNED = {
-    SimpleList.RECENCY: "half-life 30 days",
-    SimpleList.ITEM_CF: "shrinkage 0",
-    SimpleList.EASE: "λ 500",
-}
-"""What counts where no validation origin has a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +48,14 @@ def choose(origins: Sequence[OriginQuestions]) -> list[Chosen]:
     chosen = []
     for method in SimpleList:
         own = {variant: mean for (name, variant), mean in means.items() if name == method.value}
-        # Ties go to the first by name, so that equal data choose equally.
-        best = min(own, key=lambda variant: (-own[variant], variant)) if own else _UNTUNED.get(method, "")
+        best = best_variant(own) if own else UNTUNED.get(method, "")
         chosen.append(Chosen(method.value, best, len(own) or 1, own.get(best)))
     return chosen
 
 
 def judged(origin: OriginQuestions) -> NDArray[np.bool_]:
     """Return `[users]`, whom verdicts are about: those of long history, or everybody where nobody has one."""
-    long = origin.history >= LONG_HISTORY
-    return long if long.any() else np.ones(len(long), dtype=np.bool_)
+    return list_metrics.judged(origin.history)
 
 
 def deciding(origin: OriginQuestions) -> dict[tuple[str, str], NDArray[np.float64]]:

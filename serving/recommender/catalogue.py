@@ -47,14 +47,20 @@ class Catalogue:
     """Of the item features that grow old."""
     popular: NDArray[np.intp]
     """Positions by falling number of events, ties by their mean value, then by item id."""
+    namesakes: NDArray[np.intp]
+    """`[items]`, the same number for items whose titles are alike but for case and spaces."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def find(self, item_ids: Iterable[str]) -> NDArray[np.intp]:
         """Return the positions of those ids that the catalogue knows, in their order."""
-        found = np.fromiter(map(self.positions.get, item_ids, repeat(-1)), dtype=np.intp)
+        found = self.places(item_ids)
         return found[found >= 0]
+
+    def places(self, item_ids: Iterable[str]) -> NDArray[np.intp]:
+        """Return the position of every id, -1 for one that the catalogue does not know."""
+        return np.fromiter(map(self.positions.get, item_ids, repeat(-1)), dtype=np.intp)
 
 
 def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) -> Catalogue:
@@ -87,9 +93,11 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
     inputs = {column.name: model_input(columns[column.name], column, source) for column in features}
     order = np.lexsort((np.arange(len(item_ids)), -inputs["item_value_mean"], -inputs["item_event_count"]))
     said = {attribute.name: _said(columns[attribute.name], attribute) for attribute in attributes}
+    titles = tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True))
+    numbers: dict[str, int] = {}
     return Catalogue(
         item_ids=item_ids,
-        titles=tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True)),
+        titles=titles,
         attributes=tuple(dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True))
         or ({},) * len(item_ids),
         terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
@@ -97,6 +105,9 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
         inputs=inputs,
         lifetimes=item_lifetimes(table, groups, source),
         popular=order,
+        namesakes=np.array(
+            [numbers.setdefault(" ".join(title.casefold().split()), len(numbers)) for title in titles], dtype=np.intp
+        ),
     )
 
 

@@ -40,11 +40,13 @@ def test_feature_refresh_graph(dags):
         ("ingest", "check"),
         ("check", "features"),
         ("check", "embeddings"),
+        ("check", "channels"),
         ("check", "registry"),
         ("land", "ingest"),
         ("features", "materialize"),
         ("registry", "materialize"),
         ("embeddings", "materialize"),
+        ("channels", "materialize"),
         ("materialize", "verify_online"),
         ("verify_online", "publish"),
     }
@@ -72,7 +74,7 @@ def test_a_measurement_of_latency_runs_beside_nothing_that_keeps_the_machine_bus
     slots = {task.task_id: task.pool_slots for dag in dags.values() for task in dag.tasks if task.pool == POOL}
     assert {name for name, taken in slots.items() if taken == POOL_SLOTS} == {"serving_check", "compare"}
     busy = {name for name, taken in slots.items() if taken == 1}
-    assert {"questions", "features", "embeddings"} <= busy
+    assert {"questions", "features", "embeddings", "channels"} <= busy
     assert 2 * slots["train"] > POOL_SLOTS, "one training at a time"
     assert "rollback" not in slots, "nothing may keep it waiting"
 

@@ -20,12 +20,13 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import OnlineSnapshot, PartKind
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
-from feature_repo.contracts.schemas import Schema
+from feature_repo.contracts.schemas import MOVIELENS, Schema
 from feature_repo.feast_redis import feature_field
 from infra.bench.data_online import weigh
+from pipelines.channels.fitting import find_channels
 from pipelines.embeddings import tables
 from pipelines.embeddings.snapshots import find_item_embeddings
-from pipelines.errors import JobError, SupersededError
+from pipelines.errors import CorruptDatasetError, JobError, SupersededError
 from pipelines.feast_store import online_writes
 from pipelines.feast_store.errors import OnlineStoreError, RegistryError
 from pipelines.feast_store.online import stored_entities
@@ -420,6 +421,9 @@ def test_publish_holds_every_item_and_is_the_same_again(settings: Settings, plac
         "similarity": "cosine",
         "definition": definition,
     }
+    tables = snapshot.of_kind(PartKind.CHANNEL)
+    assert tables == find_channels(place, MOVIELENS, world.CUTOFF)
+    assert {part.version for part in tables.values()} == {snapshot.cutoff}
     assert ITEM2VEC.user_group.name in snapshot.views
     assert catalogue.schema.names == [column.name for column in publish.catalogue_dataset(FEATURES).columns]
     items = {row["item_id"]: row for row in catalogue.to_pylist()}
@@ -476,6 +480,18 @@ def test_publish_needs_the_embeddings_of_its_cutoff(settings: Settings, place: N
     shutil.rmtree(place.embeddings)
     with pytest.raises(JobError, match="python -m pipelines embeddings"):
         publish.run(settings, place, world.CUTOFF)
+
+
+def test_publish_needs_the_channels_of_its_cutoff_whole(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    (table,) = (place.channels / "itemcf").glob("*.parquet")
+    table.write_bytes(b"PAR1 of another file")
+    with pytest.raises(CorruptDatasetError, match=r"itemcf.*python -m pipelines channels"):
+        publish.run(settings, place, world.CUTOFF)
+    shutil.rmtree(place.channels / "itemcf")
+    with pytest.raises(JobError, match=r"channel itemcf .*python -m pipelines channels"):
+        publish.run(settings, place, world.CUTOFF)
+    assert not place.online_current.exists()
 
 
 def test_registering_again_changes_nothing_and_keeps_older_views(settings: Settings, place: Namespace) -> None:

@@ -100,7 +100,11 @@ def test_an_ingestion_killed_at_any_moment_is_mended_by_the_next(tmp_path: Path)
     assert tree_sha256(cut.root / "lake") == tree_sha256(whole.root / "lake")
 
 
-@pytest.mark.parametrize("arguments", [("statistics",), ("check", "--cutoff", "1998-04-20")], ids=lambda job: job[0])
+@pytest.mark.parametrize(
+    "arguments",
+    [("statistics",), ("check", "--cutoff", "1998-04-20"), ("channels", "--cutoff", "1998-04-20")],
+    ids=lambda job: job[0],
+)
 def test_what_reads_the_lake_killed_at_any_moment_is_mended_by_the_next(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
@@ -115,6 +119,7 @@ def test_what_reads_the_lake_killed_at_any_moment_is_mended_by_the_next(
     whole, cut = (Namespace(tmp_path / name, "made-up").root for name in ("whole", "cut"))
     assert tree_sha256(cut / "statistics") == tree_sha256(whole / "statistics")
     assert tree_sha256(cut / "reports") == tree_sha256(whole / "reports")
+    assert tree_sha256(cut / "channels") == tree_sha256(whole / "channels")
 
 
 @pytest.mark.parametrize(

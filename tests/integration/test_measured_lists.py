@@ -16,12 +16,12 @@ import redis
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.jobs import exit_code_of
-from feature_repo.contracts.manifests import Questions, TrainingSet
+from feature_repo.contracts.manifests import OnlineSnapshot, PartKind, Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL
 from pipelines.io.lake import stored_dataset
-from pipelines.jobs import embeddings, features, ingest, materialize, publish, questions, registry
+from pipelines.jobs import channels, embeddings, features, ingest, materialize, publish, questions, registry
 from pipelines.settings import Settings as PipelineSettings
 from serving.lists import job
 from serving.lists.answering import Answering
@@ -67,6 +67,7 @@ class World:
         ingest.run(self.settings, self.place, source, None, None)
         features.run(self.settings, self.place, ORIGIN, None)
         embeddings.run(self.settings, self.place, ORIGIN)
+        channels.run(self.settings, self.place, ORIGIN)
         registry.run(self.settings, self.place)
         materialize.run(self.settings, self.place, ORIGIN)
         publish.run(self.settings, self.place, ORIGIN)
@@ -108,6 +109,13 @@ def test_the_files_hold_what_redis_holds(world: World, asked: OriginQuestions) -
     assert any(stored.values())
 
 
+def test_channels_as_of_an_origin_are_those_of_the_job_as_of_it(world: World, asked: OriginQuestions) -> None:
+    """The log goes on after the origin; the job was run when it did not, in the eyes of the lake's reader."""
+    online = OnlineSnapshot.read(world.place.online_current).of_kind(PartKind.CHANNEL)
+    assert OnlineSnapshot.read(asked.snapshot_pointer).of_kind(PartKind.CHANNEL) == online
+    assert len(online) > 1
+
+
 def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions) -> None:
     release = job.candidate_release(world.place, TRAINING_SET, world.saved_model)
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
@@ -146,7 +154,7 @@ def test_the_job_writes_a_record_without_nan(world: World, asked: OriginQuestion
     first = record["tables"][0]
     assert (first["asked"], first["history"]) == ("at_origin", "5+")
     names = [row["list"] for row in first["rows"]]
-    assert names[:2] == ["candidate", "recall order"]
+    assert names[:2] == ["candidate", "unranked"]
     assert {"most liked", "EASE", "ItemCF"} < set(names)
     assert record["undefined"]["champion"] == "there is no champion yet"
     rows = pq.read_table(figures)

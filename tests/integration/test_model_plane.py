@@ -360,9 +360,9 @@ def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_anothe
 
 
 def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, settings, monkeypatch):
+    from feature_repo.contracts.memory import Memory
     from models.errors import TooLittleMemoryError
     from models.training import job
-    from models.training.memory import Memory
 
     monkeypatch.setattr(job, "memory", lambda: Memory(total=10**8, available=10**8, resident=0))
     monkeypatch.setattr(job, "read_dataset", lambda *_: pytest.fail("it reads what does not fit"))

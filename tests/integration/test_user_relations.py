@@ -24,6 +24,7 @@ from feature_repo.contracts.publishing import read_json
 from feature_repo.contracts.schemas import read_schema
 from pipelines.feast_store.store import open_store
 from pipelines.jobs import (
+    channels,
     check,
     embeddings,
     features,
@@ -130,6 +131,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings,
         features.run(settings, place, CUTOFF, None)
         fitted = embeddings.run(settings, place, CUTOFF)["embeddings"]
         assert {kind["items"] for kind in fitted.values()} == {0}, "two likes of an item are too few"
+        channels.run(settings, place, CUTOFF)
         registry.run(settings, place)
         materialize.run(settings, place, CUTOFF)
         publish.run(settings, place, CUTOFF)

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.publishing import write_json
 from feature_repo.contracts.questions import Asked
+from feature_repo.list_metrics import LIST_METRICS
 from infra.bench.lists_page import is_measured, of_recall, read_cells, write_page
 from infra.bench.results import write_results
-from serving.lists.metrics import LIST_METRICS
 from tests.lists_record import HISTORY, lists_record
 
 

@@ -116,7 +116,8 @@ def test_a_wrong_command_line_ends_with_its_sentence(module):
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "features", "embeddings", "materialize", "publish", "training-set", "questions", "ingest"]
+    "command",
+    ["check", "features", "embeddings", "channels", "materialize", "publish", "training-set", "questions", "ingest"],
 )
 def test_a_cutoff_after_the_clock_is_refused_by_every_command(command):
     source = ["--source", "s"] if command == "ingest" else []

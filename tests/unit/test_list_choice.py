@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contracts.questions import LIST_DEPTH, LONG_HISTORY, SIMPLE_LISTS, SIMPLE_LISTS_FILE, Role, SimpleList
+from pipelines.channels.fits import VARIANTS
 from pipelines.io.arrow import arrow_schema
-from pipelines.questions.asked import Likes
-from pipelines.questions.simple_lists import like_matrix, variants
 from serving.lists.questions import OriginQuestions
 from serving.lists.simple import Chosen, best_of, choose, deciding, judged
 
@@ -110,9 +109,7 @@ def test_without_questions_to_choose_on_the_stated_variants_count(origin, origin
 
 
 def test_the_stated_variants_are_among_those_that_the_data_plane_writes():
-    nothing = Likes(np.array([], dtype=np.str_), np.array([], dtype=np.str_), np.array([]))
-    written = {(each.method.value, each.parameters) for each in variants(like_matrix(nothing, np.array(["x"])), 10)}
-    assert set(DEFAULTS.items()) <= written
+    assert set(DEFAULTS.items()) <= {(each.method.value, each.parameters) for each in VARIANTS}
 
 
 def test_verdicts_are_about_users_with_a_long_history(origin):

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from serving.lists import metrics
+from feature_repo import list_metrics as metrics
+from feature_repo.list_metrics import LIST_METRICS
 from serving.lists.intervals import interval
-from serving.lists.metrics import LIST_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

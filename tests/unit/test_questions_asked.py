@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pipelines.questions.asked import Likes
     from tests.lake_world import Row
 
     Log = Callable[[list[Row]], duckdb.DuckDBPyConnection]
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 LIKED = MOVIELENS.positive
 BOUGHT_OR_WISHED = Positive(("purchase", "wish"), 1.0)
 EVERYBODY = 100
+NAMES = ("user_ids", "item_ids", "users", "items", "age_days")
+
+
+def pairs(likes: Likes) -> list[tuple[str, str]]:
+    """Return user and item of each like."""
+    return list(zip(likes.user_ids[likes.users].tolist(), likes.item_ids[likes.items].tolist(), strict=True))
 
 
 def midnight(day: int) -> datetime:
@@ -235,7 +242,7 @@ def test_likes_have_the_age_of_the_last_time_before_the_origin(log):
         event("ann", "b", 4.0, day=3),
     ]
     likes = likes_before(log(rows), midnight(10), LIKED)
-    found = list(zip(likes.users.tolist(), likes.items.tolist(), likes.age_days.tolist(), strict=True))
+    found = [(*pair, age) for pair, age in zip(pairs(likes), likes.age_days.tolist(), strict=True)]
     assert found == [("ann", "b", 7.0), ("ann", "x", 1.5), ("bob", "x", 1.0)]
 
 
@@ -338,7 +345,8 @@ def test_what_random_logs_hold_before_an_origin_is_what_loops_find(log, rows, da
             latest[pair] = max(latest.get(pair, row["event_time"]), row["event_time"])
     likes = likes_before(log(rows), moment, BOUGHT_OR_WISHED)
     found = seen_before(log(rows), moment, pa.array(["u0", "u1", "u2"]))
-    assert list(zip(likes.users.tolist(), likes.items.tolist(), strict=True)) == sorted(latest)
+    assert pairs(likes) == sorted(latest)
+    assert likes.item_ids.tolist() == sorted({what for _, what in latest})
     assert likes.age_days.tolist() == [
         pytest.approx((moment - latest[pair]) / timedelta(days=1)) for pair in sorted(latest)
     ]
@@ -354,7 +362,7 @@ def test_what_is_known_at_an_origin_does_not_change_with_what_happens_later(log,
     users = pa.array([f"u{number}" for number in range(6)])
     one, other = (likes_before(log(each), moment, BOUGHT_OR_WISHED) for each in (rows, rows + later))
     seen, still = (seen_before(log(each), moment, users) for each in (rows, rows + later))
-    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("users", "items", "age_days"))
+    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in NAMES)
     assert seen.equals(still)
 
 

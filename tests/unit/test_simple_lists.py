@@ -15,38 +15,32 @@ from hypothesis import strategies as st
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.questions import LIST_DEPTH, SIMPLE_LISTS, SimpleList
 from feature_repo.contracts.schemas import MOVIELENS
-from pipelines.io.arrow import arrow_schema
-from pipelines.io.duck import duckdb_session
-from pipelines.questions.asked import Likes, likes_before, seen_before
-from pipelines.questions.simple_lists import (
+from pipelines.channels.fits import (
     HALF_LIVES,
     PENALTIES,
     SHRINKAGES,
+    VARIANTS,
+    all_together,
     ease_weights,
     item_cosines,
-    like_matrix,
-    top,
-    variants,
-    write_lists,
 )
+from pipelines.channels.likes import like_matrix
+from pipelines.channels.lists import fitted_variants, top
+from pipelines.io.arrow import arrow_schema
+from pipelines.io.duck import duckdb_session
+from pipelines.questions.asked import likes_before, seen_before
+from pipelines.questions.simple_lists import write_lists
 from tests.lake_world import DAY_ONE, event
+from tests.likes import Liked, arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.lake_world import Row
 
-Liked = dict[tuple[str, str], float]
-"""(user, item) → days before the origin."""
 Lists = dict[tuple[str, str], dict[str, list[str]]]
 """(method, variant) → user → items."""
 ALL_ITEMS = 5000
-
-
-def arrays(liked: Liked) -> Likes:
-    pairs = sorted(liked)
-    users, items = (np.array([pair[place] for pair in pairs], dtype=np.str_) for place in (0, 1))
-    return Likes(users, items, np.array([liked[pair] for pair in pairs], dtype=np.float64))
 
 
 def ids(names: Sequence[str]) -> np.ndarray:
@@ -171,13 +165,15 @@ def test_similarities_are_those_of_the_equations(liked, penalty, shrinkage):
     matrix = like_matrix(arrays(liked), ids(ALPHABET))
     head = matrix.items[matrix.counts > 0].tolist()
     x = matrix.liked.toarray()[:, : len(head)]
-    together = (x.T @ x).astype(np.float32)
+    together = all_together(matrix.liked[:, : len(head)])
+    assert np.array_equal(together, x.T @ x)
+    counts = matrix.counts[: len(head)]
     fans = [{user for user, what in liked if what == item} for item in head]
     cosines = [
         [len(one & other) / (math.sqrt(len(one) * len(other)) + shrinkage) * (one is not other) for other in fans]
         for one in fans
     ]
-    assert np.allclose(item_cosines(together, shrinkage), np.reshape(cosines, together.shape), atol=1e-6)
+    assert np.allclose(item_cosines(together, counts, shrinkage), np.reshape(cosines, together.shape), atol=1e-6)
     if head:
         inverse = np.linalg.inv(x.T @ x + penalty * np.eye(len(head)))
         weights = np.eye(len(head)) - inverse @ np.diag(1 / np.diag(inverse))
@@ -206,9 +202,10 @@ def test_the_matrix_has_every_like_of_the_catalogue_once_and_items_by_popularity
     st.integers(0, 9),
 )
 def test_top_is_a_stable_sort(rows, k):
-    for row, found in zip(rows, top(np.array(rows), k), strict=True):
+    for row, found in zip(rows, top(np.array(rows), k).tolist(), strict=True):
         kept = [place for place in range(len(row)) if row[place] > -np.inf]
-        assert found.tolist() == sorted(kept, key=lambda place: -row[place])[:k]
+        best = sorted(kept, key=lambda place: -row[place])[:k]
+        assert found == best + [-1] * (min(k, len(row)) - len(best))
 
 
 def test_ties_go_to_the_more_liked_and_then_by_id():
@@ -315,7 +312,7 @@ def test_what_ease_advises_against_comes_before_what_it_does_not_know():
     """Whoever likes `b` likes `a` or `c`: without `b`, one speaks against the other."""
     liked = {(f"user {n}", item): 1.0 for n in range(400) for item in ("b", "a" if n % 2 else "c")}
     matrix = like_matrix(arrays(liked), ids("abcz"))
-    (ease,) = (each for each in variants(matrix, ALL_ITEMS) if each.parameters == "λ 50")
+    (ease,) = (each for each in fitted_variants(matrix, ALL_ITEMS) if each.variant.parameters == "λ 50")
     numbers = {item: place for place, item in enumerate(matrix.items.tolist())}
     assert ease.similarity[numbers["a"], numbers["c"]] < -0.1
     assert made(liked | {("ann", "a"): 1.0}, list("abcz"), ["ann"], seen=[("ann", "a"), ("ann", "b")])[
@@ -350,7 +347,9 @@ def test_users_beyond_a_chunk_get_their_own_lists():
 
 
 def test_variants_are_named_once_and_every_simple_list_has_one():
-    names = [(each.method, each.parameters) for each in variants(like_matrix(arrays({}), ids(["a"])), ALL_ITEMS)]
+    fitted = [each.variant for each in fitted_variants(like_matrix(arrays({}), ids(["a"])), ALL_ITEMS)]
+    assert tuple(fitted) == VARIANTS
+    names = [(each.method, each.parameters) for each in fitted]
     assert len(set(names)) == len(names)
     assert list(dict.fromkeys(method for method, _ in names)) == list(SimpleList)
 

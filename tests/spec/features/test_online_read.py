@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from feature_repo.contracts.datasets import ITEM_ID, items_dataset
+from feature_repo.contracts.datasets import EVENTS, ITEM_ID, items_dataset
 from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.events import Position
 from feature_repo.contracts.features import Freshness, declared
@@ -28,7 +28,7 @@ from pipelines.embeddings.snapshots import write_item_embeddings
 from pipelines.embeddings.tables import online_tables
 from pipelines.feast_store.store import open_store
 from pipelines.io.lake import stored_dataset
-from pipelines.jobs import materialize, publish, registry
+from pipelines.jobs import channels, materialize, publish, registry
 from pipelines.settings import Settings
 from pipelines.stream.batch import open_users
 from pipelines.stream.items import read_knowledge
@@ -135,6 +135,8 @@ def materialised(settings: Settings, client: redis.Redis, name: str, schema: Sch
         world.write_features(place, group, [undrawn | row for row in rows or [somebody]])
     for kind in EMBEDDINGS.values():
         write_item_embeddings(place, kind, cutoff, drawn.item_vectors())
+    world.write(stored_dataset(place, EVENTS), [])
+    channels.run(settings, place, cutoff)
     registry.run(settings, place)
     materialize.run(settings, place, cutoff)
     publish.run(settings, place, cutoff)

@@ -4,10 +4,11 @@ import pytest
 
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.jobs import exit_code_of
+from feature_repo.contracts.memory import Memory, memory
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.signatures import DEFAULT_FEATURES
 from models.errors import NotNowEnoughMemoryError, TooLittleMemoryError
-from models.training.memory import Memory, check_memory, memory, needed_bytes
+from models.training.memory import check_memory, needed_bytes
 from tests.movielens import RANKING
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 

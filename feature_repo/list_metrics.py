@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from feature_repo.contracts.questions import LONG_HISTORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -80,6 +82,26 @@ DECIDING = "ndcg_at_10"
 def by_question(found: NDArray[np.bool_], answers: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Return metric → `[questions]`."""
     return {name: metric(found, answers, k) for name, (metric, k) in LIST_METRICS.items()}
+
+
+def have_long_history(history: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return `[users]`, who had LONG_HISTORY events or more before the origin."""
+    return history >= LONG_HISTORY
+
+
+def judged(history: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return `[users]`, whom verdicts are about: those of long history, or everybody where nobody has one.
+
+    Args:
+        history: `[users]`, how many events before the origin.
+    """
+    long = have_long_history(history)
+    return long if long.any() else np.ones(len(long), dtype=np.bool_)
+
+
+def best_variant(means: Mapping[str, float]) -> str:
+    """Return the variant with the highest mean; ties go to the first by name, so that equal data choose equally."""
+    return min(means, key=lambda variant: (-means[variant], variant))
 
 
 def best_possible(candidates: NDArray[np.bool_], answers: NDArray[np.int64], k: int) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""What is fitted on likes: simple lists, and the channels of recall that are such lists, as dated tables."""
