@@ -10,7 +10,7 @@ users liked in the days that follow and had no event with before. The data plane
         simple_lists.parquet SIMPLE_LISTS
         user_fields.parquet  USER_FIELDS   ┐ where the origin has a snapshot
         catalogue.parquet                  │ as `pipelines publish` writes it
-        snapshot.json        OnlineSnapshot┘ item vectors: dated snapshots below `embeddings/`
+        snapshot.json        OnlineSnapshot┘ vectors and channels' tables: dated, below `embeddings/`, `channels/`
 
 The serving plane answers them with its own engine (`python -m serving.lists`).
 """
