@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,11 @@ class Catalogue:
     """Positions by falling number of events, ties by their mean value, then by item id."""
     namesakes: NDArray[np.intp]
     """`[items]`, the same number for items whose titles are alike but for case and spaces."""
+    trending: NDArray[np.intp] | None = None
+    """Positions of items that more people have to do with than before, by falling trend, ties by popularity; None where
+    the catalogue is of before it had trends."""
+    having: Mapping[tuple[str, str], NDArray[np.intp]] = field(default_factory=dict)
+    """(attribute, term) → positions of the items that have it, ascending."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -95,12 +100,13 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
     said = {attribute.name: _said(columns[attribute.name], attribute) for attribute in attributes}
     titles = tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True))
     numbers: dict[str, int] = {}
+    terms = {attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term}
     return Catalogue(
         item_ids=item_ids,
         titles=titles,
         attributes=tuple(dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True))
         or ({},) * len(item_ids),
-        terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
+        terms=terms,
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
         lifetimes=item_lifetimes(table, groups, source),
@@ -108,7 +114,26 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
         namesakes=np.array(
             [numbers.setdefault(" ".join(title.casefold().split()), len(numbers)) for title in titles], dtype=np.intp
         ),
+        trending=_trending(inputs, order),
+        having=_having(terms),
     )
+
+
+def _trending(inputs: Mapping[str, NDArray[Any]], popular: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    if "item_trend" not in inputs:
+        return None
+    trend = inputs["item_trend"][popular]
+    rising = np.flatnonzero(trend > 0)
+    return popular[rising[np.argsort(-trend[rising], kind="stable")]]
+
+
+def _having(terms: Mapping[str, tuple[frozenset[str], ...]]) -> dict[tuple[str, str], NDArray[np.intp]]:
+    having: dict[tuple[str, str], list[int]] = {}
+    for attribute, of_items in terms.items():
+        for position, own in enumerate(of_items):
+            for term in own:
+                having.setdefault((attribute, term), []).append(position)
+    return {key: np.array(positions, dtype=np.intp) for key, positions in having.items()}
 
 
 def _said(values: pa.Array, attribute: Attribute) -> list[AttributeValue]:

@@ -24,6 +24,7 @@ from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.reasons import Told
 from serving.recommender.recall.asking import ask_channels, liked
+from serving.recommender.recall.attributes import recall_new, recall_taste, recall_trending
 from serving.recommender.recall.blending import blend
 from serving.recommender.recall.channel import Recalled
 from serving.recommender.recall.fitted import NO_LIKES, Likes, recall_fitted, strongest_like
@@ -38,6 +39,7 @@ from tests.recommender_world import CUTOFF, World, catalogue_table, item_id
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from serving.recommender.catalogue import Catalogue
     from serving.recommender.snapshot import Snapshot
 
 ITEMS = 12
@@ -242,7 +244,7 @@ def test_a_channel_without_a_share_is_asked_and_not_blended(snapshots: Snapshots
     online = Online(snapshot, None, RankingOff(""))
     found = ask_channels(online, a_user(2), NOW, EVERYTHING, 10, {"ease": 0, "itemcf": 7}, [])
     assert {answer.channel: quota for answer, quota in found.recalled} == {"itemcf": 7, "popular": 10}
-    assert {"ease", "itemcf", "popular", "item2vec", "circle"} == found.answers.keys()
+    assert {"ease", "itemcf", "popular", "trend", "new", "taste", "item2vec", "circle"} == found.answers.keys()
 
 
 def unranked(snapshot: Snapshot, user: UserFeatures | None, monkeypatch: pytest.MonkeyPatch, k: int = 3) -> Any:
@@ -287,6 +289,46 @@ def test_whoever_likes_nothing_gets_a_list_for_everybody(snapshots: Snapshots, m
 def test_without_figures_the_order_is_that_of_recall(snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
     body = unranked(snapshots.publish(), a_user(), monkeypatch, k=4)
     assert [item["item_id"] for item in body["items"]] == [item_id(number) for number in range(4)]
+
+
+def changed(name: str, values: list[Any]) -> Catalogue:
+    """The catalogue with a column of other values."""
+    table = catalogue_table(len(values))
+    place = table.column_names.index(name)
+    return catalogue_from_table(
+        table.set_column(place, name, pa.array(values, table.schema.field(name).type)), FEATURES, "made up"
+    )
+
+
+def test_what_rises_comes_by_its_rise_and_what_does_not_rise_not_at_all() -> None:
+    catalogue = changed("item_trend", [0.5, -1.0, 2.0, 0.0, 2.0, None])
+    found = recall_trending(catalogue, np.ones(6, dtype=np.bool_), 10)
+    assert found.positions.tolist() == [2, 4, 0], "of equal rises the popular one comes first"
+    assert found.scores is not None
+    assert found.scores.tolist() == [2.0, 2.0, 0.5]
+    assert recall_trending(catalogue, np.array([True, True, False, True, True, True]), 1).positions.tolist() == [4]
+
+
+def test_new_is_what_began_lately_and_then_what_nobody_has_met() -> None:
+    day, now = 86_400, int(NOW.timestamp())
+    table = catalogue_table(5)
+    for name, values in {
+        "item_first_event_time": [now - 31 * day, now - 29 * day, 0, now - day, now - 400 * day],
+        "item_event_count": [9, 3, 0, 5, 7],
+    }.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64()))
+    catalogue = catalogue_from_table(table, FEATURES, "made up")
+    assert recall_new(catalogue, NOW, np.ones(5, dtype=np.bool_), 10).positions.tolist() == [3, 1, 2]
+
+
+def test_taste_finds_what_has_the_terms_that_the_user_likes_by_their_order_and_popularity() -> None:
+    counts = CATALOGUE.inputs["item_event_count"].tolist()
+    found = recall_taste(CATALOGUE, [("genres", "Comedy"), ("genres", "Drama"), ("genres", "gone")], EVERYTHING, 99)
+    expected = {
+        item: np.log1p(counts[item]) * (1.0 if item % 4 == 1 else 0.5) for item in range(ITEMS) if item % 4 in {0, 1}
+    }
+    assert found.positions.tolist() == sorted(expected, key=lambda item: -expected[item])
+    assert not len(recall_taste(CATALOGUE, [], EVERYTHING, 9).positions)
 
 
 def test_no_reason_is_given_where_there_is_none_to_believe(snapshots: Snapshots) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_repo.contracts.channels import CIRCLE, POPULAR, channels
+from feature_repo.contracts.channels import CIRCLE, NEW, POPULAR, TASTE, TREND, channels
 from serving.recommender.answers import Missing, missing_channel
+from serving.recommender.recall.attributes import recall_new, recall_taste, recall_trending
 from serving.recommender.recall.circle import recall_circle
 from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.fitted import Likes, recall_fitted
@@ -75,11 +76,16 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
     nearest: dict[int, int] = {}
     for name, table in snapshot.tables.items():
         _ask(answers, name, partial(recall_fitted, name, table, likes, allowed, wanted))
-    answers[POPULAR] = recall_popular(snapshot.catalogue, allowed, wanted)
-    lately = snapshot.catalogue.find(user.liked(snapshot.schema.positive.threshold))
+    catalogue = snapshot.catalogue
+    answers[POPULAR] = recall_popular(catalogue, allowed, wanted)
+    if catalogue.trending is not None:
+        answers[TREND] = recall_trending(catalogue, allowed, wanted)
+    answers[NEW] = recall_new(catalogue, now, allowed, wanted)
+    answers[TASTE] = recall_taste(catalogue, user.taste(), allowed, wanted)
+    lately = catalogue.find(user.liked(snapshot.schema.positive.threshold))
     for kind, vectors in online.vectors.items():
         _ask(answers, kind, partial(_near, kind, vectors, lately, allowed, wanted, nearest))
-    answers[CIRCLE] = recall_circle(snapshot.catalogue.find(user.circle()), allowed, wanted)
+    answers[CIRCLE] = recall_circle(catalogue.find(user.circle()), allowed, wanted)
     if online.vectors_problem or online.vectors.keys() - answers.keys():
         degraded.append(Missing.EMBEDDINGS)
     away = [*snapshot.table_problems, *(name for name in snapshot.tables if name not in answers)]
