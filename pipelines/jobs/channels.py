@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.schemas import read_schema
+from feature_repo.list_metrics import DECIDING
 from pipelines.channels.choice import Validation
 from pipelines.channels.fitting import fit_channels, store_channels
 from pipelines.io.duck import create_view, duckdb_session
@@ -37,7 +38,7 @@ def run(settings: Settings, place: Namespace, cutoff: datetime) -> dict[str, obj
         "channels": {
             each.channel.name: {
                 "variant": each.choice.variant.parameters,
-                "ndcg_at_10": dict(each.choice.validation),
+                DECIDING: dict(each.choice.validation),
                 "items": each.table.num_rows,
                 "sha256": parts[each.channel.name].checksum,
             }

@@ -57,7 +57,7 @@ class Likes:
     item_ids: NDArray[np.str_]
     """`[items]`, ascending: those that anybody likes."""
     users: NDArray[np.intp]
-    """`[likes]`, positions in `user_ids`: millions of ids would take a hundred times the memory of numbers."""
+    """`[likes]`, positions in `user_ids`: an array of texts takes four bytes for each letter of the longest."""
     items: NDArray[np.intp]
     """`[likes]`, positions in `item_ids`."""
     age_days: NDArray[np.float64]

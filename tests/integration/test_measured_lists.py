@@ -223,19 +223,25 @@ def test_damaged_questions_are_not_asked(world: World, asked: OriginQuestions, f
         path.write_bytes(before)
 
 
-def test_damaged_questions_and_vectors_that_are_gone_are_written_anew(world: World, asked: OriginQuestions) -> None:
+def test_damaged_questions_and_what_is_gone_of_their_snapshot_are_written_anew(
+    world: World, asked: OriginQuestions
+) -> None:
     name, directory = asked.folder.parent.name, asked.folder.parent
     record = Questions.read(directory / MANIFEST)
     (asked.folder / "answers.parquet").write_bytes(b"damaged")
     assert "answers.parquet has other bytes" in questions.damage(world.place, directory)
     assert world.ask() == name
     assert Questions.read(directory / MANIFEST) == record
-    vectors = world.place.root / load_snapshot(world.place, asked.snapshot_pointer).manifest.parts["item2vec"].path
+    parts = OnlineSnapshot.read(asked.snapshot_pointer).parts
+    vectors, table = (world.place.root / parts[part].path for part in ("item2vec", "ease"))
+    table.unlink()
+    assert str(table) in questions.damage(world.place, directory)
     (directory / MANIFEST).unlink()
     vectors.unlink()
     assert world.ask() == name
     assert Questions.read(directory / MANIFEST) == record
     assert vectors.exists()
+    assert table.exists()
 
 
 def test_a_candidate_that_knows_the_answers_is_not_asked(world: World, asked: OriginQuestions, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import combinations
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.duck import duckdb_session
-from pipelines.jobs.questions import _check_features
+from pipelines.jobs.questions import _check_features, _inputs
 from pipelines.questions.as_of import Sources
 from pipelines.questions.origins import Origin
 from pipelines.settings import Settings
@@ -57,3 +58,14 @@ def test_later_features_change_nothing(tmp_path):
 def test_features_that_end_before_are_refused(tmp_path, days):
     with pytest.raises(JobError, match=r"user_activity_\w+: expected rows up to .*run `python -m pipelines features`"):
         check(tmp_path, days)
+
+
+def test_other_sizes_of_channels_are_other_questions(tmp_path):
+    """What is served at an origin depends on them, and equal ids promise equal answers."""
+    inputs = [
+        _inputs(
+            Sources(Settings(state=tmp_path, **sizes), Namespace(tmp_path, "small"), MOVIELENS, (), {}), "", [ORIGIN]
+        )
+        for sizes in ({}, {"channel_items": 100}, {"channel_neighbours": 100})
+    ]
+    assert all(one != other for one, other in combinations(inputs, 2))
