@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.feast_redis import (
     Stored,
     StoredValueError,
@@ -65,6 +66,8 @@ class UserLayout:
     """For each of `groups`: the event time, then the features in their declared order."""
     recall: frozenset[str]
     """Those of `groups` that recall and its filter read, whatever a model does."""
+    refreshed: datetime
+    """The snapshot's cutoff: a row older than it may be is wrong if the refresh is, too; else its user was quiet."""
 
     def key(self, user_id: str) -> bytes:
         """Return the key of a user's hash."""
@@ -82,7 +85,7 @@ class UserFeatures:
     known: bool
     """Whether any group has the user at all."""
     missing: tuple[str, ...]
-    """Names of groups that do not have the user, or whose values are older than they may be."""
+    """Names of groups that do not have the user, or whose values, as their refresh, are older than they may be."""
 
     def liked(self, at_least: float) -> tuple[str, ...]:
         """Return the items rated last of a value of `at_least`, latest first."""
@@ -126,7 +129,7 @@ def user_layout(snapshot: OnlineSnapshot, declaration: Declared) -> UserLayout:
         fields.append(timestamp_field(view))
         fields.extend(feature_field(view, column.name) for column in group.features)
     recall = frozenset(group.name for group in (declaration.user_activity, *declaration.user_latest))
-    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields), recall)
+    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields), recall, parse_cutoff(snapshot.cutoff))
 
 
 def connect(url: str, timeout_s: float) -> Redis:
@@ -158,11 +161,22 @@ async def read_user(redis: Commands, layout: UserLayout, user_id: str, now: date
             f"received {type(error).__name__}: {error}; is it running? KESTREL_REDIS_URL names its address"
         )
         raise UserFeaturesError(msg) from error
-    return decode_user(layout.groups, reply, now)
+    return decode_user(layout.groups, reply, now, layout.refreshed)
 
 
-def decode_user(groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
+def decode_user(
+    groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], now: datetime, refreshed: datetime
+) -> UserFeatures:
     """Turn the values of `UserLayout.fields` into features; those older than their group's `ttl_days` are left out.
+
+    Such a row lacks nothing where the refresh is younger: it would have brought another, had the user done anything,
+    and what is left out reads as `missing`, which is what it says (decision 0092).
+
+    Args:
+        groups: Whose fields they are.
+        reply: What Redis holds of them.
+        now: The platform's clock.
+        refreshed: The snapshot's cutoff.
 
     Raises:
         StoredValueError: A value cannot be decoded.
@@ -182,10 +196,10 @@ def decode_user(groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], n
         known = True
         for name in (_SEEN_ITEMS, _LAST_ITEMS):
             seen.update(dict.fromkeys(_texts(name, row.values.get(name))))
-        if row.is_too_old(now):
-            missing.append(group.name)
-        else:
+        if not row.is_too_old(now):
             values |= row.values
+        elif group.is_too_old(refreshed, now):
+            missing.append(group.name)
     return UserFeatures(values, tuple(item for item in seen if item), known, tuple(missing))
 
 

@@ -86,7 +86,7 @@ def test_timestamps() -> None:
 
 
 def decode(reply: Sequence[bytes | None], now: datetime) -> UserFeatures:
-    return decode_user(GROUPS, reply, now)
+    return decode_user(GROUPS, reply, now, NOW)
 
 
 def test_a_user_that_no_view_knows_is_unknown() -> None:
@@ -133,15 +133,19 @@ def test_a_group_without_the_user_is_named() -> None:
 @pytest.mark.parametrize(("ttl_days", "missing"), [(0, ()), (1, ()), (400, ())])
 def test_features_within_their_lifetime_count(ttl_days: int, missing: tuple[str, ...]) -> None:
     groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *GROUPS[1:])
-    assert decode_user(groups, reply(), NOW).missing == missing
+    assert decode_user(groups, reply(), NOW, NOW).missing == missing
 
 
 def test_features_older_than_their_lifetime_count_as_missing_but_what_was_seen_stays_seen() -> None:
     groups = (replace(USER_ACTIVITY, ttl_days=1), *GROUPS[1:])
-    user = decode_user(groups, reply(history=False), datetime(1998, 4, 24, tzinfo=UTC))
+    now = datetime(1998, 4, 24, tzinfo=UTC)
+    user = decode_user(groups, reply(history=False), now, datetime(1998, 4, 22, 6, tzinfo=UTC))
     assert user.missing == ("user_activity", "user_history")
     assert user.liked(0.5) == ()
     assert set(user.seen) == {"7", "9"}
+    quiet = decode_user(groups, reply(history=False), now, NOW)
+    assert quiet.missing == ("user_history",), "the refresh of a day ago would have brought a newer row"
+    assert quiet.values == user.values
 
 
 @pytest.mark.parametrize(

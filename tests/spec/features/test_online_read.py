@@ -9,7 +9,7 @@ materialisations serve them all.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -109,7 +109,11 @@ class Online:
             groups = (group,)
             fields = (timestamp_field(view), *(feature_field(view, column.name) for column in group.features))
         stored = self.client.hmget(entity_key(layout.project, group.entity.name, key), list(fields))  # type: ignore[arg-type]  # it takes bytes
-        return decode_user(groups, stored, now)
+        return decode_user(groups, stored, now, _LONG_AGO)
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""When features were refreshed: so what is too old is not a quiet user's."""
 
 
 def materialised(settings: Settings, client: redis.Redis, name: str, schema: Schema, cutoff: datetime) -> Online:
