@@ -274,7 +274,9 @@ def test_the_choice_is_that_of_loops_over_every_written_list(tmp_path: Path):
 
 
 def test_an_origin_is_judged_once_for_several_cutoffs_and_later_events_change_nothing(tmp_path: Path):
-    rows, cutoff = drawn_log(days=140), DAY_ONE + timedelta(days=130)
+    # Something happens on every day, so that both cutoffs count their origins back from themselves.
+    rows = [*drawn_log(), *(event("daily", f"i{day % 40}", 3.0, day + 0.5) for day in range(120))]
+    cutoff = DAY_ONE + timedelta(days=120)
     with duckdb_session("200MB") as connection:
         connection.register("events", pa.Table.from_pylist(rows, schema=arrow_schema(EVENTS)))
         validation = Validation(connection, MOVIELENS.positive, Settings(state=tmp_path))
