@@ -46,8 +46,10 @@ from tests.movielens import (
     ITEM_PROFILE,
     ITEM_WINDOWS,
     ITEMS,
+    LIKED_VALUE,
     USER_ACTIVITY,
     USER_HISTORY,
+    USER_LIKED_ITEMS,
     USER_PROFILE,
     USER_SEQUENCE,
     USER_SESSION,
@@ -109,6 +111,7 @@ def write_world(state: Path, events: Sequence[Row], name: str = "test-set", cuto
     write_features(place, USER_PROFILE, [_user_profile(user) for user in users])
     write_features(place, ITEM_PROFILE, [_item_profile(item) for item in items])
     write_features(place, USER_HISTORY, [_history(known, user, cutoff) for user in users])
+    write_features(place, USER_LIKED_ITEMS, [_liked_items(known, user, cutoff) for user in users])
     write_features(place, USER_STATE, [_state(known, user, cutoff) for user in users])
     write_embeddings(place, items, users, cutoff)
     channels.run(Settings(state=state), place, cutoff)
@@ -292,6 +295,17 @@ def _item_profile(item: str) -> Row:
 def _history(events: Sequence[Row], user: str, cutoff: datetime) -> Row:
     seen = sorted({row["item_id"] for row in events if row["user_id"] == user})
     return {"user_id": user, "event_time": cutoff - timedelta(microseconds=1), "user_seen_items": seen}
+
+
+def _liked_items(events: Sequence[Row], user: str, cutoff: datetime) -> Row:
+    likes: dict[str, int] = {}
+    for row in events:  # in order of time
+        if row["user_id"] == user and row["value"] >= LIKED_VALUE:
+            likes[row["item_id"]] = _seconds(row)
+    items = sorted(likes, key=lambda item: (-likes[item], item))
+    stamp = cutoff - timedelta(microseconds=1)
+    times = [likes[item] for item in items]
+    return {"user_id": user, "event_time": stamp, "user_liked_items": items, "user_liked_times": times}
 
 
 def _state(events: Sequence[Row], user: str, cutoff: datetime) -> Row:

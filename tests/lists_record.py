@@ -13,7 +13,7 @@ from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.questions import LIST_DEPTH, Asked, Role, SimpleList
 from serving.lists.answering import Recall
 from serving.lists.questions import OriginQuestions
-from serving.lists.report import CANDIDATE, RECALL_ORDER, Shown, empty_record, record_of
+from serving.lists.report import CANDIDATE, UNRANKED, Shown, empty_record, record_of
 from serving.lists.simple import Chosen
 from serving.recommender.catalogue import Catalogue
 
@@ -69,7 +69,7 @@ def _shown(history: Sequence[int], *, candidate: bool) -> Shown:
     recalled = np.array([random.permutation(ITEMS) for _ in history])
     # What is liked are the first items: a list is the better the less noise its order has.
     simple = {name.value: _sorted(recalled, random, 20 - place) for place, name in enumerate(SimpleList)}
-    lists = {RECALL_ORDER: _deep(recalled[:, :RANKED]), **simple}
+    lists = {UNRANKED: _deep(recalled[:, :RANKED]), **simple}
     if candidate:
         lists = {CANDIDATE: _sorted(recalled[:, :RANKED], random, 25), **lists}
     return Shown(
@@ -139,4 +139,5 @@ def _catalogue() -> Catalogue:
         inputs={"item_event_count": np.arange(ITEMS, 0, -1), "item_first_event_time": begun},
         lifetimes=(),
         popular=np.arange(ITEMS),
+        namesakes=np.arange(ITEMS),
     )

@@ -23,6 +23,7 @@ ITEM_ACTIVITY = FEATURES.item_activity
 ITEM_WINDOWS = FEATURES.item_windows
 ITEM_PROFILE = _present(FEATURES.item_profile)
 USER_HISTORY = FEATURES.user_history
+USER_LIKED_ITEMS = FEATURES.user_liked_items
 USER_STATE = FEATURES.user_state
 FEATURE_GROUPS = FEATURES.groups
 RANKING_FEATURES = FEATURES.ranking

@@ -22,9 +22,13 @@ from feature_repo.contracts.questions import SimpleList
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from feature_repo.contracts.features import Declared
     from feature_repo.contracts.schemas import Schema
 
-POPULAR, CIRCLE = "popular", "circle"
+POPULAR, CIRCLE, LIKED = "popular", "circle", "liked"
+TREND, NEW, TASTE = "trend", "new", "taste"
+NEW_DAYS = 30
+"""So long an item counts as new after its first event."""
 FIT_REVISION = 1
 """Raised by whoever changes how channels are fitted, or how their variants are chosen."""
 
@@ -135,12 +139,8 @@ def channels(schema: Schema) -> Mapping[str, Channel]:
     """Return name → channel that a data set of this schema can have; which of them is online, its snapshot says."""
     declaration = declared(schema)
     known = [
-        *_fitted(schema),
-        Channel(
-            POPULAR,
-            "What most people have to do with",
-            parameters=MappingProxyType({"view": declaration.item_activity.view_name}),
-        ),
+        *_fitted(declaration),
+        *_of_the_catalogue(declaration),
     ]
     for kind in EMBEDDINGS.values():
         # The view of the users' vectors says how items and users come by theirs; the other, what a user liked lately.
@@ -166,12 +166,43 @@ _SUM = "Sum over what the user likes of"
 _WEIGHT = "weight in EASE, a linear autoencoder"
 
 
-def _fitted(schema: Schema) -> tuple[Channel, ...]:
+def _of_the_catalogue(declaration: Declared) -> tuple[Channel, ...]:
+    """Return the channels that the recommender makes of the catalogue, and of what it knows of the user."""
+    activity, windows = declaration.item_activity.view_name, declaration.item_windows.view_name
+    known = (
+        Channel(POPULAR, "What most people have to do with", parameters=MappingProxyType({"view": activity})),
+        Channel(
+            TREND,
+            "What more people have to do with than before, the greatest rise first",
+            "Trend of the item's events",
+            MappingProxyType({"view": windows}),
+        ),
+        Channel(
+            NEW,
+            f"What began in the last {NEW_DAYS} days, the most met first, then what nobody has met",
+            parameters=MappingProxyType({"view": activity, "days": NEW_DAYS}),
+            quota=5,
+        ),
+    )
+    if declaration.item_profile is None or not any(each.is_term for each in declaration.schema.item_attributes):
+        return known
+    views = {"view": declaration.item_profile.view_name, "liked": declaration.user_activity.view_name}
+    taste = Channel(
+        TASTE,
+        "What has the terms that the user likes most often, the popular first",
+        "The item's share of these terms, each less than the one before, times the logarithm of its events",
+        MappingProxyType(views),
+    )
+    return (*known, taste)
+
+
+def _fitted(declaration: Declared) -> tuple[Channel, ...]:
     """Return the channels that `python -m pipelines channels` fits on what users liked, the best first.
 
     Their variants (penalty, shrinkage, half-life) are chosen on validation with each fit. So the way of choosing is
-    part of a definition, and the variant is not: scores are normalised, and of one scale whichever was chosen.
+    part of a definition, and the variant is not: figures are of one kind whichever was chosen.
     """
+    schema = declaration.schema
     liking: dict[str, Scalar] = {
         "liked_types": ",".join(schema.positive.event_types),
         "liked_value": schema.positive.threshold,
@@ -197,7 +228,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
         (
             "itemcf",
             "What those liked who like what the user likes",
-            f"{_SUM} its cosine, over how many they are",
+            f"{_SUM} its cosine",
             SimpleList.ITEM_CF,
             None,
             60,
@@ -207,7 +238,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
         ("liked_7d", "What most users liked in the last 7 days", SimpleList.MOST_LIKED_7, 40),
         ("liked_30d", "What most users liked in the last 30 days", SimpleList.MOST_LIKED_30, 60),
         ("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
-        ("liked", "What most users like, of all time", SimpleList.MOST_LIKED, 20),
+        (LIKED, "What most users like, of all time", SimpleList.MOST_LIKED, 20),
     )
     return (
         *(
@@ -215,7 +246,7 @@ def _fitted(schema: Schema) -> tuple[Channel, ...]:
                 name,
                 meaning,
                 score,
-                MappingProxyType({**liking, "is_aged": str(aged)}),
+                MappingProxyType({**liking, "view": declaration.user_liked_items.view_name, "is_aged": str(aged)}),
                 Table.NEIGHBOURS,
                 of,
                 aged,

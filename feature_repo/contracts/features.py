@@ -194,6 +194,7 @@ class Declared:
     item_profile: FeatureGroup | None
     user_sequence: FeatureGroup
     user_history: FeatureGroup
+    user_liked_items: FeatureGroup
     user_circle: FeatureGroup | None
     user_state: FeatureGroup
 
@@ -273,8 +274,9 @@ class Declared:
 
     @property
     def user_latest(self) -> tuple[FeatureGroup, ...]:
-        """The groups of users that recall and its filter read, as of the last refresh."""
-        return tuple(group for group in (self.user_history, self.user_circle) if group is not None)
+        """The groups of users that recall and its filter read, of which only the latest row is known."""
+        groups = (self.user_history, self.user_liked_items, self.user_circle)
+        return tuple(group for group in groups if group is not None)
 
 
 @cache
@@ -292,6 +294,7 @@ def declared(schema: Schema) -> Declared:
         item_profile=_item_profile(schema),
         user_sequence=_user_sequence(schema),
         user_history=_USER_HISTORY,
+        user_liked_items=_user_liked_items(schema),
         user_circle=_user_circle(schema) if schema.has_relations else None,
         user_state=_user_state(schema),
     )
@@ -387,7 +390,12 @@ def _user_activity(schema: Schema) -> FeatureGroup:
 
 
 def _user_state(schema: Schema) -> FeatureGroup:
-    """Return what `user_activity` and `user_session` are made of, in whole numbers: the stream counts on from it."""
+    """Return what the streamed groups are made of, in whole numbers: the stream counts on from it.
+
+    What was liked when is in `user_liked_items`, too. It is here as well because the stream has to begin anew from what
+    the batch knew: a corrected event takes back what the stream has made of it, and no list of the latest items says
+    what would be there without it. Times are exact here, as the order follows from them.
+    """
     numeric = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))
     terms = tuple(attribute.name for attribute in schema.item_attributes if attribute.is_term)
     return FeatureGroup(
@@ -438,10 +446,63 @@ def _user_state(schema: Schema) -> FeatureGroup:
                     Column(f"state_{name}_counts", Dtype.INT64, "How often, in the same order", length=-1),
                 )
             ),
+            Column(
+                "state_liked_items",
+                Dtype.STRING,
+                "The items liked last, each once, latest first; ties by id",
+                length=-1,
+                window=_last_liked(schema),
+            ),
+            Column(
+                "state_liked_times",
+                Dtype.INT64,
+                "Microseconds since 1970 of the last like of each, in the same order",
+                length=-1,
+                window=_last_liked(schema),
+            ),
         ),
         meaning="What the user's features are made of as of the cutoff: the stream counts on from here",
-        parameters=MappingProxyType({**_user_activity(schema).parameters, "session_gap_s": SESSION_GAP_S}),
+        parameters=MappingProxyType(
+            {
+                **_user_activity(schema).parameters,
+                "session_gap_s": SESSION_GAP_S,
+                "liked_items": schema.liked_items,
+            }
+        ),
         source="events, items",
+    )
+
+
+def _last_liked(schema: Schema) -> str:
+    return f"the last {schema.liked_items} items"
+
+
+def _user_liked_items(schema: Schema) -> FeatureGroup:
+    return FeatureGroup(
+        name="user_liked_items",
+        entity=USER_ID,
+        freshness=Freshness.LATEST,
+        features=(
+            Column(
+                "user_liked_items",
+                Dtype.STRING,
+                "Every item that the user likes, each once, the one liked last first; ties by id",
+                length=-1,
+                missing="",
+            ),
+            Column(
+                "user_liked_times",
+                Dtype.INT64,
+                "When each was liked last, in seconds since 1970, in the same order",
+                length=-1,
+                missing=0,
+            ),
+        ),
+        meaning="What the user likes, for recall",
+        parameters=MappingProxyType({**_liking(schema), "liked_items": schema.liked_items}),
+        window=_last_liked(schema),
+        owner=_BATCH_AND_STREAM,
+        streamed=True,
     )
 
 

@@ -27,6 +27,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RESERVED = frozenset({"item_id", "user_id", "title", "event_time", "event_type", "value", "label", "score"})
 _MOST_STEPS = float(1 << 24)
 """float32, in which values are stored, counts whole steps exactly up to here."""
+LIKED_ITEMS, MOST_LIKED_ITEMS = 1_000, 100_000
+"""How many liked items are kept for each user where nothing is said of it, and how many may be."""
 
 
 class SchemaError(JobError):
@@ -180,6 +182,8 @@ class Schema:
     """Whether users only show what they like: then what a model is to tell apart from it is drawn from other items."""
     has_relations: bool = False
     """Whether it is known who follows whom."""
+    liked_items: int = LIKED_ITEMS
+    """So many of the items that a user liked last are kept for recall."""
 
     def __post_init__(self) -> None:
         """Refuse names that occur twice, attributes of two origins, and positives of types that are not counted."""
@@ -209,6 +213,12 @@ class Schema:
                 "if any value will do"
             )
             raise SchemaError(msg, "positive", "min_value")
+        if not (type(self.liked_items) is int and 1 <= self.liked_items <= MOST_LIKED_ITEMS):
+            msg = (
+                f"liked_items: expected a whole number from 1 to {MOST_LIKED_ITEMS:,}, received {self.liked_items!r}; "
+                f"correct it, or leave it out for {LIKED_ITEMS:,}"
+            )
+            raise SchemaError(msg, "liked_items")
 
     @property
     def items_are_derived(self) -> bool:
@@ -234,6 +244,8 @@ class Schema:
         record["user_attributes"] = [_without_nothing(each) for each in record["user_attributes"]]
         if not self.has_relations:
             del record["has_relations"]
+        if self.liked_items == LIKED_ITEMS:
+            del record["liked_items"]
         return record
 
     @classmethod
@@ -248,6 +260,7 @@ class Schema:
                 user_attributes=tuple(_attribute(each) for each in record["user_attributes"]),
                 is_implicit=record["is_implicit"],
                 has_relations=record.get("has_relations", False),
+                liked_items=record.get("liked_items", LIKED_ITEMS),
             )
         except (KeyError, TypeError, ValueError) as error:
             msg = f"schema: expected the fields that this version writes, received {sorted(record)} ({error!r})"

@@ -305,14 +305,15 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
     size, common = _millions(log.scale.events), ["--namespace", name]
     run_measured(["pipelines", "registry", *common], environment)
     whole = run_measured(["pipelines", "materialize", *common, "--cutoff", log.cutoff], environment)
-    weight = weigh(redis_url, name)
+    liked = declared(MOVIELENS).user_liked_items
+    weight = weigh(redis_url, name, liked)
     verified = run_measured(["pipelines", "verify-online", *common], environment).result
     entities = sum(whole.result["rows"].values())
     console.print(
         f"Materialisation, {log.scale.events:,} events: {entities:,} rows of {len(whole.result['rows'])} views in "
         f"{whole.seconds:.1f} s, start included; Redis {_gigabytes(weight.used)}, {weight.per_user:,.0f} bytes for "
-        f"each of {weight.users:,} users; verify-online: {verified['values']:,} values, "
-        f"{verified['mismatches']} mismatches",
+        f"each of {weight.users:,} users, {weight.per_row:,.0f} of them {liked.name}; verify-online: "
+        f"{verified['values']:,} values, {verified['mismatches']} mismatches",
         highlight=False,
     )
     for line in _lines(whole.log, "entities written"):
@@ -321,6 +322,7 @@ def _online(console: Console, log: BenchLog, name: str, environment: Mapping[str
         Figure(f"time of the materialisation, {size}", whole.seconds, "s", "lower"),
         Figure(f"memory of Redis, {size}", weight.used / 1e9, "GB", "lower"),
         Figure(f"memory of Redis for each user, {size}", weight.per_user, "bytes", "lower"),
+        Figure(f"{liked.name} bytes per user, {size}", weight.per_row, "bytes", "lower"),
     ]
     return [*figures, *_writers(console, log, name, whole.result["rows"], environment)]
 

@@ -10,9 +10,11 @@ import redis
 
 from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.intervals import feast_project, parse_cutoff
+from feature_repo.feast_redis import feature_field, timestamp_field
 from pipelines.feast_store.online import stored_entities
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureGroup
     from feature_repo.contracts.places import Namespace
     from pipelines.settings import Settings
 
@@ -29,10 +31,14 @@ class Weight:
     per_user: float
     """Mean of one user's hash, with its key, over a sample."""
     users: int
+    per_row: float
+    """Mean of one user's fields of the group that was asked for, names included, over the same sample."""
 
 
-def weigh(redis_url: str, namespace: str) -> Weight:
-    """Look at what Redis holds of a namespace."""
+def weigh(redis_url: str, namespace: str, group: FeatureGroup) -> Weight:
+    """Look at what Redis holds of a namespace, and of one group of its users."""
+    view = group.view_name
+    fields = [timestamp_field(view), *(feature_field(view, column.name) for column in group.features)]
     with redis.Redis.from_url(redis_url) as client:
         used = int(client.info("memory")["used_memory"])
         users = stored_entities(client, feast_project(namespace), USER_ID.name)
@@ -41,7 +47,12 @@ def weigh(redis_url: str, namespace: str) -> Weight:
             for key in chosen:
                 pipeline.memory_usage(key, samples=0)
             sizes = pipeline.execute()
-    return Weight(used, sum(sizes) / len(sizes), len(users))
+            for key in chosen:
+                pipeline.hmget(key, fields)
+            rows = pipeline.execute()
+    pairs = (pair for row in rows for pair in zip(fields, row, strict=True))
+    stored = sum(len(field) + len(value) for field, value in pairs if value is not None)
+    return Weight(used, sum(sizes) / len(sizes), len(users), stored / len(rows))
 
 
 def materialise_view(settings: Settings, place: Namespace, view: str, cutoff: str, writer: str) -> None:

@@ -15,7 +15,7 @@ from feature_repo.contracts.questions import LONG_HISTORY, Asked
 from feature_repo.list_metrics import DECIDING, LIST_METRICS
 from infra.bench.results import Figure
 from serving.lists.intervals import interval
-from serving.lists.report import CANDIDATE, RECALL_DEPTHS, RECALL_ORDER
+from serving.lists.report import CANDIDATE, RECALL_DEPTHS, UNRANKED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def lists_of(measured: Measured) -> list[str]:
 
 def title(name: str) -> str:
     """Return what a list is called on the page."""
-    return {CANDIDATE: SERVED, RECALL_ORDER: "Kestrel's candidates in recall order"}.get(name, name)
+    return {CANDIDATE: SERVED, UNRANKED: "Kestrel, unranked"}.get(name, name)
 
 
 def best_simple(measured: Measured) -> str:
@@ -267,9 +267,9 @@ def verdict(measured: Measured) -> str:
     simple = [one["method"] for one in measured.cells[-1]["simple"]]
     losing = [name for name in simple if (_mean(measured, name, DECIDING) or 0.0) > own.mean()]
     also = f" {len(losing)} of {len(simple)} simple lists are better." if losing else ""
-    unranked = _mean(measured, RECALL_ORDER, DECIDING)
+    unranked = _mean(measured, UNRANKED, DECIDING)
     if unranked is not None and unranked > own.mean():
-        also += f" Ranking makes the lists worse: the candidates in recall order reach {unranked:.3f}."
+        also += f" Ranking makes the lists worse: unranked they reach {unranked:.3f}."
     between = "" if bounds is None else f" ({difference:+.3f}, between {bounds[0]:+.3f} and {bounds[1]:+.3f})"
     return f"The served list {how}: {shown}{between}, {count} users.{also}{few}"
 
@@ -480,7 +480,7 @@ def _draw_lists(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - Matplo
     for place, name in enumerate(names):
         users, values = measured.values(Asked.AT_ORIGIN, name, DECIDING, LONG_HISTORY, np.inf)
         bounds = interval(values, users, _SEED) if len(values) else None
-        colour = "#c44e52" if name == CANDIDATE else "#dd8452" if name == RECALL_ORDER else "#4c72b0"
+        colour = "#c44e52" if name == CANDIDATE else "#dd8452" if name == UNRANKED else "#4c72b0"
         axes.barh(place, values.mean() if len(values) else 0.0, color=colour)
         if bounds is not None:
             axes.plot(bounds, (place, place), color="black", linewidth=1.5)

@@ -12,6 +12,7 @@ from feature_repo.contracts.datasets import EVENT_TIME
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.schemas import MOVIELENS, Kind
 from pipelines.features.activity import item_activity, user_activity
+from pipelines.features.likes import liked_last, user_liked_items
 from pipelines.features.profiles import dated_profile, profile, user_history
 from pipelines.features.relations import user_circle, user_relations
 from pipelines.features.sessions import user_sequence, user_session
@@ -73,6 +74,11 @@ class Inputs:
         """The events before the cutoff that features count."""
         return self.known.where(F.col("event_type").isin(*self.schema.counted_types))
 
+    @property
+    def liked(self) -> DataFrame:
+        """The items that each user liked last before the cutoff, as `likes.newest` has them."""
+        return liked_last(self.known, self.schema.positive, self.schema.liked_items)
+
     def profile(self, group: FeatureGroup, rows: DataFrame) -> DataFrame:
         """Return a profile group's rows from those of its items or users."""
         if EVENT_TIME.name not in rows.columns:
@@ -129,9 +135,10 @@ TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "item_profile": lambda group, inputs: inputs.profile(group, inputs.items),
     "user_sequence": lambda _, inputs: user_sequence(inputs.counted),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
+    "user_liked_items": lambda _, inputs: user_liked_items(inputs.known, inputs.liked, inputs.cutoff),
     "user_circle": lambda _, inputs: user_circle(inputs.following, inputs.known, inputs.schema.positive, inputs.cutoff),
     "user_state": lambda _, inputs: user_state(
-        with_items(inputs.known, inputs.items_with_terms), inputs.schema, inputs.terms, inputs.cutoff
+        with_items(inputs.known, inputs.items_with_terms), inputs.liked, inputs.schema, inputs.terms, inputs.cutoff
     ),
 }
 

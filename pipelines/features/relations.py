@@ -8,7 +8,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark
 from pyspark.sql.window import Window
 
 from feature_repo.contracts.features import CIRCLE_ITEMS
-from pipelines.features.activity import is_liked
+from pipelines.features.likes import liked_last, newest
 from pipelines.features.profiles import last_moment
 from pipelines.features.windows import end_of_day
 
@@ -62,13 +62,13 @@ def user_circle(relations: DataFrame, events: DataFrame, positive: Positive, cut
         positive: which events say that a user likes an item.
         cutoff: the exclusive end of the interval, which stamps the rows as in `user_history`.
     """
-    at = F.unix_micros("event_time").alias("at")
-    liked = _newest(events.where(is_liked(positive)).select("user_id", "item_id", at))
+    liked = liked_last(events, positive, CIRCLE_ITEMS)
     followed = relations.select(F.col("user_id").alias("follower"), F.col("other_user_id").alias("user_id"))
-    found = _newest(
+    found = newest(
         followed.join(liked, on="user_id")
         .select(F.col("follower").alias("user_id"), F.explode("last").alias("one"))
-        .select("user_id", F.col("one.item_id").alias("item_id"), (-F.col("one.before")).alias("at"))
+        .select("user_id", F.col("one.item_id").alias("item_id"), (-F.col("one.before")).alias("at")),
+        CIRCLE_ITEMS,
     )
     everybody = events.select("user_id").union(relations.select("user_id")).union(relations.select("other_user_id"))
     nothing = F.array().cast("array<string>")
@@ -81,13 +81,6 @@ def user_circle(relations: DataFrame, events: DataFrame, positive: Positive, cut
             F.coalesce(F.col("last.item_id"), nothing).alias("user_circle_items"),
         )
     )
-
-
-def _newest(liked: DataFrame) -> DataFrame:
-    """Return `user_id` and `last`: (before, item_id) of the items liked last, each once, latest first, ties by id."""
-    last = F.array_sort(F.collect_list(F.struct((-F.col("at")).alias("before"), "item_id")))
-    each = liked.groupBy("user_id", "item_id").agg(F.max("at").alias("at"))
-    return each.groupBy("user_id").agg(F.slice(last, 1, CIRCLE_ITEMS).alias("last"))
 
 
 def _change(followed: int, followers: int) -> tuple[Column, Column]:

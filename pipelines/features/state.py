@@ -9,6 +9,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark
 from feature_repo.contracts.features import LAST_ITEMS, SESSION_GAP_S
 from feature_repo.contracts.schemas import Kind
 from pipelines.features.activity import is_liked
+from pipelines.features.likes import times, with_likes
 from pipelines.features.profiles import last_moment
 from pipelines.features.statistics import whole_steps
 
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 _SECOND_US = 1_000_000
 
 
-def user_state(events: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]], cutoff: datetime) -> DataFrame:
+def user_state(
+    events: DataFrame, liked_items: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]], cutoff: datetime
+) -> DataFrame:
     """Return the features of the group `user_state`, one row per user with an event.
 
     Args:
         events: every event before the cutoff, counted or not, with what was known of their items, terms as lists.
+        liked_items: what `likes.liked_last` found among them.
         schema: of the data set.
         terms: for each attribute of items that has terms, those that are counted, sorted by name.
         cutoff: the exclusive end of the interval, which stamps the rows as in `user_history`.
@@ -39,36 +43,35 @@ def user_state(events: DataFrame, schema: Schema, terms: Mapping[str, Sequence[s
         attribute.name: attribute.step for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC
     }
     latest_first = F.struct(-F.unix_micros("event_time"), "item_id", "event_type", "value")
-    return (
-        events.groupBy("user_id")
-        .agg(
-            F.unix_micros(F.max("event_time")).alias("state_last_time"),
-            F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),
-            _presence(F.sort_array(F.collect_list(F.when(counted, F.unix_micros("event_time"))))),
-            *(sums for name, step in numeric.items() for sums in _sums(name, F.when(counted, whole_steps(name, step)))),
-            *(_liked_terms(name, names, liked) for name, names in terms.items()),
-        )
-        .select(
-            "user_id",
-            last_moment(cutoff).alias("event_time"),
-            "state_last_time",
-            F.col("last.item_id").alias("state_last_items"),
-            F.col("last.value").alias("state_last_values"),
-            F.col("presence.first").alias("state_first_counted_time"),
-            F.col("presence.last").alias("state_last_counted_time"),
-            F.col("presence.session").alias("state_session_time"),
-            F.col("presence.sessions").alias("state_session_count"),
-            F.col("presence.events").alias("state_session_event_count"),
-            *(f"state_{name}_{part}" for name in numeric for part in ("count", "sum", "squares")),
-            *(
-                column
-                for name in terms
-                for column in (
-                    F.col(f"{name}_liked.term").alias(f"state_{name}_terms"),
-                    F.col(f"{name}_liked.count").alias(f"state_{name}_counts"),
-                )
-            ),
-        )
+    states = events.groupBy("user_id").agg(
+        F.unix_micros(F.max("event_time")).alias("state_last_time"),
+        F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),
+        _presence(F.sort_array(F.collect_list(F.when(counted, F.unix_micros("event_time"))))),
+        *(sums for name, step in numeric.items() for sums in _sums(name, F.when(counted, whole_steps(name, step)))),
+        *(_liked_terms(name, names, liked) for name, names in terms.items()),
+    )
+    return with_likes(states, liked_items).select(
+        "user_id",
+        last_moment(cutoff).alias("event_time"),
+        "state_last_time",
+        F.col("last.item_id").alias("state_last_items"),
+        F.col("last.value").alias("state_last_values"),
+        F.col("presence.first").alias("state_first_counted_time"),
+        F.col("presence.last").alias("state_last_counted_time"),
+        F.col("presence.session").alias("state_session_time"),
+        F.col("presence.sessions").alias("state_session_count"),
+        F.col("presence.events").alias("state_session_event_count"),
+        *(f"state_{name}_{part}" for name in numeric for part in ("count", "sum", "squares")),
+        *(
+            column
+            for name in terms
+            for column in (
+                F.col(f"{name}_liked.term").alias(f"state_{name}_terms"),
+                F.col(f"{name}_liked.count").alias(f"state_{name}_counts"),
+            )
+        ),
+        F.col("liked.item_id").alias("state_liked_items"),
+        times(F.col("liked")).alias("state_liked_times"),
     )
 
 

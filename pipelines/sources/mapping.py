@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from feature_repo.contracts.columns import Curve, Encoding
 from feature_repo.contracts.schemas import (
+    LIKED_ITEMS,
     Attribute,
     EventType,
     Kind,
@@ -416,6 +417,8 @@ class Mapping(Part):
     """Whether users say what they do not like, too, or only show what they like."""
     event_types: Annotated[AnyMapping[str, TypeDeclaration], Field(min_length=1)]
     positive: PositiveIf
+    liked_items: int = LIKED_ITEMS
+    """So many of the items that a user liked last are kept for recall."""
     events: Events
     items: Items = Items()
     users: Entities = Entities()
@@ -423,12 +426,14 @@ class Mapping(Part):
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What rows become, as JSON: all of it but its name, names and formats of files, and how models read it."""
+        """What rows become, as JSON: all of it but its name, names and formats of files, and what is made of rows."""
         of_files: dict[str, Any] = {"files": True, "format": True}
         of_entities = {**of_files, "attributes": {"__all__": {"encoding", "curve", "buckets"}}}
         parts = {"events": of_files, "items": of_entities, "users": of_entities}
         relations = of_files if self.relations else True
-        return self.model_dump(mode="json", exclude={"name": True, **parts, "relations": relations})
+        return self.model_dump(
+            mode="json", exclude={"name": True, "liked_items": True, **parts, "relations": relations}
+        )
 
     def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own is deprecated
         """Return what the data set has; SchemaError where it makes no sense."""
@@ -442,4 +447,5 @@ class Mapping(Part):
             user_attributes=self.users.declared,
             is_implicit=self.feedback == "implicit",
             has_relations=self.relations is not None,
+            liked_items=self.liked_items,
         )

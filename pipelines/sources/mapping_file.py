@@ -98,7 +98,7 @@ def _fault(file: YamlFile, detail: ErrorDetails) -> str:
         case "value_error":
             return f"{where}: {key or 'the mapping'}: {context['error']}"
         case _:
-            wanted = detail["msg"].removeprefix("Input should be ").removesuffix(", unable to parse string as a number")
+            wanted = detail["msg"].removeprefix("Input should be ").partition(", unable to parse string as")[0]
             return f"{where}: {key}: expected {wanted}, received {received}; correct it"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.publishing import read_json, write_json
-from feature_repo.contracts.schemas import Attribute, read_schema, write_schema
+from feature_repo.contracts.schemas import LIKED_ITEMS, Attribute, read_schema, write_schema
 from pipelines.errors import SourceError
 from pipelines.io.lake import is_intact, partition_day, partition_file, partition_name, stored_dataset
 from pipelines.io.sql_text import literal, parquet
@@ -223,11 +223,12 @@ def _refuse_another(  # noqa: PLR0917 - all that is told
 
 
 def _stored_as(schema: Schema) -> dict[str, Any]:
-    """Return what decides on what is stored: how models read it may change with any part."""
+    """Return what decides on what is stored: what is made of it, and how models read it, may change with any part."""
     return dataclasses.replace(
         schema,
         item_attributes=tuple(map(Attribute.read_by_default, schema.item_attributes)),
         user_attributes=tuple(map(Attribute.read_by_default, schema.user_attributes)),
+        liked_items=LIKED_ITEMS,
     ).to_json()
 
 

@@ -24,6 +24,7 @@ def streamed_views(declaration: Declared) -> dict[str, Callable[[Row, Row], bool
         declaration.user_activity.view_name: _is_later,
         declaration.user_session.view_name: _is_later,
         declaration.user_history.view_name: _has_more_items,
+        declaration.user_liked_items.view_name: _likes_later,
     }
     return rules | {group.view_name: _blank(group) for group in declaration.user_unstreamed}
 
@@ -37,6 +38,21 @@ def _has_more_items(batch: Row, online: Row) -> bool:
     """The batch's items with others among them, and the batch's stamp."""
     (before,), (now,) = batch[1].values(), online[1].values()
     return online[0] == (batch[0] or _EPOCH) and isinstance(now, list) and set(before or ()) <= set(now)
+
+
+def _likes_later(batch: Row, online: Row) -> bool:
+    """The batch's items, unless so many others were liked since that they fell off; none liked earlier; its stamp."""
+    before, now = (_likes(row) for row in (batch, online))
+    return (
+        online[0] == (batch[0] or _EPOCH)
+        and len(now) >= len(before)
+        and all(now[item] >= time for item, time in before.items() if item in now)
+    )
+
+
+def _likes(row: Row) -> dict[str, int]:
+    items, times = (values or () for values in row[1].values())
+    return {item: time for item, time in zip(items, times, strict=False) if isinstance(time, int)}
 
 
 def _blank(group: FeatureGroup) -> Callable[[Row, Row], bool]:

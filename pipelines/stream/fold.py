@@ -2,7 +2,9 @@
 
 `advance` takes a state and events to the state after them; `features` reads a state off. Counts and sums are whole
 numbers, so the order of the events changes nothing but the list of the last ones, which has a total order: time, then
-item, then type. The specifications in tests/spec/features hold for this and for Spark alike.
+item, then type. Of the liked items the last ones are enough: whatever so many others are ahead of stays behind them
+until it is liked again, and then its older time is of no account. The specifications in tests/spec/features hold for
+this and for Spark alike.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from feature_repo.contracts.features import LAST_ITEMS, MISSING, SESSION_GAP_S, 
 from feature_repo.contracts.schemas import Kind, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from feature_repo.contracts.events import Event
     from feature_repo.feast_redis import Stored
 
 Padded = TypeVar("Padded", str, float)
+Like = tuple[str, int]
+"""An item, and when the user liked it, in microseconds since 1970."""
 
 NEVER = -1
 """The time of the last event of a user who has none."""
@@ -92,6 +96,8 @@ class UserState:
     """VALUE, or a numeric attribute of items → its sums over the counted events."""
     likes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Attribute of items that has terms → term → liked events whose item has it."""
+    liked: tuple[Like, ...] = ()
+    """The items liked last, each once, with its latest time; latest first, ties by id."""
 
 
 def advance(state: UserState, events: Iterable[Event], facts: Callable[[str], ItemFacts], schema: Schema) -> UserState:
@@ -108,7 +114,34 @@ def advance(state: UserState, events: Iterable[Event], facts: Callable[[str], It
     for event in reversed(counted):
         presence = presence.plus(event.event_time)
         _count(event, facts(event.item_id), schema, sums, likes)
-    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], presence, sums, likes)
+    liked = liked_last(state.liked, likes_of(counted, schema), schema.liked_items)
+    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], presence, sums, likes, liked)
+
+
+def likes_of(events: Iterable[Event], schema: Schema) -> list[Like]:
+    """Return what each event that says so says is liked, in the order of the events."""
+    return [(event.item_id, event.event_time) for event in events if _is_like(event, schema)]
+
+
+def liked_last(liked: tuple[Like, ...], more: Sequence[Like], most: int) -> tuple[Like, ...]:
+    """Return the `most` items liked last of both, each once, with its latest time; latest first, ties by id.
+
+    Args:
+        liked: What this has returned before, of as many items.
+        more: Likes in any order, known ones among them perhaps.
+        most: So many items.
+    """
+    if not more:
+        return liked
+    times = dict(liked)
+    for item, time in more:
+        times[item] = max(time, times.get(item, NEVER))
+    return tuple(sorted(times.items(), key=lambda like: (-like[1], like[0]))[:most])
+
+
+def _is_like(event: Event, schema: Schema) -> bool:
+    positive = schema.positive
+    return event.event_type in positive.event_types and event.value >= positive.threshold
 
 
 def _count(
@@ -120,8 +153,7 @@ def _count(
             steps[attribute.name] = whole_steps(item.numbers[attribute.name], attribute.step)
     for name, number in steps.items():
         sums[name] = sums.get(name, Sums()).plus(number)
-    positive = schema.positive
-    if event.event_type in positive.event_types and event.value >= positive.threshold:
+    if _is_like(event, schema):
         for attribute_name, terms in item.terms.items():
             likes.setdefault(attribute_name, Counter()).update(terms)
 
@@ -159,6 +191,14 @@ def session_features(state: UserState) -> dict[str, Stored]:
         "user_session_count": here.sessions,
         "user_session_event_count": here.session_events,
         "user_session_seconds": (here.last - here.session) // _SECOND_US,
+    }
+
+
+def liked_features(state: UserState) -> dict[str, Stored]:
+    """Return the features of the group `user_liked_items`: empty lists for a user who likes nothing."""
+    return {
+        "user_liked_items": [item for item, _ in state.liked],
+        "user_liked_times": [time // _SECOND_US for _, time in state.liked],
     }
 
 

@@ -22,16 +22,27 @@ from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.events import stream_name
 from feature_repo.feast_redis import StoredValueError, entity_key
 from pipelines.errors import TransientError
-from pipelines.stream.fold import UserState, advance, features, session_features
+from pipelines.stream import late_likes
+from pipelines.stream.fold import (
+    UserState,
+    advance,
+    features,
+    liked_features,
+    liked_last,
+    likes_of,
+    session_features,
+)
 from pipelines.stream.placed_events import EVENT_PREFIX, Placed, decode_placed
 from pipelines.stream.state_row import state_of
 from pipelines.stream.view_layout import ViewLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from feature_repo.contracts.events import Event
     from feature_repo.contracts.features import Declared
     from feature_repo.feast_redis import Stored
+    from pipelines.stream.fold import Like
     from pipelines.stream.items import Knowledge
 
 _log = logging.getLogger(__name__)
@@ -80,12 +91,13 @@ class OnlineUsers:
         self._put_off = put_off_users_key(namespace)
         self._project = project
         self._knowledge = knowledge
-        self._activity, self._session, self._history, self._state = (
+        self._activity, self._session, self._history, self._liked, self._state = (
             ViewLayout(group)
             for group in (
                 declaration.user_activity,
                 declaration.user_session,
                 declaration.user_history,
+                declaration.user_liked_items,
                 declaration.user_state,
             )
         )
@@ -251,36 +263,68 @@ class OnlineUsers:
     def _fold(
         self, stored: Mapping[bytes, bytes], known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]
     ) -> _Change:
-        schema = self._knowledge.schema
         row = self._state.decode(stored)
-        state = UserState() if row is None else state_of(row, schema)
+        state = UserState() if row is None else state_of(row, self._knowledge.schema)
         latest = {**known, **newer}
         # What lies at or before the state's last event is in the state, or too late for it: the next batch has it.
         since = {field: each.event for field, each in latest.items() if each.event.event_time > state.last_time}
+        too_late = [each.event for field, each in latest.items() if field not in since]
+        state, late = self._with_late_likes(stored, state, too_late)
         fields = {field: each.encode() for field, each in newer.items() if field in since}
+        if late:
+            fields[late_likes.FIELD] = late_likes.encode(stored.get(self._state.stamp, b""), late)
+        if latest or late:
+            fields |= self._features(stored, state, since.values())
         if latest:
-            now = advance(state, since.values(), self._knowledge.facts, schema)
-            types = schema.counted_types
-            counted = [event.event_time for event in since.values() if event.event_type in types]
-            if counted:
-                fields |= self._activity.encode(features(now, schema), max(counted))
-                fields |= self._session.encode(session_features(now), max(counted))
             fields |= self._history_fields(stored, {each.event.item_id for each in latest.values()})
             fields |= self._blank_fields(stored)
+        kept = since.keys() | fields.keys()
+        times = (*(event.event_time for event in since.values()), *(time for _, time in late))
         return _Change(
             {field: value for field, value in fields.items() if stored.get(field) != value},
-            [field for field in known if field not in since],
-            max((event.event_time for event in since.values()), default=None),
-            is_late=bool(latest.keys() - since.keys()),
+            [field for field in (*known, *({late_likes.FIELD} & stored.keys())) if field not in kept],
+            max(times, default=None),
+            is_late=bool(too_late),
         )
 
+    def _features(
+        self, stored: Mapping[bytes, bytes], state: UserState, since: Collection[Event]
+    ) -> dict[bytes, bytes]:
+        """Return the fields of what is made of a state and the events since."""
+        schema = self._knowledge.schema
+        now = advance(state, since, self._knowledge.facts, schema)
+        fields = self._as_of_the_batch(self._liked, stored, liked_features(now))
+        types = schema.counted_types
+        if counted := [event.event_time for event in since if event.event_type in types]:
+            fields |= self._activity.encode(features(now, schema), max(counted))
+            fields |= self._session.encode(session_features(now), max(counted))
+        return fields
+
+    def _with_late_likes(
+        self, stored: Mapping[bytes, bytes], state: UserState, late: Sequence[Event]
+    ) -> tuple[UserState, list[Like]]:
+        """Return the state with what too late events say is liked, and what of it the batch's state does not have."""
+        schema, batch = self._knowledge.schema, stored.get(self._state.stamp, b"")
+        likes = [*late_likes.decode(stored.get(late_likes.FIELD), batch), *likes_of(late, schema)]
+        if not likes:
+            return state, []
+        liked = liked_last(state.liked, likes, schema.liked_items)
+        known = set(state.liked)
+        return replace(state, liked=liked), [like for like in liked if like not in known]
+
     def _history_fields(self, stored: Mapping[bytes, bytes], seen: set[str]) -> dict[bytes, bytes]:
-        """Return the fields of the seen items. Their stamp says of which cutoff the batch's part is; 1970: of none."""
+        """Return the fields of the seen items."""
         row = self._history.decode(stored)
         before = cast("list[str]", (row or {}).get("user_seen_items") or [])
-        fields = self._history.encode({"user_seen_items": sorted({*before, *seen})}, 0)
-        stamp = self._history.stamp
-        return fields | {stamp: stored.get(stamp, fields[stamp])}
+        return self._as_of_the_batch(self._history, stored, {"user_seen_items": sorted({*before, *seen})})
+
+    @staticmethod
+    def _as_of_the_batch(
+        layout: ViewLayout, stored: Mapping[bytes, bytes], row: Mapping[str, Stored]
+    ) -> dict[bytes, bytes]:
+        """Return a row's fields. Their stamp says of which cutoff the batch's part is; 1970: of none."""
+        fields = layout.encode(row, 0)
+        return fields | {layout.stamp: stored.get(layout.stamp, fields[layout.stamp])}
 
     def _blank_fields(self, stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Return, of the views that have no row of the user, what the next batch will write of a new one."""
@@ -319,7 +363,7 @@ class _Change:
     fields: dict[bytes, bytes]
     dropped: list[bytes]
     last: int | None
-    """Microseconds since 1970 of the last event that the batch does not have; None if it has all."""
+    """Microseconds since 1970 of the last event, or late like, that the batch does not have; None if it has all."""
     is_late: bool
     """Whether an event of the history is too late for the batch's state, which perhaps has it."""
     is_damaged: bool = False

@@ -39,7 +39,8 @@ def state_of(row: Mapping[str, Stored | None], schema: Schema) -> UserState:
     }
     last = tuple(zip(values["state_last_items"], values["state_last_values"], strict=True))
     presence = Presence(*(values[name] for name in _PRESENCE))
-    return UserState(values["state_last_time"], last, presence, sums, likes)
+    liked = tuple(zip(values["state_liked_items"], values["state_liked_times"], strict=True))
+    return UserState(values["state_last_time"], last, presence, sums, likes, liked)
 
 
 def row_of(state: UserState, schema: Schema) -> dict[str, Stored]:
@@ -63,4 +64,6 @@ def row_of(state: UserState, schema: Schema) -> dict[str, Stored]:
             counts = {term: count for term, count in sorted(state.likes.get(attribute.name, {}).items()) if count}
             row[f"state_{attribute.name}_terms"] = list(counts)
             row[f"state_{attribute.name}_counts"] = list(counts.values())
+    row["state_liked_items"] = [item for item, _ in state.liked]
+    row["state_liked_times"] = [time for _, time in state.liked]
     return row

@@ -68,12 +68,22 @@ class Answering:
         Raises:
             UnansweredError: The model server did not answer, or a stage failed.
         """
-        return asyncio.run(self._recommended(plan, server, asked))
+        return asyncio.run(self._ranked(plan, server, asked))
 
-    async def _recommended(self, plan: RankingPlan, server: str, asked: Asked) -> NDArray[np.intp]:
+    def unranked(self, asked: Asked) -> NDArray[np.intp]:
+        """Return what every user would be shown where no model is in force; as `recommended` does."""
+        return asyncio.run(self._shown(RankingOff("no model is asked"), _NOBODY, asked))
+
+    async def _ranked(self, plan: RankingPlan, server: str, asked: Asked) -> NDArray[np.intp]:
+        predictor = AsyncPredictClient(server, timeout_s=_PATIENCE_MS / 1000)
+        try:
+            return await self._shown(plan, predictor, asked)
+        finally:
+            await predictor.close()
+
+    async def _shown(self, plan: RankingPlan | RankingOff, predictor: Predictor, asked: Asked) -> NDArray[np.intp]:
         lists = np.full((len(self.questions.users), LIST_DEPTH), -1, dtype=np.intp)
         online = Online(self.snapshot, None, plan)
-        predictor = AsyncPredictClient(server, timeout_s=_PATIENCE_MS / 1000)
 
         async def one(place: int, user: str, engine: Engine) -> None:
             body: dict[str, Any] = (await engine.recommend(online, user, LIST_DEPTH)).body
@@ -87,10 +97,7 @@ class Answering:
             positions = [self.snapshot.catalogue.positions[item["item_id"]] for item in body["items"]]
             lists[place, : len(positions)] = positions
 
-        try:
-            await self._each(asked, predictor, self.settings.recommender_candidates, one)
-        finally:
-            await predictor.close()
+        await self._each(asked, predictor, self.settings.recommender_candidates, one)
         return lists
 
     def recalled(self, asked: Asked) -> Recall:

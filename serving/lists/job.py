@@ -14,13 +14,13 @@ from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.manifests import Part, PartKind, Release, TrainingSet, model_data
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError, replacing, tree_sha256, write_json
-from feature_repo.contracts.questions import LIST_DEPTH, Asked, Role
+from feature_repo.contracts.questions import Asked, Role
 from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from serving.lists import report
 from serving.lists.answering import Answering
 from serving.lists.errors import QuestionsError
 from serving.lists.questions import load_questions
-from serving.lists.report import CANDIDATE, CHAMPION, RECALL_ORDER, Shown
+from serving.lists.report import CANDIDATE, CHAMPION, UNRANKED, Shown
 from serving.lists.simple import choose
 from serving.protocol.private_server import private_server
 from serving.recommender.release import RankingOff, plan_ranking
@@ -161,18 +161,17 @@ def _shown(  # noqa: PLR0917 - as for `measure`
         for when, own in found.items():
             lists[when][name] = own
         _LOG.info("%s: %d users asked twice", name, len(asked.users))
-    recalled = {when: answering.recalled(when) for when in Asked}
     chosen = choose(origins)
     simple = asked.simple_lists()
     for when in Asked:
-        lists[when][RECALL_ORDER] = recalled[when].candidates[:, :LIST_DEPTH]
+        lists[when][UNRANKED] = answering.unranked(when)
         lists[when] |= {one.name: simple[one.method, one.variant] for one in chosen}
     return Shown(
         questions=asked,
         catalogue=snapshot.catalogue,
         ranked=settings.recommender_candidates,
         lists=lists,
-        recall=recalled[Asked.AT_ORIGIN],
+        recall=answering.recalled(Asked.AT_ORIGIN),
         simple=chosen,
         absent=absent,
     )

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from serving.lists.simple import Chosen
     from serving.recommender.catalogue import Catalogue
 
-CANDIDATE, CHAMPION, RECALL_ORDER = "candidate", "champion", "recall order"
-"""Names of the rows that are not simple lists. Recall order is what users get where nothing is ranked."""
+CANDIDATE, CHAMPION, UNRANKED = "candidate", "champion", "unranked"
+"""Names of the rows that are not simple lists. Unranked is what users get where no model is in force."""
 HISTORIES = {f"{LONG_HISTORY}+": (LONG_HISTORY, np.inf), f"1 to {LONG_HISTORY - 1}": (1, LONG_HISTORY - 1), "0": (0, 0)}
 """Groups of users by their events before the origin; the first is what verdicts are about."""
 RECALL_DEPTHS = (50, 200, 500)
@@ -318,7 +318,7 @@ def _slices(shown: Shown, terms: Terms, undefined: dict[str, str]) -> dict[str, 
 
 def _slice_rows(shown: Shown, slices: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
     lists = shown.lists[Asked.AT_ORIGIN]
-    names = [name for name in (CANDIDATE, RECALL_ORDER, best_of(shown.simple).name) if name in lists]
+    names = [name for name in (CANDIDATE, UNRANKED, best_of(shown.simple).name) if name in lists]
     inside = {(name, k): _inside(shown, [lists[name][:, :k]]) for name in names for k in (K, 100)}
     return [
         {
@@ -334,7 +334,7 @@ def _examples(shown: Shown) -> list[dict[str, Any]]:
     """Return what a busy, a middling and a quiet user were shown, beside what they then liked."""
     questions, catalogue = shown.questions, shown.catalogue
     lists = shown.lists[Asked.AT_ORIGIN]
-    name = CANDIDATE if CANDIDATE in lists else RECALL_ORDER
+    name = CANDIDATE if CANDIDATE in lists else UNRANKED
     asked = np.flatnonzero(judged(shown))
     if not len(asked):
         return []
@@ -404,13 +404,13 @@ def beside_recall(shown: Shown) -> str:
     chosen = judged(shown)
     if not chosen.any():
         return ""
-    unranked = float(by_user(shown, lists[RECALL_ORDER])[DECIDING][chosen].mean())
+    unranked = float(by_user(shown, lists[UNRANKED])[DECIDING][chosen].mean())
     if CANDIDATE not in lists:
         best = best_of(shown.simple).name
         simple = float(by_user(shown, lists[best])[DECIDING][chosen].mean())
-        return f"NDCG@{K} of the candidates in recall order is {unranked:.3f}, of {best} {simple:.3f}."
+        return f"NDCG@{K} of the unranked lists is {unranked:.3f}, of {best} {simple:.3f}."
     if unranked > float(by_user(shown, lists[CANDIDATE])[DECIDING][chosen].mean()):
-        return f"Ranking makes them worse: the candidates in recall order reach {unranked:.3f}."
+        return f"Ranking makes them worse: unranked they reach {unranked:.3f}."
     return ""
 
 

@@ -39,14 +39,14 @@ def missing_channel(name: str) -> str:
 
 
 MEANINGS = {
-    Missing.UNKNOWN_USER: "nothing is known of this user, so what is popular with everyone is shown.",
-    Missing.REDIS: "Redis did not answer in time: what is popular with everyone, less what is remembered as seen.",
+    Missing.UNKNOWN_USER: "nothing is known of this user, so a list for everybody is shown.",
+    Missing.REDIS: "Redis did not answer in time: a list for everybody, less what is remembered as seen.",
     Missing.USER_FEATURES: "some of the user's features are absent, too old or unreadable.",
-    Missing.MODEL_SERVER: "the model server did not answer in time, so the items are in recall order.",
-    Missing.RELEASE: "no promoted model fits the features that are online, so the items are in recall order.",
+    Missing.MODEL_SERVER: "the model server did not answer in time, so the best simple list is shown.",
+    Missing.RELEASE: "no promoted model fits the features that are online, so the best simple list is shown.",
     Missing.EMBEDDINGS: "no item vectors of some kind, of this item, or for this release, so neighbours are unknown.",
     Missing.SNAPSHOT: "the newest snapshot could not be loaded, or fits no release yet, so the one before answers.",
-    Missing.INTERNAL: "a fault in the recommender, written to its log: what is popular with everyone.",
+    Missing.INTERNAL: "a fault in the recommender, written to its log: a list for everybody.",
 }
 
 
@@ -65,7 +65,10 @@ class Item(BaseModel):
         examples=[0.87],
     )
     recalled_by: list[str] = Field(description="The channels that found it", examples=[["popular", "item2vec"]])
-    reason: str = Field(description="Why it is shown, for a person", examples=["because you liked Toy Story"])
+    reason: str | None = Field(
+        description="Why it is shown, for a person; null where there is nothing to say that anybody would believe",
+        examples=["because you liked Toy Story"],
+    )
 
 
 class Model(BaseModel):
@@ -83,8 +86,9 @@ class Model(BaseModel):
 _DEGRADED = (
     "What the answer had to do without; empty when nothing. "
     + " ".join(f"`{word}`: {meaning}" for word, meaning in MEANINGS.items())
-    + f" `{_CHANNEL}<name>`: the model reads scores or ranks of this recall channel, which failed, is not online, or "
-    "is defined otherwise than when the model was trained; the items are ranked without."
+    + f" `{_CHANNEL}<name>`: this recall channel failed or could not be loaded, or the model reads its scores or ranks "
+    "and it is not online, or is defined otherwise than when the model was trained; the items are found and ranked "
+    "without."
 )
 MissingChannel = Annotated[str, Field(pattern=f"^{_CHANNEL}", examples=["channel:item2vec"])]
 
@@ -128,7 +132,7 @@ class Shown:
     position: int
     score: float | None
     recalled_by: list[str]
-    reason: str
+    reason: str | None
 
 
 def encode_items(catalogue: Catalogue, slate: Sequence[Shown]) -> list[dict[str, object]]:

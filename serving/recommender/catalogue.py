@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,25 @@ class Catalogue:
     """Of the item features that grow old."""
     popular: NDArray[np.intp]
     """Positions by falling number of events, ties by their mean value, then by item id."""
+    namesakes: NDArray[np.intp]
+    """`[items]`, the same number for items whose titles are alike but for case and spaces."""
+    trending: NDArray[np.intp] | None = None
+    """Positions of items that more people have to do with than before, by falling trend, ties by popularity; None where
+    the catalogue is of before it had trends."""
+    having: Mapping[tuple[str, str], NDArray[np.intp]] = field(default_factory=dict)
+    """(attribute, term) → positions of the items that have it, ascending."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def find(self, item_ids: Iterable[str]) -> NDArray[np.intp]:
         """Return the positions of those ids that the catalogue knows, in their order."""
-        found = np.fromiter(map(self.positions.get, item_ids, repeat(-1)), dtype=np.intp)
+        found = self.places(item_ids)
         return found[found >= 0]
+
+    def places(self, item_ids: Iterable[str]) -> NDArray[np.intp]:
+        """Return the position of every id, -1 for one that the catalogue does not know."""
+        return np.fromiter(map(self.positions.get, item_ids, repeat(-1)), dtype=np.intp)
 
 
 def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) -> Catalogue:
@@ -87,17 +98,42 @@ def catalogue_from_table(table: pa.Table, declaration: Declared, source: str) ->
     inputs = {column.name: model_input(columns[column.name], column, source) for column in features}
     order = np.lexsort((np.arange(len(item_ids)), -inputs["item_value_mean"], -inputs["item_event_count"]))
     said = {attribute.name: _said(columns[attribute.name], attribute) for attribute in attributes}
+    titles = tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True))
+    numbers: dict[str, int] = {}
+    terms = {attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term}
     return Catalogue(
         item_ids=item_ids,
-        titles=tuple(title or item_id for title, item_id in zip(columns["title"].to_pylist(), item_ids, strict=True)),
+        titles=titles,
         attributes=tuple(dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True))
         or ({},) * len(item_ids),
-        terms={attribute.name: _terms(said[attribute.name]) for attribute in attributes if attribute.is_term},
+        terms=terms,
         positions={item_id: position for position, item_id in enumerate(item_ids)},
         inputs=inputs,
         lifetimes=item_lifetimes(table, groups, source),
         popular=order,
+        namesakes=np.array(
+            [numbers.setdefault(" ".join(title.casefold().split()), len(numbers)) for title in titles], dtype=np.intp
+        ),
+        trending=_trending(inputs, order),
+        having=_having(terms),
     )
+
+
+def _trending(inputs: Mapping[str, NDArray[Any]], popular: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    if "item_trend" not in inputs:
+        return None
+    trend = inputs["item_trend"][popular]
+    rising = np.flatnonzero(trend > 0)
+    return popular[rising[np.argsort(-trend[rising], kind="stable")]]
+
+
+def _having(terms: Mapping[str, tuple[frozenset[str], ...]]) -> dict[tuple[str, str], NDArray[np.intp]]:
+    having: dict[tuple[str, str], list[int]] = {}
+    for attribute, of_items in terms.items():
+        for position, own in enumerate(of_items):
+            for term in own:
+                having.setdefault((attribute, term), []).append(position)
+    return {key: np.array(positions, dtype=np.intp) for key, positions in having.items()}
 
 
 def _said(values: pa.Array, attribute: Attribute) -> list[AttributeValue]:

@@ -2,7 +2,8 @@
 
 features ─▶ recall ─▶ seen filter ─▶ ranking ─▶ slate
    │ no user, no Redis                  │ no model server, no release
-   └─▶ popular list                     └─▶ recall order
+   └─▶ the simple list that is          └─▶ the simple list that is
+       best for who is new                  best for such users
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.channels import CIRCLE
 from feature_repo.contracts.on_demand import REQUEST_TIME
+from feature_repo.contracts.questions import LONG_HISTORY, Audience
 from feature_repo.feast_redis import StoredValueError
 from serving.recommender.answers import Missing, Shown, encode_items, missing_channel
 from serving.recommender.errors import RankingError, UserFeaturesError
 from serving.recommender.ranking import Predictor, ranking_inputs, score
-from serving.recommender.reasons import CIRCLE_REASON, POPULAR_REASON, liked_reason, similar_reason, taste_reason
+from serving.recommender.reasons import POPULAR_REASON, Told, similar_reason
+from serving.recommender.recall.asking import Channels, ask_channels
 from serving.recommender.recall.blending import Candidates, blend
-from serving.recommender.recall.circle import recall_circle
 from serving.recommender.recall.embedding import recall_near
+from serving.recommender.recall.fitted import NO_LIKES, recall_fitted
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import Canary, RankingOff, RankingPlan
 from serving.recommender.seen import SeenMemory, unseen_items
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from serving.recommender.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
+_BEFORE_ALL = 1_000_000_000
+"""A quota that gives a channel the first turns, as many as it has items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +117,12 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates with their scores, if there are any."""
+    """Candidates with their scores, if there are any, and what reasons are told by."""
 
     candidates: Candidates
     scores: NDArray[np.float32] | None
-    nearest: dict[int, int]
-    """Position of a candidate → position of the liked item that it is near."""
-    taste: tuple[tuple[str, str], ...] = ()
-    """(attribute, term), what the user likes, most liked first."""
+    told: Told
     sent: SentRequest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Channels:
-    """What the channels found, each with its quota."""
-
-    recalled: list[tuple[Recalled, int]]
-    nearest: dict[int, int]
-    """As in `Ranked`."""
-    answers: dict[str, Recalled]
-    """Channel → what it found, if only that there is nothing; who is not among them is away."""
 
 
 class Stopwatch:
@@ -203,7 +193,18 @@ class Engine:
         watch.lap("recall")
         sent = await self._scores(online, user, candidates, found.answers, degraded)
         watch.lap("ranking")
-        return Ranked(candidates, sent.scores if sent is not None else None, found.nearest, user.taste(), sent)
+        told = Told(found.likes, found.nearest, user.taste())
+        if sent is None or sent.scores is None:
+            return Ranked(self._unranked(online.snapshot, user, found), None, told, sent)
+        return Ranked(candidates, sent.scores, told, sent)
+
+    def _unranked(self, snapshot: Snapshot, user: UserFeatures, found: Channels) -> Candidates:
+        """Return the items of the simple list that did best on validation for such users, then what others found."""
+        count = user.values.get("user_event_count")
+        audience = Audience.KNOWN if isinstance(count, int) and count >= LONG_HISTORY else Audience.NEW
+        best = snapshot.best_list(audience, personal=len(found.likes.positions) > 0)
+        first = [(answer, _BEFORE_ALL) for name, answer in found.answers.items() if name == best]
+        return blend([*first, *found.recalled], self._settings.recommender_candidates)
 
     async def _user(self, online: Online, user_id: str, degraded: list[str]) -> UserFeatures | None:
         settings = self._settings
@@ -241,36 +242,30 @@ class Engine:
             self._down.remove(part)
 
     def _popular(self, online: Online, user_id: str) -> Ranked:
-        catalogue = online.snapshot.catalogue
-        allowed = unseen_items(catalogue, self._seen.recall(user_id))
-        recalled = recall_popular(catalogue, allowed, self._settings.recommender_candidates)
-        return Ranked(blend([(recalled, 1)], self._settings.recommender_candidates), None, {})
+        """Return the simple list that did best on validation for those of whom nothing is known, then what is popular.
+
+        What the user has seen is left out as far as it is remembered.
+        """
+        snapshot, wanted = online.snapshot, self._settings.recommender_candidates
+        allowed = unseen_items(snapshot.catalogue, self._seen.recall(user_id))
+        recalled = [(recall_popular(snapshot.catalogue, allowed, wanted), 1)]
+        best = snapshot.best_list(Audience.NEW, personal=False)
+        if best is not None:
+            recalled.insert(0, (recall_fitted(best, snapshot.tables[best], NO_LIKES, allowed, wanted), _BEFORE_ALL))
+        return Ranked(blend(recalled, wanted), None, Told())
 
     def _channels(self, online: Online, user: UserFeatures, degraded: list[str]) -> Channels:
         """Ask every channel for as many items as there are candidates."""
-        settings, catalogue = self._settings, online.snapshot.catalogue
-        wanted = settings.recommender_candidates
-        allowed = unseen_items(catalogue, user.seen)
-        recalled = [(recall_popular(catalogue, allowed, wanted), settings.recommender_popular_quota)]
-        nearest: dict[int, int] = {}
-        liked = catalogue.find(user.liked(online.snapshot.schema.positive.threshold))
-        failed = bool(online.vectors_problem)
-        for kind, vectors in online.vectors.items():
-            try:
-                near = recall_near(kind, vectors, liked, allowed, wanted)
-            except Exception:  # noqa: BLE001 - whatever nobody thought of, the other channels have something to offer
-                _log.exception("channel %s failed", kind)
-                failed = True
-                continue
-            recalled.append((near.recalled, settings.embedding_quota(kind)))
-            nearest = dict(zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True)) | nearest
-        if failed:
-            degraded.append(Missing.EMBEDDINGS)
-        circle = recall_circle(catalogue.find(user.circle()), allowed, wanted)
-        answers = {each.channel: each for each in (*(each for each, _ in recalled), circle)}
-        if len(circle.positions):
-            recalled.append((circle, settings.recommender_circle_quota))
-        return Channels(recalled, nearest, answers)
+        settings, snapshot = self._settings, online.snapshot
+        return ask_channels(
+            online,
+            user,
+            settings.now(snapshot.manifest.cutoff),
+            unseen_items(snapshot.catalogue, user.seen),
+            settings.recommender_candidates,
+            settings.recommender_quotas,
+            degraded,
+        )
 
     async def channels(self, online: Online, user_id: str) -> Sequence[tuple[Recalled, int]]:
         """Return what each channel finds for a user, with its quota, before they are blended: for who measures recall.
@@ -306,7 +301,8 @@ class Engine:
             _log.warning("%s", error)
             degraded.append(Missing.USER_FEATURES)
             return None
-        degraded += map(missing_channel, plan.pairs.lacking(answers))
+        lacking = map(missing_channel, plan.pairs.lacking(answers))
+        degraded += (name for name in lacking if name not in degraded)
         start, scores = time.perf_counter(), None
         try:
             deadline_s = self._settings.recommender_ranking_ms / 1000
@@ -367,22 +363,11 @@ class Engine:
 
 def _slate(snapshot: Snapshot, ranked: Ranked, k: int) -> list[Shown]:
     candidates, scores = ranked.candidates, ranked.scores
-    shown = []
-    for row in order_slate(candidates, scores, k).tolist():
-        position = int(candidates.positions[row])
-        score = None if scores is None else float(scores[row])
-        channels = candidates.channels_of(row)
-        shown.append(Shown(position, score, channels, _reason(snapshot, ranked, position, channels)))
-    return shown
-
-
-def _reason(snapshot: Snapshot, ranked: Ranked, position: int, channels: list[str]) -> str:
-    """Return the most personal reason that there is."""
-    liked = ranked.nearest.get(position)
-    if liked is not None:
-        return liked_reason(snapshot.catalogue.titles[liked])
-    if CIRCLE in channels:
-        return CIRCLE_REASON
-    terms = snapshot.catalogue.terms
-    shared = (taste_reason(term) for attribute, term in ranked.taste if term in terms[attribute][position])
-    return next(shared, POPULAR_REASON)
+    rows = order_slate(snapshot.catalogue, candidates, scores, k).tolist()
+    positions = candidates.positions[rows]
+    channels = [candidates.channels_of(row) for row in rows]
+    reasons = ranked.told.reasons(snapshot, positions, channels)
+    return [
+        Shown(position, None if scores is None else float(scores[row]), found_by, reason)
+        for row, position, found_by, reason in zip(rows, positions.tolist(), channels, reasons, strict=True)
+    ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.channels import CIRCLE, POPULAR, Figure, channels
+from feature_repo.contracts.channels import CIRCLE, NEW, POPULAR, TASTE, TREND, Figure, channels
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.manifests import PartKind
 from feature_repo.contracts.signatures import Scope
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feature_repo.contracts.channels import PairFeature
+    from feature_repo.contracts.channels import Channel, PairFeature
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.signatures import Signature
     from serving.recommender.recall.channel import Recalled
@@ -76,8 +76,8 @@ def online_channels(snapshot: Snapshot) -> dict[str, Fit]:
     manifest, declared = snapshot.manifest, channels(snapshot.schema)
     views = set(manifest.views.values())
     fits = {
-        name: Fit(declared[name].definition if declared[name].parameters["view"] in views else "", manifest.cutoff)
-        for name in (POPULAR, CIRCLE)
+        name: Fit(declared[name].definition if views.issuperset(_views(declared[name])) else "", manifest.cutoff)
+        for name in (POPULAR, TREND, NEW, TASTE, CIRCLE)
         if name in declared
     }
     return fits | {
@@ -85,6 +85,11 @@ def online_channels(snapshot: Snapshot) -> dict[str, Fit]:
         for name, part in manifest.parts.items()
         if part.kind in _FITTED_KINDS
     }
+
+
+def _views(channel: Channel) -> set[str]:
+    """Return the feature views that a channel of the catalogue and of users' features reads."""
+    return {str(channel.parameters[name]) for name in ("view", "liked") if name in channel.parameters}
 
 
 def plan_pairs(signature: Signature, snapshot: Snapshot) -> PairPlan:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from feature_repo.contracts.embeddings import DEEPWALK, EGES, ITEM2VEC, NODE2VEC
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
 from feature_repo.contracts.places import settings_file, state_folder
+from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.served_models import RANKING_DEADLINE_MS
 from serving.recommender.errors import RecommenderError
 
@@ -20,6 +22,15 @@ from serving.recommender.errors import RecommenderError
 def _redis_url(url: SecretStr) -> SecretStr:
     TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
     return url
+
+
+def _known_channels(quotas: dict[str, int]) -> dict[str, int]:
+    """Return quotas of channels that there can be; ValueError names the others."""
+    known = channels(replace(MOVIELENS, has_relations=True))
+    if unknown := sorted(quotas.keys() - known.keys()):
+        msg = f"expected channels among {', '.join(known)}, received {', '.join(unknown)}"
+        raise ValueError(msg)
+    return quotas
 
 
 Milliseconds = Annotated[int, Field(ge=1, le=10_000)]
@@ -70,18 +81,11 @@ class Settings(BaseSettings):
     """How many items are ranked for one request."""
     recommender_remembered_users: int = Field(default=10_000, ge=0, le=10_000_000)
     """How many users' histories are kept in memory, so that they stay filtered while Redis is away."""
-    recommender_popular_quota: int = Field(default=1, ge=1, le=100)
-    """Share of the candidates from popularity, in proportion to the other quotas."""
-    recommender_item2vec_quota: int = Field(default=1, ge=1, le=100)
-    """Share of the candidates near what the user liked lately by item2vec, in proportion to the other quotas."""
-    recommender_deepwalk_quota: int = Field(default=1, ge=1, le=100)
-    """The same by DeepWalk, where the snapshot has it."""
-    recommender_node2vec_quota: int = Field(default=1, ge=1, le=100)
-    """The same by node2vec, where the snapshot has it."""
-    recommender_eges_quota: int = Field(default=1, ge=1, le=100)
-    """The same by EGES, where the snapshot has it; it knows items that nobody liked yet, too."""
-    recommender_circle_quota: int = Field(default=1, ge=1, le=100)
-    """The same of what others whom the user follows liked last, where the data says who follows whom."""
+    recommender_quotas: Annotated[dict[str, Annotated[int, Field(ge=0, le=1000)]], AfterValidator(_known_channels)] = (
+        Field(default_factory=dict)
+    )
+    """Channel → its share of the candidates, in proportion to the others, as JSON: `{"ease": 100, "popular": 0}`. One
+    that is not named has the share that it is declared with."""
     recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
     """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
     recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)
@@ -90,16 +94,6 @@ class Settings(BaseSettings):
     """How often what was sampled and seen of a canary is written down."""
     shadow_share: float = Field(default=0.1, ge=0, le=1)
     """The share of the ranking requests that a canary gets as well, while there is one."""
-
-    def embedding_quota(self, kind: str) -> int:
-        """Return the quota of a kind of embedding; 1 for one that this code does not know."""
-        quotas = {
-            ITEM2VEC.name: self.recommender_item2vec_quota,
-            DEEPWALK.name: self.recommender_deepwalk_quota,
-            NODE2VEC.name: self.recommender_node2vec_quota,
-            EGES.name: self.recommender_eges_quota,
-        }
-        return quotas.get(kind, 1)
 
     def latest_event_time(self) -> datetime:
         """Return the moment after which an event lies in the future.
@@ -124,6 +118,12 @@ def load_settings() -> Settings:
     file = settings_file(state_folder())
     try:
         return Settings(_env_file=file, state=state_folder())
+    except SettingsError as error:
+        msg = (
+            f"settings do not fit: {error}, whose value must be JSON ({error.__cause__}). "
+            f"Change it in the environment or in {file}"
+        )
+        raise RecommenderError(msg) from error
     except ValidationError as error:
         faults = "; ".join(
             f"KESTREL_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _LAST_ITEMS = "user_last_items"
 _LAST_VALUES = "user_last_values"
 _SEEN_ITEMS = "user_seen_items"
+_LIKED_ITEMS, _LIKED_TIMES = "user_liked_items", "user_liked_times"
 _CIRCLE_ITEMS = "user_circle_items"
 _TOP_TERMS = "user_top_"
 
@@ -93,6 +94,13 @@ class UserFeatures:
             for item, value in zip(items, values, strict=False)
             if item and isinstance(value, float) and value >= at_least
         )
+
+    def likes(self) -> tuple[Sequence[str], Sequence[int]]:
+        """Return every item that the user likes, the one liked last first, and when: seconds since 1970."""
+        items, times = self.values.get(_LIKED_ITEMS), self.values.get(_LIKED_TIMES)
+        if not isinstance(items, list) or not isinstance(times, list) or len(items) != len(times):
+            return (), ()
+        return [str(item) for item in items], [int(time) for time in times]
 
     def circle(self) -> tuple[str, ...]:
         """Return what others whom the user follows liked, latest first; nothing where nobody says who follows whom."""

@@ -51,7 +51,7 @@ def test_the_candidates_lists_were_measured_and_are_in_its_evaluation_and_in_mlf
     assert (lists["questions_id"], lists["training_set_id"]) == (asked["questions"], training_set["training_set"])
     assert lists["tables"], lists["sentence"]
     rows = [row["list"] for row in lists["tables"][0]["rows"]]
-    assert {"candidate", "recall order", "most liked", "EASE"} <= set(rows)
+    assert {"candidate", "unranked", "most liked", "EASE"} <= set(rows)
     assert "champion" not in rows  # nothing was served then
     logged = stack.http.get(
         f"{stack.settings.mlflow_uri}/api/2.0/mlflow/runs/get", params={"run_id": first.verdict["run_id"]}
@@ -116,7 +116,7 @@ def test_the_demo_reports_what_a_person_wants_to_see(second, stack):
         "popularity",
         "lr",
         "Lists: ",
-        "recall order",
+        "unranked",
         "most liked, 7 days",
         "EASE",
         "curl",

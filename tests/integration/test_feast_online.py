@@ -21,6 +21,8 @@ from feature_repo.contracts.manifests import OnlineSnapshot, PartKind
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import file_sha256
 from feature_repo.contracts.schemas import MOVIELENS, Schema
+from feature_repo.feast_redis import feature_field
+from infra.bench.data_online import weigh
 from pipelines.channels.fitting import find_channels
 from pipelines.embeddings import tables
 from pipelines.embeddings.snapshots import find_item_embeddings
@@ -49,6 +51,7 @@ from tests.movielens import (
     RANKING_FEATURES,
     USER_ACTIVITY,
     USER_HISTORY,
+    USER_LIKED_ITEMS,
     USER_PROFILE,
     USER_SEQUENCE,
     USER_SESSION,
@@ -125,6 +128,7 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         USER_SEQUENCE.view_name: 30,
         ITEM_PROFILE.view_name: 26,
         USER_HISTORY.view_name: 30,
+        USER_LIKED_ITEMS.view_name: 30,
         USER_STATE.view_name: 30,
         ITEM2VEC.item_group.view_name: 26,
         ITEM2VEC.user_group.view_name: 30,
@@ -151,6 +155,17 @@ def test_redis_holds_each_entity_s_latest_row_and_a_second_run_changes_nothing(
         assert {client.ttl(key) for key in first} == {-1}
 
 
+def test_what_a_group_weighs_is_its_fields_and_their_names(settings: Settings, place: Namespace) -> None:
+    materialize.run(settings, place, world.CUTOFF)
+    weight = weigh(settings.redis_url, place.name, USER_LIKED_ITEMS)
+    view = USER_LIKED_ITEMS.view_name
+    names = {f"_ts:{view}".encode(), *(feature_field(view, column.name) for column in USER_LIKED_ITEMS.features)}
+    hashes = [fields for fields in contents(settings.redis_url).values() if names <= fields.keys()]
+    assert weight.users == len(hashes) == 30
+    assert weight.per_row == sum(len(name) + len(fields[name]) for fields in hashes for name in names) / 30
+    assert weight.per_user > weight.per_row
+
+
 def test_a_corrected_value_of_the_same_time_arrives(settings: Settings, place: Namespace) -> None:
     materialize.run(settings, place, world.CUTOFF)
     rows = world.read(feature_table(place, USER_ACTIVITY))
@@ -172,18 +187,21 @@ def test_what_users_did_since_stays_on_top_of_what_the_batch_writes(settings: Se
     ]
 
     names = ("user_event_count", "user_last_items", "user_value_mean", "user_top_genres")
+    liked_names = ("user_liked_items", "user_liked_times")
 
     def features(cutoff: datetime) -> dict[str, object]:
         """What the plainest Python makes of everything before `cutoff`."""
         other = world.write_world(settings.state / "other", [*EVENTS, *since], "other", cutoff)
         activity = world.read(feature_table(other, USER_ACTIVITY))
         history = world.read(feature_table(other, USER_HISTORY))
+        liked = world.read(feature_table(other, USER_LIKED_ITEMS))
         return {
             user: [
                 max((row for row in rows if row["user_id"] == user), key=lambda row: row["event_time"])[name]
                 for rows, name in (
                     *((activity, name) for name in names),
                     (history, "user_seen_items"),
+                    *((liked, name) for name in liked_names),
                 )
             ]
             for user in ("u1", "u2", "u99")
@@ -194,6 +212,7 @@ def test_what_users_did_since_stays_on_top_of_what_the_batch_writes(settings: Se
             user: [
                 *online(settings, place, user, *names, view=USER_ACTIVITY.view_name),
                 *online(settings, place, user, "user_seen_items", view=USER_HISTORY.view_name),
+                *online(settings, place, user, *liked_names, view=USER_LIKED_ITEMS.view_name),
             ]
             for user in ("u1", "u2", "u99")
         }

@@ -154,7 +154,7 @@ def test_the_job_writes_a_record_without_nan(world: World, asked: OriginQuestion
     first = record["tables"][0]
     assert (first["asked"], first["history"]) == ("at_origin", "5+")
     names = [row["list"] for row in first["rows"]]
-    assert names[:2] == ["candidate", "recall order"]
+    assert names[:2] == ["candidate", "unranked"]
     assert {"most liked", "EASE", "ItemCF"} < set(names)
     assert record["undefined"]["champion"] == "there is no champion yet"
     rows = pq.read_table(figures)

@@ -35,8 +35,9 @@ from pipelines.io.lake import partition_name, stored_dataset
 from pipelines.jobs import land as land_job
 from pipelines.jobs import stream as stream_jobs
 from pipelines.settings import Settings
+from pipelines.stream import late_likes
 from pipelines.stream.batch import materializing, materializing_key, open_users
-from pipelines.stream.fold import UserState, advance, features, session_features
+from pipelines.stream.fold import UserState, advance, features, liked_features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
 from pipelines.stream.merge import merge_landed
@@ -106,13 +107,14 @@ def apply_here(client: redis.Redis, place: Namespace) -> int:
 
 
 def expected(place: Namespace, log: Sequence[Event]) -> dict[str, Any]:
-    """What the whole log gives for each user: features of the last value of each event, and what was seen."""
+    """What the whole log gives for each user: features and likes of the last value of each event, and what was seen."""
     about = read_knowledge(place, None)
     latest = {event.key: event for event in log}
     result = {}
     for user in USERS:
         known = [event for event in latest.values() if event.user_id == user]
-        row = features(advance(UserState(), known, about.facts, MOVIELENS), MOVIELENS)
+        state = advance(UserState(), known, about.facts, MOVIELENS)
+        row = features(state, MOVIELENS) | (liked_features(state) if known else {})
         result[user] = (row, sorted({event.item_id for event in known}))
     return result
 
@@ -121,10 +123,10 @@ def received(client: redis.Redis, place: Namespace) -> dict[str, Any]:
     rows = online_users(client, place.name, USERS)
     return {
         user: (
-            {name: value for name, value in (activity or {}).items() if name != "event_time"},
+            {name: value for name, value in ((activity or {}) | (liked or {})).items() if name != "event_time"},
             (history or {"user_seen_items": []})["user_seen_items"],
         )
-        for user, (activity, history) in rows.items()
+        for user, (activity, liked, history) in rows.items()
     }
 
 
@@ -284,6 +286,7 @@ def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequen
         (FEATURES.user_activity, features(state, MOVIELENS)),
         (FEATURES.user_session, session_features(state)),
         (FEATURES.user_history, seen),
+        (FEATURES.user_liked_items, liked_features(state)),
         (FEATURES.user_state, row_of(state, MOVIELENS)),
     )
     for group, row in groups:
@@ -387,13 +390,107 @@ def test_a_damaged_event_that_is_sent_again_is_kept(client: redis.Redis, tmp_pat
 
 def test_a_late_event_is_seen_at_once_and_counted_by_the_batch(client: redis.Redis, tmp_path: Path) -> None:
     place = open_lake(tmp_path)
-    known = [sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 200)]
+    known, late = [sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 200)], sent("u1", "i9", 5.0, 150)
     batch_writes(client, place, "u1", known)
-    send(client, place.name, [sent("u1", "i9", 5.0, 150), known[0]])
+    send(client, place.name, [late, known[0]])
     apply_here(client, place)
     row, seen = received(client, place)["u1"]
-    assert row == expected(place, known)["u1"][0]
+    assert row == with_likes(expected(place, known)["u1"][0], expected(place, [*known, late])["u1"][0])
+    assert row["user_liked_items"] == ["i2", "i9", "i1"]
     assert seen == ["i1", "i2", "i9"]
+
+
+def with_likes(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the likes of another one."""
+    return row | {column.name: other[column.name] for column in FEATURES.user_liked_items.features}
+
+
+def likes(client: redis.Redis, place: Namespace, user: str = "u1") -> list[tuple[str, int]]:
+    """Return what a user likes, and in which second after BASE."""
+    row = online_row(client, place.name, user, FEATURES.user_liked_items)
+    assert row is not None
+    base = round(BASE.timestamp())
+    return [(item, time - base) for item, time in zip(row["user_liked_items"], row["user_liked_times"], strict=True)]
+
+
+def test_a_like_counts_at_once_and_a_correction_takes_it_back_to_what_the_batch_knew(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    place = open_lake(tmp_path)
+    batch_writes(client, place, "u1", [sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 200)])
+    again, other = sent("u1", "i1", 5.0, 300), sent("u1", "i3", 4.0, 310)
+    send(client, place.name, [again, other, sent("u1", "i2", 3.5, 320)])
+    apply_here(client, place)
+    assert likes(client, place) == [("i3", 310), ("i1", 300), ("i2", 200)]
+    send(client, place.name, [dataclasses.replace(event, value=1.0) for event in (again, other)])
+    apply_here(client, place)
+    assert likes(client, place) == [("i2", 200), ("i1", 100)]
+
+
+def test_a_new_user_who_likes_nothing_has_an_empty_list(client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    send(client, place.name, [sent("u1", "i1", 3.5, 1)])
+    apply_here(client, place)
+    assert likes(client, place) == []
+    send(client, place.name, [sent("u1", "i1", 4.0, 2)])
+    apply_here(client, place)
+    assert likes(client, place) == [("i1", 2)]
+
+
+def test_a_late_like_stays_until_the_next_batch(client: redis.Redis, tmp_path: Path) -> None:
+    place = open_lake(tmp_path)
+    known, late, new = [sent("u1", "i1", 4.0, 200)], sent("u1", "i9", 5.0, 150), sent("u1", "i2", 4.0, 300)
+    batch_writes(client, place, "u1", known)
+    for event in (late, new):
+        send(client, place.name, [event])
+        apply_here(client, place)
+    everything = [("i2", 300), ("i1", 200), ("i9", 150)]
+    assert likes(client, place) == everything
+    assert users_of(client, place).folded(["u1"]) == {"u1"}
+    batch_writes(client, place, "u1", known)
+    users_of(client, place).fold_again()
+    assert likes(client, place) == everything, "the same batch once more"
+    batch_writes(client, place, "u1", [*known, new, late])
+    users_of(client, place).fold_again()
+    assert likes(client, place) == everything
+    key = entity_key(feast_project(place.name), "user_id", "u1")
+    assert not client.hexists(key, cast("str", late_likes.FIELD))
+    assert client.zcard(recent_users_key(place.name)) == 0
+    batch_writes(client, place, "u1", [*known, new])
+    users_of(client, place).fold_again()
+    assert likes(client, place) == everything[:2], "the batch is what counts"
+
+
+def test_a_like_that_the_next_batch_overtakes_without_having_it_stays_as_what_was_seen_does(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    """It came after the landing, and before the materialisation, and an event after it had landed."""
+    place = open_lake(tmp_path)
+    known, landed, missed = sent("u1", "i1", 4.0, 100), sent("u1", "i2", 4.0, 300), sent("u1", "i3", 5.0, 200)
+    batch_writes(client, place, "u1", [known])
+    send(client, place.name, [landed, missed])
+    apply_here(client, place)
+    batch_writes(client, place, "u1", [known, landed])
+    users_of(client, place).fold_again()
+    assert likes(client, place) == [("i2", 300), ("i3", 200), ("i1", 100)]
+    assert received(client, place)["u1"][1] == ["i1", "i2", "i3"]
+    batch_writes(client, place, "u1", [known, landed])
+    users_of(client, place).fold_again()
+    assert likes(client, place) == [("i2", 300), ("i3", 200), ("i1", 100)], "written over while it writes users"
+
+
+def test_damaged_late_likes_hold_up_nobody(
+    client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = open_lake(tmp_path)
+    batch_writes(client, place, "u1", [sent("u1", "i1", 4.0, 100)])
+    key = entity_key(feast_project(place.name), "user_id", "u1")
+    client.hset(key, late_likes.FIELD, b"[1, 2")
+    send(client, place.name, [sent("u1", "i2", 4.0, 200)])
+    apply_here(client, place)
+    assert likes(client, place) == [("i2", 200), ("i1", 100)]
+    assert "late likes that are kept in Redis are damaged" in caplog.text
+    assert not client.hexists(key, cast("str", late_likes.FIELD))
 
 
 def test_who_has_very_many_events_is_folded_later_and_exactly(
@@ -406,7 +503,8 @@ def test_who_has_very_many_events_is_folded_later_and_exactly(
     since = with_corrections([event for event in log if event.event_time > batch[-1].event_time])
     since += since[:40]
     monkeypatch.setattr("pipelines.stream.online_users._MANY_FIELDS", 0)
-    send(client, place.name, [sent("u0", "i-late", 5.0, 0), *since, sent("u1", "i1", 4.0, 1)])
+    late = sent("u0", "i-late", 5.0, 0)
+    send(client, place.name, [late, *since, sent("u1", "i1", 4.0, 1)])
     apply_here(client, place)
     assert received(client, place)["u0"] == known
     assert received(client, place)["u1"] == expected(place, [sent("u1", "i1", 4.0, 1)])["u1"], "nobody else waits"
@@ -414,6 +512,7 @@ def test_who_has_very_many_events_is_folded_later_and_exactly(
     assert users_of(client, place).folded(["u0", "u1"]) == {"u0", "u1"}, "a verification forgives what is under way"
 
     row, seen = expected(place, [*batch, *since])["u0"]
+    row = with_likes(row, expected(place, [*batch, *since, late])["u0"][0])
     assert users_of(client, place).fold_next(), "by another process, too"
     assert received(client, place)["u0"] == (row, sorted([*seen, "i-late"]))
     assert users_of(client, place).late(["u0"]) == {"u0"}

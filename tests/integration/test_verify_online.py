@@ -49,6 +49,7 @@ from tests.movielens import (
     ITEM_WINDOWS,
     USER_ACTIVITY,
     USER_HISTORY,
+    USER_LIKED_ITEMS,
     USER_PROFILE,
     USER_SEQUENCE,
     USER_SESSION,
@@ -245,18 +246,18 @@ SINCE = world.CUTOFF + timedelta(hours=1)
 
 
 def test_what_the_stream_wrote_since_is_left_out(settings: Settings, place: Namespace, client: redis.Redis) -> None:
-    """Of users old and new; and the history of one whose event came too late for the batch's state."""
+    """Of users old and new; and history and likes of one whose event came too late for the batch's state."""
     first = min(row["event_time"] for row in EVENTS if row["user_id"] == "u2")
     late = world.event("u2", "i-unseen", first - timedelta(seconds=5), 4.0)
     stream(client, place, world.event("u1", "i-unseen", SINCE, 5.0), world.event("new-user", "i3", SINCE, 3.0), late)
     result = verify_online.run(settings, place, EVERYBODY)
     assert result["mismatches"] == 0
-    assert result["newer"] == 3 + 5 + 1, (
-        "activity, session and history; the new user's profile and windows, too; the late one's history"
+    assert result["newer"] == 4 + 6 + 2, (
+        "activity, session, history and likes; the new user's profile and windows, too; the late one's history and like"
     )
     materialize.run(settings, place, world.CUTOFF)
     assert client.smembers(late_users_key(place.name)) == set()
-    assert verify_online.run(settings, place, EVERYBODY)["newer"] == 8
+    assert verify_online.run(settings, place, EVERYBODY)["newer"] == 4 + 6 + 1, "the same batch again: the like stays"
 
 
 def test_a_row_of_the_cutoff_or_later_that_no_stream_wrote_is_a_mismatch(
@@ -294,6 +295,8 @@ DAMAGE: dict[str, tuple[FeatureGroup, str, Stored]] = {
     "u5": (USER_SEQUENCE, "user_sequence_times", [7] * 50),
     "u6": (USER_HISTORY, "user_seen_items", ["i3"]),
     "u7": (ITEM2VEC.user_group, "user_item2vec_fit", "another"),
+    "u8": (USER_LIKED_ITEMS, "user_liked_times", [7]),
+    "u9": (USER_STATE, "state_liked_items", ["i3"]),
 }
 
 
@@ -307,12 +310,12 @@ def test_damage_of_a_recent_user_is_no_work_of_the_stream(
         client.hset(key_of(client, place, "user_id", user), mapping={field: encode_value(column, wrong)})
     lines = mismatches(settings, place, caplog)
     # What the stream would count on from, or has made, is damaged: then all that it has made of it is in doubt.
-    in_doubt = {USER_ACTIVITY.view_name, USER_SESSION.view_name, USER_HISTORY.view_name}
+    in_doubt = {group.view_name for group in (USER_ACTIVITY, USER_SESSION, USER_HISTORY, USER_LIKED_ITEMS)}
     for user, (group, name, _) in DAMAGE.items():
         own = [line for line in lines if f"user_id '{user}'" in line]
         assert any(f"view {group.view_name}, feature {name}," in line for line in own)
         assert faulty(own) <= {group.view_name, *in_doubt}
-        assert group.view_name in in_doubt or user == "u4" or faulty(own) == {group.view_name}
+        assert group.view_name in in_doubt or group == USER_STATE or faulty(own) == {group.view_name}
 
 
 def test_what_is_older_than_its_lifetime_reads_as_missing_by_the_recommender_s_clock(

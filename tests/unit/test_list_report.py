@@ -18,7 +18,7 @@ from feature_repo.contracts.questions import LIST_DEPTH, Asked, SimpleList
 from serving.lists import report
 from serving.lists.answering import CANDIDATES, Recall
 from serving.lists.questions import OriginQuestions
-from serving.lists.report import CANDIDATE, CHAMPION, HISTORIES, RECALL_ORDER, Shown, empty_record, record_of, sentence
+from serving.lists.report import CANDIDATE, CHAMPION, HISTORIES, UNRANKED, Shown, empty_record, record_of, sentence
 from serving.lists.simple import Chosen
 from serving.recommender.catalogue import Catalogue
 
@@ -76,6 +76,7 @@ def catalogue_of(
         },
         lifetimes=(),
         popular=np.argsort(-counts, kind="stable"),
+        namesakes=np.arange(len(counts)),
     )
 
 
@@ -129,7 +130,7 @@ def shown_of(
     )
     named = {
         **{name: padded(rows) for name, rows in lists.items()},
-        RECALL_ORDER: padded(blended)[:, :ranked],
+        UNRANKED: padded(blended)[:, :ranked],
         **{name: padded(simple.get(name, nobody)) for name in SIMPLE},
     }
     return Shown(
@@ -195,7 +196,7 @@ def test_tables_by_hand():
         for asked in ("at_origin", "before_next")
         for group in (("5+", 2, 3), ("1 to 4", 2, 2), ("0", 1, 2))
     ]
-    assert list(rows_of(record)) == [CANDIDATE, CHAMPION, RECALL_ORDER, *SIMPLE]
+    assert list(rows_of(record)) == [CANDIDATE, CHAMPION, UNRANKED, *SIMPLE]
     second = (DISCOUNT[1] + DISCOUNT[2]) / (1 + DISCOUNT[1])
     own = rows_of(record)[CANDIDATE]
     assert own["ndcg_at_10"] == pytest.approx((1 + second) / 2)
@@ -221,7 +222,7 @@ def test_differences_by_hand():
         simple={"EASE": [[0, 3], [4], []], "ItemCF": [[3], [0, 4], []]},
     )
     differences = against(recorded(shown))
-    assert list(differences) == [RECALL_ORDER, *SIMPLE]
+    assert list(differences) == [UNRANKED, *SIMPLE]
     assert differences["EASE"]["difference"] == pytest.approx(0)
     assert differences["EASE"]["interval"] == pytest.approx([DISCOUNT[1] - 1, 1 - DISCOUNT[1]])
     assert differences["ItemCF"] == {"list": "ItemCF", "difference": 0, "interval": [0, 0]}
@@ -338,7 +339,7 @@ def test_one_user_has_figures_without_intervals():
     own = rows_of(record)[CANDIDATE]
     assert own["ndcg_at_10"] == pytest.approx(DISCOUNT[1])
     assert (own["interval"], own["overlap"]) == (None, None)
-    names = ", ".join([CANDIDATE, RECALL_ORDER, *SIMPLE])
+    names = ", ".join([CANDIDATE, UNRANKED, *SIMPLE])
     assert record["undefined"]["at_origin, 5+ events, interval"] == f"expected two users or more: {names}"
     assert record["undefined"]["at_origin, 5+ events, overlap"] == f"expected two users or more: {names}"
     assert record["undefined"]["interval against EASE"] == "expected two users or more, there are 1"
@@ -348,7 +349,7 @@ def test_one_user_has_figures_without_intervals():
 def test_of_lists_that_show_nothing_some_figures_are_undefined():
     record = recorded(shown_of([9, 9], [[3], [4]], lists={CANDIDATE: [[3, 1], [4, 2]]}))
     undefined = record["undefined"]
-    names = ", ".join([RECALL_ORDER, *SIMPLE])
+    names = ", ".join([UNRANKED, *SIMPLE])
     assert undefined["at_origin, 5+ events, novelty"] == (
         f"expected items that were shown, and events before the origin: {names}"
     )
@@ -393,7 +394,7 @@ def test_lists_that_are_shorter_than_ten():
 def test_fewer_candidates_are_ranked_than_a_list_has_places():
     shown = shown_of([9, 9], [[3], [4]], channels={"near": [[0, 1, 3], [4]]}, ranked=2)
     record = recorded(shown)
-    assert rows_of(record)[RECALL_ORDER]["recall_at_100"] == 1 / 2
+    assert rows_of(record)[UNRANKED]["recall_at_100"] == 1 / 2
     assert record["recall"]["best_possible"] == 1 / 2
 
 
@@ -451,13 +452,13 @@ def test_there_is_no_candidate():
     record = recorded(shown)
     assert record["sentence"] == (
         "The candidate's lists were not measured: no SavedModel was given. "
-        "NDCG@10 of the candidates in recall order is 0.500, of most liked 0.000."
+        "NDCG@10 of the unranked lists is 0.500, of most liked 0.000."
     )
     assert record["against"] == []
     assert record["recall"]["lost_by_ranking"] is None
     assert record["recall"]["best_possible"] == 1 / 2
     assert record["undefined"][CANDIDATE] == NO_MODEL
-    assert {example["list"] for example in record["examples"]} == {RECALL_ORDER}
+    assert {example["list"] for example in record["examples"]} == {UNRANKED}
     assert "candidate, first 10" not in record["slices"]["item age"][0]
 
 
@@ -526,7 +527,7 @@ def test_the_sentence_is_followed_by_what_may_be_chance():
 
 def test_ranking_that_makes_lists_worse_is_said():
     shown = shown_of([9, 9], [[3], [4]], lists={CANDIDATE: [[], []]}, channels={"near": [[3], [0]]})
-    assert recorded(shown)["sentence"].endswith("Ranking makes them worse: the candidates in recall order reach 0.500.")
+    assert recorded(shown)["sentence"].endswith("Ranking makes them worse: unranked they reach 0.500.")
     better = shown_of([9, 9], [[3], [4]], lists={CANDIDATE: [[3], [4]]}, channels={"near": [[3], [0]]})
     assert "Ranking makes" not in recorded(better)["sentence"]
 

@@ -300,7 +300,7 @@ def test_lists_are_shown_beside_simple_ones_within_a_narrow_terminal() -> None:
     table = text.partition("The candidate's lists")[0]
     assert "Lists: 4 users with 5+ events asked 1998-01-15, 12 answers until 1998-02-14" in table
     assert [line.split("  ")[0].strip() for line in table.splitlines()[2:]] == [
-        *("candidate", "recall order", "most liked", "most liked, 7 days", "most liked, 30 days"),
+        *("candidate", "unranked", "most liked", "most liked, 7 days", "most liked, 30 days"),
         *("most liked, recency-weighted", "ItemCF", "EASE"),
     ]
     assert all(heading in table for heading in ("NDCG@10", "Recall@10", "diversity", "overlap"))

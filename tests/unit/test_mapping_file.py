@@ -8,7 +8,7 @@ import pytest
 
 from feature_repo.contracts.columns import Curve, Encoding
 from feature_repo.contracts.features import declared
-from feature_repo.contracts.schemas import Kind, Positive, Schema, ValueRange
+from feature_repo.contracts.schemas import Kind, Positive, Schema, SchemaError, ValueRange
 from pipelines.errors import SourceError
 from pipelines.sources.mapping_file import find_mapping, read_mapping, shipped
 from tests.shop_log import MAPPING, derived_mapping
@@ -52,6 +52,48 @@ def test_how_models_read_a_number_is_of_the_schema_and_changes_no_row(tmp_path: 
     silent = {"encoding", "curve", "buckets"}
     assert all(not silent & each.keys() for each in schema.to_json()["item_attributes"]), "hashed as before"
     assert not silent & plain.meaning["items"]["attributes"][0].keys(), "a part still fits into an earlier lake"
+
+
+def test_how_many_liked_items_are_kept_is_of_the_schema_and_changes_no_row(tmp_path: Path) -> None:
+    plain, schema = read_mapping(write(tmp_path, MAPPING))
+    assert schema.liked_items == 1_000
+    assert "liked_items" not in schema.to_json(), "hashed as before, and what lacks it reads as the default"
+    assert Schema.from_json(schema.to_json()) == schema
+    mapping, other = read_mapping(write(tmp_path, f"{MAPPING}liked_items: 50\n"))
+    assert other.liked_items == 50
+    assert Schema.from_json(other.to_json()) == other != schema
+    assert mapping.meaning == plain.meaning, "a part still fits into the lake"
+    groups, others = declared(schema), declared(other)
+    assert groups.user_liked_items.view_name != others.user_liked_items.view_name
+    assert groups.user_state.view_name != others.user_state.view_name
+    assert groups.ranking.hash == others.ranking.hash
+
+
+@pytest.mark.parametrize("number", ["0", "100001", "-5"])
+def test_a_number_of_liked_items_out_of_range_is_told_with_its_place(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_mapping(write(tmp_path, f"{MAPPING}liked_items: {number}\n"))
+    line = MAPPING.count("\n") + 1
+    for word in (
+        f"shop.yaml, line {line}",
+        "liked_items: expected a whole number from 1 to 100,000",
+        f"received {number}",
+    ):
+        assert word in str(caught.value)
+    assert "leave it out for 1,000" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["many", "10.5", "true", "[7]"])
+def test_what_is_no_number_of_liked_items_is_told_with_its_place(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SourceError, match=r"liked_items: expected a valid integer, received"):
+        read_mapping(write(tmp_path, f"{MAPPING}liked_items: {number}\n"))
+
+
+@pytest.mark.parametrize("number", [0, 100_001, 7.5, "7", None, True])
+def test_a_stored_number_of_liked_items_that_makes_no_sense_is_refused(tmp_path: Path, number: object) -> None:
+    _, schema = read_mapping(write(tmp_path, MAPPING))
+    with pytest.raises(SchemaError, match="liked_items: expected a whole number"):
+        Schema.from_json(schema.to_json() | {"liked_items": number})
 
 
 def test_the_shipped_mappings_make_sense() -> None:

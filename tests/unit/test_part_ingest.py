@@ -97,6 +97,8 @@ def test_a_part_may_change_how_models_read_a_number_and_nothing_that_is_stored(
     assert lake(settings, "n") == before
     price, *_ = read_schema(Namespace(settings.state, "n")).item_attributes
     assert price.encoding is Encoding.ROBUST
+    assert run(settings, "n", source, Mode.PART, f"{robust}liked_items: 50\n")["changed_partitions"] == 0
+    assert read_schema(Namespace(settings.state, "n")).liked_items == 50
     with pytest.raises(SourceError, match=r"item_attributes: .*0\.5"):
         run(settings, "n", source, Mode.PART, MAPPING.replace("step: 0.01", "step: 0.5"))
 

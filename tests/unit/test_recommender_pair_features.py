@@ -17,9 +17,9 @@ from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Signature, ranking
 from serving.lists.job import why_unmeasurable
 from serving.protocol.recorded import read_requests
-from serving.recommender import engine as engine_module
 from serving.recommender.engine import Answer, Engine, Online
 from serving.recommender.readiness import _release_part
+from serving.recommender.recall import asking as asking_module
 from serving.recommender.release import Canary, RankingOff, RankingPlan, plan_ranking
 from serving.recommender.request_sampling import RequestSampler
 from serving.recommender.settings import Settings
@@ -198,7 +198,7 @@ def test_a_channel_that_fails_does_not_take_the_others_along(tiny: Tiny, monkeyp
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(engine_module, "recall_near", fail)
+    monkeypatch.setattr(asking_module, "recall_near", fail)
     answer = tiny.ask(tiny.online())
     assert answer.body["degraded"] == ["embeddings", "channel:item2vec"]
     assert answer.body["model"] is not None

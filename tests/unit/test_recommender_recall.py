@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contracts.embeddings import EMBEDDING_SIZE, EMBEDDINGS, RECENCY_DECAY
+from feature_repo.contracts.embeddings import EMBEDDING_SIZE, RECENCY_DECAY
 from feature_repo.contracts.manifests import Similarity, vectors_part
 from serving.recommender.catalogue import catalogue_from_table
 from serving.recommender.embeddings import ItemVectors, vectors_from_table
@@ -18,7 +18,6 @@ from serving.recommender.recall.channel import Recalled, best
 from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.seen import SeenMemory, unseen_items
-from serving.recommender.settings import Settings
 from serving.recommender.slate import order_slate
 from serving.recommender.user_vector import user_vector
 from tests.movielens import FEATURES
@@ -164,17 +163,6 @@ def test_vectors_of_another_size_than_their_part_says_are_refused() -> None:
         vectors_from_table(vectors_table(), CATALOGUE, part, "made up")
 
 
-def test_every_kind_of_embedding_has_a_quota() -> None:
-    settings = Settings(
-        recommender_item2vec_quota=2,
-        recommender_deepwalk_quota=3,
-        recommender_node2vec_quota=5,
-        recommender_eges_quota=7,
-    )
-    assert [settings.embedding_quota(kind) for kind in EMBEDDINGS] == [2, 3, 5, 7]
-    assert settings.embedding_quota("of tomorrow") == 1
-
-
 @given(channels)
 def test_each_channel_keeps_its_own_order(found: list[tuple[Recalled, int]]) -> None:
     candidates = blend(found[:1], 100)
@@ -197,9 +185,14 @@ def test_what_one_channel_cannot_fill_the_others_do() -> None:
 
 def test_the_slate_is_by_score_and_ties_stay_in_recall_order() -> None:
     candidates = blend([(Recalled("popular", np.arange(5)), 1)], 5)
-    assert order_slate(candidates, np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32), 4).tolist() == [1, 3, 2, 4]
-    assert order_slate(candidates, None, 3).tolist() == [0, 1, 2]
-    assert order_slate(candidates, None, 30).tolist() == [0, 1, 2, 3, 4]
+    assert order_slate(CATALOGUE, candidates, np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32), 4).tolist() == [
+        1,
+        3,
+        2,
+        4,
+    ]
+    assert order_slate(CATALOGUE, candidates, None, 3).tolist() == [0, 1, 2]
+    assert order_slate(CATALOGUE, candidates, None, 30).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_memory_of_what_was_seen_forgets_the_least_recent_user() -> None:

@@ -184,7 +184,7 @@ def test_an_answer_is_degraded_only_without_groups_that_somebody_reads(world: Wo
     """Windows of somebody who was away for 90 days are too old: nobody minds while no model reads them."""
     world.publish_snapshot()
     snapshot = load_snapshot(world.place)
-    recall = {USER_ACTIVITY.name, "user_history"}
+    recall = {USER_ACTIVITY.name, "user_history", "user_liked_items"}
     assert Online(snapshot, None, plan_ranking(None, snapshot)).user_groups == recall
     release = world.publish_release()
     assert (

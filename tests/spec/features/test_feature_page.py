@@ -66,7 +66,8 @@ def test_a_window_is_told_as_long_as_it_is(rows):
 
 def test_owner_and_freshness_say_who_writes_and_when(rows):
     written = {group.name for group in GROUPS if group.streamed}
-    assert written == {"user_activity", "user_session", "user_history"}, "what pipelines/stream/online_users.py encodes"
+    encoded = {"user_activity", "user_session", "user_history", "user_liked_items"}
+    assert written == encoded, "what pipelines/stream/online_users.py encodes"
     for group in GROUPS:
         for column in group.features:
             row = rows[column.name]
@@ -88,6 +89,7 @@ def test_examples_are_what_one_counts_by_hand_in_the_log(rows):
     assert examples["item_event_count_90d"] == "3"
     assert (examples["user_followed_count"], examples["user_follower_count"]) == ("1", "1")
     assert examples["user_circle_items"] == "['casablanca', 'fargo']", "what bob liked, latest first"
+    assert examples["user_liked_items"] == "['heat', 'vertigo', 'casablanca']", "what ann gave four stars, latest first"
     assert examples["user_recency"] == str(6 * 86_400 + 4 * 3_600 - 4_332 * 60)
     assert (examples["request_hour"], examples["request_weekday"], examples["request_season"]) == ("0", "6", "1")
     assert examples["genres_match"] == "1"

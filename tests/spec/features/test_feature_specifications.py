@@ -28,6 +28,7 @@ from tests.movielens import (
     ITEM_WINDOWS,
     USER_ACTIVITY,
     USER_HISTORY,
+    USER_LIKED_ITEMS,
     USER_PROFILE,
     USER_SEQUENCE,
     USER_SESSION,
@@ -94,6 +95,17 @@ VISITS = """
 | bob  | jaws  | 3     | 10   |
 """
 
+# Four stars are a like, three and a half are none, and take none back; heat and jaws are liked in one second.
+LIKES = """
+| user | item  | value | time |
+| ann  | up    | 4     | 0    |
+| ann  | jaws  | 4     | 10   |
+| ann  | heat  | 5     | 10   |
+| ann  | up    | 4.5   | 20   |
+| ann  | heat  | 3.5   | 30   |
+| ann  | roma  | 3.5   | 30   |
+| bob  | jaws  | 3.5   | 10   |
+"""
 
 VECTORS = """
 | item | vector  |
@@ -590,6 +602,43 @@ SPECIFICATIONS = (
             """,
         )
         for kind in EMBEDDINGS.values()
+    ),
+    Specification(
+        USER_LIKED_ITEMS,
+        # Ann gave up one star in the end, and liked it once. Cem likes nothing, which is known of him.
+        """
+        | user_id | time   | user_liked_items | user_liked_times              |
+        | ann     | cutoff | roma,heat,up     | 883612820,883612810,883612800 |
+        | bob     | cutoff | blank            | 883699200                     |
+        | cem     | cutoff | -                | -                             |
+        """,
+    ),
+    Specification(
+        USER_LIKED_ITEMS,
+        """
+        | user_id | time   | user_liked_items | user_liked_times              |
+        | ann     | cutoff | up,heat,jaws     | 883612820,883612810,883612810 |
+        | bob     | cutoff | -                | -                             |
+        """,
+        LIKES,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_liked_items | state_liked_times                               |
+        | ann     | cutoff | up,heat,jaws      | 883612820000000,883612810000000,883612810000000 |
+        | bob     | cutoff | -                 | -                                               |
+        """,
+        LIKES,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_liked_items,
+        # To buy is to like; to look at something is counted, and no like.
+        """
+        | user_id | time   | user_liked_items | user_liked_times              |
+        | ann     | cutoff | fork,bear,mug    | 883612830,883612820,883612810 |
+        | bob     | cutoff | -                | -                             |
+        """,
     ),
 )
 

@@ -55,7 +55,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 Row = dict[str, Any]
 NUMBERED = list(enumerate(SPECIFICATIONS))
-STREAMED = [pair for pair in NUMBERED if pair[1].group.name in {"user_activity", "user_session", "user_history"}]
+STREAMED_GROUPS = {group.name for group in declared(MOVIELENS).users if group.streamed}
+STREAMED = [pair for pair in NUMBERED if pair[1].group.name in STREAMED_GROUPS]
 GROWING_OLD = [pair for pair in NUMBERED if pair[1].group.ttl_days]
 MICROSECOND = timedelta(microseconds=1)
 

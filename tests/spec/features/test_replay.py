@@ -108,11 +108,16 @@ def test_a_replay_of_the_lake_gives_the_features_of_the_batch(
     declaration = declared(SHOP)
     everybody = batch_rows(place, declaration.user_state).keys()
     streamed = [group for group in declaration.users if group.streamed]
-    assert {group.name for group in streamed} == {"user_activity", "user_session", "user_history"}
+    as_of_the_batch = [declaration.user_history, declaration.user_liked_items]
+    assert streamed == [declaration.user_activity, declaration.user_session, *as_of_the_batch]
+    assert any(
+        len(row["user_liked_items"]) == SHOP.liked_items
+        for row in batch_rows(place, declaration.user_liked_items).values()
+    ), "somebody likes more than is kept"
     for group in streamed:
         expected = batch_rows(place, group)
         received = {user: online_row(client, place.name, user, group) for user in everybody}
-        if group == declaration.user_history:
+        if group in as_of_the_batch:
             assert {row.pop("event_time") for row in received.values() if row} == {EPOCH}, "it is no batch's"
             assert {row.pop("event_time") for row in expected.values()} == {CUTOFF - timedelta(microseconds=1)}
         assert received == {user: expected.get(user) for user in everybody}

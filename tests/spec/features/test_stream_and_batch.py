@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections import ChainMap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Schema, ValueRange
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, conform
-from pipelines.stream.fold import UserState, advance, features, session_features
+from pipelines.stream.fold import UserState, advance, features, liked_features, session_features
 from pipelines.stream.items import Knowledge, item_facts
 from pipelines.stream.state_row import row_of, state_of
 from tests.spec.features import test_feature_specifications as drawn
@@ -53,7 +54,10 @@ SHOP = Schema(
         Attribute("colour", Kind.CATEGORICAL),
         Attribute("tags", Kind.MULTI_VALUED),
     ),
+    liked_items=4,
 )
+"""Many a user of `random_shop` likes more items than are kept."""
+STREAMED_FROM_EVENTS = {"user_activity", "user_session", "user_liked_items", "user_state"}
 
 
 def microseconds(moment: datetime) -> int:
@@ -77,7 +81,7 @@ def folded(known: Iterable[Event], about: Knowledge, start: UserState | None = N
 
 @pytest.mark.parametrize(
     "spec",
-    [spec for spec in drawn.SPECIFICATIONS if spec.group.name in {"user_activity", "user_session", "user_state"}],
+    [spec for spec in drawn.SPECIFICATIONS if spec.group.name in STREAMED_FROM_EVENTS],
     ids=lambda spec: spec.title,
 )
 def test_the_drawn_specifications_hold_for_the_fold(spec: drawn.Specification) -> None:
@@ -88,7 +92,8 @@ def test_the_drawn_specifications_hold_for_the_fold(spec: drawn.Specification) -
         until = microseconds(wanted["time"])
         known = [event for event in log if event.user_id == wanted["user_id"] and event.event_time <= until]
         state = folded(known, about)
-        row = {**features(state, spec.schema), **session_features(state), **row_of(state, spec.schema)}
+        made = (features(state, spec.schema), session_features(state), liked_features(state))
+        row = ChainMap(*made, row_of(state, spec.schema))
         for name, expected in wanted.items():
             if name not in {"user_id", "time"}:
                 assert row[name] == drawn.about(expected)
@@ -172,4 +177,8 @@ def test_a_replay_through_the_stream_gives_what_the_batch_gives(spark: SparkSess
         known = [event for event in of_user[user] if event.event_time < microseconds(cut)]
         assert row_of(state, SHOP) == row_of(folded(known, about), SHOP)
         assert histories[user] == sorted({event.item_id for event in known})
+    for row in batch(spark, declaration.user_liked_items, log, items, CUTOFF):
+        state = states.get(row["user_id"], UserState())
+        since = [event for event in of_user[row["user_id"]] if event.event_time > state.last_time]
+        assert liked_features(folded(since, about, state)).items() <= row.items(), "from the batch's capped list on"
     assert compared or cut_s == 250_000

@@ -1,0 +1,130 @@
+"""Asks every channel that is online what it finds for a user. One that fails takes no other with it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from feature_repo.contracts.channels import CIRCLE, NEW, POPULAR, TASTE, TREND, channels
+from serving.recommender.answers import Missing, missing_channel
+from serving.recommender.recall.attributes import recall_new, recall_taste, recall_trending
+from serving.recommender.recall.circle import recall_circle
+from serving.recommender.recall.embedding import recall_near
+from serving.recommender.recall.fitted import Likes, recall_fitted
+from serving.recommender.recall.popular import recall_popular
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.schemas import Schema
+    from serving.recommender.embeddings import ItemVectors
+    from serving.recommender.engine import Online
+    from serving.recommender.recall.channel import Recalled
+    from serving.recommender.snapshot import Snapshot
+    from serving.recommender.user_features import UserFeatures
+
+_log = logging.getLogger(__name__)
+_DAY_S = 86_400
+_UNDECLARED_QUOTA = 10
+"""Of a channel that the snapshot has and this code does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What the channels found."""
+
+    recalled: list[tuple[Recalled, int]]
+    """Those with a share of the candidates, each with its quota."""
+    likes: Likes
+    """What they were told that the user likes."""
+    answers: dict[str, Recalled]
+    """Channel → what it found, if only that there is nothing; who is not among them is away."""
+    nearest: dict[int, int] = field(default_factory=dict)
+    """Position of an item → position of the liked item whose vector it is near."""
+
+
+def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for how much
+    online: Online,
+    user: UserFeatures,
+    now: datetime,
+    allowed: NDArray[np.bool_],
+    wanted: int,
+    quotas: Mapping[str, int],
+    degraded: list[str],
+) -> Channels:
+    """Ask every channel for up to `wanted` of the `allowed` items; `degraded` gets those that are away.
+
+    Args:
+        online: What is online.
+        user: Whom the items are for.
+        now: The platform's clock, by which likes grow old.
+        allowed: `[items]`
+        wanted: How many items a channel finds at most.
+        quotas: Channel → its quota, where that is another than it is declared with.
+        degraded: What the answer has to do without.
+    """
+    snapshot = online.snapshot
+    likes = liked(snapshot, user, now)
+    answers: dict[str, Recalled] = {}
+    nearest: dict[int, int] = {}
+    for name, table in snapshot.tables.items():
+        _ask(answers, name, partial(recall_fitted, name, table, likes, allowed, wanted))
+    catalogue = snapshot.catalogue
+    answers[POPULAR] = recall_popular(catalogue, allowed, wanted)
+    if catalogue.trending is not None:
+        answers[TREND] = recall_trending(catalogue, allowed, wanted)
+    answers[NEW] = recall_new(catalogue, now, allowed, wanted)
+    answers[TASTE] = recall_taste(catalogue, user.taste(), allowed, wanted)
+    lately = catalogue.find(user.liked(snapshot.schema.positive.threshold))
+    for kind, vectors in online.vectors.items():
+        _ask(answers, kind, partial(_near, kind, vectors, lately, allowed, wanted, nearest))
+    answers[CIRCLE] = recall_circle(catalogue.find(user.circle()), allowed, wanted)
+    if online.vectors_problem or online.vectors.keys() - answers.keys():
+        degraded.append(Missing.EMBEDDINGS)
+    away = [*snapshot.table_problems, *(name for name in snapshot.tables if name not in answers)]
+    degraded += map(missing_channel, away)
+    shares = {name: quota_of(snapshot.schema, name, quotas) for name in answers}
+    recalled = [(found, shares[name]) for name, found in answers.items() if shares[name] and len(found.positions)]
+    return Channels(recalled, likes, answers, nearest)
+
+
+def _ask(answers: dict[str, Recalled], name: str, channel: Callable[[], Recalled]) -> None:
+    try:
+        answers[name] = channel()
+    except Exception:  # noqa: BLE001 - whatever nobody thought of, the other channels have something to offer
+        _log.exception("channel %s failed", name)
+
+
+def _near(  # noqa: PLR0917 - as `recall_near`, and where the liked items go
+    kind: str,
+    vectors: ItemVectors,
+    liked_lately: NDArray[np.intp],
+    allowed: NDArray[np.bool_],
+    wanted: int,
+    nearest: dict[int, int],
+) -> Recalled:
+    near = recall_near(kind, vectors, liked_lately, allowed, wanted)
+    for position, liked_item in zip(near.recalled.positions.tolist(), near.nearest.tolist(), strict=True):
+        nearest.setdefault(position, liked_item)
+    return near.recalled
+
+
+def liked(snapshot: Snapshot, user: UserFeatures, now: datetime) -> Likes:
+    """Return what the user likes of the catalogue."""
+    items, times = user.likes()
+    positions = snapshot.catalogue.places(items)
+    ages = (now.timestamp() - np.array(times, dtype=np.float64)) / _DAY_S
+    return Likes(positions[positions >= 0], np.maximum(ages[positions >= 0], 0.0))
+
+
+def quota_of(schema: Schema, name: str, quotas: Mapping[str, int]) -> int:
+    """Return a channel's share of the candidates."""
+    declared = channels(schema).get(name)
+    return quotas.get(name, _UNDECLARED_QUOTA if declared is None else declared.quota)
