@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 from feature_repo.contracts.channels import TABLES, Table
 from feature_repo.contracts.datasets import ITEM_ID
@@ -25,21 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChannelTable:
-    """One fitted channel; exactly one of `weights` and `scores` is there."""
+    """One fitted channel: what likes tell (`neighbours`, `weights`), or one score for everybody (`scores`, `order`)."""
 
     validation: Mapping[str, float]
     """`Audience` → NDCG@10 of the channel's own list on validation, of those that it was measured for."""
-    weights: sparse.csr_array | None = None
-    """`[items, items]`, from what is liked to what is scored."""
+    neighbours: NDArray[np.int32]
+    """`[items, most neighbours]`, what a like of each item tells of: positions. No sparse matrix, whose indexing alone
+    takes longer than the sum."""
+    weights: NDArray[np.float32]
+    """The same shape, how much; 0 where there are no more neighbours."""
     half_life_days: float = 0.0
     """In which a like comes to count half; 0: likes count alike, however old."""
     scores: NDArray[np.float32] | None = None
-    """`[items]`, the same for everybody; -inf where the channel says nothing of the item."""
+    """`[items]`, the same for everybody; None where likes tell."""
+    order: NDArray[np.intp] | None = None
+    """Positions of the items that have a score, by falling score, ties by position."""
 
     @property
     def is_personal(self) -> bool:
         """Whether what it finds depends on the user."""
-        return self.weights is not None
+        return self.scores is None
+
+
+_NO_NEIGHBOURS = np.empty((0, 0), dtype=np.int32)
+_NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
 
 
 def table_from_rows(rows: pa.Table, catalogue: Catalogue, part: Part, source: str) -> ChannelTable:
@@ -66,8 +74,10 @@ def table_from_rows(rows: pa.Table, catalogue: Catalogue, part: Part, source: st
     )
     try:
         if table is Table.SCORES:
-            return ChannelTable(validation, scores=_scores(rows, places, len(catalogue)))
-        return ChannelTable(validation, _weights(rows, places, len(catalogue)), half_life)
+            scores = _scores(rows, places, len(catalogue))
+            order = np.argsort(-scores, kind="stable")[: int((scores > -np.inf).sum())]
+            return ChannelTable(validation, _NO_NEIGHBOURS, _NO_WEIGHTS, scores=scores, order=order)
+        return ChannelTable(validation, *_neighbours(rows, places, len(catalogue)), half_life)
     except (pa.ArrowException, ValueError) as error:
         msg = f"{source}: expected a table of {table}, received {error}; run `python -m pipelines channels` again"
         raise SnapshotError(msg) from error
@@ -87,7 +97,7 @@ def _scores(rows: pa.Table, places: NDArray[np.intp], items: int) -> NDArray[np.
     return scores
 
 
-def _weights(rows: pa.Table, places: NDArray[np.intp], items: int) -> sparse.csr_array:
+def _neighbours(rows: pa.Table, places: NDArray[np.intp], items: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     lists = rows.column("neighbours").cast(pa.list_(pa.int32())).combine_chunks()
     weights = rows.column("weights").cast(pa.list_(pa.float32())).combine_chunks()
     counts = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -100,8 +110,15 @@ def _weights(rows: pa.Table, places: NDArray[np.intp], items: int) -> sparse.csr
         raise ValueError(msg)
     start, end = np.repeat(places, counts), places[to]
     known = (start >= 0) & (end >= 0)
-    shape = (items, items)
-    return sparse.csr_array((data[known], (start[known], end[known])), shape=shape, dtype=np.float32)
+    start, end, data = start[known], end[known], data[known]
+    kept = np.bincount(start, minlength=items)
+    order = np.argsort(start, kind="stable")
+    column = np.arange(len(order)) - np.repeat(np.cumsum(kept) - kept, kept)
+    neighbours = np.zeros((items, int(kept.max(initial=0))), dtype=np.int32)
+    told = np.zeros(neighbours.shape, dtype=np.float32)
+    neighbours[start[order], column] = end[order]
+    told[start[order], column] = data[order]
+    return neighbours, told
 
 
 def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:

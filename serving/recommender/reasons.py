@@ -73,14 +73,15 @@ class Told:
         Else the one that is near it.
         """
         liked: dict[int, int] = {}
+        items = positions.tolist()
         for name, table in snapshot.tables.items():
-            if not table.is_personal:
-                continue
-            own = [
-                row for row, channels in enumerate(found_by) if name in channels and int(positions[row]) not in liked
-            ]
-            strongest = strongest_like(table, self.likes, positions[own])
-            liked |= {int(positions[row]): like for row, like in zip(own, strongest.tolist(), strict=True) if like >= 0}
+            if table.is_personal and len(liked) < len(positions):
+                found_here = [
+                    name in channels and item not in liked for item, channels in zip(items, found_by, strict=True)
+                ]
+                own = positions[found_here]
+                strongest = strongest_like(table, self.likes, own).tolist()
+                liked |= {item: like for item, like in zip(own.tolist(), strongest, strict=True) if like >= 0}
         return dict(self.nearest) | liked
 
     def _of_others(self, snapshot: Snapshot, position: int, channels: Sequence[str]) -> str | None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feature_repo.contracts.schemas import Schema
     from serving.recommender.embeddings import ItemVectors
     from serving.recommender.engine import Online
     from serving.recommender.recall.channel import Recalled
@@ -90,7 +89,8 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
         degraded.append(Missing.EMBEDDINGS)
     away = [*snapshot.table_problems, *(name for name in snapshot.tables if name not in answers)]
     degraded += map(missing_channel, away)
-    shares = {name: quota_of(snapshot.schema, name, quotas) for name in answers}
+    known = channels(snapshot.schema)
+    shares = {name: quotas.get(name, known[name].quota if name in known else _UNDECLARED_QUOTA) for name in answers}
     recalled = [(found, shares[name]) for name, found in answers.items() if shares[name] and len(found.positions)]
     return Channels(recalled, likes, answers, nearest)
 
@@ -122,9 +122,3 @@ def liked(snapshot: Snapshot, user: UserFeatures, now: datetime) -> Likes:
     positions = snapshot.catalogue.places(items)
     ages = (now.timestamp() - np.array(times, dtype=np.float64)) / _DAY_S
     return Likes(positions[positions >= 0], np.maximum(ages[positions >= 0], 0.0))
-
-
-def quota_of(schema: Schema, name: str, quotas: Mapping[str, int]) -> int:
-    """Return a channel's share of the candidates."""
-    declared = channels(schema).get(name)
-    return quotas.get(name, _UNDECLARED_QUOTA if declared is None else declared.quota)

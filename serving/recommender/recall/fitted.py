@@ -11,7 +11,6 @@ from serving.recommender.recall.channel import Recalled, best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from serving.recommender.channel_tables import ChannelTable
 
@@ -48,34 +47,34 @@ def recall_fitted(channel: str, table: ChannelTable, likes: Likes, allowed: NDAr
         allowed: `[items]`
         n: How many at most.
     """
-    scores = table.scores
-    if scores is None:
-        scores = _told_by(table, likes)
-        among = np.flatnonzero(allowed & (scores > 0))
-    else:
-        among = np.flatnonzero(allowed & (scores > -np.inf))
+    if table.scores is not None and table.order is not None:
+        found = table.order[allowed[table.order]][:n]
+        return Recalled(channel, found, table.scores[found])
+    scores = _told_by(table, likes)
+    among = np.flatnonzero(allowed & (scores > 0))
     found = among[best(scores[among], n)]
     return Recalled(channel, found, scores[found])
 
 
 def _told_by(table: ChannelTable, likes: Likes) -> NDArray[np.float32]:
-    weights = likes.weights(table.half_life_days)
-    told: NDArray[np.float32] = weights @ _of(table)[likes.positions]
-    return told
+    """Return `[items]`, the sum of what the likes tell of each."""
+    told = table.weights[likes.positions] * likes.weights(table.half_life_days)[:, None]
+    to = table.neighbours[likes.positions]
+    return np.bincount(to.ravel(), told.ravel(), minlength=len(table.neighbours)).astype(np.float32)
 
 
 def strongest_like(table: ChannelTable, likes: Likes, positions: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return `[positions]`, for each item the position of the like that adds most to its score; -1 where none adds."""
-    if not len(likes.positions) or not len(positions):
-        return np.full(len(positions), -1, dtype=np.intp)
-    added = _of(table)[likes.positions][:, positions].toarray() * likes.weights(table.half_life_days)[:, None]
-    strongest = added.argmax(axis=0)
-    adds = added[strongest, np.arange(len(positions))] > 0
-    return np.where(adds, likes.positions[strongest], -1)
-
-
-def _of(table: ChannelTable) -> sparse.csr_array:
-    if table.weights is None:
-        msg = "expected a table of what likes tell, received one of scores for everybody"
-        raise TypeError(msg)
-    return table.weights
+    strongest = np.full(len(positions), -1, dtype=np.intp)
+    if not len(positions) or not len(likes.positions) or not table.neighbours.size:
+        return strongest
+    places = np.full(len(table.neighbours), -1, dtype=np.int32)
+    places[positions] = np.arange(len(positions))
+    to = places[table.neighbours[likes.positions]].ravel()
+    told = np.flatnonzero(to >= 0)
+    like, column = np.divmod(told, table.neighbours.shape[1])
+    added = table.weights[likes.positions[like], column] * likes.weights(table.half_life_days)[like]
+    weakest_first = np.argsort(added, kind="stable")
+    weakest_first = weakest_first[added[weakest_first] > 0]
+    strongest[to[told[weakest_first]]] = likes.positions[like[weakest_first]]
+    return strongest
