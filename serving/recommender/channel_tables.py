@@ -28,9 +28,11 @@ class ChannelTable:
 
     validation: Mapping[str, float]
     """`Audience` → NDCG@10 of the channel's own list on validation, of those that it was measured for."""
+    rows: NDArray[np.int32]
+    """`[items]`, each item's row of `neighbours` and `weights`; the last row is that of items which tell nothing."""
     neighbours: NDArray[np.int32]
-    """`[items, most neighbours]`, what a like of each item tells of: positions. No sparse matrix, whose indexing alone
-    takes longer than the sum."""
+    """`[rows, most neighbours]`, what a like tells of: positions. Rows are copied whole: a sparse matrix, or an index of
+    every single neighbour, takes half as long again."""
     weights: NDArray[np.float32]
     """The same shape, how much; 0 where there are no more neighbours."""
     half_life_days: float = 0.0
@@ -46,8 +48,7 @@ class ChannelTable:
         return self.scores is None
 
 
-_NO_NEIGHBOURS = np.empty((0, 0), dtype=np.int32)
-_NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
+_NOTHING = (np.empty(0, dtype=np.int32), np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32))
 
 
 def table_from_rows(rows: pa.Table, catalogue: Catalogue, part: Part, source: str) -> ChannelTable:
@@ -76,7 +77,7 @@ def table_from_rows(rows: pa.Table, catalogue: Catalogue, part: Part, source: st
         if table is Table.SCORES:
             scores = _scores(rows, places, len(catalogue))
             order = np.argsort(-scores, kind="stable")[: int((scores > -np.inf).sum())]
-            return ChannelTable(validation, _NO_NEIGHBOURS, _NO_WEIGHTS, scores=scores, order=order)
+            return ChannelTable(validation, *_NOTHING, scores=scores, order=order)
         return ChannelTable(validation, *_neighbours(rows, places, len(catalogue)), half_life)
     except (pa.ArrowException, ValueError) as error:
         msg = f"{source}: expected a table of {table}, received {error}; run `python -m pipelines channels` again"
@@ -97,7 +98,9 @@ def _scores(rows: pa.Table, places: NDArray[np.intp], items: int) -> NDArray[np.
     return scores
 
 
-def _neighbours(rows: pa.Table, places: NDArray[np.intp], items: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _neighbours(
+    rows: pa.Table, places: NDArray[np.intp], items: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
     lists = rows.column("neighbours").cast(pa.list_(pa.int32())).combine_chunks()
     weights = rows.column("weights").cast(pa.list_(pa.float32())).combine_chunks()
     counts = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -110,15 +113,15 @@ def _neighbours(rows: pa.Table, places: NDArray[np.intp], items: int) -> tuple[N
         raise ValueError(msg)
     start, end = np.repeat(places, counts), places[to]
     known = (start >= 0) & (end >= 0)
-    start, end, data = start[known], end[known], data[known]
-    kept = np.bincount(start, minlength=items)
-    order = np.argsort(start, kind="stable")
+    order = np.flatnonzero(known)[np.argsort(start[known], kind="stable")]
+    telling, row, kept = np.unique(start[order], return_inverse=True, return_counts=True)
     column = np.arange(len(order)) - np.repeat(np.cumsum(kept) - kept, kept)
-    neighbours = np.zeros((items, int(kept.max(initial=0))), dtype=np.int32)
+    neighbours = np.zeros((len(telling) + 1, int(kept.max(initial=0))), dtype=np.int32)
     told = np.zeros(neighbours.shape, dtype=np.float32)
-    neighbours[start[order], column] = end[order]
-    told[start[order], column] = data[order]
-    return neighbours, told
+    neighbours[row, column], told[row, column] = end[order], data[order]
+    row_of = np.full(items, len(telling), dtype=np.int32)
+    row_of[telling] = np.arange(len(telling))
+    return row_of, neighbours, told
 
 
 def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:

@@ -58,9 +58,10 @@ def recall_fitted(channel: str, table: ChannelTable, likes: Likes, allowed: NDAr
 
 def _told_by(table: ChannelTable, likes: Likes) -> NDArray[np.float32]:
     """Return `[items]`, the sum of what the likes tell of each."""
-    told = table.weights[likes.positions] * likes.weights(table.half_life_days)[:, None]
-    to = table.neighbours[likes.positions]
-    return np.bincount(to.ravel(), told.ravel(), minlength=len(table.neighbours)).astype(np.float32)
+    rows = table.rows[likes.positions]
+    told = table.weights[rows] * likes.weights(table.half_life_days)[:, None]
+    to = table.neighbours[rows]
+    return np.bincount(to.ravel(), told.ravel(), minlength=len(table.rows)).astype(np.float32)
 
 
 def strongest_like(table: ChannelTable, likes: Likes, positions: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -68,12 +69,13 @@ def strongest_like(table: ChannelTable, likes: Likes, positions: NDArray[np.intp
     strongest = np.full(len(positions), -1, dtype=np.intp)
     if not len(positions) or not len(likes.positions) or not table.neighbours.size:
         return strongest
-    places = np.full(len(table.neighbours), -1, dtype=np.int32)
+    rows = table.rows[likes.positions]
+    places = np.full(len(table.rows), -1, dtype=np.int32)
     places[positions] = np.arange(len(positions))
-    to = places[table.neighbours[likes.positions]].ravel()
+    to = places[table.neighbours[rows]].ravel()
     told = np.flatnonzero(to >= 0)
     like, column = np.divmod(told, table.neighbours.shape[1])
-    added = table.weights[likes.positions[like], column] * likes.weights(table.half_life_days)[like]
+    added = table.weights[rows[like], column] * likes.weights(table.half_life_days)[like]
     weakest_first = np.argsort(added, kind="stable")
     weakest_first = weakest_first[added[weakest_first] > 0]
     strongest[to[told[weakest_first]]] = likes.positions[like[weakest_first]]
