@@ -31,8 +31,8 @@ class ChannelTable:
     rows: NDArray[np.int32]
     """`[items]`, each item's row of `neighbours` and `weights`; the last row is that of items which tell nothing."""
     neighbours: NDArray[np.int32]
-    """`[rows, most neighbours]`, what a like tells of: positions. Rows are copied whole: a sparse matrix, or an index of
-    every single neighbour, takes half as long again."""
+    """`[rows, most neighbours]`, what a like tells of: positions. Rows are copied whole: a sparse matrix, or an
+    index of every single neighbour, takes half as long again."""
     weights: NDArray[np.float32]
     """The same shape, how much; 0 where there are no more neighbours."""
     half_life_days: float = 0.0
