@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path  # noqa: TC003 - typer asks for it
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from feature_repo.options import NamespaceName, checked
 from serving.rollout.serving_model import version_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from serving.rollout.serving_model import ServingModel
 
@@ -31,8 +32,29 @@ def _file_kind(kind: str) -> PartKind:
 
 
 def _part_version(text: str) -> str:
-    name, _, number = text.partition("=")
+    name, separator, number = text.partition("=")
+    if not separator:
+        msg = f"part {text[:80]!r}: expected its name and its version, such as user-tower=3"
+        raise ValueError(msg)
     return f"{check_part(name)}={version_number(number)}"
+
+
+def _others(part: str, version: int, others: Sequence[str]) -> dict[str, int]:
+    """Return name → version of what comes into force beside a part; each part has one version."""
+    found = {part: version}
+    for name, _, number in (each.partition("=") for each in others):
+        if name in found:
+            msg = f"part {name}: expected one version, received {found[name]} and {number}; name each part once"
+            raise typer.BadParameter(msg, param_hint="'--with'")
+        found[name] = int(number)
+    return {name: number for name, number in found.items() if name != part}
+
+
+def _run_id(text: str) -> str:
+    if text and not re.fullmatch("[0-9a-f]{32}", text):
+        msg = f"run id {text[:80]!r}: expected the 32 hex digits that MLflow's page of the run shows, or none"
+        raise ValueError(msg)
+    return text
 
 
 def _stated(reason: str) -> str:
@@ -97,7 +119,9 @@ def publish_file(
     part: Annotated[str, typer.Option(parser=checked(check_part), metavar="NAME", help="What it is in a release.")],
     kind: Annotated[PartKind, typer.Option(parser=checked(_file_kind), metavar="KIND", help=_FILE_KINDS)],
     file: Annotated[Path, typer.Option(help="The file; its name stays.")],
-    run_id: Annotated[str, typer.Option(help="The MLflow run that made it.")] = "",
+    run_id: Annotated[
+        str, typer.Option(parser=checked(_run_id), metavar="ID", help="The MLflow run that made it.")
+    ] = "",
 ) -> None:
     """Make a file the next version of a part, or find the version that it is; `promote` brings it into force."""
     from serving.rollout import publish as step  # noqa: PLC0415 - quick help
@@ -164,7 +188,7 @@ def promote(  # noqa: PLR0917 - options
     """Make the version the one that users get; every other part stays what it is."""
     from serving.rollout import promote as step  # noqa: PLC0415 - quick help
 
-    also = {name: int(number) for name, _, number in (each.partition("=") for each in others or [])}
+    also = _others(part, version, others or [])
     _run(namespace, version, part, lambda model, number: step.promote(model, number, key, despite_champion or "", also))
 
 

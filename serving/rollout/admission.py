@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from serving.rollout import candidate
 from serving.rollout.errors import NumberTakenError
-from serving.rollout.verdict import models_command, require_promotion
+from serving.rollout.verdict import gated_version, models_command, require_promotion
 
 if TYPE_CHECKING:
     from serving.rollout.registry import RegisteredVersion
@@ -31,7 +31,7 @@ def admitted(model: ServingModel, version: int) -> RegisteredVersion:
         NumberTakenError: Another model serves under its number.
         UnknownVersionError: The registry has no such version.
     """
-    registered = model.registry.version(model.name, version)
+    registered = gated_version(model, version)
     require_promotion(model, registered)
     require_number(model, registered)
     before = candidate.in_journal(model)

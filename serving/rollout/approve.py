@@ -10,6 +10,7 @@ from feature_repo.contracts.manifests import Decision
 from serving.rollout import journal
 from serving.rollout.registry import APPROVAL_TAG, DECISION_TAG
 from serving.rollout.switching import at_work
+from serving.rollout.verdict import gated_version
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -29,7 +30,7 @@ def approve(model: ServingModel, version: int, name: str, reason: str) -> dict[s
         UnknownVersionError: The registry has no such version, or no verdict on it.
     """
     with at_work(model):
-        registered = model.registry.version(model.name, version)
+        registered = gated_version(model, version)
         decision = registered.tag(DECISION_TAG)
         if decision != Decision.HOLD:
             msg = f"{model.name} version {version}: expected one on hold, the gates said {decision}; nothing to approve"

@@ -15,6 +15,7 @@ from serving.rollout.models_config import promoted_versions, read_models_config
 from serving.rollout.registry import SHA256_TAG
 from serving.rollout.release_records import part_of
 from serving.rollout.switching import at_work
+from serving.rollout.verdict import gated_version
 
 if TYPE_CHECKING:
     from serving.rollout.serving_model import ServingModel
@@ -64,7 +65,7 @@ def withdraw(model: ServingModel, version: int) -> dict[str, object]:
             )
             raise RolloutError(msg)
         if not model.version_path(version).is_dir() and candidate.under_test(model) != version:
-            model.registry.version(model.name, version)  # nothing is there to withdraw: is there such a version?
+            gated_version(model, version)  # nothing is there to withdraw: is there such a version?
         candidate.withdraw(model, version)
     return {"model": model.name, "version": str(version)}
 

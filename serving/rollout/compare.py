@@ -23,6 +23,7 @@ from serving.rollout.comparison import Reply, compared, differences, doubt, obje
 from serving.rollout.errors import RolloutError, UndecidedCanaryError, WorseCanaryError
 from serving.rollout.recorded_requests import fits, recorded_requests
 from serving.rollout.switching import at_work
+from serving.rollout.verdict import gated_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def compare(model: ServingModel, version: int) -> dict[str, object]:
     _wait_for_shadows(model, version)
     with at_work(model):
         current = model.current()
-        registered = model.registry.version(model.name, version)
+        registered = gated_version(model, version)
         if current is not None and current.version == str(version):
             require_number(model, registered)
             nothing = {"requests": 0, "source": "in force already", "compared": "nothing: it is in force already"}

@@ -10,9 +10,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.manifests import FILE_KINDS, Part, PartKind
-from feature_repo.contracts.places import PART
-from feature_repo.contracts.publishing import file_sha256, publishing_directory
-from serving.rollout.errors import LostModelError, RolloutError
+from feature_repo.contracts.places import PART, Namespace
+from feature_repo.contracts.publishing import file_sha256, publishing_directory, read_json
+from feature_repo.contracts.signatures import RANKING_MODEL
+from serving.rollout.errors import LostModelError, RolloutError, UnknownVersionError
 from serving.rollout.serving_model import is_number
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Release
     from serving.rollout.serving_model import ServingModel
 
+_JSON_KINDS = frozenset({PartKind.QUOTAS, PartKind.ARMS})
+"""Kinds whose files are one JSON object each."""
+
 
 def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = "") -> Part:
     """Put a file into the state folder as the next version of `model.part`; the caller holds the lock.
@@ -28,22 +32,26 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     Content that is a version already, on disk or in a release, is that version.
 
     Raises:
-        RolloutError: It is no kind of file, no file, or the part's name is that of another kind.
+        RolloutError: It is no kind of file, no file with anything in it, the part's name is that of another kind, or
+            nobody knows the namespace.
+        CorruptRecordError: It should be a JSON object, and is none.
     """
     if kind not in FILE_KINDS:
         msg = f"part {model.part}: expected one of the kinds {sorted(map(str, FILE_KINDS))} for a file, received {kind}"
         raise RolloutError(msg)
-    if not file.is_file() or file.name == PART:
-        msg = f"part {model.part}: expected a file of another name than {PART}, received {file}; name another"
-        raise RolloutError(msg)
-    known = {**_released(model), **_on_disk(model)}
+    _check_file(model, file, kind)
+    _check_namespace(model)
+    known = file_versions(model)
     other = next((part for part in known.values() if part.kind is not kind), None) or _other_kind(model, kind)
     if other is not None:
         msg = f"part {model.part}: expected the kind {other.kind}, which it has, received {kind}; choose another name"
         raise RolloutError(msg)
+    if model.part == RANKING_MODEL or model.base_path.is_dir():
+        msg = f"part {model.part}: expected the name of a file, received that of a model; choose another name"
+        raise RolloutError(msg)
     checksum = file_sha256(file)
     same = next((part for part in known.values() if (part.checksum, part.path) == (checksum, file.name)), None)
-    version = same.version if same is not None else str(max(map(int, known), default=0) + 1)
+    version = same.version if same is not None else str(max(known, default=0) + 1)
     part = same or Part(model.part, kind, version, checksum, run_id, path=file.name)
     folder = _folder(model, version)
     if same is not None and folder.exists() and _fault(model, part):
@@ -55,8 +63,26 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
 
 
 def published_part(model: ServingModel, version: int) -> Part | None:
-    """Return a version of a part that is a file, None if there is none: then it is a model's."""
-    return _on_disk(model).get(str(version))
+    """Return a version of a part that is a file, None of a part that is none: then it is a model's.
+
+    Raises:
+        UnknownVersionError: The part is a file, and has no such version.
+    """
+    known = file_versions(model)
+    if known and version not in known:
+        kind = next(iter(known.values())).kind
+        msg = (
+            f"part {model.part}: expected one of its versions {[*known]}, received {version}; "
+            f"{model.command('publish-file', f'--kind {kind} --file <file>')} makes the next one"
+        )
+        raise UnknownVersionError(msg)
+    return known.get(version)
+
+
+def file_versions(model: ServingModel) -> dict[int, Part]:
+    """Return version → part of what is known of a file, in order: what lies on disk, or was released last."""
+    known = {**_released(model), **_on_disk(model)}
+    return {version: known[version] for version in sorted(known)}
 
 
 def check_files(model: ServingModel, release: Release) -> None:
@@ -93,16 +119,45 @@ def _folder(model: ServingModel, version: str) -> Path:
     return model.places.file_part(model.namespace, model.part) / version
 
 
-def _on_disk(model: ServingModel) -> dict[str, Part]:
+def _check_file(model: ServingModel, file: Path, kind: PartKind) -> None:
+    what = f"part {model.part}: expected a file"
+    if not file.is_file():
+        msg = f"{what}, found {'a folder' if file.is_dir() else 'none'} at {file}; name another"
+        raise RolloutError(msg)
+    if file.name == PART:
+        msg = f"{what} of another name than {PART}, which tells of the file, received {file}; rename it"
+        raise RolloutError(msg)
+    if not file.stat().st_size:
+        msg = f"{what} with something in it, received {file}, which is empty; write it first, or name another"
+        raise RolloutError(msg)
+    if kind in _JSON_KINDS:
+        read_json(file, f"mend it, and publish it as {kind} again")
+
+
+def _check_namespace(model: ServingModel) -> None:
+    """Refuse a name that is mistyped: nothing of it was ingested, published or promoted."""
+    ingested = Namespace(model.settings.state, model.namespace).schema.exists()
+    if not (ingested or model.of(RANKING_MODEL).base_path.is_dir() or model.current_release() is not None):
+        msg = (
+            f"namespace {model.namespace}: expected one with data or with a ranker, found neither; is the name right? "
+            f"`python -m pipelines ingest --namespace {model.namespace}` begins a new one"
+        )
+        raise RolloutError(msg)
+
+
+def _on_disk(model: ServingModel) -> dict[int, Part]:
     """Return version → part."""
     folder = model.places.file_part(model.namespace, model.part)
     found = (path for path in folder.glob(f"*/{PART}") if is_number(path.parent.name))
-    return {path.parent.name: Part.read(path, "publish the same file again") for path in found}
+    return {
+        int(path.parent.name): Part.read(path, "remove its folder, and publish the same file again") for path in found
+    }
 
 
-def _released(model: ServingModel) -> dict[str, Part]:
+def _released(model: ServingModel) -> dict[int, Part]:
     """Return version → part of what is in force and of what is before it."""
-    return {part.version: part for part in (model.before(), model.current()) if part and part.kind in FILE_KINDS}
+    released = (model.before(), model.current())
+    return {int(part.version): part for part in released if part and part.kind in FILE_KINDS}
 
 
 def _other_kind(model: ServingModel, kind: PartKind) -> Part | None:

@@ -48,6 +48,7 @@ def promote(
         AbsentViewsError: It reads feature views that are not online.
         NumberTakenError: Another model serves under its number.
         RolloutError: The release would have no ranker.
+        UnknownVersionError: The registry, or a part that is a file, has no such version.
         CallError: The server refused; the old version serves.
     """
     with at_work(model):

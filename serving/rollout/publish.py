@@ -39,7 +39,8 @@ def publish_part_file(model: ServingModel, file: Path, kind: PartKind, run_id: s
     """Put a part that is a file into the state folder; the same content is the same version.
 
     Raises:
-        RolloutError: There is no such file, or its kind is another than the part has.
+        RolloutError: There is no such file or namespace, or its kind is another than the part has.
+        CorruptRecordError: It should be a JSON object, and is none.
     """
     with at_work(model):
         part = publish_file(model, file, kind, run_id)

@@ -10,7 +10,7 @@ from feature_repo.contracts.manifests import Release
 from feature_repo.contracts.publishing import CorruptRecordError
 from serving.rollout import journal
 from serving.rollout.errors import RolloutError
-from serving.rollout.file_parts import file_faults
+from serving.rollout.file_parts import file_faults, file_versions
 from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.serving_model import served_parts
 from serving.rollout.switching import at_work, result, switch
@@ -70,18 +70,26 @@ def _before(model: ServingModel, current: Release) -> Release:
     release = Release(model.namespace, current.previous, current.previous_parts, 0, {}, "")
     if not release.parts or not _is_here(model, release):
         before = model.before()
-        raise _impossible(model, current, before.version if before is not None else f"of release {current.previous}")
+        target = before.version if before is not None else f"of release {current.previous}"
+        raise _impossible(model, current, target, [release])
     return release
 
 
 def _with_version(model: ServingModel, current: Release, to: int) -> Release:
-    for release in _releases(model, current):
-        if model.part in release.parts and release.parts[model.part].version == str(to) and _is_here(model, release):
+    wanted = [
+        release
+        for release in _releases(model, current)
+        if model.part in release.parts and release.parts[model.part].version == str(to)
+    ]
+    for release in wanted:
+        if _is_here(model, release):
             return release
-    if model.version_path(to).is_dir():  # perhaps a record that cannot be read told of it: its error has the remedy
+    if model.version_path(to).is_dir() or to in file_versions(
+        model
+    ):  # perhaps a record that cannot be read told of it: its error has the remedy
         for number in model.release_numbers():
             model.promoted_release(number)
-    raise _impossible(model, current, str(to))
+    raise _impossible(model, current, str(to), wanted)
 
 
 def _releases(model: ServingModel, current: Release) -> list[Release]:
@@ -127,9 +135,18 @@ def _possible(model: ServingModel, current: Release) -> list[int]:
     return _versions(model, [release for release in _releases(model, current) if _is_here(model, release)])
 
 
-def _impossible(model: ServingModel, current: Release, target: str) -> RolloutError:
+def _impossible(model: ServingModel, current: Release, target: str, wanted: list[Release]) -> RolloutError:
     return RolloutError(
         f"{model.name}: expected a version that was promoted once and lies on disk still, one of "
-        f"{_possible(model, current)}, received {target}; roll another one back, or out: "
-        f"{model.command('publish')}; {model.command('status')} says what became of the one before"
+        f"{_possible(model, current)}, received {target}; roll another one back, or {_remedy(model, wanted)}; "
+        f"{model.command('status')} says what became of the one before"
     )
+
+
+def _remedy(model: ServingModel, wanted: list[Release]) -> str:
+    """Return what helps where some releases cannot come back: a file that is put back, or another version."""
+    if faults := dict.fromkeys(fault for release in wanted for fault in file_faults(model, release)):
+        return f"mend {', '.join(faults)}"
+    if files := file_versions(model):
+        return f"promote one of {[*files]}, which are published: {model.command('promote', f'--version {max(files)}')}"
+    return f"out: {model.command('publish')}"

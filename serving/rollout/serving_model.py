@@ -237,6 +237,9 @@ def version_number(text: str) -> int:
         UnknownVersionError: It is no whole number above 0, or one that no registry gives.
     """
     if not is_number(text):
-        msg = f"version {text[:20]!r}: expected a number of the registry such as 3; `models gate` prints it"
+        msg = (
+            f"version {text[:20]!r}: expected a number of the registry such as 3; `models gate` prints it, and "
+            "`publish-file` that of a file"
+        )
         raise UnknownVersionError(msg)
     return int(text)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.jobs import RejectedError
 from feature_repo.contracts.manifests import Decision
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG
+from serving.rollout.errors import UnknownVersionError
+from serving.rollout.file_parts import file_versions
 from serving.rollout.registry import APPROVAL_TAG, CHAMPION, DECISION_TAG, REASON_TAG, RegisteredVersion
 
 if TYPE_CHECKING:
@@ -21,10 +23,25 @@ def verdict(model: ServingModel, version: int) -> dict[str, object]:
         RejectedError: They did not, and the message is their reason; or they compared it with another champion.
         UnknownVersionError: The registry has no such version, or no verdict on it.
     """
-    registered = model.registry.version(model.name, version)
+    registered = gated_version(model, version)
     require_promotion(model, registered)
     require_comparison(model, registered)
     return {"model": model.name, "version": str(version), "decision": Decision.PROMOTE.value}
+
+
+def gated_version(model: ServingModel, version: int) -> RegisteredVersion:
+    """Return a version that the registry has; no gate judges a file, and no server loads it.
+
+    Raises:
+        UnknownVersionError: The registry has no such version, or the part is a file.
+    """
+    if files := file_versions(model):
+        msg = (
+            f"part {model.part}: expected a model of the registry, received a file, of which {[*files]} are published; "
+            f"it needs none of the steps of a model: {model.command('promote', f'--version {max(files)}')}"
+        )
+        raise UnknownVersionError(msg)
+    return model.registry.version(model.name, version)
 
 
 def require_promotion(model: ServingModel, registered: RegisteredVersion) -> None:

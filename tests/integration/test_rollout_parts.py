@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.manifests import PartKind, Release
 from feature_repo.contracts.places import Serving
-from feature_repo.contracts.publishing import write_json
-from serving.rollout import canary, compare, journal, promote, publish, reconcile, replay, rollback, status
-from serving.rollout.errors import LostModelError, RolloutError
+from feature_repo.contracts.publishing import CorruptRecordError, write_json
+from serving.rollout import (
+    approve,
+    canary,
+    compare,
+    journal,
+    promote,
+    publish,
+    reconcile,
+    replay,
+    rollback,
+    status,
+    verdict,
+)
+from serving.rollout.errors import LostModelError, RolloutError, UnknownVersionError
 from serving.rollout.models_config import configured_parts, labels_of, read_models_config
 from tests.releases import release_of_before
 from tests.rollout_cuts import CUTS, Cut, agreed, cut_off
@@ -21,7 +34,7 @@ from tests.rollout_world import World, roll_out, rollout_world, served_bias, ser
 from tests.serving_world import ModelServer, run_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from serving.rollout.serving_model import ServingModel
@@ -230,6 +243,111 @@ def test_a_file_is_a_part_like_any_other(
     with pytest.raises(LostModelError, match="publish-file"):
         promote.promote(model, publish_next(world, model, "second"))
     assert versions(model) == {"ranking": "1", "quotas": "1"}
+
+
+@pytest.fixture
+def words(world: World, model: ServingModel, tmp_path: Path) -> ServingModel:
+    """Return a part of two versions, the first of them in force beside a ranker."""
+    part, file = model.of("words"), tmp_path / "words.txt"
+    world.register(model.namespace, "first")
+    world.register(model.namespace, "first", part="words")  # a namesake in the registry makes a file no model
+    promote.promote(model, 1)
+    for text in ("one", "two"):
+        file.write_text(text)
+        publish.publish_part_file(part, file, PartKind.VOCABULARY)
+    promote.promote(part, 1)
+    return part
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        verdict.verdict,
+        lambda model, version: approve.approve(model, version, "Ada", "seen"),
+        publish.publish,
+        replay.replay,
+        canary.canary,
+        compare.compare,
+        canary.withdraw,
+    ],
+)
+def test_the_steps_of_a_model_say_that_a_part_is_a_file(
+    words: ServingModel, step: Callable[[ServingModel, int], object]
+) -> None:
+    for version in (1, 2, 9):
+        with pytest.raises(
+            UnknownVersionError, match=r"part words: expected a model .* received a file, of which \[1, 2"
+        ):
+            step(words, version)
+    assert versions(words) == {"ranking": "1", "words": "1"}
+
+
+def test_of_a_version_that_a_file_has_not_its_own_commands_are_named(words: ServingModel) -> None:
+    expected = rf"words: expected one of its versions \[1, 2\], received 9; .*{words.part} --kind vocabulary --file"
+    with pytest.raises(UnknownVersionError, match=expected):
+        promote.promote(words, 9)
+    with pytest.raises(UnknownVersionError, match=expected):
+        promote.promote(words.of("ranking"), 1, others={"words": 9})
+    with pytest.raises(RolloutError, match=r"one of \[1\], received 2; .* promote one of \[1, 2\], .* --version 2`"):
+        rollback.rollback(words, to=2)
+    promote.promote(words, 2)
+    shutil.rmtree(words.places.file_part(words.namespace, "words") / "1")
+    for going in (lambda: rollback.rollback(words, to=1), lambda: rollback.rollback(words.of("ranking"))):
+        with pytest.raises(RolloutError, match=r"received 1; roll another one back, or mend .*publish-file"):
+            going()
+    assert versions(words) == {"ranking": "1", "words": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "said"),
+    [
+        ("missing.json", None, PartKind.QUOTAS, "expected a file, found none at .*missing.json; name another"),
+        (".", None, PartKind.QUOTAS, "expected a file, found a folder at "),
+        ("part.json", "{}", PartKind.QUOTAS, "expected a file of another name than part.json, .*; rename it"),
+        ("words.txt", "", PartKind.VOCABULARY, "expected a file with something in it, received .*words.txt"),
+        ("quotas.json", "", PartKind.QUOTAS, "expected a file with something in it"),
+        ("quotas.json", "popular: 1", PartKind.QUOTAS, r"expected a JSON object, .*\(Expecting value.*\); mend it"),
+        ("arms.json", "[1]", PartKind.ARMS, "expected a JSON object, received a list; mend it, and publish it as arms"),
+    ],
+)
+def test_a_file_that_nobody_could_use_is_not_published(  # noqa: PLR0917 - its examples
+    model: ServingModel, tmp_path: Path, name: str, content: str | None, kind: PartKind, said: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(JobError, match=said):
+        publish.publish_part_file(model.of("new"), file, kind)
+    assert not model.places.file_part(model.namespace, "new").exists()
+
+
+def test_a_file_needs_a_namespace_that_is_known_and_a_name_that_no_model_has(
+    world: World, model: ServingModel, tmp_path: Path
+) -> None:
+    file, part = tmp_path / "words.txt", model.of("words")
+    file.write_text("one")
+    with pytest.raises(RolloutError, match=r"namespace .*: expected one with data or with a ranker, found neither"):
+        publish.publish_part_file(part, file, PartKind.VOCABULARY)
+    assert not model.places.file_part(model.namespace, "words").exists()
+    publish_next(world, model, "first")
+    tower = model.of("tower")
+    publish.publish(tower, world.register(model.namespace, "first", **TOWER))
+    for taken in (model, tower):
+        with pytest.raises(RolloutError, match="expected the name of a file, received that of a model"):
+            publish.publish_part_file(taken, file, PartKind.VOCABULARY)
+    assert publish.publish_part_file(part, file, PartKind.VOCABULARY)["version"] == "1", "before the first release"
+    assert promote.promote(model, 1, others={"words": 1})["parts"] == "ranking 1, words 1"
+
+
+def test_what_a_damaged_record_of_a_file_says_mends_it(words: ServingModel, tmp_path: Path) -> None:
+    record = words.places.file_part(words.namespace, "words") / "1" / "part.json"
+    record.write_text("{}")
+    file = tmp_path / "words.txt"
+    file.write_text("one")
+    with pytest.raises(CorruptRecordError, match="remove its folder, and publish the same file again"):
+        publish.publish_part_file(words, file, PartKind.VOCABULARY)
+    shutil.rmtree(record.parent)
+    assert publish.publish_part_file(words, file, PartKind.VOCABULARY)["version"] == "1"
 
 
 @pytest.mark.parametrize("written", [0, 1])

@@ -68,6 +68,28 @@ def test_a_bad_version_is_a_usage_error(version: str) -> None:
     assert "expected a number of the registry" in refusal(app, "rollback", "--namespace", "ns", f"--to={version}")
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (("--part", "words", "--with", "words=2"), "part words: expected one version, received 1 and 2"),
+        (("--with", "ranking=1"), "part ranking: expected one version, received 1 and 1"),
+        (("--with", "quotas=1", "--with", "quotas=2"), "part quotas: expected one version, received 1 and 2"),
+        (("--with", "quotas"), "part 'quotas': expected its name and its version, such as user-tower=3"),
+        (("--with", "quotas="), "expected a number of the registry"),
+    ],
+)
+def test_a_promotion_names_each_part_once_with_its_version(named: tuple[str, ...], said: str) -> None:
+    assert said in refusal(APPS["serving.rollout"], "promote", "--namespace", "ns", "--version", "1", *named)
+
+
+@pytest.mark.parametrize("run_id", ["a b/../", "0" * 31, "G" * 32, f"{0:032}\n"])
+def test_a_run_id_is_one_of_mlflow(run_id: str) -> None:
+    arguments = ("publish-file", "--namespace", "ns", "--part", "words", "--kind", "vocabulary", "--file", "words.txt")
+    assert f"run id {run_id!r}: expected the 32 hex" in refusal(
+        APPS["serving.rollout"], *arguments, f"--run-id={run_id}"
+    )
+
+
 @pytest.mark.parametrize("reason", ["", " \t"])
 def test_a_promotion_despite_the_champion_needs_a_reason(reason: str) -> None:
     arguments = ("promote", "--namespace", "ns", "--version", "3", f"--despite-champion={reason}")
