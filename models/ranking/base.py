@@ -21,9 +21,10 @@ class RankingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on_demand: tuple[str, ...] = ()
+    on_demand: tuple[str, ...] | None = None
     """Which of the features that exist at request time alone the model reads: names, or computations, which stand for
-    all features computed so (`contracts.on_demand`)."""
+    all features computed so (`contracts.on_demand`). None, null in a spec, are those that the class names, as far as
+    the spec's feature set has what they are computed from."""
 
 
 class KerasConfig(RankingConfig):
@@ -42,9 +43,26 @@ class RankingModel(ABC, Generic[Config]):
     name: ClassVar[str]
     """As specs have it."""
     config_class: ClassVar[type[RankingConfig]]
+    on_demand: ClassVar[tuple[str, ...]] = ()
+    """What it reads of the request where its config does not say."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def read_on_demand(self, encoded: Encoded) -> tuple[str, ...]:
+        """Return the on-demand features, and computations, that the model reads of what there is."""
+        if self.config.on_demand is not None:
+            return self.config.on_demand
+        there = {*encoded.on_demand, *encoded.on_demand.values()}
+        return tuple(name for name in self.on_demand if name in there)
+
+    def reading(self, encoded: Encoded) -> Encoded:
+        """Return what the model reads of the encoded columns.
+
+        Raises:
+            UnknownFeatureError: The config names an on-demand feature that these columns do not give.
+        """
+        return encoded.reading(self.read_on_demand(encoded))
 
     @abstractmethod
     def fit(self, context: FitContext) -> Fitted:

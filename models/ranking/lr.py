@@ -35,7 +35,7 @@ class LogisticRegression(KerasModel[LogisticRegressionConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the linear model."""
         inputs = encoded_inputs(encoded)
-        encoded = encoded.reading(self.config.on_demand)
+        encoded = self.reading(encoded)
         regulariser = keras.regularizers.L2(self.config.l2)
         terms = []
         if encoded.numeric:

@@ -192,6 +192,7 @@ def _params(
         "spec": spec.name,
         "model": model.name,
         **{name: value for name, value in config.items() if name != "fit"},
+        "on_demand": model.read_on_demand(fitted.encoded),
         **config.get("fit", {}),
         "seed": settings.seed,
         **fitted.params,

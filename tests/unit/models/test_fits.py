@@ -9,7 +9,8 @@ import pytest
 
 from feature_repo.contracts.columns import Encoding
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
-from models.dataset import TEST, VALID
+from models.dataset import TEST, VALID, read_dataset
+from models.encoding import build_encoder
 from models.errors import UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
@@ -17,7 +18,7 @@ from models.export import export, weights_sha256
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
 from models.training.fit import FitContext, fit
-from tests.movielens import RANKING
+from tests.movielens import FEATURES, RANKING
 from tests.saved_model_session import answers
 from tests.small_models import OTHERS, SHORT
 
@@ -92,6 +93,33 @@ def test_a_model_takes_what_columns_there_are(name, kind, dataset, tmp_path):
     served = _goes_the_whole_way(fitted, some, tmp_path / "saved_model")
     assert ((served > 0) & (served < 1)).all()
     assert len(fitted.history["val_log_loss"]) > 0
+
+
+SETS = [
+    ("item_activity", "item_genres"),
+    *([group.name] for group in (*FEATURES.user_ranking, *FEATURES.item_ranking) if group.name != "user_relations"),
+]
+
+
+@pytest.mark.parametrize("features", SETS, ids="+".join)
+@pytest.mark.parametrize("name", sorted(RANKING_MODELS))
+def test_the_defaults_of_a_class_fit_every_feature_set(name, features, namespace, dataset):
+    some = read_dataset(namespace.training_sets / "toy", ("train", "valid"), tuple(features))
+    model = RANKING_MODELS[name](RANKING_MODELS[name].config_class())
+    encoded = build_encoder(some.signature, some.transforms)
+    assert model.build(encoded, 1).count_params() > 0
+    whole = build_encoder(dataset.signature, dataset.transforms)
+    assert model.read_on_demand(whole) == model.on_demand, "what there is to read is read"
+    assert set(model.read_on_demand(encoded)) <= {*encoded.on_demand, *encoded.on_demand.values()}
+
+
+def test_what_a_spec_names_is_refused_where_its_features_do_not_give_it(namespace):
+    items = read_dataset(namespace.training_sets / "toy", ("train", "valid"), ("item_activity",))
+    encoded = build_encoder(items.signature, items.transforms)
+    model_class = RANKING_MODELS["deepfm"]
+    said = r"on-demand features \['user_recency'\]: expected computations \['decayed_count', .*; mend on_demand in"
+    with pytest.raises(UnknownFeatureError, match=said):
+        model_class(model_class.config_class(on_demand=("user_recency",))).build(encoded, 1)
 
 
 def test_where_there_is_nothing_to_read_it_is_said(dataset):
