@@ -68,7 +68,7 @@ class Encoded:
         if unknown := sorted(set(chosen) - set(Computation) - self.on_demand.keys()):
             msg = (
                 f"on-demand features {unknown}: expected computations {sorted(map(str, Computation))} or names among "
-                f"{sorted(self.on_demand)}, which the spec's features give; mend on_demand in its config, or add features"
+                f"{sorted(self.on_demand)}, given by the spec's features; mend on_demand in its config, or add features"
             )
             raise UnknownFeatureError(msg)
         others = {

@@ -20,7 +20,7 @@ from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_embedding import NumericEmbedding
 from models.layers.weighted_pooling import WeightedPooling
-from models.ranking.base import KerasConfig, KerasModel, RankingConfig, encoded_inputs
+from models.ranking.base import KerasConfig, KerasModel, RankingConfig, Widths, encoded_inputs
 from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class DeepFMConfig(KerasConfig):
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: Widths = (64, 32)
     """Widths of the deep part's layers."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """In the deep part."""
-    l2: float = Field(default=1e-3, ge=0)
+    l2: float = Field(default=1e-3, ge=0, le=1_000)
     """Weight decay on embeddings and linear weights."""
     unknown_rate: float = Field(default=0.3, ge=0, lt=1)
     """Share of terms that are taken for unknown in training."""
