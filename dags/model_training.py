@@ -71,7 +71,7 @@ with DAG(
         },
         returns="specs",
         partition_key=INTERVAL,  # a run without one fails here, too, before anything starts
-        doc_md="What this run trains: every spec with its whole config.",
+        doc_md="What this run trains: every spec with its whole config. A wrong file of gates fails here, too.",
     )
     train = JobOperator.partial(
         task_id="train",

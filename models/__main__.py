@@ -15,6 +15,7 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
 from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
+from models.gates.margins import read_margins
 from models.settings import settings
 from models.specs.spec import Spec, Specs, parse_spec, read_specs
 
@@ -83,10 +84,11 @@ def specs(
         ),
     ] = None,
 ) -> None:
-    """Print what a training run trains: every spec with its whole config."""
+    """Print what a training run trains, every spec with its whole config; refuse a wrong file of gates, too."""
 
     def job() -> dict[str, object]:
         chosen = _specs().chosen(only or (), configs)
+        read_margins(RANKING_MODEL, settings().gate_margins)  # the run's last task needs them: its first one says no
         return {"choose_by": chosen.choose_by.value, "specs": [spec.record() for spec in chosen.specs]}
 
     run_job(job)

@@ -67,8 +67,8 @@ class Encoded:
         """
         if unknown := sorted(set(chosen) - set(Computation) - self.on_demand.keys()):
             msg = (
-                f"on-demand features {unknown}: expected computations {sorted(Computation)} or names among "
-                f"{sorted(self.on_demand)}; mend the model's `on_demand`"
+                f"on-demand features {unknown}: expected computations {sorted(map(str, Computation))} or names among "
+                f"{sorted(self.on_demand)}, given by the spec's features; mend on_demand in its config, or add features"
             )
             raise UnknownFeatureError(msg)
         others = {
@@ -78,8 +78,8 @@ class Encoded:
         numeric = tuple(name for name in self.numeric if name not in others)
         if not (categorical or numeric):
             msg = (
-                f"on-demand features {sorted(chosen)}: expected something for the model to read, nothing is left; "
-                f"choose among {sorted(self.on_demand)}, or give a column of the signature an encoding"
+                f"on-demand features {sorted(map(str, chosen))}: expected something for the model to read, nothing "
+                f"is left; choose among {sorted(self.on_demand)}, or give a column of the signature an encoding"
             )
             raise UnknownFeatureError(msg)
         return replace(

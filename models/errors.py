@@ -6,6 +6,7 @@ JobError
 ├── CandidateError          the candidate's folder lacks what an earlier job writes
 ├── MarginsError            the gates' margins are not what they should be
 ├── NotFiniteError          a loss or a score is no number that counts
+├── BuildError              a model's config gives no graph
 ├── UnknownFeatureError     a model is to read a feature that there is not, or has none to read
 ├── TooLittleMemoryError    a training needs more memory than there is
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
@@ -52,6 +53,10 @@ class UnknownModelError(SpecError):
 
 class UnknownFeatureError(JobError):
     """A model is to read an on-demand feature that there is not, or has nothing to read."""
+
+
+class BuildError(JobError):
+    """A model's config gives no graph that Keras builds."""
 
 
 class TooLittleMemoryError(JobError):

@@ -14,7 +14,7 @@ from feature_repo.contracts.places import settings_file, state_folder
 class Settings(BaseSettings):
     """Where things are, and how models are trained."""
 
-    model_config = SettingsConfigDict(env_prefix="KESTREL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="KESTREL_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     state: Path = Field(default_factory=state_folder)
     """The folder that holds all state."""

@@ -42,7 +42,7 @@ class Ridge(RankingModel[RidgeConfig]):
 
     def fit(self, context: FitContext) -> Fitted:
         whole = build_encoder(context.signature, context.transforms)
-        encoded = whole.reading(self.config.on_demand)
+        encoded = self.reading(whole)
         numbers = _numbers(encoded, context)
         rows = np.concatenate([numbers, np.ones((len(numbers), 1))], axis=1)
         square = rows.T @ rows + self.config.penalty * np.eye(rows.shape[1])
@@ -128,7 +128,7 @@ class Stumps(RankingModel[StumpsConfig]):
 
     def fit(self, context: FitContext) -> Fitted:
         whole = build_encoder(context.signature, context.transforms)
-        encoded = whole.reading(self.config.on_demand)
+        encoded = self.reading(whole)
         numbers, labels = _numbers(encoded, context).astype(np.float32), context.train.labels
         logits, stumps, losses = np.zeros(len(labels)), [], []
         for _ in range(self.config.rounds):

@@ -17,6 +17,8 @@ from feature_repo.contracts.features import HALF_LIFE_DAYS, declared
 from feature_repo.contracts.schemas import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from feature_repo.contracts.schemas import Attribute, Schema
 
 REQUEST_TIME = Column(
@@ -120,13 +122,15 @@ MEAN_PRODUCT = OnDemandFeature(
 )
 CONTEXT = (REQUEST_HOUR, REQUEST_WEEKDAY, REQUEST_SEASON)
 ELAPSED = (USER_RECENCY, USER_TENURE, ITEM_RECENCY, ITEM_TENURE)
+_OF_EVERY_SCHEMA = (*CONTEXT, *ELAPSED, ITEM_DECAYED_COUNT, MEAN_PRODUCT)
+_MATCH = "_match"
 
 
 def numeric_match(attribute: Attribute) -> OnDemandFeature:
     """Return how near an item's number is to those of the items that the user had to do with."""
     name = attribute.name
     return OnDemandFeature(
-        f"{name}_match",
+        f"{name}{_MATCH}",
         Computation.NUMERIC_MATCH,
         (f"item_{name}", f"user_{name}_mean", f"user_{name}_std"),
         f"How many of the user's standard deviations the item's {name} lies from the user's mean",
@@ -137,11 +141,19 @@ def term_match(attribute: Attribute) -> OnDemandFeature:
     """Return how many of an item's terms the user likes most."""
     name = attribute.name
     return OnDemandFeature(
-        f"{name}_match",
+        f"{name}{_MATCH}",
         Computation.TERM_MATCH,
         (f"item_{name}", f"user_top_{name}"),
         f"Share of the item's {name} that are among the user's top",
     )
+
+
+def check_on_demand(names: Iterable[str]) -> None:
+    """Raise ValueError for names that are no computation, and no on-demand feature that any schema gives."""
+    known = sorted({*map(str, Computation), *(each.name for each in _OF_EVERY_SCHEMA)})
+    if unknown := sorted(name for name in set(names) - set(known) if not name.endswith(_MATCH)):
+        msg = f"on_demand {unknown}: expected names among {known}, or <attribute>{_MATCH}; correct or remove them"
+        raise ValueError(msg)
 
 
 @cache
@@ -156,7 +168,7 @@ def on_demand(schema: Schema) -> tuple[OnDemandFeature, ...]:
         for attribute in schema.item_attributes
         if attribute.kind is not Kind.TEXT
     )
-    features = (*CONTEXT, *ELAPSED, ITEM_DECAYED_COUNT, MEAN_PRODUCT, *matches)
+    features = (*_OF_EVERY_SCHEMA, *matches)
     known = {REQUEST_TIME.name} | {column.name for column in declared(schema).ranking.columns}
     for feature in features:
         if absent := sorted(set(feature.inputs) - known):

@@ -18,6 +18,7 @@ from feature_repo.contracts.features import FeatureGroup, FeatureService, declar
 from feature_repo.contracts.objectives import PROBABILITY, Objective
 from feature_repo.contracts.on_demand import REQUEST_TIME, OnDemandFeature, on_demand
 from feature_repo.contracts.publishing import CorruptRecordError, read_json
+from feature_repo.contracts.schemas import MOVIELENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -254,6 +255,19 @@ def feature_hashes(schema: Schema) -> dict[str, str]:
     return hashes | {name: each.pair.definition for name, each in pair_inputs(schema).items() if each.pair}
 
 
+def check_features(names: Iterable[str]) -> None:
+    """Raise UnknownFeaturesError for names that no schema gives: an attribute can give any of the items or users."""
+    whole = replace(MOVIELENS, has_relations=True)
+    known = [*(service.name for service in declared(whole).services), *pair_inputs(whole)]
+    others = tuple(f"{owner.value}_" for owner in (Scope.USER, Scope.ITEM))
+    if unknown := sorted(name for name in set(names) - set(known) if not name.startswith(others)):
+        msg = (
+            f"features {unknown}: expected names among {known}, or of feature groups and features, which begin with "
+            f"{' or '.join(others)}; docs/features.md has them"
+        )
+        raise UnknownFeaturesError(msg)
+
+
 @cache
 def ranking(
     schema: Schema, features: tuple[str, ...] = DEFAULT_FEATURES, objective: Objective = PROBABILITY
@@ -277,7 +291,7 @@ def ranking(
     if unknown := sorted(set(features) - names):
         msg = (
             f"features {unknown}: expected names of services {sorted(services)}, or of feature groups, features and "
-            f"pair features, among {sorted(names - services.keys())}"
+            f"pair features, among {sorted(names - services.keys())}; mend the spec's features"
         )
         raise UnknownFeaturesError(msg)
     wanted = set(features).union(*(services.get(name, ()) for name in features))

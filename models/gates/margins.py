@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SHIPPED = Path(__file__).parent
 _VARIABLE, _PREFIX = "KESTREL_GATE_MARGINS", "KESTREL_GATE_"
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Slice(StrEnum):

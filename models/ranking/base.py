@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 import keras
+import tensorflow as tf
 from keras import ops
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from feature_repo.contracts.on_demand import check_on_demand
 from models.encoding import Encoded, build_encoder
+from models.errors import BuildError
 from models.training.keras_loop import FitConfig, fit_by_keras
 
 if TYPE_CHECKING:
     from models.training.fit import FitContext, Fitted
 
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=8_192)], ...], Field(max_length=16)]
+"""Of layers, one after the other."""
+
 
 class RankingConfig(BaseModel):
     """What every ranking model's config holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    on_demand: tuple[str, ...] = ()
+    on_demand: tuple[str, ...] | None = None
     """Which of the features that exist at request time alone the model reads: names, or computations, which stand for
-    all features computed so (`contracts.on_demand`)."""
+    all features computed so (`contracts.on_demand`). None, null in a spec, are those that the class names, as far as
+    the spec's feature set has what they are computed from."""
+
+    @field_validator("on_demand")
+    @classmethod
+    def _some_schema_has_them(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_on_demand(names or ())
+        return names
 
 
 class KerasConfig(RankingConfig):
@@ -42,9 +55,26 @@ class RankingModel(ABC, Generic[Config]):
     name: ClassVar[str]
     """As specs have it."""
     config_class: ClassVar[type[RankingConfig]]
+    on_demand: ClassVar[tuple[str, ...]] = ()
+    """What it reads of the request where its config does not say."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def read_on_demand(self, encoded: Encoded) -> tuple[str, ...]:
+        """Return the on-demand features, and computations, that the model reads of what there is."""
+        if self.config.on_demand is not None:
+            return self.config.on_demand
+        there = {*encoded.on_demand, *encoded.on_demand.values()}
+        return tuple(name for name in self.on_demand if name in there)
+
+    def reading(self, encoded: Encoded) -> Encoded:
+        """Return what the model reads of the encoded columns.
+
+        Raises:
+            UnknownFeatureError: The config names an on-demand feature that these columns do not give.
+        """
+        return encoded.reading(self.read_on_demand(encoded))
 
     @abstractmethod
     def fit(self, context: FitContext) -> Fitted:
@@ -73,7 +103,14 @@ class KerasModel(RankingModel[LoopConfig]):
         """Fit what `build` returns; the validation rows say when to stop."""
         encoded = build_encoder(context.signature, context.transforms)
         heads = context.signature.objective.heads
-        scorer = self.build_heads(encoded, context.seed, heads) if heads else self.build(encoded, context.seed)
+        try:
+            scorer = self.build_heads(encoded, context.seed, heads) if heads else self.build(encoded, context.seed)
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError, tf.errors.OpError) as error:
+            msg = (
+                f"model {self.name}: expected a config that gives a graph, received {self.config.model_dump_json()}, "
+                f"of which Keras says: {' '.join(str(error).split()):.400}; change the config"
+            )
+            raise BuildError(msg) from error
         return fit_by_keras(scorer, encoded, context, self.config.fit)
 
 

@@ -20,7 +20,7 @@ from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_embedding import NumericEmbedding
 from models.layers.weighted_pooling import WeightedPooling
-from models.ranking.base import KerasConfig, KerasModel, RankingConfig, encoded_inputs
+from models.ranking.base import KerasConfig, KerasModel, RankingConfig, Widths, encoded_inputs
 from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
@@ -34,15 +34,13 @@ class DeepFMConfig(KerasConfig):
     """DeepFM; how these values were found stands in decision 0030."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=2e-3)
-    on_demand: tuple[str, ...] = (Computation.TERM_MATCH.value, USER_RECENCY.name)
-    """Which of the features that exist at request time alone are read; what the others gave stands in decision 0090."""
     embedding_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of every embedding."""
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: Widths = (64, 32)
     """Widths of the deep part's layers."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """In the deep part."""
-    l2: float = Field(default=1e-3, ge=0)
+    l2: float = Field(default=1e-3, ge=0, le=1_000)
     """Weight decay on embeddings and linear weights."""
     unknown_rate: float = Field(default=0.3, ge=0, lt=1)
     """Share of terms that are taken for unknown in training."""
@@ -53,11 +51,13 @@ class DeepFM(KerasModel[DeepFMConfig]):
 
     name: ClassVar[str] = "deepfm"
     config_class: ClassVar[type[RankingConfig]] = DeepFMConfig
+    on_demand: ClassVar[tuple[str, ...]] = (Computation.TERM_MATCH.value, USER_RECENCY.name)
+    """What the others gave stands in decision 0090."""
 
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return linear part + second-order part + deep part; of numbers there may be none, and of fields none."""
         inputs = encoded_inputs(encoded)
-        encoded = encoded.reading(self.config.on_demand)
+        encoded = self.reading(encoded)
         numbers = [ops.concatenate([inputs[name] for name in encoded.numeric], axis=-1)] if encoded.numeric else []
         indices = {
             name: encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])

@@ -20,7 +20,7 @@ class LogisticRegressionConfig(KerasConfig):
     """Logistic regression."""
 
     fit: FitConfig = FitConfig(batch_size=2048, learning_rate=1e-2)
-    l2: float = Field(default=1e-5, ge=0)
+    l2: float = Field(default=1e-5, ge=0, le=1_000)
     """Weight decay on every linear weight."""
     unknown_rate: float = Field(default=0.05, ge=0, lt=1)
     """Share of items that are taken for unknown in training."""
@@ -35,7 +35,7 @@ class LogisticRegression(KerasModel[LogisticRegressionConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the linear model."""
         inputs = encoded_inputs(encoded)
-        encoded = encoded.reading(self.config.on_demand)
+        encoded = self.reading(encoded)
         regulariser = keras.regularizers.L2(self.config.l2)
         terms = []
         if encoded.numeric:

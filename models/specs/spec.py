@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from feature_repo.contracts.objectives import OBJECTIVES, PROBABILITY, Metric, Objective
-from feature_repo.contracts.signatures import DEFAULT_FEATURES
+from feature_repo.contracts.signatures import DEFAULT_FEATURES, check_features
 from models.candidate_folder import TAKEN
-from models.declared import read_declared, told
+from models.declared import checked, read_declared, told
 from models.errors import SpecError
 from models.evaluation.table import RESERVED
 
@@ -43,25 +43,17 @@ class Spec(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """Of its folder, its MLflow run and its tag."""
-    class_name: str = Field(default="", alias="class")
+    class_name: str = Field(default_factory=lambda read: read["name"], alias="class")
     """A name of `models/ranking/catalogue.py`; that of the spec where left out."""
     features: tuple[str, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     """The feature set: names of feature services, feature groups, and single features."""
     objective: str = PROBABILITY.name
     """What it learns: a name of `contracts.objectives`."""
     role: Role = Role.CANDIDATE
-    may_be_champion: bool = True
+    may_be_champion: bool = Field(default_factory=lambda read: read["role"] is Role.CANDIDATE)
     """Whether it competes with the candidates; a baseline does only where it says so."""
     config: dict[str, Any] = {}
     """Differences from the defaults of the class's config, at any depth."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_defaults(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        defaults = {"class": given.get("name"), "may_be_champion": given.get("role", Role.CANDIDATE) == Role.CANDIDATE}
-        return defaults | given
 
     @model_validator(mode="after")
     def _has_a_name_of_its_own(self) -> Self:
@@ -78,6 +70,12 @@ class Spec(BaseModel):
             raise ValueError(msg)
         return name
 
+    @field_validator("features")
+    @classmethod
+    def _some_schema_has_them(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        check_features(features)
+        return features
+
     @property
     def learned(self) -> Objective:
         """The objective that is named."""
@@ -92,9 +90,9 @@ class Spec(BaseModel):
         from models.ranking.catalogue import ranking_model  # noqa: PLC0415 - TensorFlow takes seconds to import
 
         model_class = ranking_model(self.class_name)
-        whole = _merged(model_class.config_class().model_dump(), self.config)
+        whole = _merged(model_class.config_class().model_dump(mode="json"), self.config)
         try:
-            model: RankingModel[RankingConfig] = model_class(model_class.config_class.model_validate(whole))
+            model: RankingModel[RankingConfig] = model_class(checked(model_class.config_class, whole))
         except ValidationError as error:
             msg = f"config of spec {self.name!r}: {told(error)}"
             raise SpecError(msg) from error
@@ -195,7 +193,7 @@ def read_specs(kind: str, own: Path | None = None) -> Specs:
 def parse_spec(record: object) -> Spec:
     """Return the spec of what `Spec.record` returned; SpecError for anything else."""
     try:
-        return Spec.model_validate(record)
+        return checked(Spec, record)
     except ValidationError as error:
         msg = f"spec {record!r:.200}: {told(error)}"
         raise SpecError(msg) from error

@@ -17,6 +17,7 @@ from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT
 from models import tracking
 from models.candidate_folder import CandidateFolder, check_same_spec
 from models.dataset import TRAIN, VALID, Dataset, Split, describe, find_training_set, read_dataset
+from models.errors import BuildError, SpecError, UnknownFeatureError
 from models.evaluation import metrics
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.export import export, weights_sha256
@@ -70,7 +71,7 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
     log.info("training set %s: %s", directory.name, describe(dataset))
     model = spec.model()
     started = time.monotonic()
-    fitted = fit(model, dataset, settings.seed)
+    fitted = fit_spec(spec, model, dataset, settings.seed)
     seconds = time.monotonic() - started
     log.info("fitted %s in %.1f s: %s", spec.name, seconds, dict(fitted.params))
     with tracking.reaching(settings.mlflow_uri), publishing_directory(folder.model(spec.name)) as place:
@@ -106,6 +107,15 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
         record |= {"run_id": run_id, "model_id": model_id}
         write_json(place / "run.json", record)
     return record
+
+
+def fit_spec(spec: Spec, model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitted:
+    """Return the spec's model, fitted; SpecError names the spec whose config and features give none."""
+    try:
+        return fit(model, dataset, seed)
+    except (BuildError, UnknownFeatureError) as error:
+        msg = f"spec {spec.name!r}: {error}"
+        raise SpecError(msg) from error
 
 
 def _result(record: dict[str, Any]) -> dict[str, object]:
@@ -192,6 +202,7 @@ def _params(
         "spec": spec.name,
         "model": model.name,
         **{name: value for name, value in config.items() if name != "fit"},
+        "on_demand": model.read_on_demand(fitted.encoded),
         **config.get("fit", {}),
         "seed": settings.seed,
         **fitted.params,

@@ -27,15 +27,15 @@ _TOLD_EVERY_S = 20.0
 class FitConfig(BaseModel):
     """How Keras's loop fits. Times and rates are per model, as their best values differ."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    batch_size: int = Field(default=1024, ge=1)
+    batch_size: int = Field(default=1024, ge=1, le=1 << 20)
     """Rows per step; where rows are compared within their group, about so many, as groups stay whole."""
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=10_000)
     """At most so many passes over the train rows."""
-    patience: int = Field(default=3, ge=1)
+    patience: int = Field(default=3, ge=1, le=10_000)
     """Passes without a smaller loss of the validation rows; then fitting stops, and the best weights come back."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam."""
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import fields, replace
 
+import keras
 import numpy as np
 import pytest
 
 from feature_repo.contracts.columns import Encoding
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, ranking
 from models.dataset import TEST, VALID
-from models.errors import UnknownFeatureError
+from models.encoding import build_encoder
+from models.errors import SpecError, UnknownFeatureError
 from models.evaluation.golden import golden_requests
 from models.evaluation.metrics import auc
 from models.export import export, weights_sha256
+from models.ranking.base import KerasModel, encoded_inputs
 from models.ranking.catalogue import RANKING_MODELS
 from models.saved_model_loader import SavedModel
+from models.specs.spec import Spec
 from models.training.fit import FitContext, fit
-from tests.movielens import RANKING
+from models.training.job import fit_spec
+from models.transforms import Scaling, Transforms
+from tests.movielens import FEATURES, MOVIELENS, RANKING
 from tests.saved_model_session import answers
-from tests.small_models import OTHERS, SHORT
+from tests.small_models import OTHERS, SHORT, TwoStages
 
 
 def _goes_the_whole_way(fitted, dataset, directory):
@@ -92,6 +99,57 @@ def test_a_model_takes_what_columns_there_are(name, kind, dataset, tmp_path):
     served = _goes_the_whole_way(fitted, some, tmp_path / "saved_model")
     assert ((served > 0) & (served < 1)).all()
     assert len(fitted.history["val_log_loss"]) > 0
+
+
+SETS = [
+    ("user_windows", "item_activity", "item_genres"),
+    ("item_activity", "item_genres"),
+    *((group.name,) for group in FEATURES.known_by_time.groups),
+]
+ANY_FITTED = Transforms(
+    vocabularies=defaultdict(lambda: ("a", "b")),
+    scalings=defaultdict(lambda: Scaling(0.0, 1.0, -8.0, 8.0)),
+    boundaries=defaultdict(lambda: (0.0,)),
+    prior_mean=3.0,
+)
+
+
+@pytest.mark.parametrize("features", SETS, ids="+".join)
+@pytest.mark.parametrize("name", sorted(RANKING_MODELS))
+def test_the_defaults_of_a_class_take_every_feature_set(name, features):
+    model = RANKING_MODELS[name](RANKING_MODELS[name].config_class())
+    encoded = build_encoder(ranking(MOVIELENS, features), ANY_FITTED)
+    assert model.build(encoded, 1).count_params() > 0
+    assert set(model.read_on_demand(encoded)) <= {*encoded.on_demand, *encoded.on_demand.values()}
+
+
+@pytest.mark.parametrize("name", sorted(RANKING_MODELS))
+def test_what_a_class_names_is_read_where_it_is_there(name, dataset):
+    model = RANKING_MODELS[name](RANKING_MODELS[name].config_class())
+    assert model.read_on_demand(build_encoder(dataset.signature, dataset.transforms)) == model.on_demand
+
+
+def test_what_a_spec_names_is_refused_where_its_features_do_not_give_it():
+    encoded = build_encoder(ranking(MOVIELENS, ("item_activity",)), ANY_FITTED)
+    model_class = RANKING_MODELS["deepfm"]
+    said = r"on-demand features \['user_recency'\]: expected computations \['decayed_count', .*; mend on_demand in"
+    with pytest.raises(UnknownFeatureError, match=said):
+        model_class(model_class.config_class(on_demand=("user_recency",))).build(encoded, 1)
+
+
+class Broken(TwoStages):
+    """A class whose config says what Keras cannot build."""
+
+    fit = KerasModel.fit
+
+    def build(self, encoded, seed):  # noqa: ARG002 - as all models have it
+        return keras.Model(encoded_inputs(encoded), keras.layers.Dense(-self.config.fit.epochs)(0))
+
+
+def test_what_keras_cannot_build_is_one_sentence(dataset):
+    said = r"^spec 'mine': model two_stages: expected a config .*\"epochs\":1.*; change the config$"
+    with pytest.raises(SpecError, match=said):
+        fit_spec(Spec(name="mine"), Broken(Broken.config_class()), dataset, seed=1)
 
 
 def test_where_there_is_nothing_to_read_it_is_said(dataset):

@@ -189,7 +189,7 @@ def test_our_models_look_the_users_embeddings_up_once(name, encoded):
     function = Exported(Fitted(encoded, model.build(encoded, 1)), RANKING).functions()[ONE_USER_SIGNATURE]
     lookups = [each for each in function.graph.get_operations() if each.type == "GatherV2"]
     rows = [each.outputs[0].shape[0] for each in lookups if each.inputs[0].op.type == "ReadVariableOp"]
-    read = [encoded.scopes[column] for column in encoded.reading(model.config.on_demand).categorical]
+    read = [encoded.scopes[column] for column in model.reading(encoded).categorical]
     for_each = len(rows) // len(read)
     assert for_each >= 1
     assert rows.count(1) == for_each * read.count(Scope.USER)

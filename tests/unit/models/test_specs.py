@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from feature_repo.contracts.exit_codes import ExitCode
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.objectives import OBJECTIVES, Metric
+from feature_repo.contracts.on_demand import Computation, on_demand
+from feature_repo.contracts.schemas import MOVIELENS
+from feature_repo.contracts.signatures import pair_inputs
 from models.errors import CandidateError, SpecError
 from models.evaluation.table import RESERVED
 from models.gates.margins import read_margins
+from models.settings import Settings
 from models.specs.spec import Role, Spec, parse_spec, read_specs
 from models.training.choose import winner_of
 
 SHIPPED = read_specs("ranking")
+FOLLOWING = replace(MOVIELENS, has_relations=True)
 
 
 def _own(tmp_path, *specs, **others):
@@ -78,6 +87,21 @@ def test_a_run_may_train_some_with_other_configs():
         (["lr"], None, r"specs \['lr'\]: expected one that may be champion"),
         ([], {"deepfm": {"hiden": [8]}}, "config of spec 'deepfm': hiden: Extra inputs are not permitted, received"),
         ([], {"deepfm": {"fit": {"epochs": 0}}}, "fit.epochs: Input should be greater than or equal to 1, received 0"),
+        ([], {"deepfm": {"hidden": [-3]}}, "hidden.0: Input should be greater than or equal to 1, received -3"),
+        ([], {"deepfm": {"hidden": [0]}}, "hidden.0: Input should be greater than or equal to 1, received 0"),
+        ([], {"deepfm": {"hidden": [10**11]}}, "hidden.0: Input should be less than or equal to 8192, received"),
+        ([], {"deepfm": {"hidden": [8] * 17}}, "hidden: List should have at most 16 items, not 17"),
+        ([], {"deepfm": {"hidden": 8}}, "hidden: Input should be a list, received 8"),
+        ([], {"deepfm": {"l2": float("inf")}}, "l2: Input should be a finite number, received inf"),
+        ([], {"lr": {"l2": float("nan")}}, "l2: Input should be a finite number, received nan"),
+        ([], {"lr": {"fit": {"learning_rate": float("inf")}}}, "fit.learning_rate: Input should be a finite number"),
+        ([], {"lr": {"fit": {"epochs": True}}}, "fit.epochs: Input should be a valid integer, received True"),
+        ([], {"lr": {"l2": True}}, "l2: Input should be a valid number, received True"),
+        (
+            [],
+            {"lr": {"on_demand": ["hour", "nope"]}},
+            r"config of spec 'lr': on_demand \['nope'\]: expected names among",
+        ),
         ([], {"deepfm": 3}, "config of spec 'deepfm': expected an object of its fields, received 3"),
     ],
 )
@@ -95,12 +119,67 @@ def test_what_a_run_cannot_train_is_refused(names, configs, told):
         ({"name": "champion", "class": "deepfm"}, "name 'champion': expected another than"),
         ({"name": "x", "class": "deepfm", "kind": 1}, "specs.0.kind: Extra inputs are not permitted"),
         ({"class": "deepfm"}, "specs.0.name: "),
-        ("deepfm", "specs.0: Input should be"),
+        ("deepfm", "specs.0: Input should be names and values, received 'deepfm'; .*ranking.yaml is an example$"),
+        ({"name": "lr", "features": ["nope"]}, r"specs.0: features \['nope'\]: expected names among"),
+        ({"name": "lr", "features": ["pair_nope_rank", "user_x"]}, r"features \['pair_nope_rank'\]: expected"),
+        ({"name": "lr", "features": "ranking"}, "specs.0.features: Input should be a list, received 'ranking'"),
     ],
 )
 def test_a_wrong_spec_is_refused_with_its_place(tmp_path, spec, told):
     with pytest.raises(SpecError, match=rf"specs\.yaml: .*{told}"):
         read_specs("ranking", _own(tmp_path, spec))
+
+
+def test_every_name_that_a_schema_gives_may_be_in_a_spec():
+    """Which of them a data set's own schema gives, `train` knows."""
+    for schema in (MOVIELENS, FOLLOWING):
+        known = declared(schema).known_by_time
+        names = {group.name for group in known.groups} | {
+            column.name for group in known.groups for column in group.features
+        }
+        services = {service.name for service in declared(schema).services}
+        assert Spec(name="lr", features=(*names, *services, *pair_inputs(schema)))
+        computed = [each.name for each in on_demand(schema)]
+        assert Spec(name="lr", config={"on_demand": [*computed, *Computation]}).model()
+
+
+def test_a_key_twice_is_refused_and_a_number_may_be_written_as_in_json(tmp_path):
+    path = tmp_path / "specs.yaml"
+    twice = "choose_by: auc\nspecs:\n  - name: lr\n    config:\n      l2: 1e-3\n"
+    path.write_text(twice, encoding="utf-8")
+    assert read_specs("ranking", path).named("lr").model().config.l2 == 1e-3
+    path.write_text(twice + "      l2: 0.1\n", encoding="utf-8")
+    with pytest.raises(
+        SpecError, match=r"expected a YAML file of specs .*, received the key 'l2' of line 5 again in line 6"
+    ):
+        read_specs("ranking", path)
+
+
+def test_a_list_all_of_whose_specs_are_wrong_is_not_called_empty(tmp_path):
+    with pytest.raises(SpecError, match=r"specs\.0\.role: Input should be") as raised:
+        read_specs("ranking", _own(tmp_path, {"name": "lr", "role": "x"}))
+    assert "at least" not in str(raised.value)
+    assert "factory" not in str(raised.value)
+    with pytest.raises(SpecError, match=r"specs: List should have at least 1 item, not 0, received \[\]"):
+        read_specs("ranking", _own(tmp_path))
+
+
+def test_an_empty_setting_is_the_default(monkeypatch):
+    monkeypatch.setenv("KESTREL_MODEL_SPECS", "")
+    monkeypatch.setenv("KESTREL_SEED", "")
+    assert (Settings().model_specs, Settings().seed) == (None, Settings.model_fields["seed"].default)
+
+
+def test_a_wrong_file_of_gates_ends_the_first_task_of_a_run(tmp_path):
+    own = tmp_path / "margins.yaml"
+    shipped = read_margins("ranking").model_dump(mode="json")
+    own.write_text(yaml.safe_dump(shipped | {"limits": shipped["limits"] | {"calibration_shift": 9}}), encoding="utf-8")
+    environ = os.environ | {"KESTREL_GATE_MARGINS": str(own), "KESTREL_STATE": str(tmp_path)}
+    command = [sys.executable, "-m", "models", "specs"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == ExitCode.TERMINAL
+    assert "limits.calibration_shift: Input should be less than or equal to 1, received 9" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_name_twice_another_metric_and_no_file_are_refused(tmp_path):
