@@ -204,7 +204,8 @@ class Engine:
         audience = Audience.KNOWN if isinstance(count, int) and count >= LONG_HISTORY else Audience.NEW
         best = snapshot.best_list(audience, personal=len(found.likes.positions) > 0)
         first = [(answer, _BEFORE_ALL) for name, answer in found.answers.items() if name == best]
-        return blend([*first, *found.recalled], self._settings.recommender_candidates)
+        others = [(answer, quota) for answer, quota in found.recalled if answer.channel != best]
+        return blend([*first, *others], self._settings.recommender_candidates)
 
     async def _user(self, online: Online, user_id: str, degraded: list[str]) -> UserFeatures | None:
         settings = self._settings

@@ -270,6 +270,7 @@ def test_without_a_model_users_get_the_list_that_did_best(
     known = unranked(snapshot, a_user(5), monkeypatch)
     assert known["items"][0]["item_id"] == item_id(9)
     assert known["items"][0]["reason"] == "because you liked Film 5"
+    assert known["items"][0]["recalled_by"] == ["ease", "popular"]
     assert known["degraded"] == ["release"]
     assert [item["score"] for item in known["items"]] == [None] * 3
     newcomer = unranked(snapshot, a_user(5, count=1), monkeypatch)
@@ -284,6 +285,15 @@ def test_whoever_likes_nothing_gets_a_list_for_everybody(snapshots: Snapshots, m
     snapshot = snapshots.publish(ease=(THREE, {KNOWN: 0.9}), liked=(scored({item_id(4): 1.0}), {KNOWN: 0.1}))
     body = unranked(snapshot, a_user(), monkeypatch)
     assert body["items"][0]["item_id"] == item_id(4)
+
+
+def test_whoever_has_seen_everything_gets_nothing_and_nothing_fails(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = snapshots.publish(ease=(THREE, {KNOWN: 0.9}))
+    body = unranked(snapshot, a_user(*range(ITEMS)), monkeypatch)
+    assert body["items"] == []
+    assert "internal" not in body["degraded"]
 
 
 def test_without_figures_the_order_is_that_of_recall(snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:

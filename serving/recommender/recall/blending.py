@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from serving.recommender.recall.channel import Recalled
 
 
+_NOTHING, _NO_TURNS = np.empty(0, dtype=np.intp), np.empty(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Items to be ranked, in recall order, each once."""
@@ -40,9 +43,12 @@ def blend(recalled: Sequence[tuple[Recalled, int]], n: int) -> Candidates:
     channel cannot fill the others do. An item that several found takes its earliest turn.
     """
     channels = tuple(channel.channel for channel, _ in recalled)
-    positions = np.concatenate([channel.positions for channel, _ in recalled])
-    sources = np.repeat(np.arange(len(recalled)), [len(channel.positions) for channel, _ in recalled])
-    turns = np.concatenate([(np.arange(len(channel.positions)) + 0.5) / quota for channel, quota in recalled])
+    positions = np.concatenate([_NOTHING, *(channel.positions for channel, _ in recalled)])
+    counts = np.array([len(channel.positions) for channel, _ in recalled], dtype=np.intp)
+    sources = np.repeat(np.arange(len(recalled)), counts)
+    turns = np.concatenate(
+        [_NO_TURNS, *((np.arange(len(channel.positions)) + 0.5) / quota for channel, quota in recalled)]
+    )
     order = np.lexsort((sources, turns))
     positions, sources = positions[order], sources[order]
     items, first, item_of_row = np.unique(positions, return_index=True, return_inverse=True)
