@@ -136,6 +136,7 @@ def test_a_backfill_touches_neither_redis_nor_training(backfill):
         "check": "success",
         "features": "success",
         "embeddings": "success",
+        "channels": "success",
         "registry": "success",
         "materialize": "skipped",
         "verify_online": "skipped",
