@@ -274,8 +274,8 @@ def test_the_choice_is_that_of_loops_over_every_written_list(tmp_path: Path):
 
 
 def test_an_origin_is_judged_once_for_several_cutoffs_and_later_events_change_nothing(tmp_path: Path):
-    # Something happens on every day, so that both cutoffs count their origins back from themselves.
-    rows = [*drawn_log(), *(event("daily", f"i{day % 40}", 3.0, day + 0.5) for day in range(120))]
+    # Something happens on every day from the first moment on: both cutoffs count their origins back from themselves.
+    rows = [*drawn_log(), *(event("daily", f"i{day % 40}", 3.0, day) for day in range(120))]
     cutoff = DAY_ONE + timedelta(days=120)
     with duckdb_session("200MB") as connection:
         connection.register("events", pa.Table.from_pylist(rows, schema=arrow_schema(EVENTS)))
