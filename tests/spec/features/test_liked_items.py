@@ -109,9 +109,8 @@ def test_questions_ask_about_the_same_likes() -> None:
         with duckdb.connect() as connection:
             connection.register("events", pa.Table.from_pylist(log, arrow_schema(EVENTS)))
             likes = likes_before(connection, CUTOFF, schema.positive)
-        ages = {
-            (user, item): age for user, item, age in zip(likes.users, likes.items, likes.age_days.tolist(), strict=True)
-        }
+        pairs = zip(likes.user_ids[likes.users].tolist(), likes.item_ids[likes.items].tolist(), strict=True)
+        ages = dict(zip(pairs, likes.age_days.tolist(), strict=True))
         known = [event for event in log if event["event_time"] < CUTOFF]
         assert ages == {
             (user, item): (CUTOFF - time) / timedelta(days=1)
