@@ -68,11 +68,7 @@ def table_from_rows(rows: pa.Table, catalogue: Catalogue, part: Part, source: st
         msg = f"{source}: expected columns {expected}, {absent} are missing; run `python -m pipelines channels` again"
         raise SnapshotError(msg)
     half_life, validation = part.data["half_life_days"], _validation(part.data.get("validation"))
-    places = np.fromiter(
-        (catalogue.positions.get(item_id, -1) for item_id in rows.column(ITEM_ID.name).to_pylist()),
-        dtype=np.intp,
-        count=len(rows),
-    )
+    places = catalogue.places(rows.column(ITEM_ID.name).to_pylist())
     try:
         if table is Table.SCORES:
             scores = _scores(rows, places, len(catalogue))

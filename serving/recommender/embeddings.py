@@ -64,8 +64,7 @@ def vectors_from_table(table: pa.Table, catalogue: Catalogue, part: Part, source
     elif not np.all(np.isfinite(lengths)):
         msg = f"{source}: expected vectors of finite length, received others; compute it again"
         raise SnapshotError(msg)
-    ids = table.column(ITEM_ID.name).to_pylist()
-    positions = np.fromiter((catalogue.positions.get(item_id, -1) for item_id in ids), dtype=np.intp, count=len(ids))
+    positions = catalogue.places(table.column(ITEM_ID.name).to_pylist())
     used = positions >= 0
     vectors = np.zeros((len(catalogue), size), dtype=np.float32)
     known = np.zeros(len(catalogue), dtype=np.bool_)

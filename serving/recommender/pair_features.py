@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.channels import CIRCLE, NEW, POPULAR, TASTE, TREND, Figure, channels
+from feature_repo.contracts.channels import Figure, channels
 from feature_repo.contracts.columns import Dtype
+from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.manifests import PartKind
 from feature_repo.contracts.signatures import Scope
 
@@ -76,9 +77,9 @@ def online_channels(snapshot: Snapshot) -> dict[str, Fit]:
     manifest, declared = snapshot.manifest, channels(snapshot.schema)
     views = set(manifest.views.values())
     fits = {
-        name: Fit(declared[name].definition if views.issuperset(_views(declared[name])) else "", manifest.cutoff)
-        for name in (POPULAR, TREND, NEW, TASTE, CIRCLE)
-        if name in declared
+        name: Fit(channel.definition if views.issuperset(_views(channel)) else "", manifest.cutoff)
+        for name, channel in declared.items()
+        if channel.table is None and name not in EMBEDDINGS
     }
     return fits | {
         name: Fit(part.data.get("definition", ""), part.version)

@@ -82,7 +82,7 @@ class Told:
                 own = positions[found_here]
                 strongest = strongest_like(table, self.likes, own).tolist()
                 liked |= {item: like for item, like in zip(own.tolist(), strongest, strict=True) if like >= 0}
-        return dict(self.nearest) | liked
+        return {item: self.nearest[item] for item in items if item in self.nearest} | liked
 
     def _of_others(self, snapshot: Snapshot, position: int, channels: Sequence[str]) -> str | None:
         if CIRCLE in channels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from redis.asyncio import Redis
@@ -103,7 +103,7 @@ class UserFeatures:
         items, times = self.values.get(_LIKED_ITEMS), self.values.get(_LIKED_TIMES)
         if not isinstance(items, list) or not isinstance(times, list) or len(items) != len(times):
             return (), ()
-        return [str(item) for item in items], [int(time) for time in times]
+        return cast("list[str]", items), cast("list[int]", times)
 
     def circle(self) -> tuple[str, ...]:
         """Return what others whom the user follows liked, latest first; nothing where nobody says who follows whom."""

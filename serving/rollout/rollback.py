@@ -84,9 +84,8 @@ def _with_version(model: ServingModel, current: Release, to: int) -> Release:
     for release in wanted:
         if _is_here(model, release):
             return release
-    if model.version_path(to).is_dir() or to in file_versions(
-        model
-    ):  # perhaps a record that cannot be read told of it: its error has the remedy
+    if model.version_path(to).is_dir() or to in file_versions(model):
+        # Perhaps a record that cannot be read told of it: its error has the remedy.
         for number in model.release_numbers():
             model.promoted_release(number)
     raise _impossible(model, current, str(to), wanted)

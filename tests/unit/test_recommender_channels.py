@@ -23,6 +23,7 @@ from serving.recommender.channel_tables import ChannelTable, table_from_rows
 from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.reasons import Told
+from serving.recommender.recall import asking
 from serving.recommender.recall.asking import ask_channels, liked
 from serving.recommender.recall.attributes import recall_new, recall_taste, recall_trending
 from serving.recommender.recall.blending import blend
@@ -237,6 +238,23 @@ def test_a_table_that_cannot_be_read_is_told_and_leaves_the_next_best(snapshots:
     found = ask_channels(Online(snapshot, None, RankingOff("")), a_user(2), NOW, EVERYTHING, 10, {}, degraded)
     assert degraded == ["channel:ease"]
     assert [name for name in found.answers if name in {"ease", "itemcf"}] == ["itemcf"]
+
+
+@pytest.mark.parametrize("name", ["fitted", "popular", "trending", "new", "taste", "circle"])
+def test_a_channel_that_fails_takes_no_other_with_it(
+    name: str, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    online = Online(snapshots.publish(ease=(THREE, {})), None, RankingOff(""))
+    every = ask_channels(online, a_user(2), NOW, EVERYTHING, 10, {}, []).answers.keys()
+    monkeypatch.setattr(asking, f"recall_{name}", fail)
+    degraded: list[str] = []
+    found = ask_channels(online, a_user(2), NOW, EVERYTHING, 10, {}, degraded)
+    gone = {"fitted": "ease", "trending": "trend"}.get(name, name)
+    assert found.answers.keys() == every - {gone}
+    assert degraded == [f"channel:{gone}"]
 
 
 def test_a_channel_without_a_share_is_asked_and_not_blended(snapshots: Snapshots) -> None:

@@ -71,23 +71,25 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
     """
     snapshot = online.snapshot
     likes = liked(snapshot, user, now)
-    answers: dict[str, Recalled] = {}
-    nearest: dict[int, int] = {}
-    for name, table in snapshot.tables.items():
-        _ask(answers, name, partial(recall_fitted, name, table, likes, allowed, wanted))
     catalogue = snapshot.catalogue
-    answers[POPULAR] = recall_popular(catalogue, allowed, wanted)
-    if catalogue.trending is not None:
-        answers[TREND] = recall_trending(catalogue, allowed, wanted)
-    answers[NEW] = recall_new(catalogue, now, allowed, wanted)
-    answers[TASTE] = recall_taste(catalogue, user.taste(), allowed, wanted)
     lately = catalogue.find(user.liked(snapshot.schema.positive.threshold))
+    nearest: dict[int, int] = {}
+    asked: dict[str, Callable[[], Recalled]] = {
+        name: partial(recall_fitted, name, table, likes, allowed, wanted) for name, table in snapshot.tables.items()
+    }
+    asked[POPULAR] = partial(recall_popular, catalogue, allowed, wanted)
+    if catalogue.trending is not None:
+        asked[TREND] = partial(recall_trending, catalogue, allowed, wanted)
+    asked[NEW] = partial(recall_new, catalogue, now, allowed, wanted)
+    asked[TASTE] = partial(recall_taste, catalogue, user.taste(), allowed, wanted)
     for kind, vectors in online.vectors.items():
-        _ask(answers, kind, partial(_near, kind, vectors, lately, allowed, wanted, nearest))
-    answers[CIRCLE] = recall_circle(catalogue.find(user.circle()), allowed, wanted)
-    if online.vectors_problem or online.vectors.keys() - answers.keys():
+        asked[kind] = partial(_near, kind, vectors, lately, allowed, wanted, nearest)
+    asked[CIRCLE] = partial(recall_circle, catalogue.find(user.circle()), allowed, wanted)
+    answers = _answers(asked)
+    failed = [name for name in asked if name not in answers]
+    if online.vectors_problem or not online.vectors.keys().isdisjoint(failed):
         degraded.append(Missing.EMBEDDINGS)
-    away = [*snapshot.table_problems, *(name for name in snapshot.tables if name not in answers)]
+    away = [*snapshot.table_problems, *(name for name in failed if name not in online.vectors)]
     degraded += map(missing_channel, away)
     known = channels(snapshot.schema)
     shares = {name: quotas.get(name, known[name].quota if name in known else _UNDECLARED_QUOTA) for name in answers}
@@ -95,11 +97,15 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
     return Channels(recalled, likes, answers, nearest)
 
 
-def _ask(answers: dict[str, Recalled], name: str, channel: Callable[[], Recalled]) -> None:
-    try:
-        answers[name] = channel()
-    except Exception:  # noqa: BLE001 - whatever nobody thought of, the other channels have something to offer
-        _log.exception("channel %s failed", name)
+def _answers(asked: Mapping[str, Callable[[], Recalled]]) -> dict[str, Recalled]:
+    """Return what each channel found; one that failed is logged, and not among them."""
+    answers = {}
+    for name, channel in asked.items():
+        try:
+            answers[name] = channel()
+        except Exception:  # noqa: BLE001 - whatever nobody thought of, the other channels have something to offer
+            _log.exception("channel %s failed", name)
+    return answers
 
 
 def _near(  # noqa: PLR0917 - as `recall_near`, and where the liked items go
