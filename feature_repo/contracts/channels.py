@@ -163,7 +163,6 @@ def channels(schema: Schema) -> Mapping[str, Channel]:
 
 _SHARE = "Share of the users, of those who liked anything then, who liked the item"
 _SUM = "Sum over what the user likes of"
-_WEIGHT = "weight in EASE, a linear autoencoder"
 
 
 def _of_the_catalogue(declaration: Declared) -> tuple[Channel, ...]:
@@ -208,56 +207,27 @@ def _fitted(declaration: Declared) -> tuple[Channel, ...]:
         "liked_value": schema.positive.threshold,
         "revision": FIT_REVISION,
     }
-    neighbours = (
-        (
-            "ease",
-            "What a linear model expects of the user's likes",
-            f"{_SUM} its {_WEIGHT}",
-            SimpleList.EASE,
-            False,
-            120,
-        ),
-        (
-            "ease_aged",
-            "The same, where older likes count less",
-            f"{_SUM} its {_WEIGHT}, by the like's age",
-            SimpleList.EASE,
-            True,
-            60,
-        ),
-        (
-            "itemcf",
-            "What those liked who like what the user likes",
-            f"{_SUM} its cosine",
-            SimpleList.ITEM_CF,
-            None,
-            60,
-        ),
-    )
-    scores = (
-        ("liked_7d", "What most users liked in the last 7 days", SimpleList.MOST_LIKED_7, 40),
-        ("liked_30d", "What most users liked in the last 30 days", SimpleList.MOST_LIKED_30, 60),
-        ("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
-        (LIKED, "What most users like, of all time", SimpleList.MOST_LIKED, 20),
-    )
+
+    def told_by_likes(
+        name: str, meaning: str, score: str, of: SimpleList, quota: int, *, is_aged: bool | None = None
+    ) -> Channel:
+        parameters = {**liking, "view": declaration.user_liked_items.view_name, "is_aged": str(is_aged)}
+        return Channel(
+            name, meaning, f"{_SUM} {score}", MappingProxyType(parameters), Table.NEIGHBOURS, of, is_aged, quota
+        )
+
+    def for_everybody(name: str, meaning: str, of: SimpleList, quota: int) -> Channel:
+        parameters = MappingProxyType({**liking, "list": of.value})
+        return Channel(name, meaning, _SHARE, parameters, Table.SCORES, of, None, quota)
+
+    ease, weight = SimpleList.EASE, "its weight in EASE, a linear autoencoder"
+    aged = f"{weight}, by the like's age"
     return (
-        *(
-            Channel(
-                name,
-                meaning,
-                score,
-                MappingProxyType({**liking, "view": declaration.user_liked_items.view_name, "is_aged": str(aged)}),
-                Table.NEIGHBOURS,
-                of,
-                aged,
-                quota,
-            )
-            for name, meaning, score, of, aged, quota in neighbours
-        ),
-        *(
-            Channel(
-                name, meaning, _SHARE, MappingProxyType({**liking, "list": of.value}), Table.SCORES, of, None, quota
-            )
-            for name, meaning, of, quota in scores
-        ),
+        told_by_likes("ease", "What a linear model expects of the user's likes", weight, ease, 120, is_aged=False),
+        told_by_likes("ease_aged", "The same, where older likes count less", aged, ease, 60, is_aged=True),
+        told_by_likes("itemcf", "What those liked who like what the user likes", "its cosine", SimpleList.ITEM_CF, 60),
+        for_everybody("liked_7d", "What most users liked in the last 7 days", SimpleList.MOST_LIKED_7, 40),
+        for_everybody("liked_30d", "What most users liked in the last 30 days", SimpleList.MOST_LIKED_30, 60),
+        for_everybody("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
+        for_everybody(LIKED, "What most users like, of all time", SimpleList.MOST_LIKED, 20),
     )
