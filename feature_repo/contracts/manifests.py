@@ -237,6 +237,8 @@ class TrainingKind(StrEnum):
     """Events with labels of both classes."""
     RETRIEVAL = "retrieval"
     """Positive events alone: which item came next, given what was known of the user strictly before."""
+    LISTS = "lists"
+    """What recall offered at moments of the past: which of it the user then liked. Split by the questions' roles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,8 @@ class TrainingSet(_Record):
     item_embeddings: str
     """The snapshot of the same cutoff, of the first kind that is fitted: a path relative to the namespace's folder."""
     item_embeddings_sha256: str
+    candidates_id: str = ""
+    """The candidates that are its rows, of the kind LISTS."""
 
 
 TRAINING_FILES = ("train.parquet", "valid.parquet", "test.parquet", "test_as_of_refresh.parquet")
@@ -492,6 +496,26 @@ class Questions(_Record):
     """File, relative to the folder → SHA-256 of its canonical content."""
     sources: dict[str, str]
     """Dataset or feature view → checksum over the partitions that were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(_Record):
+    """What recall offered for questions (`contracts.candidates`). Equal inputs give an equal id."""
+
+    candidates_id: str
+    namespace: str
+    schema: dict[str, Any]
+    """The data set's, as in `TrainingSet`."""
+    questions_id: str
+    """The questions that were answered."""
+    ranked: int
+    """So many items at most are candidates of a question."""
+    quotas: dict[str, int]
+    """Channel → its share of the candidates, of every channel that was asked."""
+    rows: dict[str, int]
+    """File → rows."""
+    checksums: dict[str, str]
+    """File → SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ class Metric(StrEnum):
     """Less is better; of probabilities alone."""
     RMSE = "rmse"
     """Root of the mean squared error, in the unit of the values. Less is better; of predicted values alone."""
+    NDCG = "ndcg_at_10"
+    """Of the lists that users would be shown, which the serving plane makes and measures: no row has it, every model
+    has."""
 
     @property
     def sign(self) -> float:
@@ -32,7 +35,9 @@ class Metric(StrEnum):
 
 
 ORDERS = (Metric.AUC, Metric.GAUC)
-"""Metrics of any score that puts rows in an order: every objective has them."""
+"""Metrics of any score that puts all rows in an order."""
+WITHIN_USERS = (Metric.GAUC,)
+"""Metrics of a score that compares rows of one user, or of one question, and no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ PAIRWISE = Objective(
     "Orders a user's items; the difference of two scores is the log odds that the first is liked better",
     probability=False,
     metric=Metric.GAUC,
-    metrics=ORDERS,
+    metrics=WITHIN_USERS,
     grouped=True,
 )
 LISTWISE = Objective(
@@ -113,7 +118,7 @@ LISTWISE = Objective(
     "Orders a user's items; exponentials of scores are in proportion to the chance of being the liked one of a group",
     probability=False,
     metric=Metric.GAUC,
-    metrics=ORDERS,
+    metrics=WITHIN_USERS,
     grouped=True,
 )
 TAKEN_AND_LIKED = Objective(

@@ -136,6 +136,11 @@ class Namespace:
         return self.root / "questions"
 
     @property
+    def recalled(self) -> Path:
+        """`<candidates_id>/`: written once; `contracts.candidates` says what is in it."""
+        return self.root / "recalled"
+
+    @property
     def candidates(self) -> Path:
         """`<run key>/`: the working folder of one training run, from training to verdict."""
         return self.root / "candidates"

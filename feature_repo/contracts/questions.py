@@ -8,11 +8,12 @@ users liked in the days that follow and had no event with before. The data plane
         questions.parquet    QUESTIONS
         answers.parquet      ANSWERS
         simple_lists.parquet SIMPLE_LISTS
-        user_fields.parquet  USER_FIELDS   ┐ where the origin has a snapshot
-        catalogue.parquet                  │ as `pipelines publish` writes it
-        snapshot.json        OnlineSnapshot┘ vectors and channels' tables: dated, below `embeddings/`, `channels/`
+        user_fields.parquet  USER_FIELDS
+        catalogue.parquet    as `pipelines publish` writes it
+        snapshot.json        OnlineSnapshot; vectors and channels' tables: dated, below `embeddings/`, `channels/`
 
-The serving plane answers them with its own engine (`python -m serving.lists`).
+The serving plane answers them with its own engine (`python -m serving.lists`), and writes what it would have ranked
+(`contracts.candidates`).
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Audience(StrEnum):
 class Role(StrEnum):
     """What an origin is for."""
 
+    TRAIN = "train"
+    """Models that order lists learn from its answers, which end before the first validation origin."""
     VALIDATION = "validation"
     """Variants are chosen on it. Its answers end before the first test origin."""
     TEST = "test"
