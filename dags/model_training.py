@@ -1,14 +1,17 @@
 """Train, evaluate, judge.
 
-Started by the asset **features**. `training_set` joins every label to the features strictly before it; `specs` says
-what is trained, and `train` does, one spec at a time; `choose` takes the best on the validation rows for the candidate;
-`questions` asks users at a midnight that no model has learned from, and `lists` has the recommender's own engine answer
-with the candidate; `evaluate` measures it, the champion and the baselines on the same later window, and logs the lists'
-figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no heavy task beside
-it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the asset
+Started by the asset **features**. `training_set` joins every label to the features strictly before it. `questions` asks
+users at midnights of the past; the recommender's own recall answers those that models may learn from in `candidates`,
+and `list_rows` makes rows of them: what was offered, and what the user then liked. `specs` says what is trained, and
+`train` does, one spec at a time. `validation_lists` measures the lists of every trained spec at a midnight that it has
+not learned from, and `choose` takes the best for the candidate; `lists` measures the candidate's at a later midnight that
+nothing has been chosen by. `evaluate` measures candidate, champion and baselines on the same later rows, and logs the
+lists' figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no heavy task
+beside it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the asset
 **verdict**.
 
-The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
+A log that is too short for the past to be asked skips `candidates` and `list_rows`: specs that learn from them are not
+trained then. The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
 """
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable
@@ -20,6 +23,8 @@ INTERVAL = "{{ partition(partition_key, params) }}"
 NAMESPACE = "{{ partition(partition_key, params).namespace }}"
 CUTOFF = "{{ format_cutoff(partition(partition_key, params).cutoff) }}"
 TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
+QUESTIONS = "{{ ti.xcom_pull(task_ids='questions')['questions'] }}"
+LIST_ROWS = "{{ (ti.xcom_pull(task_ids='list_rows') or {}).get('training_set', '') }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
 SAVED_MODEL = "{{ ti.xcom_pull(task_ids='choose')['saved_model'] }}"
 RUN = {"namespace": NAMESPACE, "training-set": TRAINING_SET, "run-key": "{{ run_key(run_id) }}"}
@@ -61,6 +66,35 @@ with DAG(
         **HEAVY,
         doc_md="Labels joined to the features strictly before them; the splits by time; the fitted transforms.",
     )
+    questions = JobOperator(
+        task_id="questions",
+        module="pipelines",
+        command="questions",
+        options={"namespace": NAMESPACE, "cutoff": CUTOFF, "training-set": TRAINING_SET},
+        **HEAVY,
+        doc_md="Whom to ask at a midnight that the models do not know of, what was known then, what they liked next.",
+    )
+    candidates = JobOperator(
+        task_id="candidates",
+        module="serving.lists",
+        command="candidates",
+        options={"namespace": NAMESPACE, "questions": QUESTIONS},
+        **HEAVY,
+        doc_md="What the recommender's own recall would have offered at each of these midnights.",
+    )
+    list_rows = JobOperator(
+        task_id="list_rows",
+        module="pipelines",
+        command="training-set",
+        options={
+            "namespace": NAMESPACE,
+            "cutoff": CUTOFF,
+            "kind": "lists",
+            "candidates": "{{ ti.xcom_pull(task_ids='candidates')['candidates'] }}",
+        },
+        **HEAVY,
+        doc_md="What was offered, joined to the features strictly before the question, and what the user then liked.",
+    )
     specs = JobOperator(
         task_id="specs",
         module="models",
@@ -77,29 +111,37 @@ with DAG(
         task_id="train",
         module="models",
         command="train",
-        options={**RUN, "spec": "{{ task.each | tojson }}"},
+        options={**RUN, "lists": LIST_ROWS, "spec": "{{ task.each | tojson }}"},
         map_index_template="{{ task.each.name }}",
         **TRAINING,
+        trigger_rule="none_failed",  # without rows of lists the other specs are trained
         doc_md="Fit one spec and log it as an MLflow run.",
     ).expand(each=specs.output)
+    validation_lists = JobOperator(
+        task_id="validation_lists",
+        module="serving.lists",
+        command="compare",
+        options={
+            "namespace": NAMESPACE,
+            "questions": QUESTIONS,
+            "models": "{{ ti.xcom_pull(task_ids='train') | selectattr('competes') | list | tojson }}",
+            "out": f"{FOLDER}/validation_lists.json",
+        },
+        **HEAVY,
+        doc_md="The lists that users would be shown by each trained spec, before the midnight that decides.",
+    )
     choose = JobOperator(
         task_id="choose",
         module="models",
         command="choose",
         options={
             **RUN,
+            "lists": LIST_ROWS,
+            "validation-lists": f"{FOLDER}/validation_lists.json",
             "specs": "{{ ti.xcom_pull(task_ids='specs') | tojson }}",
             "choose-by": "{{ ti.xcom_pull(task_ids='specs', key='result')['choose_by'] }}",
         },
-        doc_md="The best on the validation rows is the candidate; no test row has been looked at.",
-    )
-    questions = JobOperator(
-        task_id="questions",
-        module="pipelines",
-        command="questions",
-        options={"namespace": NAMESPACE, "cutoff": CUTOFF, "training-set": TRAINING_SET},
-        **HEAVY,
-        doc_md="Whom to ask at a midnight that the models do not know of, what was known then, what they liked next.",
+        doc_md="The spec with the best validation lists is the candidate; no later answer has been looked at.",
     )
     lists = JobOperator(
         task_id="lists",
@@ -107,9 +149,9 @@ with DAG(
         command="measure",
         options={
             "namespace": NAMESPACE,
-            "questions": "{{ ti.xcom_pull(task_ids='questions')['questions'] }}",
+            "questions": QUESTIONS,
             "saved-model": SAVED_MODEL,
-            "training-set": TRAINING_SET,
+            "training-set": "{{ ti.xcom_pull(task_ids='choose')['training_set'] }}",
             "out": f"{FOLDER}/lists.json",
         },
         **HEAVY,
@@ -144,6 +186,5 @@ with DAG(
         partition_key=INTERVAL,
         doc_md="Promote, tie or reject, with the report in MLflow.",
     )
-    training_set >> [train, questions]
-    train >> choose
-    [choose, questions] >> lists >> evaluate >> serving_check >> gate
+    training_set >> questions >> candidates >> list_rows >> train
+    train >> validation_lists >> choose >> lists >> evaluate >> serving_check >> gate

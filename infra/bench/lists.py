@@ -1,13 +1,14 @@
 """`python -m infra.bench.lists`: the lists that users would be shown, on a whole data set, origins and seeds apart.
 
-For each test origin the jobs of the loop run as for a refresh that ends there: training set, training, and then
-`serving.lists` with the questions of that origin. They work in a state folder of the benchmark's own. A cell is one
-origin and one seed: a file, written once, so that a run that was stopped goes on where it was. Every data set that the
-folder holds is in the record and on the page: measure one after another.
+For each test origin the jobs of the loop run as for a refresh that ends there: training sets, every spec's training,
+the choice by validation lists, and then `serving.lists` with the questions of that origin. They work in a state folder
+of the benchmark's own. A cell is one origin and one seed: a file, written once, so that a run that was stopped goes on
+where it was. Every data set that the folder holds is in the record and on the page: measure one after another.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.contracts.jobs import JobError, exit_code_of
 from feature_repo.contracts.manifests import Questions
@@ -27,6 +29,7 @@ from infra.bench.lists_page import DATA_FILE, is_measured, read_cells, write_pag
 from infra.bench.results import write_results
 from infra.bench.stack import private_stack
 from infra.local.demo import bring_source, choose_mapping, choose_namespace
+from infra.local.errors import JobFailedError
 from infra.local.places import Places
 from infra.local.planes import run_plane
 from infra.local.settings import ensure_settings_file
@@ -35,13 +38,11 @@ from infra.local.stack import command_environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-CANDIDATE = "deepfm"
-"""A spec of `models/specs/ranking.yaml`."""
 _ONCE_S, _ONCE_PER_MILLION_S = 90, 350
 """Ingestion, features and questions: at least, and for each million events, on two cores."""
 _ORIGIN_S, _ORIGIN_PER_MILLION_S = 45, 90
 """Vectors and training set of an origin: at least, and for each million rows."""
-_CELL_S, _CELL_PER_MILLION_S = 40, 400
+_CELL_S, _CELL_PER_MILLION_S = 120, 700
 """Training and lists of a cell, in the same way."""
 _WORK = "bench-lists"
 
@@ -151,7 +152,8 @@ def _prepare(bench: Bench, source: Path, mapped: Sequence[str], origins: int) ->
         bench.run("pipelines", "registry")
         write_json(prepared, mark)
     # Two of five origins validate: as many more as leave `origins` for the test.
-    asked = bench.run("pipelines", "questions", "--cutoff", cutoff, question_origins=str(max(2, round(origins / 0.6))))
+    spaced = {"question_origins": str(max(2, round(origins / 0.6))), "question_train_origins": "0"}
+    asked = bench.run("pipelines", "questions", "--cutoff", cutoff, **spaced)
     return cutoff, Questions.read(bench.place.questions / str(asked["questions"]) / MANIFEST)
 
 
@@ -171,22 +173,49 @@ def _write_data(bench: Bench, source: Path, described: Mapping[str, Any], cutoff
 
 
 def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
-    """Train as for a refresh that ends at the origin, and measure the lists; nothing where it was measured before."""
+    """Train as for a refresh that ends at the origin, and measure the lists; nothing where it was measured before.
+
+    Every spec that may become champion is trained, and the lists before the origin choose among them, as in the loop.
+    """
     name = f"{cutoff_name(parse_cutoff(origin))}-seed{seed}"
     record, figures = (bench.folder / "cells" / f"{name}.{kind}" for kind in ("json", "parquet"))
     if is_measured(record, questions.questions_id):
         return
     record.unlink(missing_ok=True)
+    run = ("--run-key", f"lists-{questions.questions_id}-{name}")
     training_set = str(bench.run("pipelines", "training-set", "--cutoff", origin)["training_set"])
-    key = f"lists-{questions.questions_id}-{name}"
-    trained = ("--training-set", training_set, "--run-key", key, "--spec", CANDIDATE)
-    bench.run("models", "train", *trained, seed=str(seed))
-    saved_model = bench.place.candidates / key / CANDIDATE / "saved_model"
-    asked = ("--questions", questions.questions_id, "--origin", origin, "--training-set", training_set)
-    written = ("--saved-model", str(saved_model), "--figures", str(figures), "--out", str(record))
+    asked = str(bench.run("pipelines", "questions", "--cutoff", origin, "--training-set", training_set)["questions"])
+    rows = _list_rows(bench, origin, asked)
+    sets = ("--training-set", training_set, *(("--lists", rows) if rows else ()))
+    specs = run_plane(["models", "specs"], bench.environment)
+    trained = [
+        bench.run("models", "train", *sets, *run, "--spec", json.dumps(spec), seed=str(seed)) for spec in specs["specs"]
+    ]
+    compared = figures.with_name(f"{name}-validation.json")
     figures.parent.mkdir(parents=True, exist_ok=True)
-    done = bench.run("serving.lists", "measure", *asked, *written)
-    bench.console.print(str(done["sentence"]), highlight=False, soft_wrap=True)
+    competing = json.dumps([each for each in trained if each["competes"]])
+    bench.run("serving.lists", "compare", "--questions", asked, "--models", competing, "--out", str(compared))
+    given = ("--specs", json.dumps(specs["specs"]), "--choose-by", str(specs["choose_by"]))
+    chosen = bench.run("models", "choose", *sets, *run, *given, "--validation-lists", str(compared))
+    measured = ("--questions", questions.questions_id, "--origin", origin)
+    model = ("--saved-model", str(chosen["saved_model"]), "--training-set", str(chosen["training_set"]))
+    done = bench.run("serving.lists", "measure", *measured, *model, "--figures", str(figures), "--out", str(record))
+    bench.console.print(f"{chosen['spec']}: {done['sentence']}", highlight=False, soft_wrap=True)
+
+
+def _list_rows(bench: Bench, cutoff: str, questions: str) -> str:
+    """Return the training set whose rows are what recall offered for the questions; empty where a log is too short."""
+    try:
+        candidates = bench.run("serving.lists", "candidates", "--questions", questions)["candidates"]
+        rows = bench.run(
+            "pipelines", "training-set", "--cutoff", cutoff, "--kind", "lists", "--candidates", str(candidates)
+        )
+    except JobFailedError as error:
+        if error.status != ExitCode.REJECTED:
+            raise
+        bench.console.print(str(error), highlight=False, soft_wrap=True)
+        return ""
+    return str(rows["training_set"])
 
 
 if __name__ == "__main__":

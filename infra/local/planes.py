@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.places import REPOSITORY
-from infra.local.errors import LocalError
+from infra.local.errors import JobFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _TAIL = 15
 
 
 def run_plane(arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Run `python -m <arguments>` and return its result; LocalError has the last lines of what it said."""
+    """Run `python -m <arguments>` and return its result; JobFailedError has the last lines of what it said."""
     command = [sys.executable, "-m", *arguments]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=dict(environment), capture_output=True, text=True, errors="replace", check=False
@@ -25,7 +25,7 @@ def run_plane(arguments: Sequence[str], environment: Mapping[str, str]) -> dict[
     if done.returncode:
         said = "\n".join(done.stderr.strip().splitlines()[-_TAIL:])
         msg = f"python -m {' '.join(arguments)} ended with status {done.returncode}:\n{said}"
-        raise LocalError(msg)
+        raise JobFailedError(msg, done.returncode)
     lines = done.stdout.strip().splitlines()
     result: dict[str, Any] = json.loads(lines[-1]) if lines else {}
     return result

@@ -52,7 +52,8 @@ Recommends items to users, and items like an item, and takes what users do.
 What a user did is read from Redis, where Feast keeps it; candidates come from several channels: what everything that
 the user likes tells, what others liked lately, what is near, rises or is new; the promoted model scores them on the
 model server. Without one the list is shown that did best on validation. When a part is down the answer still comes, and
-its `degraded` names what was missing. Nothing that the user has already had is recommended.
+its `degraded` names what was missing. Nothing that the user has already had is recommended, and
+titles that are alike come once.
 """
 
 _ID_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": ID_MAX}
