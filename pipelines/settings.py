@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     """How many days after an origin hold the answers to its questions."""
     question_origins: Annotated[int, Field(ge=1, le=52)] = 5
     """How many origins a log is judged at, where it is long enough."""
+    question_train_origins: Annotated[int, Field(ge=0, le=52)] = 4
+    """How many origins before those a model that orders lists learns from, where the log is long enough."""
     question_users: Annotated[int, Field(ge=1, le=20_000)] = 2000
     """How many users are asked at an origin; of more, a sample."""
     question_ease_items: Annotated[int, Field(ge=1, le=20_000)] = 5000
