@@ -1,11 +1,10 @@
-"""Models' lists at the validation origins, of real model servers, beside figures by hand; and who may not be measured."""
+"""Models' lists at the validation origins, of real model servers, beside figures by hand; who may not be measured."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
