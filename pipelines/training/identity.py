@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
-from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, inputs_id
 from feature_repo.contracts.signatures import model_inputs
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
@@ -25,13 +23,10 @@ if TYPE_CHECKING:
 REVISION = 5
 """Raised by whoever changes how a training set is made from the same inputs."""
 
-_ID_LENGTH = 16
-
 
 def training_set_id(inputs: Mapping[str, object]) -> str:
     """Return the name of the training set that `inputs` make."""
-    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
+    return inputs_id(inputs)
 
 
 def settings_inputs(

@@ -1,7 +1,8 @@
 """What can go wrong when lists are measured.
 
 JobError
-└── QuestionsError              questions are not what their manifest says, or belong to another data set (terminal)
+├── QuestionsError              questions are not what their manifest says, or belong to another data set (terminal)
+└── UnmeasurableError           a model's lists would not be those that users get, or would know the answers (terminal)
 TransientError
 └── UnansweredError             the model server did not answer every question
 """
@@ -13,6 +14,10 @@ from feature_repo.contracts.jobs import JobError, TransientError
 
 class QuestionsError(JobError):
     """Questions cannot be asked as they are."""
+
+
+class UnmeasurableError(JobError):
+    """A model's lists at an origin would say nothing of those that users get."""
 
 
 class UnansweredError(TransientError):
