@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """The largest number of labelled events of one user in train, drawn rows aside; 0 takes all."""
     weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
     """A train row this long before the end of train counts half; 0 weighs all rows alike."""
+    list_negatives: Annotated[int, Field(ge=0)] = 0
+    """Rows without an event that a question has in train at most, where rows are candidates of recall; 0 takes all."""
     ranking_windows: bool = False
     """Whether training sets for ranking hold the figures of windows, too. Models that are served read none of them."""
     train_fraction: Share = 0.8
