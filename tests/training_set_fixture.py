@@ -51,6 +51,7 @@ def write_training_set(
     seed: int = 7,
     shuffle_labels: bool = False,
     pairs: tuple[str, ...] = (),
+    kind: TrainingKind = TrainingKind.RANKING,
 ) -> TrainingSet:
     """Write a training set and return its manifest. Test rows hold items that no train row has.
 
