@@ -248,7 +248,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         training_set_id=names[1],
         days=sources.settings.question_days,
         origins=records,
-        note=_note(records, cutoff, names[1]),
+        note=_note(records, cutoff, names[1], sources.settings.question_train_origins),
         checksums=checksums,
         sources=sources.checksums,
     )
@@ -264,15 +264,24 @@ def _told(origin: Mapping[str, Any]) -> str:
     )
 
 
-def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str) -> str:
-    """Say why no list can be judged; nothing where lists can be."""
-    tests = [each for each in origins if each["role"] == Role.TEST]
-    if any(each["asked"] for each in tests):
-        return ""
-    if tests:
-        spans = ", ".join(f"{each['origin'][:10]} to {each['end'][:10]}" for each in tests)
-        return f"nobody likes anything new in {spans}"
-    return _no_origins(cutoff, training_set)
+def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str, training: int) -> str:
+    """Say why no list can be judged, chosen or learned from; nothing where each can be."""
+    of = {role: [each for each in origins if each["role"] == role] for role in Role}
+    asked = {role: any(each["asked"] for each in found) for role, found in of.items()}
+    if not of[Role.TEST]:
+        return _no_origins(cutoff, training_set)
+    if not asked[Role.TEST]:
+        return f"nobody likes anything new in {_spans(of[Role.TEST])}"
+    if not of[Role.VALIDATION]:
+        return "no midnight is left for a validation origin: nothing is chosen by lists, and none are learned from"
+    if training and not asked[Role.TRAIN]:
+        why = f"nobody likes anything new in {_spans(of[Role.TRAIN])}" if of[Role.TRAIN] else "the log is too short"
+        return f"no lists are learned from before the validation origin, {of[Role.VALIDATION][0]['origin']}: {why}"
+    return ""
+
+
+def _spans(origins: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{each['origin'][:10]} to {each['end'][:10]}" for each in origins)
 
 
 def damage(place: Namespace, directory: Path) -> str:

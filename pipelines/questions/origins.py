@@ -3,11 +3,11 @@
                  ├ answers ┤├ answers ┤  …  ├ answers of validation ┤├ answers of test ┤
     ├── known ───▼──────────▼───────────────▼───────────────────────▼──────────────────┤
     first event  train      train           validation              test               end of the log
-                                         ▲                       ▲
-      of a training set:             train_end               valid_end
+                                            first midnight from     first midnight from
+                                            train_end               valid_end
 
-A model is fitted on what lies before `train_end` and chosen on what lies before `valid_end`. Its validation origin is
-the first midnight at or after the one, its test origin the first at or after the other.
+The rows that a model is fitted on end at `train_end`, those that it is chosen on at `valid_end`. Where no training set
+is named, origins are spaced evenly, or somebody chose the test origin.
 
 The answers of every origin end at or before the next origin: what is learned, and what is chosen, has seen nothing of
 what it is chosen or judged by.

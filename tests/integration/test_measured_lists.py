@@ -61,7 +61,9 @@ class World:
         self.place = Namespace(self.state, NAME)
         self.redis_url = redis_url
         self.saved_model = folder / AWKWARD / "saved_model"
-        self.settings = PipelineSettings(state=self.state, redis_url=redis_url, question_days=60)
+        self.settings = PipelineSettings(
+            state=self.state, redis_url=redis_url, question_days=60, question_train_origins=1
+        )
 
     def build(self, folder: Path) -> None:
         source = write_movielens_100k(folder / AWKWARD / "source", users=150, items=300, events=9000)
