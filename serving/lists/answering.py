@@ -185,7 +185,7 @@ class Answering:
 
         async def one(place: int, user: str, engine: Engine) -> None:
             found = await engine.recall(online, user)
-            # A user is unknown, or could not be read: then the features are all that is said to be missing.
+            # Of nobody is known that features are absent: where they are said to be, they could not be read.
             natural = _NATURAL if found.known else {Missing.UNKNOWN_USER}
             _refuse_lacking(user, [each for each in found.degraded if each not in natural])
             if found.known:

@@ -4,7 +4,7 @@ JobError
 ├── QuestionsError              questions are not what their manifest says, or belong to another data set (terminal)
 └── UnmeasurableError           a model's lists would not be those that users get, or would know the answers (terminal)
 TransientError
-└── UnansweredError             the model server did not answer every question
+└── UnansweredError             the model server did not answer every question, or a channel failed
 """
 
 from __future__ import annotations

@@ -101,3 +101,10 @@ def test_a_bad_run_key_or_training_set_is_a_usage_error() -> None:
     app = APPS["models"]
     assert "run key '../x': expected" in refusal(app, *arguments, "--training-set", "ts-1", "--run-key", "../x")
     assert "id '../x': expected" in refusal(app, *arguments, "--training-set", "../x", "--run-key", "key")
+
+
+def test_bad_questions_and_models_are_usage_errors() -> None:
+    app, of = APPS["serving.lists"], ("--namespace", "ns", "--questions")
+    assert "id '../x': expected" in refusal(app, "candidates", *of, "../x")
+    assert "id '../x': expected" in refusal(app, "compare", *of, "../x", "--models", "[]", "--out", "o")
+    assert "models: expected a list of one model" in refusal(app, "compare", *of, "q", "--models", "[]", "--out", "o")
