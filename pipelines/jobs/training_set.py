@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -27,10 +28,10 @@ from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
 from pipelines.io.lake import stored_dataset
 from pipelines.io.spark import session_at_hand
-from pipelines.training.columns import definition_hashes, encoded_columns, stored_columns
-from pipelines.training.files import RowGroupWriter, cut
+from pipelines.training.columns import definition_hashes, encoded_columns
+from pipelines.training.files import RowGroupWriter, beside, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
-from pipelines.training.labels import as_of_the_last_refresh, as_of_the_moment
+from pipelines.training.labels import LABEL_COLUMNS, as_of_the_last_refresh, as_of_the_moment
 from pipelines.training.listed import ListedRows
 from pipelines.training.recalled import find_recalled
 from pipelines.training.rows import EventRows
@@ -38,7 +39,7 @@ from pipelines.training.splits import moment
 from pipelines.training.transforms import fit_transforms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -171,11 +172,12 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
 ) -> None:
     """Write every file of the training set and its record into `part`."""
     labels, kind = part / ".labels.parquet", TrainingKind(str(lineage["kind"]))
-    splits, columns = rows.write(labels), stored_columns(schema, kind, service)
+    splits, join = rows.write(labels), _Join(store, service, labels, rows.columns)
     lengths = dict(zip(TRAINING_FILES[:3], splits.rows.values(), strict=True))
-    checksums = _write_rows(store, service, columns, as_of_the_moment(labels), lengths, part)
+    checksums = _write_rows(join, as_of_the_moment(labels), lengths, part)
     refreshed = as_of_the_last_refresh(labels, settings.refresh_hours, splits.valid_end_us)
-    checksums |= _write_rows(store, service, columns, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part)
+    first = splits.train_rows + splits.valid_rows
+    checksums |= _write_rows(join, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part, first)
     labels.unlink()
     train = part / TRAINING_FILES[0]
     with session_at_hand(settings, f"encodings of {lineage['namespace']}", rows=splits.train_rows) as spark:
@@ -195,20 +197,28 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     record.write(part / MANIFEST)
 
 
-def _write_rows(  # noqa: PLR0917 - from where, of what, to where
-    store: FeatureStore,
-    service: FeatureService,
-    columns: Sequence[Column],
-    rows: str,
-    files: Mapping[str, int],
-    part: Path,
-) -> dict[str, str]:
-    """Join features to `rows` and write them, in order, to files of the given lengths; return the files' checksums."""
-    stored = pa.schema([pa.field(column.name, arrow_type(column), nullable=column.nullable) for column in columns])
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """What is joined to label rows, and what they have beside it."""
+
+    store: FeatureStore
+    service: FeatureService
+    labels: Path
+    columns: tuple[Column, ...]
+    """Of the label rows, without which the join is cheaper."""
+
+
+def _write_rows(join: _Join, rows: str, files: Mapping[str, int], part: Path, first: int = 0) -> dict[str, str]:
+    """Join features to `rows` and write them, in order, to files of the given lengths; return the files' checksums.
+
+    `first` is the place of the first row among all label rows.
+    """
+    joined = (*LABEL_COLUMNS, *join.service.columns)
+    fields = [pa.field(each.name, arrow_type(each), nullable=each.nullable) for each in (*joined, *join.columns)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(RowGroupWriter(part / name, stored)) for name in files]
-        batches = stack.enter_context(retrieve(store, registered_service(store, service), rows, columns))
-        for number, batch in cut(batches, files.values()):
+        writers = [stack.enter_context(RowGroupWriter(part / name, pa.schema(fields))) for name in files]
+        batches = stack.enter_context(retrieve(join.store, registered_service(join.store, join.service), rows, joined))
+        for number, batch in cut(beside(batches, join.labels, join.columns, first), files.values()):
             writers[number].write(batch)
     received = {name: writer.rows for name, writer in zip(files, writers, strict=True)}
     if received != dict(files):

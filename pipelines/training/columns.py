@@ -1,4 +1,4 @@
-"""Which columns the rows of a kind of training set have, and which of them models read."""
+"""Which columns a kind of training set has beside labels and features of time, and which of all models read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from feature_repo.contracts.channels import channels, fit_date
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.signatures import model_inputs, pair_inputs
-from pipelines.training.labels import LABEL_COLUMNS
 
 if TYPE_CHECKING:
     from feature_repo.contracts.columns import Column
@@ -22,12 +21,6 @@ def pair_columns(schema: Schema) -> tuple[Column, ...]:
         for channel in channels(schema).values()
         for column in (*(figure for _, figure in channel.features), fit_date(channel.name))
     )
-
-
-def stored_columns(schema: Schema, kind: TrainingKind, service: FeatureService) -> tuple[Column, ...]:
-    """Return the columns of the rows' files, in their order."""
-    pairs = pair_columns(schema) if kind is TrainingKind.LISTS else ()
-    return (*LABEL_COLUMNS, *service.columns, *pairs)
 
 
 def encoded_columns(schema: Schema, kind: TrainingKind, service: FeatureService) -> tuple[Column, ...]:

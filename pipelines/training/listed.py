@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from feature_repo.contracts.columns import Column
     from feature_repo.contracts.schemas import Schema
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
@@ -80,6 +81,11 @@ class ListedRows:
     def label_min_value(self) -> float:
         """The least value of a like: answers follow the schema, whatever KESTREL_LABEL_MIN_VALUE says."""
         return self.schema.positive.min_value
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What each channel says of the item, and since when its fit knows no more."""
+        return pair_columns(self.schema)
 
     def write(self, path: Path) -> Splits:
         """Write the label rows; origins' roles split them.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from feature_repo.contracts.columns import Column
     from feature_repo.contracts.schemas import Schema
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
@@ -43,6 +44,10 @@ class LabelRows(Protocol):
     @property
     def label_min_value(self) -> float:
         """The least value of a positive label."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What they have beside `LABEL_COLUMNS`."""
 
     def write(self, path: Path) -> Splits:
         """Write the rows in the order of their ids, once for both joins, and return where they are split.
@@ -73,6 +78,11 @@ class EventRows:
     def label_min_value(self) -> float:
         """As the settings say, else the schema."""
         return labelled_positive(self.settings, self.schema).min_value
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """None."""
+        return ()
 
     def write(self, path: Path) -> Splits:
         """Write the rows; shares of them, by time, split them.

@@ -108,3 +108,17 @@ def test_bad_questions_and_models_are_usage_errors() -> None:
     assert "id '../x': expected" in refusal(app, "candidates", *of, "../x")
     assert "id '../x': expected" in refusal(app, "compare", *of, "../x", "--models", "[]", "--out", "o")
     assert "models: expected a list of one model" in refusal(app, "compare", *of, "q", "--models", "[]", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    "options", [["--kind", "lists"], ["--candidates", "c-1"], ["--kind", "retrieval", "--candidates", "c-1"]]
+)
+def test_candidates_come_with_lists_and_with_nothing_else(options):
+    arguments = ["training-set", "--namespace", "ml-100k", "--cutoff", "1998-04-23", *options]
+    said = refusal(pipelines_commands.app, *arguments)
+    assert "expected --candidates ID with --kind lists, and with no other kind; received --kind" in said
+
+
+def test_an_id_of_candidates_is_no_path():
+    arguments = ["training-set", "--namespace", "ml-100k", "--cutoff", "1998-04-23", "--kind", "lists"]
+    assert "id '../x': expected" in refusal(pipelines_commands.app, *arguments, "--candidates", "../x")
