@@ -768,6 +768,8 @@ def test_where_no_lists_could_be_measured_rows_decide_and_say_so(listed, setting
     assert choice["why"] == chosen["why"]
     assert "(nobody was asked), log_loss decides" in choice["why"]
     assert {each["name"]: each["competed"] for each in choice["specs"]}["lists"] is False
+    undefined = _choose(settings, listed, _compared(settings, runs, {"deepfm": None, "lists": None}))
+    assert (undefined["choose_by"], "(nobody was asked)" in undefined["why"]) == ("log_loss", True)
 
 
 def test_lists_of_other_models_are_refused(listed, settings):
@@ -775,7 +777,7 @@ def test_lists_of_other_models_are_refused(listed, settings):
 
     _, runs = listed
     figures = {"deepfm": 0.17, "lists": 0.21}
-    with pytest.raises(CandidateError, match=r"expected those of lists, which competes, received .*\['deepfm'\]"):
+    with pytest.raises(CandidateError, match=r"expected those of \['lists'\], which compete, received .*\['deepfm'\]"):
         _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17}))
     absent = _compared(settings, runs, {"deepfm": 0.17}, undefined={"lists": "it answers nothing"})
     assert _choose(settings, listed, absent)["figures"] == {"deepfm": 0.17, "lists": None}
