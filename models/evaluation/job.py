@@ -74,7 +74,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         champion = score_champion(client, namespace, dataset, SPLITS)
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
     left_out = _left_out(models, dataset)
-    models, runs = ({row: each for row, each in some.items() if row not in left_out} for some in (models, runs))
+    models = {row: model for row, model in models.items() if row not in left_out}
+    runs = {row: run for row, run in runs.items() if row not in left_out}
     scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
     specs = {row: parse_spec(run["spec"]) for row, run in runs.items()}
     signature = signature_of(dataset.record, specs[CANDIDATE_ROW].features, specs[CANDIDATE_ROW].learned)
