@@ -229,8 +229,9 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
     absent = sorted(inputs - stored)
     if pairs := [name for name in absent if is_pair_feature(name)]:
         return (
-            f"champion version {version} cannot be compared on rows: it reads {pairs}, of which training set "
-            f"{dataset.record.training_set_id}, of kind {dataset.record.kind}, has none; its lists can be"
+            f"champion version {version} cannot be compared on rows: those of training set "
+            f"{dataset.record.training_set_id}, of kind {dataset.record.kind}, say nothing of {len(pairs)} pair "
+            f"features that it reads, such as {pairs[0]}"
         )
     if absent:
         msg = (

@@ -12,6 +12,7 @@ from feature_repo.contracts.datasets import VALUE
 from feature_repo.contracts.objectives import ORDERS, Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
+from feature_repo.contracts.signatures import is_pair_feature
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
@@ -74,7 +75,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         champion = score_champion(client, namespace, dataset, SPLITS)
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
     left_out = _left_out(models, dataset)
-    models, runs = ({row: each for row, each in some.items() if row not in left_out} for some in (models, runs))
+    models = {row: model for row, model in models.items() if row not in left_out}
+    runs = {row: run for row, run in runs.items() if row not in left_out}
     scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
     specs = {row: parse_spec(run["spec"]) for row, run in runs.items()}
     signature = signature_of(dataset.record, specs[CANDIDATE_ROW].features, specs[CANDIDATE_ROW].learned)
@@ -146,7 +148,8 @@ def _left_out(models: Mapping[str, SavedModel], dataset: Dataset) -> dict[str, s
     there = dataset[TEST].features.keys()
     absent = {row: sorted(model.specs.keys() - there) for row, model in models.items() if row != CANDIDATE_ROW}
     return {
-        row: f"The {row} baseline reads {inputs}, which rows of kind {dataset.record.kind} have not."
+        row: f"The {row} baseline has no scores: rows of kind {dataset.record.kind} lack {len(inputs)} of its inputs, "
+        f"such as {next(filter(is_pair_feature, inputs), inputs[0])}."
         for row, inputs in absent.items()
         if inputs
     }
@@ -225,7 +228,7 @@ def _figures(
     figures = {}
     if CANDIDATE_ROW in ordered:
         figures["comparison_roc"] = roc_figure(TEST, labels, ordered)
-    if probabilities:
+    if CANDIDATE_ROW in probabilities:
         figures["comparison_calibration"] = calibration_figure(TEST, labels, probabilities, bins)
     return figures
 
@@ -235,7 +238,10 @@ def _orders_all(objective: Objective) -> bool:
 
 
 def _write_plots(folder: Path, figures: dict[str, Figure]) -> None:
-    """Write each figure as PNG for MLflow and as SVG for the report."""
+    """Write each figure as PNG for MLflow and as SVG for the report; those of another choice go."""
+    for path in folder.glob("*.*"):
+        if path.stem not in figures:
+            path.unlink()
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             with replacing(folder / f"{name}.{kind}") as part:

@@ -471,7 +471,7 @@ def _beyond_lists(lists: ListFigures, margins: Margins) -> str:
     if margins.max_list_gain is None or lists.why_not(lists.best_simple):
         return ""
     own, simple = lists.figures[CANDIDATE_ROW], lists.figures[lists.best_simple]
-    if own <= margins.max_list_gain * simple:
+    if not simple or own <= margins.max_list_gain * simple:  # anything is endlessly more than nothing
         return ""
     return (
         f"NDCG@10 of the lists is {own:.4f}, that of the best simple list, {lists.best_simple}, {simple:.4f}, and more "

@@ -131,7 +131,7 @@ class Margins(BaseModel):
 
     @model_validator(mode="after")
     def _no_comparison_twice(self) -> Self:
-        names = [one.name for one in (*self.lists, *self.comparisons)]
+        names = [*(one.name for one in self.lists), *(one.name for one in self.comparisons)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             msg = f"comparisons {twice} are declared twice"
             raise ValueError(msg)

@@ -7,6 +7,7 @@ could be measured, or rows are to decide, the figures of the validation rows.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 VALIDATION_LISTS = f"validation_lists_{Metric.NDCG.value}"
 """The metric of a spec's run."""
-_PARTS = ("namespace", "questions_id", "best_simple", "unranked", "lists", "undefined")
+_PARTS = ("namespace", "lists", "undefined")
 _COMMAND = "python -m serving.lists compare"
 
 
@@ -106,7 +107,7 @@ def choose(
             for spec in specs
         ],
         "untrained": [spec.name for spec in trained.specs if not sets[spec.name]],
-        "lists": {name: measured[name] for name in ("questions_id", "best_simple", "unranked")} if measured else {},
+        "lists": {name: measured.get(name) for name in ("questions_id", "best_simple", "unranked")} if measured else {},
     }
     _mark_runs(settings, run_key, runs, winner, shown)
     write_json(folder.choice, record)
@@ -150,34 +151,38 @@ def _deciding(trained: Specs, runs: Mapping[str, Mapping[str, Any]], measured: M
     """Return what decides, and its figures of the specs that compete and were trained."""
     why = ""
     if trained.choose_by is Metric.NDCG:
-        if measured and measured["lists"]:
-            competing = [spec.name for spec in trained.specs if spec.may_be_champion and spec.name in runs]
-            return Deciding(Metric.NDCG, {name: _ndcg(measured, name) for name in competing})
+        competing = [spec.name for spec in trained.specs if spec.may_be_champion and spec.name in runs]
+        by_lists = _by_lists(measured, competing) if measured and measured["lists"] else {}
+        if any(figure is not None for figure in by_lists.values()):
+            return Deciding(Metric.NDCG, by_lists)
         reasons = "; ".join(dict.fromkeys(measured["undefined"].values())) if measured else "none were asked for"
-        why = f"no lists were measured at the validation origin ({reasons}), {trained.row_metric.value} decides"
+        why = (
+            f"no lists were measured at the validation origin ({reasons or 'nobody was asked'}), "
+            f"{trained.row_metric.value} decides"
+        )
     metric = trained.row_metric
     names = [spec.name for spec in trained.by_rows if spec.name in runs]
     return Deciding(metric, {name: runs[name]["valid"][metric.value] for name in names}, why)
 
 
-def _ndcg(measured: Mapping[str, Any], name: str) -> float | None:
-    """Return the NDCG@10 of a spec's lists; None where the record says why there is none."""
-    if name in measured["lists"]:
-        figure: float | None = measured["lists"][name][Metric.NDCG.value]
-        return figure
-    if name not in measured["undefined"]:
+def _by_lists(measured: Mapping[str, Any], competing: list[str]) -> dict[str, float | None]:
+    """Return spec → NDCG@10 of its lists; None where the record says why there is none."""
+    shown = _shown(measured)
+    if absent := [name for name in competing if name not in shown and name not in measured["undefined"]]:
         msg = (
-            f"lists at the validation origin: expected those of {name}, which competes, received those of "
-            f"{sorted(measured['lists'])}; run `{_COMMAND}` with every trained model that competes"
+            f"lists at the validation origin: expected those of {absent}, which compete, received those of "
+            f"{sorted(shown)}; run `{_COMMAND}` with every trained model that competes"
         )
         raise CandidateError(msg)
-    log.warning("%s has no lists at the validation origin: %s", name, measured["undefined"][name])
-    return None
+    for name in sorted(set(competing) - shown.keys()):
+        log.warning("%s has no lists at the validation origin: %s", name, measured["undefined"][name])
+    return {name: shown.get(name) for name in competing}
 
 
 def _shown(measured: Mapping[str, Any] | None) -> dict[str, float | None]:
-    """Return spec → NDCG@10 of its lists at the validation origin, of those that have any."""
-    return {name: each[Metric.NDCG.value] for name, each in measured["lists"].items()} if measured else {}
+    """Return spec → NDCG@10 of its lists at the validation origin; None where nobody is whom verdicts are about."""
+    figures = {name: each[Metric.NDCG.value] for name, each in measured["lists"].items()} if measured else {}
+    return {name: figure if figure is not None and math.isfinite(figure) else None for name, figure in figures.items()}
 
 
 def _mark_runs(

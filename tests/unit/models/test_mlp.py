@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from feature_repo.contracts.channels import MISSING_SCORE
+from feature_repo.contracts.channels import MISSING_RANK, MISSING_SCORE
 from feature_repo.contracts.places import Namespace
 from models.dataset import TRAIN, read_dataset
 from models.encoding import build_encoder
@@ -15,15 +17,17 @@ from models.training.fit import fit
 from models.training.keras_loop import FitConfig
 from tests.training_set_fixture import write_training_set
 
-SCORE = "pair_item2vec_score"
+SCORE, RANK = "pair_item2vec_score", "pair_popular_rank"
 QUICK = FitConfig(batch_size=128, epochs=12, learning_rate=2e-2)
 
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
     namespace = Namespace(tmp_path_factory.mktemp("state"), "pairs")
-    write_training_set(namespace, "pairs", rows=800, pairs=(SCORE,))
-    return read_dataset(namespace.training_sets / "pairs", features=(SCORE, "item_event_count", "user_event_count"))
+    write_training_set(namespace, "pairs", rows=800, pairs=(SCORE, RANK))
+    return read_dataset(
+        namespace.training_sets / "pairs", features=(SCORE, RANK, "item_event_count", "user_event_count")
+    )
 
 
 def _logits(scorer, dataset, **changed):
@@ -58,18 +62,20 @@ def test_nothing_to_read_is_refused(namespace):
         MLP(MLPConfig(embedding_size=0)).build(encoded, seed=1)
 
 
-def test_a_missing_score_is_told_from_the_mean_one(paired):
+@pytest.mark.parametrize(("name", "missing"), [(SCORE, np.float32(MISSING_SCORE)), (RANK, MISSING_RANK)])
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_a_missing_figure_is_told_from_the_mean_one_and_from_the_best(paired, name, missing, hidden):
     """Where a channel did not find the item is what is learned: 0 after scaling alone would be the mean."""
-    from dataclasses import replace
-
     splits = {
-        name: replace(split, labels=(split.features[SCORE] == np.float32(MISSING_SCORE)).astype(np.int64))
-        for name, split in paired.splits.items()
+        split: replace(rows, labels=(rows.features[name] == missing).astype(np.int64))
+        for split, rows in paired.splits.items()
     }
-    known = paired[TRAIN].features[SCORE]
-    mean = known[known != np.float32(MISSING_SCORE)].mean()
-    for hidden in ((), (8,)):
-        config = MLPConfig(fit=QUICK, hidden=hidden, embedding_size=0)
-        scorer = fit(MLP(config), replace(paired, splits=splits), seed=1).scorer
-        missing, middling = (_logits(scorer, paired, **{SCORE: value}) for value in (MISSING_SCORE, mean))
-        assert missing.min() > middling.max() + 1
+    figures = paired[TRAIN].features[name]
+    known = figures[figures != missing]
+    config = MLPConfig(fit=QUICK, hidden=hidden, embedding_size=0)
+    scorer = fit(MLP(config), replace(paired, splits=splits), seed=1).scorer
+    absent, *others = (
+        _logits(scorer, paired, **{name: value}) for value in (missing, known.mean(), known.min(), known.max())
+    )
+    for other in others:
+        assert absent.min() > other.max() + 1
