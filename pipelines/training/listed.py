@@ -35,7 +35,7 @@ from pipelines.feast_store.tables import microseconds
 from pipelines.io.duck import create_view_of_files, duckdb_session
 from pipelines.io.sql_text import identifier, literal, parquet
 from pipelines.training.columns import pair_columns
-from pipelines.training.errors import CandidatesError, TrainingDataError
+from pipelines.training.errors import CandidatesError, TooFewListsError
 from pipelines.training.recalled import SPLITS
 from pipelines.training.splits import Splits
 
@@ -92,12 +92,12 @@ class ListedRows:
 
         Raises:
             CandidatesError: The candidates know the answers, or do not belong to questions, channels or events.
-            TrainingDataError: A role has no origin, or too few rows to learn from or to be measured by.
+            TooFewListsError: A role has no origin, or too few rows to learn from or to be measured by.
         """
         missing = [role.value for role in SPLITS if not self.recalled.of(role)]
         if missing:
             msg = f"{self._subject}: expected origins of each role with questions, received none of {missing}; {_MORE}"
-            raise TrainingDataError(msg)
+            raise TooFewListsError(msg)
         rows, positives = self._write(path)
         self._check_classes(rows, positives)
         train_end, valid_end = (
@@ -162,7 +162,7 @@ class ListedRows:
                 f"{self._subject}: expected {'rows of both classes' if needs_both else 'rows'} in {split}, received "
                 f"{rows[role]} rows, {positives[role]} of them positive, of the {role} origins {origins}; {_MORE}"
             )
-            raise TrainingDataError(msg)
+            raise TooFewListsError(msg)
 
 
 _MORE = "bring more events, or train only specs whose rows are of the kind ranking"

@@ -11,6 +11,7 @@ import typer
 from feature_repo.contracts.intervals import check_id, parse_cutoff
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.options import NamespaceName, checked
+from serving.lists.errors import NothingToLearnError
 
 if TYPE_CHECKING:
     from serving.lists.comparison import Model
@@ -74,13 +75,19 @@ def measure(  # noqa: PLR0917 - typer makes options of them
 
 @app.command()
 def candidates(namespace: NamespaceName, questions: QuestionsId) -> None:
-    """Ask recall the questions of every origin, and write what would be ranked: models learn lists from it."""
+    """Ask recall the questions of every origin, and write what would be ranked: models learn lists from it.
+
+    The exit status is 10 where there is nothing to learn from.
+    """
 
     def job() -> dict[str, object]:
         from serving.lists.candidates import candidates as write  # noqa: PLC0415 - as above
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
-        return write(load_settings(), namespace, questions)
+        done = write(load_settings(), namespace, questions)
+        if not done["candidates"]:
+            raise NothingToLearnError(done)
+        return done
 
     run_job(job)
 

@@ -52,21 +52,24 @@ class Model:
 
 
 def parse_models(text: str) -> tuple[Model, ...]:
-    """Read `[{"name": …, "saved_model": …, "training_set": …}, …]`; ValueError for anything else."""
+    """Read `[{"name": …, "saved_model": …, "training_set": …}, …]`; ValueError for anything else.
+
+    Whatever else a training says of itself is passed over. Nothing trained is an empty list.
+    """
     example = '[{"name": "mlp", "saved_model": "DIR", "training_set": "ID"}]'
     try:
         given = json.loads(text)
     except ValueError as error:
         msg = f"models: expected JSON such as {example}, received {text[:80]!r} ({error})"
         raise ValueError(msg) from error
-    if not isinstance(given, list) or not given:
-        msg = f"models: expected a list of one model or more, such as {example}, received {text[:80]!r}"
-        raise ValueError(msg)
+    if not isinstance(given, list):
+        msg = f"models: expected a list such as {example}, received {text[:80]!r}"
+        raise ValueError(msg)  # noqa: TRY004 - a wrong value of an option
     for each in given:
         if (
             not isinstance(each, dict)
-            or each.keys() != _FIELDS
-            or not all(isinstance(value, str) and value for value in each.values())
+            or not each.keys() >= _FIELDS
+            or not all(isinstance(each[field], str) and each[field] for field in _FIELDS)
         ):
             msg = f"models: expected {sorted(_FIELDS)} of each, all of them texts, received {each!r:.200}"
             raise ValueError(msg)

@@ -107,7 +107,7 @@ def test_bad_questions_and_models_are_usage_errors() -> None:
     app, of = APPS["serving.lists"], ("--namespace", "ns", "--questions")
     assert "id '../x': expected" in refusal(app, "candidates", *of, "../x")
     assert "id '../x': expected" in refusal(app, "compare", *of, "../x", "--models", "[]", "--out", "o")
-    assert "models: expected a list of one model" in refusal(app, "compare", *of, "q", "--models", "[]", "--out", "o")
+    assert "models: expected a list such as" in refusal(app, "compare", *of, "q", "--models", "{}", "--out", "o")
 
 
 @pytest.mark.parametrize(
