@@ -26,6 +26,7 @@ TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
 QUESTIONS = "{{ ti.xcom_pull(task_ids='questions')['questions'] }}"
 LIST_ROWS = "{{ (ti.xcom_pull(task_ids='list_rows') or {}).get('training_set', '') }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
+COMPETING = "{{ ti.xcom_pull(task_ids='train') | selectattr('trained') | selectattr('competes') | list | tojson }}"
 SAVED_MODEL = "{{ ti.xcom_pull(task_ids='choose')['saved_model'] }}"
 RUN = {"namespace": NAMESPACE, "training-set": TRAINING_SET, "run-key": "{{ run_key(run_id) }}"}
 
@@ -124,7 +125,7 @@ with DAG(
         options={
             "namespace": NAMESPACE,
             "questions": QUESTIONS,
-            "models": "{{ ti.xcom_pull(task_ids='train') | selectattr('trained') | selectattr('competes') | list | tojson }}",
+            "models": COMPETING,
             "out": f"{FOLDER}/validation_lists.json",
         },
         **HEAVY,
