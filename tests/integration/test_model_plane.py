@@ -330,7 +330,7 @@ def test_models_that_fit_themselves_are_tracked_by_what_their_fits_have(settings
 
 
 def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
-    """A log on which DeepFM truly wins, by the rows' margins that are shipped; then logistic regression challenges it."""
+    """A log on which DeepFM truly wins, by the shipped margins of rows; then logistic regression challenges it."""
     from models.gates.margins import read_margins
 
     margins = read_margins("ranking").model_copy(update={"lists": ()})  # the measured lists are made up
