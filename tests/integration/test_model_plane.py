@@ -330,20 +330,21 @@ def test_models_that_fit_themselves_are_tracked_by_what_their_fits_have(settings
 
 
 def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
-    """A log on which DeepFM truly wins, by the margins that are shipped; then logistic regression challenges it."""
+    """A log on which DeepFM truly wins, by the shipped margins of rows; then logistic regression challenges it."""
     from models.gates.margins import read_margins
 
+    margins = read_margins("ranking").model_copy(update={"lists": ()})  # the measured lists are made up
     write_training_set(Namespace(settings.state, "toy"), "ages", rows=12_000, users=400, age_effect=0.5)
     linear = {"name": "lr", "role": "baseline", "config": {}}
     deep = {"name": "deepfm", "config": {"fit": {"epochs": 6}}}
     first = _specs(deep, linear | {"may_be_champion": True})
-    runs, won, folder = _run(settings, "deep", "ages", first, read_margins("ranking"))
+    runs, won, folder = _run(settings, "deep", "ages", first, margins)
     assert json.loads((folder / "choice.json").read_text())["spec"]["name"] == "deepfm", "lr competed and lost"
     assert (won["decision"], won["run_id"]) == ("promote", runs["deepfm"]["run_id"]), won["reason"]
     client.set_registered_model_alias(NAME, "champion", won["version"])
     try:
         later = _specs({"name": "linear", "class": "lr", "config": {}}, linear)
-        _, lost, folder = _run(settings, "challenger", "ages", later, read_margins("ranking"))
+        _, lost, folder = _run(settings, "challenger", "ages", later, margins)
     finally:
         client.delete_registered_model_alias(NAME, "champion")
     rows = json.loads((folder / "evaluation.json").read_text())["metrics"]["test"]
