@@ -7,6 +7,7 @@ fewer and smaller layers, as hundreds of questions are learned from and not mill
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
@@ -17,10 +18,12 @@ from feature_repo.contracts.on_demand import Computation
 from models.errors import BuildError
 from models.layers.mean_pooling import MeanPooling
 from models.ranking.base import KerasConfig, KerasModel, RankingConfig, Widths, encoded_inputs
+from models.training.fit import Fitted
 from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
     from models.encoding import Encoded
+    from models.training.fit import FitContext
 
 
 class MLPConfig(KerasConfig):
@@ -37,6 +40,8 @@ class MLPConfig(KerasConfig):
     """Weight decay on the layers' kernels."""
     unknown_rate: float = Field(default=0.3, ge=0, lt=1)
     """Share of terms that are taken for unknown in training."""
+    members: int = Field(default=1, ge=1, le=20)
+    """So many perceptrons are fitted, each from first weights of its own; the score is the mean of their logits."""
 
 
 class MLP(KerasModel[MLPConfig]):
@@ -45,6 +50,26 @@ class MLP(KerasModel[MLPConfig]):
     name: ClassVar[str] = "mlp"
     config_class: ClassVar[type[RankingConfig]] = MLPConfig
     on_demand: ClassVar[tuple[str, ...]] = (Computation.ELAPSED.value, Computation.TERM_MATCH.value)
+
+    def fit(self, context: FitContext) -> Fitted:
+        """Fit every member by itself, and let one graph take their mean (Lakshminarayanan et al., NeurIPS 2017).
+
+        Hundreds of questions leave much to the first weights: members differ, and their mean is better than each.
+        """
+        fitted = [KerasModel.fit(self, replace(context, seed=context.seed + n)) for n in range(self.config.members)]
+        if len(fitted) == 1:
+            return fitted[0]
+        inputs = encoded_inputs(fitted[0].encoded)
+        for number, member in enumerate(fitted, 1):
+            member.scorer.name = f"{self.name}_{number}"
+        logits = ops.mean(ops.stack([member.scorer(inputs) for member in fitted]), axis=0)
+        numbered = [(f"_{number}" if number > 1 else "", member) for number, member in enumerate(fitted, 1)]
+        return Fitted(
+            fitted[0].encoded,
+            keras.Model(inputs, logits, name=self.name),
+            {f"{name}{suffix}": values for suffix, member in numbered for name, values in member.history.items()},
+            {f"{name}{suffix}": value for suffix, member in numbered for name, value in member.params.items()},
+        )
 
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the perceptron.

@@ -79,3 +79,20 @@ def test_a_missing_figure_is_told_from_the_mean_one_and_from_the_best(paired, na
     )
     for other in others:
         assert absent.min() > other.max() + 1
+
+
+def test_members_are_fitted_each_by_itself_and_score_by_the_mean_of_their_logits(paired):
+    config = MLPConfig(fit=QUICK.model_copy(update={"epochs": 2}), hidden=(8,), embedding_size=0)
+    several = MLP(config.model_copy(update={"members": 3}))
+    alone, together = (fit(model, paired, seed=1) for model in (MLP(config), several))
+    rows = paired[TRAIN].take(np.arange(20))
+    encoded = together.encoded.run(rows.features, paired.signature)
+    members = [layer for layer in together.scorer.layers if layer.name.startswith("mlp_")]
+    logits = np.stack([member(encoded).numpy() for member in members])
+    assert len(logits) == several.config.members
+    np.testing.assert_allclose(together.scorer(encoded).numpy(), logits.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(logits[0], alone.scorer(encoded).numpy(), atol=1e-6)
+    assert np.abs(logits[1] - logits[0]).max() > 1e-3, "each has first weights of its own"
+    assert {"best_epoch", "best_epoch_2", "best_epoch_3"} <= together.params.keys()
+    again = fit(several, paired, seed=1)
+    np.testing.assert_array_equal(again.scorer(encoded).numpy(), together.scorer(encoded).numpy())
