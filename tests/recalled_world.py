@@ -12,11 +12,20 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.candidates import CANDIDATES
 from feature_repo.contracts.channels import channels
-from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.manifests import Candidates, Questions
+from feature_repo.contracts.features import declared
+from feature_repo.contracts.intervals import feast_project, format_cutoff
+from feature_repo.contracts.manifests import (
+    Candidates,
+    OnlineSnapshot,
+    Questions,
+    catalogue_part,
+    channel_part,
+    vectors_part,
+    views_part,
+)
 from feature_repo.contracts.places import MANIFEST, cutoff_name
 from feature_repo.contracts.publishing import file_sha256
-from feature_repo.contracts.questions import ANSWERS, ANSWERS_FILE, QUESTIONS, QUESTIONS_FILE, Asked
+from feature_repo.contracts.questions import ANSWERS, ANSWERS_FILE, QUESTIONS, QUESTIONS_FILE, SNAPSHOT_FILE, Asked
 from pipelines.io.arrow import arrow_schema
 
 if TYPE_CHECKING:
@@ -118,6 +127,7 @@ def write_recalled(place: Namespace, rounds: Sequence[Round], cutoff: datetime, 
         asked = pa.Table.from_pylist(each.questions, arrow_schema(QUESTIONS))
         pq.write_table(asked, folder / QUESTIONS_FILE)
         pq.write_table(pa.Table.from_pylist(each.answers, arrow_schema(ANSWERS)), folder / ANSWERS_FILE)
+        _snapshot(place, each.origin.moment, schema).write(folder / SNAPSHOT_FILE)
         span = {"origin": format_cutoff(each.origin.moment), "end": format_cutoff(each.origin.end)}
         counted = {"users": len(each.questions) // 2, "asked": len(each.questions) // 2, "answers": len(each.answers)}
         origins.append({**span, "role": each.origin.role.value, "folder": folder.name, **counted})
@@ -149,6 +159,41 @@ def write_recalled(place: Namespace, rounds: Sequence[Round], cutoff: datetime, 
         checksums={name: file_sha256(recalled / name) for name in rows},
     ).write(recalled / MANIFEST)
     return CANDIDATES_ID
+
+
+def _snapshot(place: Namespace, moment: datetime, schema: Schema) -> OnlineSnapshot:
+    """Return what would be online at a moment, by its record alone."""
+    cutoff, known = format_cutoff(moment), channels(schema)
+    parts = [
+        catalogue_part(cutoff, "questions/none.parquet", "0" * 64),
+        views_part(cutoff, {group.name: group.view_name for group in declared(schema).groups}),
+        *(
+            channel_part(
+                name, cutoff, "none", "0" * 64, definition=channel.definition, table=channel.table, half_life_days=0.0
+            )
+            for name, channel in known.items()
+            if channel.table
+        ),
+        vectors_part("item2vec", cutoff, "none", "0" * 64, 32, definition=known["item2vec"].definition),
+    ]
+    return OnlineSnapshot(
+        namespace=place.name,
+        schema=schema.to_json(),
+        cutoff=cutoff,
+        feast_project=feast_project(place.name),
+        users=1,
+        items=1,
+        parts={part.name: part for part in parts},
+    )
+
+
+def change_snapshot(place: Namespace, name: str, **data: Any) -> None:
+    """Write data of a part anew, in the snapshot of some origin."""
+    path = min(place.questions.glob(f"*/*/{SNAPSHOT_FILE}"))
+    snapshot = OnlineSnapshot.read(path)
+    part = snapshot.parts[name]
+    changed = replace(part, data=part.data | data)
+    replace(snapshot, parts=snapshot.parts | {name: changed}).write(path)
 
 
 def change_manifest(place: Namespace, **changes: Any) -> None:

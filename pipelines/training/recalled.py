@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.candidates import CANDIDATES
+from feature_repo.contracts.channels import channels
+from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.manifests import Candidates, Questions
+from feature_repo.contracts.manifests import Candidates, OnlineSnapshot, PartKind, Questions
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.questions import ANSWERS, ANSWERS_FILE, QUESTIONS, QUESTIONS_FILE, Role
+from feature_repo.contracts.questions import ANSWERS, ANSWERS_FILE, QUESTIONS, QUESTIONS_FILE, SNAPSHOT_FILE, Role
 from pipelines.io.arrow import arrow_schema
 from pipelines.training.errors import CandidatesError
 
@@ -76,7 +78,8 @@ def find_recalled(place: Namespace, schema: Schema, cutoff: datetime, candidates
 
     Raises:
         CandidatesError: They, or the questions that they answer, are gone, damaged, of another namespace or schema, of
-            a later cutoff; or the origins of one role lie among another's answers.
+            a later cutoff, said by channels of other definitions; or the origins of one role lie among another's
+            answers.
     """
     folder = place.recalled / candidates_id
     again = f"run `python -m serving.lists candidates --namespace {place.name} --questions ID`"
@@ -101,6 +104,7 @@ def find_recalled(place: Namespace, schema: Schema, cutoff: datetime, candidates
             f"cutoff {questions.cutoff}: they know later events; {asked_again}"
         )
         raise CandidatesError(msg)
+    _check_definitions(questions_folder, questions, schema, asked_again)
     origins = tuple(
         RecalledOrigin(
             datetime.fromisoformat(each["origin"]),
@@ -150,6 +154,26 @@ def _file(folder: Path, name: str, checksums: Mapping[str, Any], dataset: Datase
     types = [(field.name, str(field.type)) for field in expected]
     _expect(f"{subject}: columns", types, [(field.name, str(field.type)) for field in columns], again)
     return path
+
+
+def _check_definitions(folder: Path, questions: Questions, schema: Schema, remedy: str) -> None:
+    """Refuse what channels of other definitions said: the training set would call it by the present ones."""
+    expected = {name: channel.definition for name, channel in channels(schema).items()}
+    for each in questions.origins:
+        if not each["asked"]:
+            continue
+        path = folder / each["folder"] / SNAPSHOT_FILE
+        try:
+            snapshot = OnlineSnapshot.read(path, remedy)
+        except (FileNotFoundError, CorruptRecordError) as error:
+            msg = f"{path}: expected the snapshot that recall was asked with ({error}); {remedy}"
+            raise CandidatesError(msg) from error
+        fitted = snapshot.of_kind(PartKind.VECTORS) | snapshot.of_kind(PartKind.CHANNEL)
+        for name in sorted(fitted.keys() & expected.keys()):
+            received = fitted[name].data.get("definition", "")
+            _expect(f"{path}: definition of the channel {name}", expected[name], received, remedy)
+        views = {group.name: group.view_name for group in declared(schema).groups}
+        _expect(f"{path}: feature views", views, snapshot.views, remedy)
 
 
 def _check_order(recalled: Recalled, subject: str, remedy: str) -> None:

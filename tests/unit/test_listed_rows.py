@@ -27,7 +27,7 @@ from pipelines.training.errors import CandidatesError, TrainingDataError
 from pipelines.training.listed import ListedRows
 from pipelines.training.recalled import find_recalled
 from tests.lake_world import DAY_ONE, write_events
-from tests.recalled_world import change_manifest, change_questions, likes, rounds_of, write_recalled
+from tests.recalled_world import change_manifest, change_questions, change_snapshot, likes, rounds_of, write_recalled
 
 SHOP = replace(
     MOVIELENS,
@@ -151,7 +151,7 @@ def learnable(rows):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), schema=st.sampled_from([MOVIELENS, SHOP]), at_once=st.sampled_from([1, 3, 1000]))
 def test_rows_are_what_a_second_implementation_makes_of_the_same(seed, schema, at_once):
     events = log(seed, schema)
@@ -194,7 +194,7 @@ def test_every_case_occurs_in_what_is_compared():
     assert any(row["label"] and not row["is_drawn"] for row in shop)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_events_after_an_origin_s_end_change_none_of_its_rows(seed):
     """Questions and candidates are of before; only the label rows could look too far."""
@@ -216,7 +216,7 @@ def test_events_after_an_origin_s_end_change_none_of_its_rows(seed):
         assert {name: before[name] for name in unchanged} == {name: after[name] for name in unchanged}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), negatives=st.integers(1, 4))
 def test_train_alone_leaves_rows_out_that_nothing_happened_to(seed, negatives):
     events = log(seed)
@@ -352,6 +352,13 @@ def test_answers_among_what_a_later_role_is_asked_are_refused(role, end, match):
         (lambda place: change_manifest(place, candidates_id="another"), "offered: id: expected 'offered'"),
         (lambda place: change_questions(place, questions_id="another"), "questions asked: id: expected 'asked'"),
         (lambda place: change_questions(place, cutoff="1998-03-14T00:00:00Z"), r"cutoff 1998-03-14T.*know later event"),
+        (
+            lambda place: change_snapshot(place, "ease", definition="0"),
+            r"definition of the channel ease: .*received '0'",
+        ),
+        (lambda place: change_snapshot(place, "item2vec", definition=""), "definition of the channel item2vec: exp"),
+        (lambda place: change_snapshot(place, "views", views={"user_activity": "v"}), "feature views: expected"),
+        (lambda place: min(place.questions.glob("*/*/snapshot.json")).unlink(), "expected the snapshot that recall"),
         (lambda place: change_manifest(place, checksums={}), "SHA-256: expected None"),
         (lambda place: (place.recalled / "offered" / MANIFEST).write_text("{}"), "missing fields"),
         (lambda place: next(place.recalled.glob("*/*.parquet")).unlink(), r"expected the Parquet file .*lists candid"),
