@@ -91,7 +91,7 @@ def run(
         read = {EVENTS.name: events, **tables}
         sources = {name: table.checksum for name, table in read.items()} | dict(rows.sources)
         lineage = _lineage(settings, place, schema, kind, service, cutoff, sources)
-        if candidates:
+        if kind is TrainingKind.LISTS:
             lineage["candidates_id"] = candidates
         name = training_set_id({**settings_inputs(settings, schema, kind, service), **lineage})
         directory = place.training_sets / name
