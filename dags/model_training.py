@@ -4,11 +4,11 @@ Started by the asset **features**. `training_set` joins every label to the featu
 users at midnights of the past; the recommender's own recall answers those that models may learn from in `candidates`,
 and `list_rows` makes rows of them: what was offered, and what the user then liked. `specs` says what is trained, and
 `train` does, one spec at a time. `validation_lists` measures the lists of every trained spec at a midnight that it has
-not learned from, and `choose` takes the best for the candidate; `lists` measures the candidate's at a later midnight that
-nothing has been chosen by. `evaluate` measures candidate, champion and baselines on the same later rows, and logs the
+not learned from, and `choose` takes the best for the candidate; `lists` measures the candidate's at a later midnight
+that nothing was chosen by. `evaluate` measures candidate, champion and baselines on the same later rows, and logs the
 lists' figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no heavy task
-beside it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the asset
-**verdict**.
+beside it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the
+asset **verdict**.
 
 A log that is too short for the past to be asked skips `candidates` and `list_rows`: specs that learn from them are not
 trained then. The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
@@ -26,6 +26,7 @@ TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
 QUESTIONS = "{{ ti.xcom_pull(task_ids='questions')['questions'] }}"
 LIST_ROWS = "{{ (ti.xcom_pull(task_ids='list_rows') or {}).get('training_set', '') }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
+COMPETING = "{{ ti.xcom_pull(task_ids='train') | selectattr('trained') | selectattr('competes') | list | tojson }}"
 SAVED_MODEL = "{{ ti.xcom_pull(task_ids='choose')['saved_model'] }}"
 RUN = {"namespace": NAMESPACE, "training-set": TRAINING_SET, "run-key": "{{ run_key(run_id) }}"}
 
@@ -124,7 +125,7 @@ with DAG(
         options={
             "namespace": NAMESPACE,
             "questions": QUESTIONS,
-            "models": "{{ ti.xcom_pull(task_ids='train') | selectattr('competes') | list | tojson }}",
+            "models": COMPETING,
             "out": f"{FOLDER}/validation_lists.json",
         },
         **HEAVY,
@@ -140,6 +141,7 @@ with DAG(
             "validation-lists": f"{FOLDER}/validation_lists.json",
             "specs": "{{ ti.xcom_pull(task_ids='specs') | tojson }}",
             "choose-by": "{{ ti.xcom_pull(task_ids='specs', key='result')['choose_by'] }}",
+            "choose-without-lists": "{{ ti.xcom_pull(task_ids='specs', key='result')['choose_without_lists'] }}",
         },
         doc_md="The spec with the best validation lists is the candidate; no later answer has been looked at.",
     )

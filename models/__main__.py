@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
-from feature_repo.contracts.objectives import Metric  # noqa: TC001 - typer reads the annotations
+from feature_repo.contracts.objectives import Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
@@ -26,7 +27,26 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
 TrainingSetOption = Annotated[
     str,
     typer.Option(
-        "--training-set", parser=checked(check_id), metavar="ID", help="The id that the training-set job printed."
+        "--training-set",
+        parser=checked(check_id),
+        metavar="ID",
+        help="The id that the training-set job of kind ranking printed.",
+    ),
+]
+
+
+def _id_or_none(text: str) -> str:
+    """Return an id, or nothing: a task may have had none to print."""
+    return check_id(text) if text else ""
+
+
+ListsOption = Annotated[
+    str,
+    typer.Option(
+        "--lists",
+        parser=checked(_id_or_none),
+        metavar="ID",
+        help="The id that the training-set job of kind lists printed; nothing, if it had too little to ask about.",
     ),
 ]
 RunKeyOption = Annotated[
@@ -89,7 +109,11 @@ def specs(
     def job() -> dict[str, object]:
         chosen = _specs().chosen(only or (), configs)
         read_margins(RANKING_MODEL, settings().gate_margins)  # the run's last task needs them: its first one says no
-        return {"choose_by": chosen.choose_by.value, "specs": [spec.record() for spec in chosen.specs]}
+        return {
+            "choose_by": chosen.choose_by.value,
+            "choose_without_lists": chosen.choose_without_lists.value,
+            "specs": [spec.record() for spec in chosen.specs],
+        }
 
     run_job(job)
 
@@ -102,35 +126,54 @@ def train(
     spec: Annotated[
         str, typer.Option("--spec", help="A spec's name, such as deepfm, or the JSON that `specs` prints.")
     ],
+    lists: ListsOption = "",
 ) -> None:
     """Fit a model, export it as a SavedModel and log it to MLflow."""
 
     def job() -> dict[str, object]:
         from models.training.job import train  # noqa: PLC0415 - TensorFlow takes seconds to import
 
-        return train(settings(), namespace, training_set, _spec(spec), run_key)
+        return train(settings(), namespace, training_set, _spec(spec), run_key, lists_id=lists)
 
     run_job(job)
 
 
 @app.command()
-def choose(
+def choose(  # noqa: PLR0917 - typer makes options of them
     namespace: NamespaceName,
     training_set: TrainingSetOption,
     run_key: RunKeyOption,
     specs: Annotated[
         Any, typer.Option("--specs", parser=checked(_json_list), metavar="JSON", help="The list that `specs` prints.")
     ],
-    choose_by: Annotated[Metric, typer.Option("--choose-by", help="The metric of the validation rows that decides.")],
+    choose_by: Annotated[
+        Metric, typer.Option("--choose-by", help="The metric that decides: of lists, or of the validation rows.")
+    ],
+    choose_without_lists: Annotated[
+        Metric, typer.Option("--choose-without-lists", help="The metric of rows that decides where no list does.")
+    ] = Metric.LOG_LOSS,
+    lists: ListsOption = "",
+    validation_lists: Annotated[
+        str,
+        typer.Option(
+            "--validation-lists",
+            metavar="FILE",
+            help="What `python -m serving.lists compare` wrote; without it rows decide.",
+        ),
+    ] = "",
 ) -> None:
-    """Choose the trained spec that is evaluated, by its figure on the validation rows."""
+    """Choose the trained spec that is evaluated, by its lists at the validation origin, or by its validation rows."""
 
     def job() -> dict[str, object]:
         from models.training.choose import choose  # noqa: PLC0415 - MLflow takes seconds to import
 
-        trained = Specs(choose_by=choose_by, specs=tuple(map(parse_spec, specs)))
+        every = tuple(map(parse_spec, specs))
+        trained = Specs(choose_by=choose_by, choose_without_lists=choose_without_lists, specs=every)
+        measured = Path(validation_lists) if validation_lists else None
         with _folder(namespace, run_key).held(JUDGEMENT):
-            return choose(settings(), namespace, training_set, run_key, trained)
+            return choose(
+                settings(), namespace, training_set, run_key, trained, lists_id=lists, validation_lists=measured
+            )
 
     run_job(job)
 

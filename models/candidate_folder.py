@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.publishing import read_json, remove_abandoned
 from feature_repo.locks import exclusive
 from models.errors import CandidateError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_repo.contracts.places import Namespace
+    from models.specs.spec import Spec
 
 JUDGEMENT = "judgement"
 """The part that `choose`, `evaluate` and `gate` write."""
@@ -136,6 +138,11 @@ class CandidateFolder:
             )
             raise CandidateError(msg)
         return record
+
+
+def training_set_of(spec: Spec, training_set_id: str, lists_id: str) -> str:
+    """Return the id of the training set that a spec learns from, of a run that has these two; empty if it has none."""
+    return lists_id if spec.rows is TrainingKind.LISTS else training_set_id
 
 
 def check_same_spec(run_key: str, run: Mapping[str, Any], spec: Mapping[str, Any]) -> None:

@@ -112,6 +112,7 @@ def read_dataset(
     splits: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
     objective: Objective = PROBABILITY,
+    kind: TrainingKind = TrainingKind.RANKING,
 ) -> Dataset:
     """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
@@ -120,6 +121,7 @@ def read_dataset(
         splits: Their names; none for all.
         features: A spec's feature set; none for all that the training set has, pair features included.
         objective: What is learned of it.
+        kind: What its rows are to be: a spec's `rows`.
 
     Raises:
         DatasetError: it is for another kind of model, lacks features of the set, has other feature definitions than the
@@ -130,7 +132,7 @@ def read_dataset(
         record = TrainingSet.read(directory / MANIFEST)
     except CorruptRecordError as error:
         raise DatasetError(str(error)) from error
-    _check_kind(record)
+    _check_kind(record, kind)
     signature = signature_of(record, features or _all_features(record), objective)
     wanted = splits or tuple(name.removesuffix(".parquet") for name in TRAINING_FILES)
     return Dataset(
@@ -147,12 +149,16 @@ def _all_features(record: TrainingSet) -> tuple[str, ...]:
     return (record.feature_service, *sorted(pairs))
 
 
-def _check_kind(record: TrainingSet) -> None:
-    if record.kind is not TrainingKind.RANKING:
+_HOW = {TrainingKind.RANKING: "without --kind", TrainingKind.LISTS: "with --kind lists and --candidates"}
+"""Kind of a training set that ranking models learn from → how it is asked for."""
+
+
+def _check_kind(record: TrainingSet, kind: TrainingKind) -> None:
+    if record.kind is not kind:
         msg = (
-            f"training set {record.training_set_id}: expected one of kind {TrainingKind.RANKING}, received "
-            f"{record.kind}; ranking models learn from what `python -m pipelines training-set --namespace "
-            f"{record.namespace} --cutoff {record.cutoff}` makes, without --kind"
+            f"training set {record.training_set_id}: expected one of kind {kind}, received {record.kind}; models of "
+            f"rows: {kind} learn from what `python -m pipelines training-set --namespace {record.namespace} --cutoff "
+            f"{record.cutoff}` makes, {_HOW[kind]}"
         )
         raise DatasetError(msg)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from feature_repo.contracts.datasets import DRAWN, GROUP_ID, VALUE
@@ -147,6 +148,14 @@ class _Grouped(Learned):
         _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
         return np.stack([split.labels, codes], axis=1).astype(np.float32)
 
+    def weights(self, split: Split) -> Floats:
+        """Return the weights of the positive rows, which alone have a loss; 0 for others.
+
+        Keras divides by a batch's rows. So that the mean over them is about that over the positive ones, however many
+        others a group has, each weighs as many rows as there are for one: weight decay weighs the same then.
+        """
+        return split.weights * split.labels.astype(np.float32) * np.float32(split.rows / max(split.labels.sum(), 1))
+
     def scores(self, logits: Any) -> Any:
         """Return logits: only their order means something."""
         return logits[:, 0]
@@ -192,11 +201,19 @@ class Listwise(_Grouped):
     loss_name = "listwise_loss"
 
     def loss(self, targets: Any, logits: Any) -> Any:
-        """Return -log of each positive row's share in its group's softmax, 0 for others and groups of one class."""
-        labels, groups, scores = targets[:, 0], targets[:, 1], logits[:, 0]
-        same = groups[:, None] == groups[None, :]
-        total = ops.logsumexp(ops.where(same, scores[None, :], -1e9), axis=1)
-        others = ops.any(same & (labels[:, None] > labels[None, :]), axis=1)
+        """Return -log of each positive row's share in its group's softmax, 0 for others and groups of one class.
+
+        Sums are by group, so that a step costs as much as its rows, and not their square.
+        """
+        labels, scores = targets[:, 0], logits[:, 0]
+        # Codes count the groups of a whole split; a batch has few of them.
+        _, group = tf.unique(targets[:, 1])
+        number = ops.max(group) + 1
+        # What is taken off before the exponential cancels out, in the gradient, too.
+        highest = ops.take(ops.stop_gradient(tf.math.unsorted_segment_max(scores, group, number)), group)
+        share = tf.math.unsorted_segment_sum(ops.exp(scores - highest), group, number)
+        total = ops.log(ops.take(share, group)) + highest
+        others = ops.take(tf.math.unsorted_segment_min(labels, group, number), group) < labels
         return ops.where((labels > 0) & others, total - scores, 0.0)
 
 

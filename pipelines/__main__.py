@@ -226,9 +226,17 @@ def training_set(
     namespace: NamespaceName,
     cutoff: Cutoff,
     kind: Annotated[TrainingKind, typer.Option("--kind", help="What it is for.")] = TrainingKind.RANKING,
+    candidates: Annotated[
+        str,
+        typer.Option("--candidates", parser=checked(check_id), help="Of --kind lists: what recall offered."),
+    ] = "",
 ) -> None:
-    """Join events to what was known strictly before them, split by time, fit the transforms."""
-    _run("training_set", cutoff, kind, namespace=namespace)
+    """Join events, or candidates, to what was known strictly before them, split by time, fit the transforms."""
+    if (kind is TrainingKind.LISTS) != bool(candidates):
+        received = f"--kind {kind}, {'with' if candidates else 'without'} --candidates"
+        msg = f"expected --candidates ID with --kind {TrainingKind.LISTS}, and with no other kind; received {received}"
+        raise typer.BadParameter(msg)
+    _run("training_set", cutoff, kind, candidates, namespace=namespace)
 
 
 @app.command()

@@ -25,15 +25,18 @@ from feature_repo.contracts.manifests import (
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
-from feature_repo.contracts.signatures import Scope, ranking
+from feature_repo.contracts.signatures import Scope, pair_inputs, ranking
 from tests.blank_values import blank
-from tests.movielens import LIKED_VALUE, RANKING_FEATURES
+from tests.movielens import FEATURES, LIKED_VALUE, RANKING_FEATURES
 
 if TYPE_CHECKING:
+    from feature_repo.contracts.features import FeatureService
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.signatures import Signature
 
 USERS, ITEMS = 120, 60
+OFFERED = 30
+"""Candidates of a question, in a training set of kind LISTS."""
 GENRES = ("Action", "Comedy", "Drama", "Film-Noir", "Sci-Fi")
 OCCUPATIONS = ("artist", "engineer", "writer")
 _ARROW = {Dtype.STRING: pa.string(), Dtype.INT64: pa.int64(), Dtype.FLOAT32: pa.float32()}
@@ -51,31 +54,40 @@ def write_training_set(
     seed: int = 7,
     shuffle_labels: bool = False,
     pairs: tuple[str, ...] = (),
+    kind: TrainingKind = TrainingKind.RANKING,
 ) -> TrainingSet:
     """Write a training set and return its manifest. Test rows hold items that no train row has.
 
     Without an `age_effect` the means know all there is to know; with one, a linear model knows more. `pairs` are names
     of pair features, of fits of an hour before each row; where a channel did not find the item, there is no fit.
+
+    Of the kind LISTS it has questions of OFFERED candidates each, of which two are liked, the windows, and every pair
+    feature, which tell of liking beyond what the means do.
     """
     random = np.random.default_rng(seed)
-    table = _table(random, rows, users, age_effect, shuffle_labels=shuffle_labels)
-    signature = ranking(MOVIELENS, ("ranking", *pairs))
-    table = _with_pairs(table, signature, np.random.default_rng(seed + 1))
-    train_end, valid_end = int(rows * _TRAIN), int(rows * (_TRAIN + _VALID))
+    lists = kind is TrainingKind.LISTS
+    service = FEATURES.ranking_windows if lists else RANKING_FEATURES
+    table = _table(random, rows, users, age_effect, service, shuffle_labels=shuffle_labels)
+    signature = ranking(MOVIELENS, (service.name, *(pair_inputs(MOVIELENS) if lists else pairs)))
+    if lists:
+        table = _asked(table, random)
+    table = _with_pairs(table, signature, np.random.default_rng(seed + 1), noise=0.5 if lists else 0.1)
+    whole = OFFERED if lists else 1
+    train_end, valid_end = (int(rows * share) // whole * whole for share in (_TRAIN, _TRAIN + _VALID))
     splits = {
         "train": table.slice(0, train_end),
         "valid": table.slice(train_end, valid_end - train_end),
         "test": table.slice(valid_end),
-        "test_as_of_refresh": _stale(table.slice(valid_end), random),
+        "test_as_of_refresh": _stale(table.slice(valid_end), service, random),
     }
     directory = namespace.training_sets / training_set_id
     directory.mkdir(parents=True)
     for name, split in splits.items():
         pq.write_table(split, directory / f"{name}.parquet")
-    write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"], signature))
+    write_json(directory / TRANSFORMS_FILE, _transforms(splits["train"], service, signature))
     times = table["event_time"].to_pylist()
     record = TrainingSet(
-        kind=TrainingKind.RANKING,
+        kind=kind,
         training_set_id=training_set_id,
         namespace=namespace.name,
         schema=MOVIELENS.to_json(),
@@ -85,16 +97,16 @@ def write_training_set(
         label_min_value=LIKED_VALUE,
         prior_mean=float(np.mean(splits["train"]["value"].to_numpy())),
         refresh_hours=24,
-        feature_service=RANKING_FEATURES.name,
-        feature_service_hash=RANKING_FEATURES.hash,
-        views=RANKING_FEATURES.views,
-        feature_hashes=RANKING_FEATURES.feature_hashes
-        | {name: pair.definition for name, pair in signature.pairs.items()},
+        feature_service=service.name,
+        feature_service_hash=service.hash,
+        views=service.views,
+        feature_hashes=service.feature_hashes | {name: pair.definition for name, pair in signature.pairs.items()},
         rows={name: len(split) for name, split in splits.items()},
         checksums={name: file_sha256(directory / name) for name in (*TRAINING_FILES, TRANSFORMS_FILE)},
         sources={"events": "0" * 64},
         item_embeddings="embeddings/item2vec/none.parquet",
         item_embeddings_sha256="0" * 64,
+        candidates_id="recalled" if lists else "",
     )
     record.write(directory / MANIFEST)
     return record
@@ -106,7 +118,13 @@ def rewrite_manifest(namespace: Namespace, record: TrainingSet, **changes: Any) 
 
 
 def _table(
-    random: np.random.Generator, rows: int, num_users: int, age_effect: float, *, shuffle_labels: bool
+    random: np.random.Generator,
+    rows: int,
+    num_users: int,
+    age_effect: float,
+    service: FeatureService,
+    *,
+    shuffle_labels: bool,
 ) -> pa.Table:
     users = random.integers(0, num_users, rows)
     items = random.integers(0, ITEMS, rows)
@@ -156,11 +174,31 @@ def _table(
     }
     if age_effect:
         drawn["user_age"] = ages.astype(float)
-    drawn = {c.name: _others(c, rows, random) for c in RANKING_FEATURES.columns if c.name not in drawn} | drawn
-    return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in RANKING_FEATURES.columns})
+    drawn = {c.name: _others(c, rows, random) for c in service.columns if c.name not in drawn} | drawn
+    return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in service.columns})
 
 
-def _with_pairs(table: pa.Table, signature: Signature, random: np.random.Generator) -> pa.Table:
+def _asked(table: pa.Table, random: np.random.Generator) -> pa.Table:
+    """Return the rows as answers to questions: a user, a moment, and candidates, of which the user meets few."""
+    question = np.arange(len(table)) // OFFERED
+    first = pa.array(question * OFFERED)
+    of_question = [name for name in table.column_names if name.startswith("user_")] + ["event_time", "request_time"]
+    # What the user thinks of an item that is like another of the catalogue, with the user's own taste left out.
+    liking = table["item_value_mean"].fill_null(3.5).to_numpy() + random.normal(0, 0.5, len(table))
+    places = np.argsort(np.argsort(-liking.reshape(-1, OFFERED), axis=1), axis=1).ravel()
+    values = np.select([places < 2, places == OFFERED - 1], [5.0, 1.0], 0.0)
+    columns = {name: table[name].take(first) for name in of_question} | {
+        "value": pa.array(values, pa.float32()),
+        "label": pa.array((values >= LIKED_VALUE).astype(np.int64)),
+        "is_drawn": pa.array((values == 0).astype(np.int64)),
+        "group_id": pa.array(question),
+    }
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
+
+
+def _with_pairs(table: pa.Table, signature: Signature, random: np.random.Generator, noise: float) -> pa.Table:
     """Add pair features that tell of the value, of two items in three."""
     earlier = pc.subtract(table["event_time"], pa.scalar(3_600_000_000, pa.duration("us")))
     found = {pair.channel: random.random(len(table)) < 2 / 3 for pair in signature.pairs.values()}
@@ -169,8 +207,8 @@ def _with_pairs(table: pa.Table, signature: Signature, random: np.random.Generat
         table = table.append_column(fit_date(channel).name, dates)
     for column in signature.scoped(Scope.PAIR):
         pair = signature.pairs[column.name]
-        score = table["value"].to_numpy() / 5 + random.normal(0, 0.1, len(table))
-        values = np.rint(100 * (1.5 - score)) if pair.figure is Figure.RANK else score
+        score = table["value"].to_numpy() / 5 + random.normal(0, noise, len(table))
+        values = np.rint(np.maximum(100 * (3 - score), 1)) if pair.figure is Figure.RANK else score
         figures = pa.array(values, mask=~found[pair.channel]).cast(_ARROW[column.dtype])
         table = table.append_column(column.name, figures)
     return table
@@ -191,10 +229,10 @@ def _array(values: Any, column: Column) -> pa.Array:
     return pa.array(padded, pa.list_(kind))
 
 
-def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
+def _stale(test: pa.Table, service: FeatureService, random: np.random.Generator) -> pa.Table:
     """Return the test rows as the online store would have had them: some users were not there yet."""
     unknown = pa.array(random.random(len(test)) < 0.3)
-    for column in RANKING_FEATURES.groups[0].features:
+    for column in service.groups[0].features:
         position = test.schema.get_field_index(column.name)
         blank = pa.nulls(len(test), test.schema.field(column.name).type)
         kept = test[column.name].combine_chunks()
@@ -203,10 +241,10 @@ def _stale(test: pa.Table, random: np.random.Generator) -> pa.Table:
     return test
 
 
-def _transforms(train: pa.Table, signature: Signature) -> dict[str, Any]:
+def _transforms(train: pa.Table, service: FeatureService, signature: Signature) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
     terms["user_occupation"] = list(OCCUPATIONS)
-    terms = {column.vocabulary: [] for column in RANKING_FEATURES.columns if column.vocabulary} | terms
+    terms = {column.vocabulary: [] for column in service.columns if column.vocabulary} | terms
     return {
         "version": TRANSFORMS_VERSION,
         "vocabularies": {name: sorted(set(of)) for name, of in terms.items()},

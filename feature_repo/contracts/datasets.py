@@ -173,13 +173,24 @@ def observations_dataset(columns: tuple[Column, ...]) -> Dataset:
 
 
 EXAMPLE_ID = Column("example_id", Dtype.INT64, "Position in the canonical order of the rows; the same in every file")
-LABEL = Column("label", Dtype.INT64, "1 where the event is a positive of at least the training set's label_min_value")
+LABEL = Column(
+    "label",
+    Dtype.INT64,
+    "1 where the event is a positive of at least the training set's label_min_value; of a candidate, where the user "
+    "liked it after the question",
+)
 GROUP_ID = Column(
     "group_id",
     Dtype.INT64,
-    "Rows that were, or could have been, one answer: those of one session of a user have the number of its first event",
+    "Rows that were, or could have been, one answer: those of one session of a user have the number of its first "
+    "event, candidates that of their question",
 )
-DRAWN = Column("is_drawn", Dtype.INT64, "1 where the item was drawn by popularity in place of the event's own")
+DRAWN = Column(
+    "is_drawn",
+    Dtype.INT64,
+    "1 where no event is behind the row: the item was drawn by popularity, or is a candidate that the user had nothing "
+    "to do with",
+)
 WEIGHT = Column("sample_weight", Dtype.FLOAT32, "How much the row counts in training, beside 1")
 """What a training set's rows have beside the event and the features."""
 

@@ -243,7 +243,9 @@ class TrainingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet(_Record):
-    """A training set: rows in time order, joined to features strictly before each label, and the splits it owns.
+    """A training set: rows joined to features strictly before each label, and the splits it owns.
+
+    Rows of events lie in order of time; those of the kind LISTS by origin, question and item.
 
     Its directory holds this record as `manifest.json`, the files of `TRAINING_FILES`, and `transforms.json`.
     """
@@ -261,7 +263,7 @@ class TrainingSet(_Record):
     label_min_value: float
     """label = 1 where the event's value is at least this."""
     prior_mean: float
-    """Mean value of the train rows, for smoothing."""
+    """Mean value of the events in train, of the kind LISTS of those before `train_end`; for smoothing."""
     refresh_hours: int
     """How often the online store is taken to be refreshed, for the test rows 'as of the last refresh'."""
     feature_service: str

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WRITE_ANEW = "remove it, and run the job that writes it"
 """What to do about a damaged record that a job makes from scratch."""
+_ID_LENGTH = 16
 _OWNER = "owner.lock"
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _ABANDONED_S = 24 * 3600
@@ -163,6 +164,11 @@ def file_sha256(path: Path) -> str:
 def text_sha256(text: str) -> str:
     """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def inputs_id(inputs: Mapping[str, object]) -> str:
+    """Return the name of what a job makes of `inputs`: equal ones, in JSON's types, give an equal name."""
+    return text_sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")))[:_ID_LENGTH]
 
 
 def tree_sha256(directory: Path, without: Collection[str] = ()) -> str:

@@ -7,7 +7,7 @@ users liked in the days that follow and had no event with before. The data plane
     <origin>/                a folder for each origin, named like `cutoff_name`
         questions.parquet    QUESTIONS
         answers.parquet      ANSWERS
-        simple_lists.parquet SIMPLE_LISTS
+        simple_lists.parquet SIMPLE_LISTS; not of train origins
         user_fields.parquet  USER_FIELDS
         catalogue.parquet    as `pipelines publish` writes it
         snapshot.json        OnlineSnapshot; vectors and channels' tables: dated, below `embeddings/`, `channels/`

@@ -230,6 +230,8 @@ RANKING_MODEL = "ranking"
 SCORE = Column("score", Dtype.FLOAT32, "What the model's objective says")
 DEFAULT_FEATURES = ("ranking",)
 """The feature set of a model that names none: the service of the same name."""
+_WIDEST = replace(MOVIELENS, has_relations=True)
+"""A schema that gives every channel that any does."""
 
 
 def model_inputs(service: FeatureService) -> tuple[ModelInput, ...]:
@@ -249,6 +251,11 @@ def pair_inputs(schema: Schema) -> dict[str, ModelInput]:
     return {column.name: ModelInput(column, Scope.PAIR, pair=pair) for pair, column in every}
 
 
+def is_pair_feature(name: str) -> bool:
+    """Tell whether a name of a feature set is that of a pair feature, whichever schema gives it."""
+    return name in pair_inputs(_WIDEST)
+
+
 def feature_hashes(schema: Schema) -> dict[str, str]:
     """Return feature → hash of its definition, of all that a ranking model can learn from; pair features included."""
     hashes = declared(schema).known_by_time.feature_hashes
@@ -257,8 +264,7 @@ def feature_hashes(schema: Schema) -> dict[str, str]:
 
 def check_features(names: Iterable[str]) -> None:
     """Raise UnknownFeaturesError for names that no schema gives: an attribute can give any of the items or users."""
-    whole = replace(MOVIELENS, has_relations=True)
-    known = [*(service.name for service in declared(whole).services), *pair_inputs(whole)]
+    known = [*(service.name for service in declared(_WIDEST).services), *pair_inputs(_WIDEST)]
     others = tuple(f"{owner.value}_" for owner in (Scope.USER, Scope.ITEM))
     if unknown := sorted(name for name in set(names) - set(known) if not name.startswith(others)):
         msg = (

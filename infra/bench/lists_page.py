@@ -233,8 +233,10 @@ Nothing here is edited by hand.
 - The recommender's own engine answers, on stored fields, catalogue and item vectors as of the origin. It asks a model
   that was trained up to there.
 - Users with at least {LONG} events before the origin decide the verdict.
-- Validation origins choose each simple list's variant; their answers end before the first test origin. Test origins
-  judge. The tables show test origins, the last one of each data set what was chosen.
+- Train origins come first: models that order lists learn from their answers. Validation origins follow, and choose
+  each simple list's variant, and among several models the one whose lists have the highest NDCG@10. Test origins judge.
+  The answers of each origin end at or before the next one. The tables show test origins, the last one of each data set
+  what was chosen.
 - NDCG, MAP and the Recall of lists are in proportion to what the places can hold: 1 is a perfect list. The Recall of
   candidates and channels is the share of all answers.
 - Intervals hold 95 %: users are resampled with all their questions.

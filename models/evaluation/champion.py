@@ -22,7 +22,13 @@ from feature_repo.contracts.places import MANIFEST, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
-from feature_repo.contracts.signatures import RANKING_MODEL, SIGNATURE_FILE, feature_hashes, read_signature
+from feature_repo.contracts.signatures import (
+    RANKING_MODEL,
+    SIGNATURE_FILE,
+    feature_hashes,
+    is_pair_feature,
+    read_signature,
+)
 from models import tracking
 from models.errors import DatasetError
 from models.saved_model_loader import SavedModel
@@ -197,7 +203,8 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
         version: The champion's.
 
     Raises:
-        DatasetError: It reads features that are computed as they were, and this run's training set lacks them.
+        DatasetError: It reads features that are computed as they were, and this run's training set could have, but
+            lacks them. What channels say no set of another kind can have: then the two are not comparable.
     """
     if theirs is None:
         return f"champion version {version}: its training_set.json cannot be read"
@@ -219,12 +226,18 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
             f"champion version {version} cannot be compared: its inputs {changed} are defined otherwise now; nothing "
             "protects against a regression in this run"
         )
-    if absent := sorted(inputs - stored):
+    absent = sorted(inputs - stored)
+    if pairs := [name for name in absent if is_pair_feature(name)]:
+        return (
+            f"champion version {version} cannot be compared on rows: those of training set "
+            f"{dataset.record.training_set_id}, of kind {dataset.record.kind}, say nothing of {len(pairs)} pair "
+            f"features that it reads, such as {pairs[0]}"
+        )
+    if absent:
         msg = (
             f"training set {dataset.record.training_set_id}: expected {absent}, which champion version {version} "
-            f"reads, it has the features of the service {dataset.record.feature_service} and "
-            f"{sorted(dataset.signature.pairs)}, so that the two cannot be compared; build one with "
-            "KESTREL_RANKING_WINDOWS=true for windows, and with candidates for pair features"
+            f"reads, it has the features of the service {dataset.record.feature_service} alone, so that the two cannot "
+            "be compared; build one with KESTREL_RANKING_WINDOWS=true"
         )
         raise DatasetError(msg)
     return ""

@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from feature_repo.contracts.datasets import VALUE
-from feature_repo.contracts.objectives import ORDERS
+from feature_repo.contracts.objectives import ORDERS, Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
+from feature_repo.contracts.signatures import is_pair_feature
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
@@ -45,7 +46,14 @@ _MEASURED = ("auc", "gauc", "log_loss", "rmse", "ece", "observed_over_expected")
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
     """Write `evaluation.json`, `evaluation_scores.npz`, `golden.json` and plots, log them; return the test metrics.
 
-    Of the trained specs only the one that was chosen and the baselines are scored on test rows.
+    Of the trained specs only the one that was chosen and the baselines are scored, on the test rows of the training set
+    that the chosen one has learned from. A baseline that reads what these rows have not is left out.
+
+    Args:
+        settings: The model plane's.
+        namespace_name: The data set's.
+        training_set_id: The training set of kind RANKING, which names the run.
+        run_key: Names the training run.
     """
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
@@ -54,16 +62,21 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     trained = {CANDIDATE_ROW: name} | {
         each["name"]: each["name"] for each in choice["specs"] if each["role"] == Role.BASELINE
     }
-    runs = {row: folder.run_of(spec, training_set_id) for row, spec in trained.items()}
+    sets = {each["name"]: each["training_set_id"] for each in choice["specs"]}
+    runs = {row: folder.run_of(spec, sets[spec]) for row, spec in trained.items()}
     candidate = runs[CANDIDATE_ROW]
     lists = read_lists(folder.lists, namespace_name, training_set_id, candidate["saved_model_sha256"])
     client = tracking.connect(settings.mlflow_uri)
-    dataset = read_dataset(find_training_set(namespace, training_set_id), SPLITS)
+    rows = find_training_set(namespace, choice["winner_training_set_id"])
+    dataset = read_dataset(rows, SPLITS, kind=parse_spec(choice["spec"]).rows)
     _check_same_rows(dataset)
     with tracking.reaching(settings.mlflow_uri):
         tracking.check_run(client, candidate["run_id"], run_key)
         champion = score_champion(client, namespace, dataset, SPLITS)
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
+    left_out = _left_out(models, dataset)
+    models = {row: model for row, model in models.items() if row not in left_out}
+    runs = {row: run for row, run in runs.items() if row not in left_out}
     scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
     specs = {row: parse_spec(run["spec"]) for row, run in runs.items()}
     signature = signature_of(dataset.record, specs[CANDIDATE_ROW].features, specs[CANDIDATE_ROW].learned)
@@ -87,9 +100,10 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         for split, by_model in scores.items()
     }
     record: dict[str, Any] = {
-        "training_set_id": training_set_id,
+        "training_set_id": dataset.record.training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
-        "choice": {field: choice[field] for field in ("choose_by", "specs")},
+        "choice": {field: choice[field] for field in ("choose_by", "of", "why", "specs", "untrained")},
+        "left_out": left_out,
         "objectives": {row: objective.to_json() for row, objective in objectives.items()},
         "champion": _describe(champion),
         "rows": dataset[TEST].rows,
@@ -127,6 +141,18 @@ def _check_same_rows(dataset: Dataset) -> None:
             "the same order; build it again"
         )
         raise DatasetError(msg)
+
+
+def _left_out(models: Mapping[str, SavedModel], dataset: Dataset) -> dict[str, str]:
+    """Return row → why it has no scores, of the baselines that read what the rows have not."""
+    there = dataset[TEST].features.keys()
+    absent = {row: sorted(model.specs.keys() - there) for row, model in models.items() if row != CANDIDATE_ROW}
+    return {
+        row: f"The {row} baseline has no scores: rows of kind {dataset.record.kind} lack {len(inputs)} of its inputs, "
+        f"such as {next(filter(is_pair_feature, inputs), inputs[0])}."
+        for row, inputs in absent.items()
+        if inputs
+    }
 
 
 def _all_scores(
@@ -195,14 +221,27 @@ def _figures(
     probabilities = {
         name: values for name, values in scores.items() if name in objectives and objectives[name].probability
     }
-    figures = {"comparison_roc": roc_figure(TEST, labels, scores)}
-    if probabilities:
+    # Rows in one order tell of nothing where only a user's own are compared.
+    ordered = {
+        name: values for name, values in scores.items() if name not in objectives or _orders_all(objectives[name])
+    }
+    figures = {}
+    if CANDIDATE_ROW in ordered:
+        figures["comparison_roc"] = roc_figure(TEST, labels, ordered)
+    if CANDIDATE_ROW in probabilities:
         figures["comparison_calibration"] = calibration_figure(TEST, labels, probabilities, bins)
     return figures
 
 
+def _orders_all(objective: Objective) -> bool:
+    return Metric.AUC in objective.metrics
+
+
 def _write_plots(folder: Path, figures: dict[str, Figure]) -> None:
-    """Write each figure as PNG for MLflow and as SVG for the report."""
+    """Write each figure as PNG for MLflow and as SVG for the report; those of another choice go."""
+    for path in folder.glob("*.*"):
+        if path.stem not in figures:
+            path.unlink()
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             with replacing(folder / f"{name}.{kind}") as part:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,60 @@ _COLUMNS = {
 """Figure → how people call it. Of all but the last, more is better."""
 _LESS_IS_BETTER = {"overlap"}
 _ASKED = {Asked.AT_ORIGIN.value: "at the origin", Asked.BEFORE_NEXT.value: "just before the next event"}
+_EVERYTHING = "every figure"
+"""The name of what is undefined where nothing was measured."""
 _DEPTH = ", first "
 """Parts a list's name from a depth in the names of a slice's figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The candidate's NDCG@10 less that of another list."""
+
+    difference: float
+    interval: tuple[float, float] | None
+    """None for fewer than two users."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListFigures:
+    """What verdicts read of a record: NDCG@10 of the users whom they are about, asked at the test origin."""
+
+    users: int
+    figures: Mapping[str, float]
+    """List → NDCG@10."""
+    against: Mapping[str, Difference]
+    """List → how the candidate differs from it."""
+    best_simple: str
+    """The simple list that was best on validation."""
+    undefined: Mapping[str, str]
+    """What has no figure → why."""
+
+    def why_not(self, reference: str) -> str:
+        """Return why the candidate's lists cannot be compared with another; empty where they can."""
+        if reference in self.against and {CANDIDATE_ROW, reference} <= self.figures.keys():
+            return ""
+        whose = {_EVERYTHING: "Lists", CANDIDATE_ROW: "The candidate's lists", reference: f"Lists of {reference}"}
+        for name, lists in whose.items():
+            if name in self.undefined:
+                return f"{lists} were not measured: {self.undefined[name]}."
+        return "Lists were not measured: nobody with a history long enough for a verdict was asked."
+
+
+def list_figures(record: Mapping[str, Any]) -> ListFigures:
+    """Return what verdicts read of a record that `read_lists` returned."""
+    first: Mapping[str, Any] = record["tables"][0] if record["tables"] else {"users": 0, "rows": []}
+    return ListFigures(
+        users=first["users"],
+        figures={row["list"]: row[_DECIDING] for row in first["rows"] if row[_DECIDING] is not None},
+        against={
+            each["list"]: Difference(each["difference"], tuple(each["interval"]) if each["interval"] else None)
+            for each in record["against"]
+            if each["difference"] is not None
+        },
+        best_simple=record["best_simple"],
+        undefined=record["undefined"],
+    )
 
 
 def read_lists(path: Path, namespace: str, training_set_id: str, saved_model_sha256: str) -> dict[str, Any]:

@@ -133,7 +133,11 @@ def rmse(values: NDArray[Any], scores: NDArray[Any]) -> float:
 def of_scores(split: Split, scores: NDArray[Any], defined: Collection[str], bins: int) -> dict[str, float]:
     """Return the metrics of a split's scores by name: those that are `defined`, and how probabilities fit."""
     labels, users = split.labels, split.users
-    found = {Metric.AUC.value: auc(labels, scores), Metric.GAUC.value: gauc(labels, scores, users)}
+    found = {}
+    if Metric.AUC in defined:
+        found[Metric.AUC.value] = auc(labels, scores)
+    if Metric.GAUC in defined:
+        found[Metric.GAUC.value] = gauc(labels, scores, users)
     if Metric.RMSE in defined:
         found[Metric.RMSE.value] = rmse(split.target(VALUE), scores)
     if Metric.LOG_LOSS in defined:

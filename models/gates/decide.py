@@ -1,12 +1,13 @@
 """The gates themselves: from scores and checks to a decision. Pure.
 
 A comparison is judged by its interval. Where that lies across the margin, or there are too few users for one, the gate
-is undecided: then the champion stays, and where there is none the figure itself has to be on the right side of 0.
+is undecided: then the champion stays, and where there is none the figure itself has to be within the margin, or on the
+right side of 0 where the margin asks for more. Lists decide who is better, where they were measured; rows guard.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from models.gates.bootstrap import (
     resample,
     rmse_statistic,
 )
-from models.gates.margins import Slice
+from models.gates.margins import BEST_SIMPLE, Slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.objectives import Objective
-    from models.gates.margins import Limits, Margin, Margins
+    from models.evaluation.lists import ListFigures
+    from models.gates.margins import Limits, ListMargin, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
     Metric.AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
@@ -73,6 +75,8 @@ class Gate:
     """The bootstrap interval of the figure."""
     reference: str = ""
     """What it compares the candidate with; empty if it does not compare."""
+    least: float = 0.0
+    """What the figure itself has to reach where the gate is undecided and no champion stays."""
 
     def as_record(self) -> dict[str, Any]:
         """Return what the Verdict and the report hold."""
@@ -111,6 +115,10 @@ class Evidence:
     """Whether candidate and champion have identical weights."""
     signature_differences: list[str]
     serving_check: Mapping[str, Any]
+    lists: ListFigures
+    """The lists that users would be shown at the test origin."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Trained baseline without scores of these rows → why."""
     retired_views: list[str] = field(default_factory=list)
     """Feature views of the champion that are refreshed no more: it cannot rank any longer, so no tie lets it stay."""
     unregistered: bool = False
@@ -130,8 +138,11 @@ class Outcomes:
 class Comparison:
     """Candidate minus another by one metric, turned so that more is better."""
 
+    title: str
+    """The metric's, for people."""
     difference: float
     interval: Interval
+    """Without ends where there are too few users for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +158,16 @@ class _Measured:
     def compare(self, metric: Metric, reference: str, confidence: float) -> Comparison:
         figure, drawn = self.figures[metric, CANDIDATE_ROW], self.draws[f"{metric}.{CANDIDATE_ROW}"]
         if reference == CHANCE:
-            return Comparison(figure - _CHANCE, percentile_interval(drawn - _CHANCE, confidence))
+            return Comparison(_TITLES[metric], figure - _CHANCE, percentile_interval(drawn - _CHANCE, confidence))
         difference = metric.sign * (figure - self.figures[metric, reference])
         drawn_differences = metric.sign * (drawn - self.draws[f"{metric}.{reference}"])
-        return Comparison(difference, percentile_interval(drawn_differences, confidence))
+        return Comparison(_TITLES[metric], difference, percentile_interval(drawn_differences, confidence))
 
     def has(self, metric: Metric, reference: str) -> bool:
         return reference == CHANCE or (metric, reference) in self.figures
+
+    def both_have(self, metric: Metric, reference: str) -> bool:
+        return self.has(metric, CANDIDATE_ROW) and self.has(metric, reference)
 
 
 def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
@@ -175,8 +189,9 @@ def decide(
     """Return every gate's verdict and the decision.
 
     Rejected if any gate fails. An undecided one lets the champion stay; where there is none, or it can rank no longer,
-    its difference must not be negative. A tie if the interval of the AUC difference from the champion contains 0. On
-    hold if the gain over the strongest baseline is beyond belief. Else promoted.
+    its difference must not be on the wrong side. A tie if the interval of the difference from the champion contains 0:
+    of the lists' NDCG@10 where both have lists, else of AUC, or of GAUC where a score compares a user's rows alone. On
+    hold if the gain over the strongest baseline, or the best simple list, is beyond belief. Else promoted.
 
     Args:
         slices: The scores of each slice that a margin names, and of `Slice.MOMENT`.
@@ -188,6 +203,7 @@ def decide(
     wanted = {Slice.MOMENT, *(margin.slice for margin in margins.comparisons)}
     measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
     gates = [
+        *(_lists_compared(margin, evidence, margins) for margin in margins.lists),
         _eligible(evidence),
         *(
             _compared(margin, slices[margin.slice], measured[margin.slice], evidence, margins)
@@ -200,38 +216,86 @@ def decide(
     return _decision(gates, measured[Slice.MOMENT], evidence, margins)
 
 
+def _lists_compared(margin: ListMargin, evidence: Evidence, margins: Margins) -> Gate:
+    """Return the gate of one comparison of lists."""
+    lists, threshold = evidence.lists, _at_least(margin.margin)
+    reference = lists.best_simple if margin.reference == BEST_SIMPLE else margin.reference
+    if why := lists.why_not(reference):
+        return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, why)
+    against = f"{reference}, the best simple list" if margin.reference == BEST_SIMPLE else _named(reference, evidence)
+    found = _of_lists(lists, reference)
+    return _judged(
+        Gate(margin.name, None, threshold, Outcome.FAIL, "", reference=margin.reference),
+        found,
+        margin.margin,
+        f"{found.title} is {lists.figures[CANDIDATE_ROW]:.4f}, {_by(found)} than {against}",
+        _few(lists.users, margins),
+    )
+
+
 def _compared(margin: Margin, test: TestScores, measured: _Measured, evidence: Evidence, margins: Margins) -> Gate:
     """Return the gate of one comparison."""
-    threshold = f">= {-margin.margin + 0.0:+.4f}"
-    if margin.reference == CHAMPION_ROW and evidence.incomparable:
+    metric, reference = margin.metric, margin.reference
+    allowed = margin.allowed(measured.figures.get((metric, reference), float("nan")))
+    threshold = _at_least(allowed)
+    if reference == CHAMPION_ROW and evidence.incomparable:
         return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, evidence.incomparable)
-    against = _named(margin.reference, evidence)
-    for name, who in ((CANDIDATE_ROW, "the candidate"), (margin.reference, against)):
-        if name in test.scores and margin.metric not in test.defined(name):
-            other = (
-                f"{who} has the objective {test.objectives[name].name}, for which {margin.metric.value} is not defined"
-            )
+    if reference in evidence.left_out:
+        return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, evidence.left_out[reference])
+    against = _named(reference, evidence)
+    for name, who in ((CANDIDATE_ROW, "the candidate"), (reference, against)):
+        if name in test.scores and metric not in test.defined(name):
+            other = f"{who} has the objective {test.objectives[name].name}, for which {metric.value} is not defined"
             return Gate(margin.name, None, threshold, Outcome.NOT_APPLICABLE, f"{other}.".capitalize())
-    if not measured.has(margin.metric, margin.reference):
+    if not measured.has(metric, reference):
         return Gate(margin.name, None, threshold, Outcome.FAIL, f"There are no scores of {against}: train it, too.")
-    found = measured.compare(margin.metric, margin.reference, margin.confidence or margins.confidence)
-    low, high = found.interval.low, found.interval.high
-    if not np.isfinite([found.difference, low, high]).all():
-        lacking = f"{_TITLES[margin.metric]} cannot be computed: no user, or no resample, has rows of both classes."
+    found = measured.compare(metric, reference, margin.confidence or margins.confidence)
+    if not np.isfinite([found.difference, found.interval.low, found.interval.high]).all():
+        lacking = f"{_TITLES[metric]} cannot be computed: no user, or no resample, has rows of both classes."
         return Gate(margin.name, None, threshold, Outcome.FAIL, lacking)
-    few = measured.users < margins.min_users
-    verdict = Outcome.PASS if low >= -margin.margin else Outcome.FAIL if high < -margin.margin else Outcome.UNDECIDED
-    return Gate(
-        name=margin.name,
-        figure=found.difference + 0.0,  # no -0.0
-        threshold=threshold,
-        verdict=Outcome.UNDECIDED if few else verdict,
-        details=f"{_TITLES[margin.metric]} is {'better' if found.difference >= 0 else 'worse'} by "
-        f"{abs(found.difference):.4f} than {against}, interval {low:+.4f} to {high:+.4f}"
-        f"{f'; {measured.users} users are too few to tell, {margins.min_users} are enough' if few else ''}.",
-        interval=(low, high),
-        reference=margin.reference,
+    return _judged(
+        Gate(margin.name, None, threshold, Outcome.FAIL, "", reference=reference),
+        found,
+        allowed,
+        f"{found.title} is {_by(found)} than {against}",
+        _few(measured.users, margins),
     )
+
+
+def _judged(gate: Gate, found: Comparison, allowed: float, said: str, few: str) -> Gate:
+    """Return the gate with the verdict of a comparison; an interval of too few users decides nothing."""
+    low, high = found.interval.low, found.interval.high
+    verdict = Outcome.PASS if low >= -allowed else Outcome.FAIL if high < -allowed else Outcome.UNDECIDED
+    known = bool(np.isfinite([low, high]).all())
+    return replace(
+        gate,
+        figure=found.difference + 0.0,  # no -0.0
+        verdict=Outcome.UNDECIDED if few else verdict,
+        details=f"{said}{f', interval {low:+.4f} to {high:+.4f}' if known else ''}{few}.",
+        interval=(low, high) if known else None,
+        least=min(0.0, -allowed),
+    )
+
+
+def _of_lists(lists: ListFigures, reference: str) -> Comparison:
+    found = lists.against[reference]
+    bounds = found.interval or (float("-inf"), float("inf"))
+    return Comparison("NDCG@10 of the lists", found.difference, Interval(*bounds))
+
+
+def _at_least(allowed: float) -> str:
+    return f">= {-allowed + 0.0:+.4f}" if np.isfinite(allowed) else ""
+
+
+def _by(found: Comparison) -> str:
+    return f"{'better' if found.difference >= 0 else 'worse'} by {abs(found.difference):.4f}"
+
+
+def _few(users: int, margins: Margins) -> str:
+    """Return what is to be said of too few users; empty where there are enough."""
+    if users >= margins.min_users:
+        return ""
+    return f"; {users} users are too few to tell, {margins.min_users} are enough"
 
 
 def _named(reference: str, evidence: Evidence) -> str:
@@ -331,66 +395,109 @@ def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, margin
         return Outcomes(gates, Decision.TIE, f"Undecided: {_listed(undecided)}; the champion stays.")
     # Who may take the place of a champion that is as good, or can rank no longer, need not point beyond it.
     others = [gate for gate in undecided if gate.reference != CHAMPION_ROW]
-    if negative := [gate for gate in others if gate.figure is not None and gate.figure < 0]:
-        return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(negative)}.")
+    if wrong := [gate for gate in others if gate.figure is not None and gate.figure < gate.least]:
+        return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(wrong)}.")
+    if (found := _from_champion(measured, evidence, margins)) is not None:
+        return _beside_champion(gates, measured, evidence, margins, found)
+    reason = f"{_passed(undecided)}, {_figures_alone(measured, evidence, margins)}; {evidence.incomparable}"
+    return _unless_suspicious(gates, measured, evidence, margins, reason)
+
+
+def _from_champion(measured: _Measured, evidence: Evidence, margins: Margins) -> Comparison | None:
+    """Return how the candidate differs from the champion by what decides; None where nothing compares the two."""
+    if evidence.champion_version and not evidence.lists.why_not(CHAMPION_ROW):
+        return _of_lists(evidence.lists, CHAMPION_ROW)
     if evidence.incomparable:
-        figures = f"AUC {measured.figures[Metric.AUC, CANDIDATE_ROW]:.4f}{_over_means(measured, margins)}"
-        reason = f"{_passed(undecided)}, {figures}; {evidence.incomparable}"
-        return _unless_suspicious(gates, measured, margins, reason)
-    return _beside_champion(gates, measured, evidence, margins)
+        return None
+    metric = next(metric for metric in ORDERS if measured.both_have(metric, CHAMPION_ROW))
+    return measured.compare(metric, CHAMPION_ROW, margins.confidence)
 
 
-def _beside_champion(gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins) -> Outcomes:
+def _beside_champion(
+    gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins, found: Comparison
+) -> Outcomes:
     """Return the decision where no gate says no, and the champion can be compared."""
-    comparison = measured.compare(Metric.AUC, CHAMPION_ROW, margins.confidence)
     figures = (
-        f"AUC differs from champion version {evidence.champion_version} by {comparison.difference:+.4f} "
-        f"({comparison.interval.low:+.4f} to {comparison.interval.high:+.4f})"
+        f"{found.title} differs from champion version {evidence.champion_version} by {found.difference:+.4f} "
+        f"({found.interval.low:+.4f} to {found.interval.high:+.4f})"
     )
     passed = _passed([gate for gate in gates if gate.verdict is Outcome.UNDECIDED])
-    equal = evidence.same_weights or comparison.interval.contains(0.0)
-    if not equal and comparison.difference > 0:
-        return _unless_suspicious(gates, measured, margins, f"{passed} and {figures}")
+    equal = evidence.same_weights or found.interval.contains(0.0)
+    if not equal and found.difference > 0:
+        return _unless_suspicious(gates, measured, evidence, margins, f"{passed} and {figures}")
     why = f"{figures}, which shows no difference" if equal else f"{figures}: it is no better"
     if evidence.same_weights:
         why = "its weights are the champion's"
     if leaving := _passing(evidence):
-        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, but {leaving}")
+        return _unless_suspicious(gates, measured, evidence, margins, f"{passed}; {why}, but {leaving}")
     if equal and margins.promote_on_tie:
-        return _unless_suspicious(gates, measured, margins, f"{passed}; {why}, and promote_on_tie is set")
+        return _unless_suspicious(gates, measured, evidence, margins, f"{passed}; {why}, and promote_on_tie is set")
     return Outcomes(gates, Decision.TIE, f"{'Tie: no' if equal else 'No'} gate failed, but {why}; the champion stays.")
 
 
-def _unless_suspicious(gates: list[Gate], measured: _Measured, margins: Margins, reason: str) -> Outcomes:
+def _unless_suspicious(
+    gates: list[Gate], measured: _Measured, evidence: Evidence, margins: Margins, reason: str
+) -> Outcomes:
     """Return the promotion, or HOLD where the candidate is better than anybody would believe."""
+    suspicion = _beyond_rows(measured, margins) or _beyond_lists(evidence.lists, margins)
+    if suspicion:
+        return Outcomes(
+            gates,
+            Decision.HOLD,
+            f"On hold: {reason}. But {suspicion} is likelier knowledge of the future than a better model: look for a "
+            "feature that knows the label.",
+        )
+    return Outcomes(gates, Decision.PROMOTE, f"Promoted: {reason}.")
+
+
+def _beyond_rows(measured: _Measured, margins: Margins) -> str:
+    """Return what is beyond belief of AUC; empty where nothing is, or where scores do not order all rows."""
     baselines = {
         name: figure
         for (metric, name), figure in measured.figures.items()
         if metric is Metric.AUC and name not in {CANDIDATE_ROW, CHAMPION_ROW}
     }
+    if (Metric.AUC, CANDIDATE_ROW) not in measured.figures or not baselines:
+        return ""
     strongest = max(baselines, key=lambda name: baselines[name])
     gain = measured.figures[Metric.AUC, CANDIDATE_ROW] - baselines[strongest]
-    if gain > margins.max_gain:
-        return Outcomes(
-            gates,
-            Decision.HOLD,
-            f"On hold: {reason}. But AUC is {gain:.4f} above the strongest baseline, {strongest}, and more than "
-            f"{margins.max_gain:g} is likelier knowledge of the future than a better model: look for a feature that "
-            "knows the label.",
-        )
-    return Outcomes(gates, Decision.PROMOTE, f"Promoted: {reason}.")
+    if gain <= margins.max_gain:
+        return ""
+    return f"AUC is {gain:.4f} above the strongest baseline, {strongest}, and more than {margins.max_gain:g}"
+
+
+def _beyond_lists(lists: ListFigures, margins: Margins) -> str:
+    """Return what is beyond belief of the lists; empty where nothing is, or they were not measured."""
+    if margins.max_list_gain is None or lists.why_not(lists.best_simple):
+        return ""
+    own, simple = lists.figures[CANDIDATE_ROW], lists.figures[lists.best_simple]
+    if not simple or own <= margins.max_list_gain * simple:  # anything is endlessly more than nothing
+        return ""
+    return (
+        f"NDCG@10 of the lists is {own:.4f}, that of the best simple list, {lists.best_simple}, {simple:.4f}, and more "
+        f"than {margins.max_list_gain:g} times as much"
+    )
 
 
 def _passed(undecided: Sequence[Gate]) -> str:
     if not undecided:
         return "every gate passed"
-    return f"no gate failed, {len(undecided)} are undecided and point the right way"
+    return f"no gate failed, {len(undecided)} are undecided and on the right side"
 
 
-def _over_means(measured: _Measured, margins: Margins) -> str:
-    if not measured.has(Metric.AUC, MEANS):
-        return ""
-    return f" ({measured.compare(Metric.AUC, MEANS, margins.confidence).difference:+.4f} over the mean baseline)"
+def _figures_alone(measured: _Measured, evidence: Evidence, margins: Margins) -> str:
+    """Return the figures of a candidate that no champion is compared with."""
+    lists = evidence.lists
+    shown = ""
+    if not lists.why_not(lists.best_simple):
+        best = lists.against[lists.best_simple].difference
+        shown = f"NDCG@10 of the lists {lists.figures[CANDIDATE_ROW]:.4f} ({best:+.4f} over {lists.best_simple}), "
+    metric = next(metric for metric in ORDERS if (metric, CANDIDATE_ROW) in measured.figures)
+    over_means = ""
+    if measured.has(metric, MEANS):
+        difference = measured.compare(metric, MEANS, margins.confidence).difference
+        over_means = f" ({difference:+.4f} over the mean baseline)"
+    return f"{shown}{_TITLES[metric]} {measured.figures[metric, CANDIDATE_ROW]:.4f}{over_means}"
 
 
 def _listed(gates: Sequence[Gate]) -> str:

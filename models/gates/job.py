@@ -19,6 +19,7 @@ from models import registry, tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import find_training_set
 from models.errors import CandidateError
+from models.evaluation.lists import list_figures
 from models.gates.decide import Evidence, Outcomes, TestScores, decide
 from models.gates.margins import Margins, Slice, read_margins
 from models.gates.report import render
@@ -45,7 +46,8 @@ def gate(
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
     choice = folder.chosen(training_set_id)
-    run = folder.run_of(choice["spec"]["name"], training_set_id)
+    learned_from = choice["winner_training_set_id"]
+    run = folder.run_of(choice["spec"]["name"], learned_from)
     saved_model_sha256 = _check_saved_model(folder, run)
     evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
     if "objectives" not in evaluation:
@@ -53,7 +55,7 @@ def gate(
         raise CandidateError(msg)
     check = _read(folder.serving_check, "python -m serving.model_server check")
     _check_serving_record(folder.serving_check, check)
-    training_set = TrainingSet.read(find_training_set(namespace, training_set_id) / MANIFEST)
+    training_set = TrainingSet.read(find_training_set(namespace, learned_from) / MANIFEST)
     outcomes = decide(
         _read_scores(folder.scores, evaluation["objectives"]),
         _evidence(evaluation, check, run, choice),
@@ -184,6 +186,8 @@ def _evidence(
         same_weights=bool(champion["weights_sha256"]) and champion["weights_sha256"] == run["weights_sha256"],
         signature_differences=list(evaluation["signature_differences"]),
         serving_check=check,
+        lists=list_figures(evaluation["lists"]),
+        left_out=evaluation["left_out"],
     )
 
 
@@ -198,11 +202,12 @@ def _report(
     margins: Margins,
     check: Mapping[str, Any],
 ) -> dict[str, Any]:
-    lineage = ("training_set_id", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")
+    lineage = ("training_set_id", "kind", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")
     return {
         "model": name,
         "spec": run["model"],
         "choice": evaluation["choice"],
+        "left_out": evaluation["left_out"],
         "version": version,
         "decision": outcomes.decision.value,
         "reason": outcomes.reason,

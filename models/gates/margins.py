@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,8 +42,10 @@ class Margin(BaseModel):
     reference: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """`champion`, `chance` (a constant: half of all pairs in the right order), `means`, `popularity`, or the name of a
     baseline's spec."""
-    margin: float = Field(ge=-1, le=1)
+    margin: float | None = Field(default=None, ge=-1, le=1)
     """In the metric's unit; below 0 the candidate has to be so much better."""
+    margin_share: float | None = Field(default=None, ge=0, le=1)
+    """The same as a share of the reference's figure, such as 0.02: 2 % worse than that is no harm yet."""
     confidence: float | None = Field(default=None, gt=0.5, lt=1)
 
     @property
@@ -53,11 +55,52 @@ class Margin(BaseModel):
         return f"{self.metric.value}_vs_{self.reference}{where}"
 
     @model_validator(mode="after")
+    def _has_one_margin(self) -> Self:
+        if (self.margin is None) is (self.margin_share is None):
+            both = {"margin": self.margin, "margin_share": self.margin_share}
+            msg = f"{self.name}: expected either margin or margin_share, received {both}"
+            raise ValueError(msg)
+        if self.margin_share is not None and self.reference == CHANCE:
+            msg = f"{self.name}: expected a margin, received margin_share; chance has no figure to take a share of"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_rows(self) -> Self:
+        if self.metric is Metric.NDCG:
+            msg = f"{self.name}: expected a metric of rows, received {self.metric.value}; declare it in `lists`"
+            raise ValueError(msg)
+        return self
+
+    def allowed(self, figure: float) -> float:
+        """Return by how much the candidate may be worse than a reference of this figure, in the metric's unit."""
+        return self.margin if self.margin is not None else (self.margin_share or 0.0) * abs(figure)
+
+    @model_validator(mode="after")
     def _has_the_metric(self) -> Self:
         if self.metric not in ORDERS and self.reference in {CHANCE, *UNTRAINED}:
             msg = f"{self.name}: {self.reference} only puts rows in an order, {self.metric.value} is not defined for it"
             raise ValueError(msg)
         return self
+
+
+BEST_SIMPLE = "best_simple"
+
+
+class ListMargin(BaseModel):
+    """One comparison of the lists that users would be shown, by NDCG@10."""
+
+    model_config = _STRICT
+
+    reference: Literal["best_simple", "champion"]
+    """The simple list that was best on validation, or the champion's list."""
+    margin: float = Field(ge=-1, le=1)
+    """By how much the candidate's may be worse; below 0 it has to be so much better."""
+
+    @property
+    def name(self) -> str:
+        """The gate's name: `lists_vs_champion`."""
+        return f"lists_vs_{self.reference}"
 
 
 class Limits(BaseModel):
@@ -80,13 +123,15 @@ class Margins(BaseModel):
     resamples: int = Field(ge=100, le=20_000)
     min_users: int = Field(ge=2)
     max_gain: float = Field(gt=0, le=1)
+    max_list_gain: float | None = Field(default=None, gt=1, le=1_000)
     promote_on_tie: bool
+    lists: tuple[ListMargin, ...] = ()
     comparisons: tuple[Margin, ...] = Field(min_length=1)
     limits: Limits
 
     @model_validator(mode="after")
     def _no_comparison_twice(self) -> Self:
-        names = [one.name for one in self.comparisons]
+        names = [*(one.name for one in self.lists), *(one.name for one in self.comparisons)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             msg = f"comparisons {twice} are declared twice"
             raise ValueError(msg)

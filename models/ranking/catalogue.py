@@ -7,8 +7,9 @@ from typing import Any
 from models.errors import UnknownModelError
 from models.ranking.deepfm import DeepFM
 from models.ranking.lr import LogisticRegression
+from models.ranking.mlp import MLP
 
-RANKING_MODELS: dict[str, type[Any]] = {model.name: model for model in (DeepFM, LogisticRegression)}
+RANKING_MODELS: dict[str, type[Any]] = {model.name: model for model in (DeepFM, LogisticRegression, MLP)}
 """All that specs can name; each passes the suite in `tests/unit/models/test_ranking_models.py`."""
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.objectives import OBJECTIVES, PROBABILITY, Metric, Objective
-from feature_repo.contracts.signatures import DEFAULT_FEATURES, check_features
+from feature_repo.contracts.signatures import DEFAULT_FEATURES, check_features, is_pair_feature
 from models.candidate_folder import TAKEN
 from models.declared import checked, read_declared, told
 from models.errors import SpecError
@@ -47,6 +48,8 @@ class Spec(BaseModel):
     """A name of `models/ranking/catalogue.py`; that of the spec where left out."""
     features: tuple[str, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     """The feature set: names of feature services, feature groups, and single features."""
+    rows: TrainingKind = TrainingKind.RANKING
+    """The training set that it learns from: events with values, or lists that recall offered."""
     objective: str = PROBABILITY.name
     """What it learns: a name of `contracts.objectives`."""
     role: Role = Role.CANDIDATE
@@ -59,6 +62,28 @@ class Spec(BaseModel):
     def _has_a_name_of_its_own(self) -> Self:
         if self.name in RESERVED | TAKEN:
             msg = f"name {self.name!r}: expected another than {sorted(RESERVED | TAKEN)}, which mean something else"
+            raise ValueError(msg)
+        return self
+
+    @field_validator("rows")
+    @classmethod
+    def _ranking_models_have_them(cls, rows: TrainingKind) -> TrainingKind:
+        if rows is TrainingKind.RETRIEVAL:
+            msg = (
+                f"rows {rows.value!r}: expected {TrainingKind.RANKING.value!r} or {TrainingKind.LISTS.value!r}; rows "
+                "for retrieval have no class to rank by"
+            )
+            raise ValueError(msg)
+        return rows
+
+    @model_validator(mode="after")
+    def _channels_were_asked(self) -> Self:
+        pairs = [name for name in self.features if is_pair_feature(name)]
+        if pairs and self.rows is not TrainingKind.LISTS:
+            msg = (
+                f"features {pairs}: expected rows: {TrainingKind.LISTS.value}, received rows: {self.rows.value}; no "
+                "channel was asked about rows of events, so that none said anything of them"
+            )
             raise ValueError(msg)
         return self
 
@@ -113,6 +138,8 @@ class Specs(BaseModel):
     model_config = _STRICT
 
     choose_by: Metric
+    choose_without_lists: Metric = Metric.LOG_LOSS
+    """What decides among those of rows: ranking, where choose_by is a metric of lists and none could be measured."""
     specs: tuple[Spec, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -125,16 +152,42 @@ class Specs(BaseModel):
 
     @model_validator(mode="after")
     def _all_that_compete_have_the_metric(self) -> Self:
-        objectives = {spec.name: spec.learned for spec in self.specs if spec.may_be_champion}
-        without = {name: each.name for name, each in objectives.items() if self.choose_by not in each.metrics}
-        if without:
-            shared = [metric.value for metric in Metric if all(metric in each.metrics for each in objectives.values())]
+        """Every model has a metric of lists; one of rows compares models of one objective's metrics, on equal rows."""
+        key = "choose_without_lists" if self.choose_by is Metric.NDCG else "choose_by"
+        metric = self.row_metric
+        if metric is Metric.NDCG:
+            msg = f"{key} {metric.value}: expected a metric of rows, for where there are no lists"
+            raise ValueError(msg)
+        competing = self.by_rows
+        objectives = {spec.name: spec.learned for spec in competing}
+        if without := {name: each.name for name, each in objectives.items() if metric not in each.metrics}:
+            shared = [each.value for each in Metric if all(each in one.metrics for one in objectives.values())]
             msg = (
-                f"choose_by {self.choose_by.value}: expected a metric that every objective has of specs that may be "
-                f"champion, {without} lack it; all have {shared}"
+                f"{key} {metric.value}: expected a metric that every objective has of specs that may be champion, "
+                f"{without} lack it; all have {shared}"
+            )
+            raise ValueError(msg)
+        if len({spec.rows for spec in competing}) > 1:
+            msg = (
+                f"{key} {metric.value}: expected specs that may be champion of the same rows, received "
+                f"{ {spec.name: spec.rows.value for spec in competing} }; figures of different rows do not compare: "
+                f"choose by {Metric.NDCG.value}"
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def row_metric(self) -> Metric:
+        """What decides where rows do."""
+        return self.choose_without_lists if self.choose_by is Metric.NDCG else self.choose_by
+
+    @property
+    def by_rows(self) -> tuple[Spec, ...]:
+        """The specs that compete where rows decide: all, or those of rows: ranking where lists were to decide."""
+        competing = (spec for spec in self.specs if spec.may_be_champion)
+        if self.choose_by is not Metric.NDCG:
+            return tuple(competing)
+        return tuple(spec for spec in competing if spec.rows is TrainingKind.RANKING)
 
     def named(self, name: str) -> Spec:
         """Return the spec of a name; SpecError says which there are."""

@@ -11,11 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from feature_repo.contracts.memory import memory
+from feature_repo.contracts.objectives import Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import publishing_directory, tree_sha256, write_json
 from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT
 from models import tracking
-from models.candidate_folder import CandidateFolder, check_same_spec
+from models.candidate_folder import CandidateFolder, check_same_spec, training_set_of
 from models.dataset import TRAIN, VALID, Dataset, Split, describe, find_training_set, read_dataset
 from models.errors import BuildError, SpecError, UnknownFeatureError
 from models.evaluation import metrics
@@ -39,10 +40,21 @@ log = logging.getLogger(__name__)
 _EXAMPLE_ROWS = 3
 
 
-def train(settings: Settings, namespace_name: str, training_set_id: str, spec: Spec, run_key: str) -> dict[str, object]:
+def train(
+    settings: Settings, namespace_name: str, training_set_id: str, spec: Spec, run_key: str, *, lists_id: str = ""
+) -> dict[str, object]:
     """Train one spec, unless this run key already has it; return the ids of run and SavedModel.
 
-    Test rows are neither read nor scored: nobody knows yet whether this one is chosen.
+    Test rows are neither read nor scored: nobody knows yet whether this one is chosen. A spec of `rows: lists` is not
+    trained where there is no training set of that kind, and the result says why.
+
+    Args:
+        settings: The model plane's.
+        namespace_name: The data set's.
+        training_set_id: The training set of kind RANKING.
+        spec: What is trained.
+        run_key: Names the training run.
+        lists_id: The training set of kind LISTS; empty where there is none.
 
     Raises:
         LockedError: Another job trains it.
@@ -50,9 +62,23 @@ def train(settings: Settings, namespace_name: str, training_set_id: str, spec: S
     """
     namespace = Namespace(settings.state, namespace_name)
     folder = CandidateFolder(namespace, run_key)
-    directory = find_training_set(namespace, training_set_id)
+    own = training_set_of(spec, training_set_id, lists_id)
+    if not own:
+        why = "it learns from lists, of which there is no training set: the log is too short to ask questions"
+        log.info("%s is not trained: %s", spec.name, why)
+        return {"name": spec.name, "trained": False, "why": why}
+    directory = find_training_set(namespace, own)
     with folder.held(spec.name):
-        return _result(_trained(settings, folder, directory, spec))
+        record = _trained(settings, folder, directory, spec)
+    return {
+        "name": spec.name,
+        "trained": True,
+        "saved_model": str(folder.saved_model(spec.name)),
+        "training_set": own,
+        "role": spec.role.value,
+        "competes": spec.may_be_champion,
+        **{name: record[name] for name in ("model", "run_id", "saved_model_sha256", "weights_sha256")},
+    }
 
 
 def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec: Spec) -> dict[str, Any]:
@@ -67,7 +93,7 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
         # One that was deleted is known before the fit, not after it.
         tracking.experiment_id(client, folder.namespace.name)
     check_memory(directory, spec.features, memory())
-    dataset = read_dataset(directory, (TRAIN, VALID), spec.features, spec.learned)
+    dataset = read_dataset(directory, (TRAIN, VALID), spec.features, spec.learned, spec.rows)
     log.info("training set %s: %s", directory.name, describe(dataset))
     model = spec.model()
     started = time.monotonic()
@@ -118,10 +144,6 @@ def fit_spec(spec: Spec, model: RankingModel[RankingConfig], dataset: Dataset, s
         raise SpecError(msg) from error
 
 
-def _result(record: dict[str, Any]) -> dict[str, object]:
-    return {name: record[name] for name in ("model", "run_id", "saved_model_sha256", "weights_sha256")}
-
-
 def example_frame(split: Split, columns: tuple[str, ...], rows: int = _EXAMPLE_ROWS) -> Any:
     """Return the last rows of a split as a data frame, lists as lists: what `predict` takes."""
     import pandas as pd  # noqa: PLC0415 - the data frame is for MLflow alone
@@ -166,6 +188,7 @@ def _track(
             "kestrel.feature_service": f"{training_set.feature_service}@{training_set.feature_service_hash}",
             "kestrel.class": spec.class_name,
             "kestrel.objective": spec.objective,
+            "kestrel.rows": spec.rows.value,
             "kestrel.role": spec.role.value,
             "kestrel.may_be_champion": str(spec.may_be_champion).lower(),
         },
@@ -177,9 +200,9 @@ def _track(
     final = {f"{VALID}_{metric}": value for metric, value in record["valid"].items() if value is not None}
     tracking.log_metrics(client, run_id, final | {"fit_seconds": record["fit_seconds"]}, started)
     curves = {spec.name: scores}
-    figures = {
-        "plots/validation_roc.png": roc_figure("validation", valid.labels, curves),
-    }
+    figures = {}
+    if Metric.AUC in spec.learned.metrics:
+        figures["plots/validation_roc.png"] = roc_figure("validation", valid.labels, curves)
     if spec.learned.probability:
         fit_of = calibration_figure("validation", valid.labels, curves, settings.ece_bins)
         figures["plots/validation_calibration.png"] = fit_of

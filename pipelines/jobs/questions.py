@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from feature_repo.contracts.datasets import (
     EVENT_TIME,
@@ -75,6 +77,8 @@ if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
+    from pipelines.channels.fitting import FittedChannel
+    from pipelines.embeddings.snapshots import ItemEmbeddings
     from pipelines.questions.as_of import AsOf
     from pipelines.questions.asked import AskedUsers
     from pipelines.settings import Settings
@@ -82,7 +86,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 _VIEW = "events"
-REVISION = 1
+REVISION = 2
 """Raised by whoever changes how questions are made from the same inputs."""
 
 
@@ -95,8 +99,8 @@ def run(
         settings: How many days hold answers, how many are asked, and where Spark runs.
         place: The namespace.
         cutoff: Events from then on do not exist.
-        training_set: The origin follows from where its model's knowledge ends; empty: `settings.question_origins` of
-            the log's last days.
+        training_set: The origins follow from where its rows for fitting and choosing end; empty:
+            `settings.question_origins` of the log's last days.
         origin: One that somebody chose; None: as above.
 
     Raises:
@@ -150,19 +154,21 @@ def _origins(
     origin: datetime | None,
 ) -> list[Origin]:
     first, last = first_and_last_event(connection)
-    days, end = sources.settings.question_days, min(cutoff, midnight_after(last))
+    settings, end = sources.settings, min(cutoff, midnight_after(last))
+    days, training = settings.question_days, settings.question_train_origins
     if origin is not None:
-        return given_origin(origin, first, end, days)
+        return given_origin(origin, first, end, days, training)
     if training_set:
-        return origins_after(_known_until(sources.place, training_set), first, end, days)
-    return spaced_origins(first, end, days, sources.settings.question_origins)
+        return origins_after(*_known_until(sources.place, training_set), first, end, days, training)
+    return spaced_origins(first, end, days, settings.question_origins, training)
 
 
-def _known_until(place: Namespace, training_set: str) -> datetime:
-    """Return the end of the rows that models of a training set are fitted and chosen on."""
+def _known_until(place: Namespace, training_set: str) -> tuple[datetime, datetime]:
+    """Return the end of the rows that models of a training set are fitted on, and of those that choose them."""
     path = place.training_sets / training_set / MANIFEST
     try:
-        return datetime.fromisoformat(TrainingSet.read(path).valid_end)
+        record = TrainingSet.read(path)
+        return datetime.fromisoformat(record.train_end), datetime.fromisoformat(record.valid_end)
     except (OSError, ValueError, CorruptRecordError) as error:
         msg = f"{path}: expected the record of a training set, received {error}; run `python -m pipelines training-set`"
         raise JobError(msg) from error
@@ -242,7 +248,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
         training_set_id=names[1],
         days=sources.settings.question_days,
         origins=records,
-        note=_note(records, cutoff, names[1]),
+        note=_note(records, cutoff, names[1], sources.settings.question_train_origins),
         checksums=checksums,
         sources=sources.checksums,
     )
@@ -258,15 +264,24 @@ def _told(origin: Mapping[str, Any]) -> str:
     )
 
 
-def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str) -> str:
-    """Say why no list can be judged; nothing where lists can be."""
-    tests = [each for each in origins if each["role"] == Role.TEST]
-    if any(each["asked"] for each in tests):
-        return ""
-    if tests:
-        spans = ", ".join(f"{each['origin'][:10]} to {each['end'][:10]}" for each in tests)
-        return f"nobody likes anything new in {spans}"
-    return _no_origins(cutoff, training_set)
+def _note(origins: list[dict[str, Any]], cutoff: datetime, training_set: str, training: int) -> str:
+    """Say why no list can be judged, chosen or learned from; nothing where each can be."""
+    of = {role: [each for each in origins if each["role"] == role] for role in Role}
+    asked = {role: any(each["asked"] for each in found) for role, found in of.items()}
+    if not of[Role.TEST]:
+        return _no_origins(cutoff, training_set)
+    if not asked[Role.TEST]:
+        return f"nobody likes anything new in {_spans(of[Role.TEST])}"
+    if not of[Role.VALIDATION]:
+        return "no midnight is left for a validation origin: nothing is chosen by lists, and none are learned from"
+    if training and not asked[Role.TRAIN]:
+        why = f"nobody likes anything new in {_spans(of[Role.TRAIN])}" if of[Role.TRAIN] else "the log is too short"
+        return f"no lists are learned from before the validation origin, {of[Role.VALIDATION][0]['origin']}: {why}"
+    return ""
+
+
+def _spans(origins: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{each['origin'][:10]} to {each['end'][:10]}" for each in origins)
 
 
 def damage(place: Namespace, directory: Path) -> str:
@@ -311,7 +326,7 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
     part: Path,
     name: str,
 ) -> None:
-    """Write what is known as of each origin: catalogue, simple lists; of test origins users, vectors, channels, too."""
+    """Write what is known as of each origin: catalogue, users' fields, vectors, channels; simple lists to be judged."""
     settings, place = sources.settings, sources.place
     validation = Validation(connection, sources.schema.positive, settings)
     store = open_store(settings, place)
@@ -320,17 +335,23 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
         _scratch(place) as scratch,
         spark_session(settings, f"questions {place.name}", rows=sources.events.rows) as spark,
         offline_engine(settings, f"questions {place.name}"),
+        threadpool_limits(1),  # of the whole process: of two fits at once, the one that ends first would lift its own
     ):
         for each, asked in zip(origins, found, strict=True):
             folder = part / cutoff_name(each.moment)
-            catalogue = _write_catalogue(sources, store, each.moment, folder)
-            _write_simple_lists(sources, connection, each, asked, catalogue, folder)
-            if each.role is Role.TEST:
-                with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
-                    _write_users(sources, connection, moment, asked, folder)
-                    size = (catalogue.num_rows, len(asked.users))
-                    parts = _fit_parts(sources, connection, moment, validation)
-                    _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
+            with (
+                as_of(sources, spark, each.moment, scratch / folder.name) as moment,
+                ThreadPoolExecutor(1, "vectors") as beside,
+            ):
+                vectors = beside.submit(moment.vectors)  # takes half the time, and one core
+                catalogue = _write_catalogue(sources, store, each.moment, folder)
+                if each.role is not Role.TRAIN:  # nobody learns from simple lists
+                    _write_simple_lists(sources, connection, each, asked, catalogue, folder)
+                _write_users(sources, connection, moment, asked, folder)
+                tables = fit_channels(connection, settings, sources.schema, each.moment, validation)
+                parts = _store_parts(sources, moment, vectors.result(), tables)
+                size = (catalogue.num_rows, len(asked.users))
+                _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
 
 
 def _write_catalogue(sources: Sources, store: FeatureStore, moment: datetime, folder: Path) -> pa.Table:
@@ -366,14 +387,12 @@ def _write_users(
     pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
 
 
-def _fit_parts(
-    sources: Sources, connection: duckdb.DuckDBPyConnection, moment: AsOf, validation: Validation
+def _store_parts(
+    sources: Sources, moment: AsOf, vectors: Mapping[str, ItemEmbeddings], fitted: Sequence[FittedChannel]
 ) -> list[Part]:
-    """Fit item vectors and channels on what was liked before a moment; return them as parts of its snapshot."""
-    settings, place, schema = sources.settings, sources.place, sources.schema
-    vectors = moment.vectors()
-    tables = store_channels(place, moment.cutoff, fit_channels(connection, settings, schema, moment.cutoff, validation))
-    cutoff = format_cutoff(moment.cutoff)
+    """Store channels as of a moment; return them and the vectors as parts of its snapshot."""
+    place, schema, cutoff = sources.place, sources.schema, format_cutoff(moment.cutoff)
+    tables = store_channels(place, moment.cutoff, fitted)
     return [*(record.part(name, cutoff, schema) for name, record in vectors.items()), *tables.values()]
 
 

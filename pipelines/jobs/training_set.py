@@ -1,17 +1,16 @@
-"""Job: events and features → a training set, joined strictly as of each label's time, split by time."""
+"""Job: label rows and features → a training set, joined strictly as of each label's time, split by time."""
 
 from __future__ import annotations
 
 import json
 import logging
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from feature_repo.contracts.datasets import EVENT_TIME, EVENTS, LABEL, VALUE
+from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.embeddings import embeddings_named
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import format_cutoff
@@ -19,7 +18,6 @@ from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, Tr
 from feature_repo.contracts.places import MANIFEST
 from feature_repo.contracts.publishing import file_sha256, publishing_directory, remove_abandoned
 from feature_repo.contracts.schemas import read_schema
-from feature_repo.contracts.signatures import model_inputs
 from feature_repo.locks import exclusive
 from pipelines.embeddings.snapshots import find_item_embeddings
 from pipelines.feast_store.errors import RowCountError
@@ -28,23 +26,17 @@ from pipelines.feast_store.retrieval import retrieve
 from pipelines.feast_store.store import offline_engine, open_store
 from pipelines.features.tables import feature_table
 from pipelines.io.arrow import arrow_type
-from pipelines.io.duck import duckdb_session
 from pipelines.io.lake import stored_dataset
 from pipelines.io.spark import session_at_hand
-from pipelines.training.files import RowGroupWriter, cut
+from pipelines.training.columns import definition_hashes, encoded_columns
+from pipelines.training.files import RowGroupWriter, beside, cut
 from pipelines.training.identity import settings_inputs, training_set_id, verified
-from pipelines.training.labels import (
-    LABEL_COLUMNS,
-    as_of_the_last_refresh,
-    as_of_the_moment,
-    explicit_labels,
-    implicit_labels,
-    labelled_positive,
-    positive_labels,
-    sampled_train,
-)
-from pipelines.training.splits import Splits, moment, split_by_time
-from pipelines.training.transforms import fit_transforms, mean_of_events
+from pipelines.training.labels import LABEL_COLUMNS, as_of_the_last_refresh, as_of_the_moment
+from pipelines.training.listed import ListedRows
+from pipelines.training.recalled import find_recalled
+from pipelines.training.rows import EventRows
+from pipelines.training.splits import moment
+from pipelines.training.transforms import fit_transforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,23 +45,36 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
+    from feature_repo.contracts.columns import Column
     from feature_repo.contracts.features import FeatureService
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
     from pipelines.io.lake import Snapshot
     from pipelines.settings import Settings
+    from pipelines.training.rows import LabelRows
 
 _LOG = logging.getLogger(__name__)
-_MEMORY = "2GB"
 
 
 def run(
-    settings: Settings, place: Namespace, cutoff: datetime, kind: TrainingKind = TrainingKind.RANKING
+    settings: Settings,
+    place: Namespace,
+    cutoff: datetime,
+    kind: TrainingKind = TrainingKind.RANKING,
+    candidates: str = "",
 ) -> dict[str, object]:
     """Build the training set of all events before `cutoff`, unless it exists; equal inputs give an equal id.
 
+    Args:
+        settings: Which rows it has, and where it is made.
+        place: The namespace.
+        cutoff: Events from then on do not exist.
+        kind: What it is for.
+        candidates: What its rows are, of the kind LISTS: the id of what recall offered for questions.
+
     Raises:
         TrainingDataError: Too few events, or labels of one class only.
+        CandidatesError: The candidates are gone, damaged, of other data, of a later cutoff, or know the answers.
         DatasetChangedError: A table was rewritten while it was read.
         CorruptTrainingSetError: It exists, but is not what its manifest says.
     """
@@ -82,8 +87,12 @@ def run(
             group.view_name: stack.enter_context(feature_table(place, group).reading(before=cutoff))
             for group in service.groups
         }
-        sources = {EVENTS.name: events.checksum, **{view: table.checksum for view, table in tables.items()}}
-        lineage = _lineage(settings, place, schema, service, cutoff, sources)
+        rows = _label_rows(settings, place, schema, kind, cutoff, events, candidates)
+        read = {EVENTS.name: events, **tables}
+        sources = {name: table.checksum for name, table in read.items()} | dict(rows.sources)
+        lineage = _lineage(settings, place, schema, kind, service, cutoff, sources)
+        if kind is TrainingKind.LISTS:
+            lineage["candidates_id"] = candidates
         name = training_set_id({**settings_inputs(settings, schema, kind, service), **lineage})
         directory = place.training_sets / name
         if not directory.exists():
@@ -94,7 +103,7 @@ def run(
                 publishing_directory(directory) as part,
             ):
                 lineage |= {"kind": kind, "training_set_id": name}
-                _build(settings, store, schema, service, events, part, lineage)
+                _build(settings, store, schema, service, rows, part, lineage)
                 stack.close()  # a table that changed meanwhile ends the job here, before anything is published
     record = verified(directory)
     _LOG.info("training set %s: %s", name, record.rows)
@@ -103,15 +112,34 @@ def run(
 
 def _service(settings: Settings, schema: Schema, kind: TrainingKind) -> FeatureService:
     features = declared(schema)
-    if kind is TrainingKind.RETRIEVAL:
-        return features.retrieval
-    return features.ranking_windows if settings.ranking_windows else features.ranking
+    match kind:
+        case TrainingKind.RETRIEVAL:
+            return features.retrieval
+        case TrainingKind.LISTS:
+            return features.ranking_windows
+        case TrainingKind.RANKING:
+            return features.ranking_windows if settings.ranking_windows else features.ranking
+
+
+def _label_rows(  # noqa: PLR0917 - by what, from where, of what
+    settings: Settings,
+    place: Namespace,
+    schema: Schema,
+    kind: TrainingKind,
+    cutoff: datetime,
+    events: Snapshot,
+    candidates: str,
+) -> LabelRows:
+    if kind is TrainingKind.LISTS:
+        return ListedRows(settings, schema, events, find_recalled(place, schema, cutoff, candidates))
+    return EventRows(settings, schema, kind, events)
 
 
 def _lineage(  # noqa: PLR0917 - all that a training set follows from
     settings: Settings,
     place: Namespace,
     schema: Schema,
+    kind: TrainingKind,
     service: FeatureService,
     cutoff: datetime,
     sources: Mapping[str, str],
@@ -126,7 +154,7 @@ def _lineage(  # noqa: PLR0917 - all that a training set follows from
         "feature_service": service.name,
         "feature_service_hash": service.hash,
         "views": service.views,
-        "feature_hashes": service.feature_hashes,
+        "feature_hashes": definition_hashes(schema, kind, service),
         "sources": dict(sources),
         "item_embeddings": embeddings.item_embeddings,
         "item_embeddings_sha256": embeddings.sha256,
@@ -138,29 +166,30 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     store: FeatureStore,
     schema: Schema,
     service: FeatureService,
-    events: Snapshot,
+    rows: LabelRows,
     part: Path,
     lineage: Mapping[str, object],
 ) -> None:
     """Write every file of the training set and its record into `part`."""
     labels, kind = part / ".labels.parquet", TrainingKind(str(lineage["kind"]))
-    splits = _write_labels(settings, schema, kind, events, labels)
+    splits, join = rows.write(labels), _Join(store, service, labels, rows.columns)
     lengths = dict(zip(TRAINING_FILES[:3], splits.rows.values(), strict=True))
-    checksums = _write_rows(store, service, as_of_the_moment(labels), lengths, part)
+    checksums = _write_rows(join, as_of_the_moment(labels), lengths, part)
     refreshed = as_of_the_last_refresh(labels, settings.refresh_hours, splits.valid_end_us)
-    checksums |= _write_rows(store, service, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part)
+    first = splits.train_rows + splits.valid_rows
+    checksums |= _write_rows(join, refreshed, {TRAINING_FILES[3]: splits.test_rows}, part, first)
     labels.unlink()
     train = part / TRAINING_FILES[0]
     with session_at_hand(settings, f"encodings of {lineage['namespace']}", rows=splits.train_rows) as spark:
-        transforms = fit_transforms(spark, train, [each.column for each in model_inputs(service)])
+        transforms = fit_transforms(spark, train, encoded_columns(schema, kind, service))
     (part / TRANSFORMS_FILE).write_text(_canonical(transforms), encoding="utf-8")
     checksums[TRANSFORMS_FILE] = file_sha256(part / TRANSFORMS_FILE)
     record = TrainingSet(
         **lineage,  # type: ignore[arg-type]  # the lineage has the record's fields, by name
         train_end=moment(splits.train_end_us).isoformat(),
         valid_end=moment(splits.valid_end_us).isoformat(),
-        label_min_value=labelled_positive(settings, schema).min_value,
-        prior_mean=mean_of_events(train, VALUE.name),
+        label_min_value=rows.label_min_value,
+        prior_mean=rows.prior_mean(train, splits),
         refresh_hours=settings.refresh_hours,
         rows={**splits.rows, TRAINING_FILES[3].removesuffix(".parquet"): splits.test_rows},
         checksums=checksums,
@@ -168,59 +197,28 @@ def _build(  # noqa: PLR0917 - by what, from where, of what, to where, and what 
     record.write(part / MANIFEST)
 
 
-def _write_labels(settings: Settings, schema: Schema, kind: TrainingKind, events: Snapshot, labels: Path) -> Splits:
-    """Write the label rows once, for both joins, and return where they are split.
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """What is joined to label rows, and what they have beside it."""
 
-    Where they are split is decided before train rows are left out, so that busy users do not move it.
+    store: FeatureStore
+    service: FeatureService
+    labels: Path
+    columns: tuple[Column, ...]
+    """Of the label rows, without which the join is cheaper."""
+
+
+def _write_rows(join: _Join, rows: str, files: Mapping[str, int], part: Path, first: int = 0) -> dict[str, str]:
+    """Join features to `rows` and write them, in order, to files of the given lengths; return the files' checksums.
+
+    `first` is the place of the first row among all label rows.
     """
-    every = labels.with_name(".every-label.parquet")
-    if events.partitions:
-        _write_query(_labels(settings, schema, kind, events), every)
-        table = pq.read_table(every, columns=[EVENT_TIME.name, LABEL.name], partitioning=None)
-    else:
-        table = pa.table({EVENT_TIME.name: pa.array([], pa.int64()), LABEL.name: pa.array([], pa.int64())})
-    splits = split_by_time(
-        table[EVENT_TIME.name].cast(pa.int64()).to_numpy(),
-        table[LABEL.name].to_numpy(),
-        settings.train_fraction,
-        settings.valid_fraction,
-        needs_both_classes=kind is TrainingKind.RANKING,
-    )
-    sample = (splits.train_end_us, settings.samples_per_user, settings.weight_half_life_days)
-    _write_query(sampled_train(every, *sample), labels)
-    every.unlink()
-    kept = pq.ParquetFile(labels).metadata.num_rows - splits.valid_rows - splits.test_rows
-    return replace(splits, train_rows=kept)
-
-
-def _labels(settings: Settings, schema: Schema, kind: TrainingKind, events: Snapshot) -> str:
-    """Return the query for the label rows of a kind of training set."""
-    positive = labelled_positive(settings, schema)
-    if kind is TrainingKind.RETRIEVAL:
-        return positive_labels(events.files, schema.counted_types, positive)
-    if schema.is_implicit:
-        return implicit_labels(events.files, schema.counted_types, positive, settings.negatives)
-    return explicit_labels(events.files, schema.counted_types, positive)
-
-
-def _write_query(query: str, path: Path) -> None:
-    with duckdb_session(_MEMORY) as connection:
-        stream = connection.sql(query).to_arrow_reader(1 << 16)
-        with pq.ParquetWriter(path, stream.schema) as writer:
-            for batch in stream:
-                writer.write_batch(batch)
-
-
-def _write_rows(
-    store: FeatureStore, service: FeatureService, rows: str, files: Mapping[str, int], part: Path
-) -> dict[str, str]:
-    """Join features to `rows` and write them, in order, to files of the given lengths; return the files' checksums."""
-    columns = (*LABEL_COLUMNS, *service.columns)
-    stored = pa.schema([pa.field(column.name, arrow_type(column), nullable=False) for column in columns])
+    joined = (*LABEL_COLUMNS, *join.service.columns)
+    fields = [pa.field(each.name, arrow_type(each), nullable=each.nullable) for each in (*joined, *join.columns)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(RowGroupWriter(part / name, stored)) for name in files]
-        batches = stack.enter_context(retrieve(store, registered_service(store, service), rows, columns))
-        for number, batch in cut(batches, files.values()):
+        writers = [stack.enter_context(RowGroupWriter(part / name, pa.schema(fields))) for name in files]
+        batches = stack.enter_context(retrieve(join.store, registered_service(join.store, join.service), rows, joined))
+        for number, batch in cut(beside(batches, join.labels, join.columns, first), files.values()):
             writers[number].write(batch)
     received = {name: writer.rows for name, writer in zip(files, writers, strict=True)}
     if received != dict(files):

@@ -1,10 +1,16 @@
-"""Where in a log lists are judged: midnights whose following days hold the answers.
+"""Where in a log lists are learned, chosen and judged: midnights whose following days hold the answers.
 
-    ├─────────── known ───────────┤ answers of validation │ answers of test │
-    first event                   origin                  origin            end of the log
+                 ├ answers ┤├ answers ┤  …  ├ answers of validation ┤├ answers of test ┤
+    ├── known ───▼──────────▼───────────────▼───────────────────────▼──────────────────┤
+    first event  train      train           validation              test               end of the log
+                                            first midnight from     first midnight from
+                                            train_end               valid_end
 
-Validation origins come first: their answers end before the first test origin, so that nothing that is chosen on them
-has seen what it is judged by.
+The rows that a model is fitted on end at `train_end`, those that it is chosen on at `valid_end`. Where no training set
+is named, origins are spaced evenly, or somebody chose the test origin.
+
+The answers of every origin end at or before the next origin: what is learned, and what is chosen, has seen nothing of
+what it is chosen or judged by.
 """
 
 from __future__ import annotations
@@ -43,12 +49,23 @@ def midnight_after(moment: datetime) -> datetime:
     return midnight_from(moment + timedelta(microseconds=1))
 
 
-def spaced_origins(first_event: datetime, end: datetime, days: int, count: int) -> list[Origin]:
+def spaced_origins(first_event: datetime, end: datetime, days: int, count: int, training: int) -> list[Origin]:
     """Return up to `count` origins, `days` apart, the last of them `days` before the log's end; the earlier validate.
 
     Each has at least as long a log before it as its answers are. A log too short for that twice over has one origin
-    for each role, whose answers share what lies after the log's first half.
+    for each role, whose answers share what lies after the log's first half. Up to `training` origins lie before them.
     """
+    return _with_training(_spaced(first_event, end, days, count), first_event, days, training)
+
+
+def validation_origins(first_event: datetime, last_event: datetime, cutoff: datetime, days: int) -> list[Origin]:
+    """Return up to two origins to choose on, the answers of each ending at or before a cutoff: none of a short log."""
+    end = min(cutoff, midnight_after(last_event))
+    return [replace(each, role=Role.VALIDATION) for each in _spaced(first_event, end, days, _CHOOSING)]
+
+
+def _spaced(first_event: datetime, end: datetime, days: int, count: int) -> list[Origin]:
+    """Return the origins of `spaced_origins` that validate and test."""
     horizon = timedelta(days=days)
     moments: list[datetime] = []
     while len(moments) < count and end - (len(moments) + 2) * horizon >= first_event:
@@ -60,12 +77,6 @@ def spaced_origins(first_event: datetime, end: datetime, days: int, count: int) 
         Origin(moment, moment + horizon, Role.VALIDATION if place < validating else Role.TEST)
         for place, moment in enumerate(moments)
     ]
-
-
-def validation_origins(first_event: datetime, last_event: datetime, cutoff: datetime, days: int) -> list[Origin]:
-    """Return up to two origins to choose on, the answers of each ending at or before a cutoff: none of a short log."""
-    end = min(cutoff, midnight_after(last_event))
-    return [replace(each, role=Role.VALIDATION) for each in spaced_origins(first_event, end, days, _CHOOSING)]
 
 
 def _halved(first: datetime, end: datetime, count: int) -> list[Origin]:
@@ -80,26 +91,31 @@ def _halved(first: datetime, end: datetime, count: int) -> list[Origin]:
     return [Origin(middle, last, Role.VALIDATION), Origin(last, end, Role.TEST)]
 
 
-def origins_after(known_until: datetime, first_event: datetime, end: datetime, days: int) -> list[Origin]:
-    """Return the test origin of a model that has learned from what lies before `known_until`, and one to choose on.
+def origins_after(  # noqa: PLR0917 - what a model knows, the log, and how it is divided
+    train_end: datetime, valid_end: datetime, first_event: datetime, end: datetime, days: int, training: int
+) -> list[Origin]:
+    """Return the test origin of a model, the one to choose it on, and up to `training` before that.
 
-    The test origin is the first midnight from then on; the validation origin lies `days` before it, or half-way into a
-    log that is too short for that. No origin where no day is left for answers.
+    No validation origin where no midnight lies between the ends, and so none to train on. No origin at all where no
+    day is left for the test's answers.
+
+    Args:
+        train_end: The end of the rows that the model is fitted on.
+        valid_end: The end of the rows that it is chosen on: it knows nothing from then on.
+        first_event: When the log begins.
+        end: When it ends (exclusive).
+        days: How many hold an origin's answers at most.
+        training: How many origins to train on at most.
     """
-    horizon, test = timedelta(days=days), midnight_from(known_until)
-    if test >= end:
-        return []
-    found = [Origin(test, min(test + horizon, end), Role.TEST)]
-    first = midnight_from(first_event)
-    halfway = first + _DAY * ((test - first) // _DAY // 2)
-    validation = max(test - horizon, halfway)
-    if first < validation < test:
-        found.insert(0, Origin(validation, test, Role.VALIDATION))
-    return found
+    tests = _tested(midnight_from(valid_end), end, days)
+    validations = _validated(midnight_from(train_end), tests, first_event, days)
+    return _with_training([*validations, *tests], first_event, days, training)
 
 
-def given_origin(moment: datetime, first_event: datetime, end: datetime, days: int) -> list[Origin]:
-    """Return one test origin that somebody chose, and the validation origin before it.
+def given_origin(moment: datetime, first_event: datetime, end: datetime, days: int, training: int) -> list[Origin]:
+    """Return one test origin that somebody chose, the validation origin before it, and up to `training` before that.
+
+    The validation origin lies `days` before, or half-way into a log that is too short for that.
 
     Raises:
         JobError: It does not lie inside the log.
@@ -110,4 +126,38 @@ def given_origin(moment: datetime, first_event: datetime, end: datetime, days: i
             f"and before the end of the log, {format_cutoff(end)}; choose another origin, or ingest later events"
         )
         raise JobError(msg)
-    return origins_after(moment, first_event, end, days)
+    first = midnight_from(first_event)
+    validation = max(moment - timedelta(days=days), first + _DAY * ((moment - first) // _DAY // 2))
+    tests = _tested(moment, end, days)
+    return _with_training([*_validated(validation, tests, first, days), *tests], first_event, days, training)
+
+
+def _tested(moment: datetime, end: datetime, days: int) -> list[Origin]:
+    """Return a test origin, unless no day is left for answers."""
+    return [Origin(moment, min(moment + timedelta(days=days), end), Role.TEST)] if moment < end else []
+
+
+def _validated(moment: datetime, tests: list[Origin], first: datetime, days: int) -> list[Origin]:
+    """Return a validation origin, unless it does not lie after `first`, or no day is left before the test origin."""
+    if not tests or not first < moment < tests[0].moment:
+        return []
+    return [Origin(moment, min(moment + timedelta(days=days), tests[0].moment), Role.VALIDATION)]
+
+
+def _with_training(origins: list[Origin], first_event: datetime, days: int, count: int) -> list[Origin]:
+    """Return origins with up to `count` to train on before the first validation origin; none where there is no such.
+
+    Their answers adjoin, `days` long. Where the log has no room for all of them and as long a time before, all are
+    shorter rather than fewer, down to a day: users who come back are asked again with a longer history, so that many
+    short spans hold more of what can be learned than a few long ones.
+    """
+    validation = next((each.moment for each in origins if each.role is Role.VALIDATION), None)
+    if validation is None:
+        return origins
+    whole = (validation - midnight_after(first_event)) // _DAY
+    count = min(count, whole - 1)
+    if count < 1:
+        return origins
+    step = _DAY * min(days, whole // (count + 1))
+    moments = [validation - place * step for place in range(count, 0, -1)]
+    return [*(Origin(moment, moment + step, Role.TRAIN) for moment in moments), *origins]

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.io.arrow import content_sha256
+from feature_repo.contracts.datasets import EXAMPLE_ID
+from pipelines.feast_store.errors import RowCountError
+from pipelines.feast_store.retrieval import fill_missing
+from pipelines.io.arrow import arrow_type, content_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from feature_repo.contracts.columns import Column
 
 ROW_GROUP = 65_536
 
@@ -87,3 +92,46 @@ def cut(batches: Iterable[pa.RecordBatch], lengths: Iterable[int]) -> Iterator[t
             take = batch.num_rows - start if number == len(ends) else min(left, batch.num_rows - start)
             yield number, batch.slice(start, take)
             start, left = start + take, left - take
+
+
+def beside(
+    batches: Iterable[pa.RecordBatch], labels: Path, columns: Sequence[Column], first: int = 0
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches with further columns of the label rows that they were made of.
+
+    A join sorts all that goes through it, once for each table: what it does not need is read again more cheaply.
+
+    Args:
+        batches: Rows in the order of their ids.
+        labels: The file of the label rows, in the same order.
+        columns: What is added; nulls become each column's `missing`.
+        first: Position in the file of the first row of `batches`.
+
+    Raises:
+        RowCountError: The rows are not those of the file.
+    """
+    if not columns:
+        yield from batches
+        return
+    names = [EXAMPLE_ID.name, *(column.name for column in columns)]
+    with pq.ParquetFile(labels) as file:
+        stored = _from(file.iter_batches(ROW_GROUP, columns=names), first)
+        pending = file.schema_arrow.empty_table().select(names)
+        for batch in batches:
+            while pending.num_rows < batch.num_rows and (more := next(stored, None)) is not None:
+                pending = pa.concat_tables([pending, pa.Table.from_batches([more])])
+            own, pending = pending.slice(0, batch.num_rows).combine_chunks(), pending.slice(batch.num_rows)
+            if not own[EXAMPLE_ID.name].equals(pa.chunked_array([batch[EXAMPLE_ID.name]])):
+                msg = f"join: expected the label rows of {labels} in their order, received others; run the job again"
+                raise RowCountError(msg)
+            added = [fill_missing(own[column.name].combine_chunks(), column) for column in columns]
+            fields = [pa.field(column.name, arrow_type(column), nullable=column.nullable) for column in columns]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=pa.schema([*batch.schema, *fields]))
+
+
+def _from(batches: Iterable[pa.RecordBatch], first: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows from a position on."""
+    for batch in batches:
+        if first < batch.num_rows:
+            yield batch.slice(first)
+        first = max(first - batch.num_rows, 0)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.manifests import TRAINING_FILES, TRANSFORMS_FILE, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST
-from feature_repo.contracts.publishing import CorruptRecordError, file_sha256
-from feature_repo.contracts.signatures import model_inputs
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, inputs_id
+from pipelines.training.columns import encoded_columns
 from pipelines.training.errors import CorruptTrainingSetError
 from pipelines.training.files import stored_sha256
 from pipelines.training.labels import DRAWING, SAMPLING, labelled_positive
+from pipelines.training.listed import CHOOSING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,30 +24,31 @@ if TYPE_CHECKING:
 REVISION = 5
 """Raised by whoever changes how a training set is made from the same inputs."""
 
-_ID_LENGTH = 16
-
 
 def training_set_id(inputs: Mapping[str, object]) -> str:
     """Return the name of the training set that `inputs` make."""
-    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_ID_LENGTH]
+    return inputs_id(inputs)
 
 
 def settings_inputs(
     settings: Settings, schema: Schema, kind: TrainingKind, service: FeatureService
 ) -> dict[str, object]:
     """Return the settings that determine a training set's content."""
-    return {
+    common = {
         "revision": REVISION,
         "kind": kind.value,
+        "refresh_hours": settings.refresh_hours,
+        "encodings": {column.name: column.encoding_definition for column in encoded_columns(schema, kind, service)},
+    }
+    if kind is TrainingKind.LISTS:
+        return common | {"list_negatives": [settings.list_negatives, CHOOSING] if settings.list_negatives else 0}
+    return common | {
         "negatives": [settings.negatives, DRAWING] if schema.is_implicit and kind is TrainingKind.RANKING else 0,
         "samples_per_user": [settings.samples_per_user, SAMPLING] if settings.samples_per_user else 0,
         "weight_half_life_days": settings.weight_half_life_days,
         "label_min_value": labelled_positive(settings, schema).min_value,
         "train_fraction": settings.train_fraction,
         "valid_fraction": settings.valid_fraction,
-        "refresh_hours": settings.refresh_hours,
-        "encodings": {each.column.name: each.column.encoding_definition for each in model_inputs(service)},
     }
 
 

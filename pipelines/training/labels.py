@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 LABEL_COLUMNS = (EXAMPLE_ID, USER_ID, ITEM_ID, EVENT_TIME, VALUE, LABEL, DRAWN, GROUP_ID, WEIGHT, REQUEST_TIME)
 
+_JOINED = ", ".join(identifier(column.name) for column in LABEL_COLUMNS if column is not REQUEST_TIME)
+"""What goes through the joins; whatever else a row has is put beside the result (`files.beside`)."""
 _SECOND_US = 1_000_000
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
@@ -148,7 +150,7 @@ def sampled_train(labels: Path, train_end_us: int, samples_per_user: int, half_l
 
 def as_of_the_moment(labels: Path) -> str:
     """Return the query for label rows that want the features as of their own time (strictly before it)."""
-    return f"SELECT *, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM {parquet([labels])}"  # noqa: S608 - quoted
+    return f"SELECT {_JOINED}, {_REQUEST}, {EVENT_TIME.name} AS event_timestamp FROM {parquet([labels])}"  # noqa: S608 - quoted
 
 
 def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> str:
@@ -160,7 +162,7 @@ def as_of_the_last_refresh(labels: Path, refresh_hours: int, start_us: int) -> s
     period, time = refresh_hours * _HOUR_US, microseconds(EVENT_TIME.name)
     refresh = f"make_timestamptz({time} - (({time} % {period}) + {period}) % {period})"
     rows = f"FROM {parquet([labels])} WHERE {time} >= {start_us}"
-    return f"SELECT *, {_REQUEST}, {refresh} AS event_timestamp {rows}"
+    return f"SELECT {_JOINED}, {_REQUEST}, {refresh} AS event_timestamp {rows}"
 
 
 def _counted(files: Sequence[Path], counted_types: Sequence[str], positive: Positive) -> str:

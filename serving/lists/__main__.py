@@ -1,16 +1,34 @@
-"""`python -m serving.lists measure`: the lists that a model's users would be shown, judged by what they liked next."""
+"""The lists that users would be shown: what they are made from, and how good they are by what users liked next."""
 
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - typer reads the annotations
 from pathlib import Path  # noqa: TC003 - as above
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from feature_repo.contracts.intervals import check_id, parse_cutoff
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.options import NamespaceName, checked
+from serving.lists.errors import NothingToLearnError
+
+if TYPE_CHECKING:
+    from serving.lists.comparison import Model
+
+QuestionsId = Annotated[
+    str,
+    typer.Option(
+        "--questions", parser=checked(check_id), metavar="ID", help="What `python -m pipelines questions` printed."
+    ),
+]
+
+
+def _models(text: str) -> object:
+    from serving.lists.comparison import parse_models  # noqa: PLC0415 - heavy, and not wanted for --help
+
+    return parse_models(text)
+
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, **COMMAND_LINE)
 
@@ -23,12 +41,7 @@ def commands() -> None:
 @app.command()
 def measure(  # noqa: PLR0917 - typer makes options of them
     namespace: NamespaceName,
-    questions: Annotated[
-        str,
-        typer.Option(
-            "--questions", parser=checked(check_id), metavar="ID", help="What `python -m pipelines questions` printed."
-        ),
-    ],
+    questions: QuestionsId,
     out: Annotated[Path, typer.Option("--out", help="Where the record goes.")],
     saved_model: Annotated[
         Path | None, typer.Option("--saved-model", help="The candidate's SavedModel; without one recall is measured.")
@@ -56,6 +69,51 @@ def measure(  # noqa: PLR0917 - typer makes options of them
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
         return job.measure(load_settings(), namespace, questions, saved_model, training_set, origin, out, figures)
+
+    run_job(job)
+
+
+@app.command()
+def candidates(namespace: NamespaceName, questions: QuestionsId) -> None:
+    """Ask recall the questions of every origin, and write what would be ranked: models learn lists from it.
+
+    The exit status is 10 where there is nothing to learn from.
+    """
+
+    def job() -> dict[str, object]:
+        from serving.lists.candidates import candidates as write  # noqa: PLC0415 - as above
+        from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
+
+        done = write(load_settings(), namespace, questions)
+        if not done["candidates"]:
+            raise NothingToLearnError(done)
+        return done
+
+    run_job(job)
+
+
+@app.command()
+def compare(
+    namespace: NamespaceName,
+    questions: QuestionsId,
+    models: Annotated[
+        object,
+        typer.Option(
+            "--models",
+            parser=checked(_models),
+            metavar="JSON",
+            help='[{"name": …, "saved_model": DIR, "training_set": ID}, …]',
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where the record goes.")],
+) -> None:
+    """Measure the lists of several models at the validation origins, for the best to be chosen."""
+
+    def job() -> dict[str, object]:
+        from serving.lists import comparison  # noqa: PLC0415 - as above
+        from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
+
+        return comparison.compare(load_settings(), namespace, questions, cast("tuple[Model, ...]", models), out)
 
     run_job(job)
 

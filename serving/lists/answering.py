@@ -1,4 +1,7 @@
-"""Questions → lists: the recommender's own engine, with a file in place of Redis and the question's moment as clock."""
+"""Questions → lists, and what they are made from: the recommender's own engine, with a file in place of Redis.
+
+Its clock stands at the question's moment.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.channels import MISSING_RANK, MISSING_SCORE, Figure
+from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.questions import LIST_DEPTH, Asked
-from serving.lists.errors import UnansweredError
+from serving.lists.errors import QuestionsError, UnansweredError
 from serving.lists.stored_users import StoredUsers
 from serving.protocol.client import AsyncPredictClient
 from serving.recommender.answers import Missing
 from serving.recommender.engine import Engine, Online
-from serving.recommender.recall.blending import blend
+from serving.recommender.errors import SnapshotError
 from serving.recommender.release import RankingOff
+from serving.recommender.snapshot import load_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
     from datetime import datetime
+    from typing import Self
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.places import Namespace
     from serving.lists.questions import OriginQuestions
+    from serving.recommender.engine import Found
+    from serving.recommender.pair_features import PairPlan
     from serving.recommender.ranking import Predictor
     from serving.recommender.release import RankingPlan
     from serving.recommender.settings import Settings
@@ -36,6 +46,22 @@ _PATIENCE_MS = 10_000
 """How long a stage may take: measuring waits where serving would answer without it."""
 _UNMEASURABLE = {Missing.MODEL_SERVER, Missing.REDIS, Missing.INTERNAL}
 """Without these an answer is not what the recommender would show."""
+_NATURAL = {Missing.UNKNOWN_USER, Missing.USER_FEATURES}
+"""What recall may lack because of who is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What would be ranked for one question: a row for each candidate and channel that found it, in this order."""
+
+    items: NDArray[np.int32]
+    """`[rows]`, positions in the catalogue, ascending."""
+    channels: NDArray[np.int8]
+    """`[rows]`, places among the names of the channels, ascending for each item."""
+    ranks: NDArray[np.int32]
+    """`[rows]`, from 1."""
+    scores: NDArray[np.float32]
+    """`[rows]`, MISSING_SCORE where the channel has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,29 @@ class Answering:
     """Of the recommender: quotas, candidates."""
     questions: OriginQuestions
     snapshot: Snapshot
+
+    @classmethod
+    def at(cls, settings: Settings, place: Namespace, questions: OriginQuestions) -> Self:
+        """Load what is known as of an origin, and be ready to answer there.
+
+        Raises:
+            QuestionsError: The origin has no snapshot, or one that lacks a file: the recommender would answer without
+                it, so that lists would be worse than those that users get.
+        """
+        remedy = "run `python -m pipelines questions` again, which writes anew what is missing"
+        try:
+            snapshot = load_snapshot(place, questions.snapshot_pointer)
+        except (OSError, SnapshotError, CorruptRecordError) as error:
+            msg = (
+                f"{questions.role} origin {questions.record['origin']}: expected its snapshot, "
+                f"{questions.snapshot_pointer}, received {error}; {remedy}"
+            )
+            raise QuestionsError(msg) from error
+        problems = "; ".join(filter(None, (snapshot.vectors_problem, *snapshot.table_problems.values())))
+        if problems:
+            msg = f"{questions.role} origin {questions.record['origin']}: {problems}; {remedy}"
+            raise QuestionsError(msg)
+        return cls(settings, questions, snapshot)
 
     def recommended(self, plan: RankingPlan, server: str, asked: Asked) -> NDArray[np.intp]:
         """Return what every user would be shown, `[users, LIST_DEPTH]`; -1 where a list has ended.
@@ -87,13 +136,7 @@ class Answering:
 
         async def one(place: int, user: str, engine: Engine) -> None:
             body: dict[str, Any] = (await engine.recommend(online, user, LIST_DEPTH)).body
-            if without := _UNMEASURABLE.intersection(body["degraded"]):
-                msg = (
-                    f"user {user}: expected an answer that lacks nothing, received one without "
-                    f"{', '.join(sorted(without))}: the log above says why; if it was too slow, run the job again when "
-                    "the machine is less busy"
-                )
-                raise UnansweredError(msg)
+            _refuse_lacking(user, _UNMEASURABLE.intersection(body["degraded"]))
             positions = [self.snapshot.catalogue.positions[item["item_id"]] for item in body["items"]]
             lists[place, : len(positions)] = positions
 
@@ -114,15 +157,42 @@ class Answering:
         channels: dict[str, NDArray[np.intp]] = {}
 
         async def one(place: int, user: str, engine: Engine) -> None:
-            found = await engine.channels(online, user)
-            for recalled, _ in found:
+            found = await engine.recall(online, user)
+            for recalled, _ in found.channels.recalled:
                 own = channels.setdefault(recalled.channel, np.full(shape, -1, dtype=np.intp))
                 own[place, : len(recalled.positions)] = recalled.positions
-            blended = blend(found, shape[1]).positions
-            candidates[place, : len(blended)] = blended
+            candidates[place, : len(found.candidates)] = found.candidates.positions
 
         await self._each(asked, _NOBODY, shape[1], one)
         return Recall(candidates, channels)
+
+    def offers(self, pairs: PairPlan, asked: Asked) -> dict[int, Offer]:
+        """Return question's id → what would be ranked, and what channels say of it; nothing is ranked for the unknown.
+
+        Args:
+            pairs: How every channel's figures are read; an offer's channels are places in `channels_of` it.
+            asked: When.
+
+        Raises:
+            UnansweredError: A channel failed.
+        """
+        return asyncio.run(self._offers(pairs, asked))
+
+    async def _offers(self, pairs: PairPlan, asked: Asked) -> dict[int, Offer]:
+        online = Online(self.snapshot, None, RankingOff("only candidates are asked for"))
+        ids = self.questions.ids[asked].tolist()
+        offers: dict[int, Offer] = {}
+
+        async def one(place: int, user: str, engine: Engine) -> None:
+            found = await engine.recall(online, user)
+            # Of nobody is known that features are absent: where they are said to be, they could not be read.
+            natural = _NATURAL if found.known else {Missing.UNKNOWN_USER}
+            _refuse_lacking(user, [each for each in found.degraded if each not in natural])
+            if found.known:
+                offers[ids[place]] = _offer(found, pairs)
+
+        await self._each(asked, _NOBODY, self.settings.recommender_candidates, one)
+        return offers
 
     async def _each(
         self,
@@ -160,6 +230,38 @@ class Answering:
                 "recommender_remembered_users": 0,
             }
         )
+
+
+def channels_of(pairs: PairPlan) -> list[str]:
+    """Return the channels whose figures are read, in the order of their names."""
+    return sorted(pairs.as_of)
+
+
+def _offer(found: Found, pairs: PairPlan) -> Offer:
+    """Return the rows of one question: figures are those that a model would be sent."""
+    positions = np.sort(found.candidates.positions)
+    values = pairs.values(found.channels.answers, positions)
+    figures = {(pair.channel, pair.figure): values[column.name] for column, pair in pairs.inputs}
+    names, unscored = channels_of(pairs), np.full(len(positions), MISSING_SCORE, dtype=np.float32)
+    ranks = np.stack([figures[name, Figure.RANK] for name in names], axis=1)
+    scores = np.stack([figures.get((name, Figure.SCORE), unscored) for name in names], axis=1)
+    rows, channels = np.nonzero(ranks != MISSING_RANK)
+    return Offer(
+        items=positions[rows].astype(np.int32),
+        channels=channels.astype(np.int8),
+        ranks=ranks[rows, channels].astype(np.int32),
+        scores=scores[rows, channels],
+    )
+
+
+def _refuse_lacking(user: str, without: Collection[str]) -> None:
+    """UnansweredError if an answer lacks anything."""
+    if without:
+        msg = (
+            f"user {user}: expected an answer that lacks nothing, received one without {', '.join(sorted(without))}: "
+            "the log above says why; if it was too slow, run the job again when the machine is less busy"
+        )
+        raise UnansweredError(msg)
 
 
 class _NoPredictor:

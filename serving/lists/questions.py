@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo import list_metrics
 from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST
@@ -80,6 +81,14 @@ class OriginQuestions:
     def answer_counts(self) -> NDArray[np.int64]:
         """`[users]`, how many answers each has: one or more."""
         return np.bincount(self.answer_users, minlength=len(self.users))
+
+    def hits(self, lists: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return `[users, depth]`, which places of the users' lists hold an answer."""
+        return list_metrics.hits(lists, self.answer_users, self.answer_items, len(self.item_ids))
+
+    def figures(self, lists: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
+        """Return metric → `[users]`, how good the users' lists are."""
+        return list_metrics.by_question(self.hits(lists), self.answer_counts)
 
     def simple_lists(self) -> dict[Variant, NDArray[np.intp]]:
         """Return the list of every variant, `[users, LIST_DEPTH]`: positions, -1 where a list ends sooner."""

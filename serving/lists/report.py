@@ -92,6 +92,7 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
         "origin": dict(shown.questions.record),
         "simple": [asdict(one) for one in shown.simple],
         "best_simple": best_of(shown.simple).name,
+        "users": int(judged(shown).sum()),
         "tables": tables,
         "against": against,
         "recall": _recall(shown, undefined),
@@ -109,6 +110,7 @@ def empty_record(questions: Questions, why: str, saved_model_sha256: str = "") -
         "origin": {},
         "simple": [],
         "best_simple": "",
+        "users": 0,
         "tables": [],
         "against": [],
         "recall": {},
@@ -131,13 +133,12 @@ def _head(questions: Questions, saved_model_sha256: str) -> dict[str, Any]:
 
 def found(shown: Shown, lists: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return `[users, depth]`, which places of the lists hold an answer."""
-    questions = shown.questions
-    return metrics.hits(lists, questions.answer_users, questions.answer_items, len(questions.item_ids))
+    return shown.questions.hits(lists)
 
 
 def by_user(shown: Shown, lists: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
     """Return metric → `[users]`."""
-    return metrics.by_question(found(shown, lists), shown.questions.answer_counts)
+    return shown.questions.figures(lists)
 
 
 def _table(shown: Shown, asked: Asked, group: str, terms: Terms, undefined: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_repo import list_metrics
 from feature_repo.contracts.questions import UNTUNED, Role, SimpleList
-from feature_repo.list_metrics import DECIDING, LIST_METRICS, best_variant, hits
+from feature_repo.list_metrics import DECIDING, LIST_METRICS, best_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,10 +62,7 @@ def deciding(origin: OriginQuestions) -> dict[tuple[str, str], NDArray[np.float6
     """Return (method, variant) → the deciding metric of every user."""
     metric, k = LIST_METRICS[DECIDING]
     counts = origin.answer_counts
-    return {
-        variant: metric(hits(lists[:, :k], origin.answer_users, origin.answer_items, len(origin.item_ids)), counts, k)
-        for variant, lists in origin.simple_lists().items()
-    }
+    return {variant: metric(origin.hits(lists[:, :k]), counts, k) for variant, lists in origin.simple_lists().items()}
 
 
 def best_of(chosen: Sequence[Chosen]) -> Chosen:

@@ -125,6 +125,19 @@ class Ranked:
     sent: SentRequest | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What recall finds for a user."""
+
+    channels: Channels
+    candidates: Candidates
+    """Blended in recall order, as many as are ranked."""
+    known: bool
+    """Whether anything is known of the user: nothing is ranked for others."""
+    degraded: Sequence[str]
+    """What recall had to do without."""
+
+
 class Stopwatch:
     """Milliseconds by stage."""
 
@@ -188,15 +201,15 @@ class Engine:
         return Answer(body, ranked.sent)
 
     async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[str], watch: Stopwatch) -> Ranked:
-        found = self._channels(online, user, degraded)
-        candidates = blend(found.recalled, self._settings.recommender_candidates)
+        found = self._recalled(online, user, degraded)
+        channels = found.channels
         watch.lap("recall")
-        sent = await self._scores(online, user, candidates, found.answers, degraded)
+        sent = await self._scores(online, user, found.candidates, channels.answers, degraded)
         watch.lap("ranking")
-        told = Told(found.likes, found.nearest, user.taste())
+        told = Told(channels.likes, channels.nearest, user.taste())
         if sent is None or sent.scores is None:
-            return Ranked(self._unranked(online.snapshot, user, found), None, told, sent)
-        return Ranked(candidates, sent.scores, told, sent)
+            return Ranked(self._unranked(online.snapshot, user, channels), None, told, sent)
+        return Ranked(found.candidates, sent.scores, told, sent)
 
     def _unranked(self, snapshot: Snapshot, user: UserFeatures, found: Channels) -> Candidates:
         """Return the items of the simple list that did best on validation for such users, then what others found."""
@@ -255,10 +268,10 @@ class Engine:
             recalled.insert(0, (recall_fitted(best, snapshot.tables[best], NO_LIKES, allowed, wanted), _BEFORE_ALL))
         return Ranked(blend(recalled, wanted), None, Told())
 
-    def _channels(self, online: Online, user: UserFeatures, degraded: list[str]) -> Channels:
-        """Ask every channel for as many items as there are candidates."""
+    def _recalled(self, online: Online, user: UserFeatures, degraded: list[str]) -> Found:
+        """Ask every channel for as many items as there are candidates, and blend what they find."""
         settings, snapshot = self._settings, online.snapshot
-        return ask_channels(
+        channels = ask_channels(
             online,
             user,
             settings.now(snapshot.manifest.cutoff),
@@ -267,18 +280,21 @@ class Engine:
             settings.recommender_quotas,
             degraded,
         )
+        return Found(channels, blend(channels.recalled, settings.recommender_candidates), known=True, degraded=degraded)
 
-    async def channels(self, online: Online, user_id: str) -> Sequence[tuple[Recalled, int]]:
-        """Return what each channel finds for a user, with its quota, before they are blended: for who measures recall.
+    async def recall(self, online: Online, user_id: str) -> Found:
+        """Return what would be ranked for a user, and what each channel says of it: for measuring and for learning.
 
-        Nobody who is not known is asked about: what is popular is all that they are offered.
+        No channel is asked about somebody who is not known: what is popular is all that they are offered.
         """
         degraded: list[str] = []
         user = await self._user(online, user_id, degraded)
         if user is None or not user.known:
             allowed = unseen_items(online.snapshot.catalogue, self._seen.recall(user_id))
-            return [(recall_popular(online.snapshot.catalogue, allowed, self._settings.recommender_candidates), 1)]
-        return self._channels(online, user, degraded).recalled
+            wanted = self._settings.recommender_candidates
+            popular = Channels([(recall_popular(online.snapshot.catalogue, allowed, wanted), 1)], NO_LIKES, {})
+            return Found(popular, blend(popular.recalled, wanted), known=False, degraded=degraded)
+        return self._recalled(online, user, degraded)
 
     async def _scores(
         self,

@@ -54,12 +54,14 @@ def test_feature_refresh_graph(dags):
 
 def test_model_training_graph(dags):
     assert edges(dags["model_training"]) == {
-        ("training_set", "train"),
         ("training_set", "questions"),
+        ("questions", "candidates"),
+        ("candidates", "list_rows"),
+        ("list_rows", "train"),
         ("specs", "train"),
-        ("train", "choose"),
+        ("train", "validation_lists"),
+        ("validation_lists", "choose"),
         ("choose", "lists"),
-        ("questions", "lists"),
         ("lists", "evaluate"),
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
@@ -327,18 +329,55 @@ def test_every_spec_is_trained_as_a_task_of_its_name(dags):
     spec = {"name": "it's", "class": "deepfm", "config": {"hidden": [8]}}
     train = dags["model_training"].get_task("train")
     assert train.partial_kwargs["map_index_template"] == "{{ task.each.name }}"
-    ti = TaskInstance(training_set={"training_set": "set"})
+    ti = TaskInstance(training_set={"training_set": "set"}, list_rows={"training_set": "rows"})
     task = rendered(train.unmap({"each": spec}), partition_key=INTERVAL, run_id="a", ti=ti)
     assert json.loads(task.options["spec"]) == spec
+    assert (task.options["training-set"], task.options["lists"]) == ("set", "rows")
+
+
+def test_a_log_too_short_for_rows_of_lists_trains_the_other_specs(dags):
+    train = dags["model_training"].get_task("train")
+    assert train.partial_kwargs["trigger_rule"] == "none_failed"
+    ti = TaskInstance(training_set={"training_set": "set"}, list_rows=None)  # it was skipped
+    task = rendered(train.unmap({"each": {"name": "lr"}}), partition_key=INTERVAL, run_id="a", ti=ti)
+    assert "--lists" not in task.arguments()
+
+
+def test_the_past_is_asked_before_rows_are_made_of_what_recall_offers(dags):
+    ti = TaskInstance(questions={"questions": "asked"}, candidates={"candidates": "offered"})
+    offered = rendered(dags["model_training"].get_task("candidates"), partition_key=INTERVAL, ti=ti)
+    assert offered.arguments()[1:] == [
+        *("-m", "serving.lists", "candidates", "--namespace", "ml-100k", "--questions", "asked")
+    ]
+    rows = rendered(dags["model_training"].get_task("list_rows"), partition_key=INTERVAL, ti=ti)
+    assert rows.arguments()[1:] == [
+        *("-m", "pipelines", "training-set", "--namespace", "ml-100k", "--cutoff", "1998-04-23T00:00:00Z"),
+        *("--kind", "lists", "--candidates", "offered"),
+    ]
+
+
+def test_the_lists_of_what_was_trained_and_may_be_champion_are_compared(dags):
+    trained = {"trained": True, "training_set": "set"}
+    results = [
+        {"name": "lists", "saved_model": "/a", "competes": True, **trained},
+        {"name": "lr", "saved_model": "/b", "competes": False, **trained},
+        {"name": "deepfm", "trained": False, "why": "no rows"},
+    ]
+    ti = TaskInstance(questions={"questions": "asked"}, train=results)
+    task = rendered(dags["model_training"].get_task("validation_lists"), partition_key=INTERVAL, run_id="a", ti=ti)
+    assert [each["name"] for each in json.loads(task.options["models"])] == ["lists"]
+    assert task.options["out"] == "/state/data/ml-100k/candidates/a/validation_lists.json"
 
 
 def test_the_trained_specs_are_chosen_from_by_their_files_metric(dags):
     listed = [{"name": "deepfm"}, {"name": "lr"}]
-    ti = TaskInstance(training_set={"training_set": "set"}, specs=listed)
-    ti.results["specs", "result"] = {"choose_by": "log_loss", "specs": listed}
+    ti = TaskInstance(training_set={"training_set": "set"}, specs=listed, list_rows={"training_set": "rows"})
+    ti.results["specs", "result"] = {"choose_by": "ndcg_at_10", "choose_without_lists": "log_loss", "specs": listed}
     task = rendered(dags["model_training"].get_task("choose"), partition_key=INTERVAL, run_id="a", ti=ti)
     assert json.loads(task.options["specs"]) == listed
-    assert task.options["choose-by"] == "log_loss"
+    assert (task.options["choose-by"], task.options["choose-without-lists"]) == ("ndcg_at_10", "log_loss")
+    assert task.options["lists"] == "rows"
+    assert task.options["validation-lists"] == "/state/data/ml-100k/candidates/a/validation_lists.json"
 
 
 def test_serving_check_looks_into_the_runs_own_folder(dags):
@@ -370,7 +409,7 @@ def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
     ti = TaskInstance(
         training_set={"training_set": "set"},
         questions={"questions": "asked", "asked": {}, "note": ""},
-        choose={"saved_model": "/chosen/saved_model"},
+        choose={"saved_model": "/chosen/saved_model", "training_set": "rows"},
     )
     task = rendered(
         dags["model_training"].get_task("lists"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00", ti=ti
@@ -378,7 +417,7 @@ def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
     folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
     assert task.arguments()[1:] == [
         *("-m", "serving.lists", "measure", "--namespace", "ml-100k", "--questions", "asked"),
-        *("--saved-model", "/chosen/saved_model", "--training-set", "set"),
+        *("--saved-model", "/chosen/saved_model", "--training-set", "rows"),
         *("--out", f"{folder}/lists.json"),
     ]
 

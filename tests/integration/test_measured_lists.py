@@ -27,6 +27,7 @@ from serving.lists import job
 from serving.lists.answering import Answering
 from serving.lists.errors import QuestionsError, UnansweredError
 from serving.lists.questions import OriginQuestions, load_questions
+from serving.lists.rankers import candidate_release
 from serving.protocol.free_ports import free_ports
 from serving.protocol.private_server import private_server
 from serving.recommender.release import RankingPlan, plan_ranking
@@ -60,7 +61,9 @@ class World:
         self.place = Namespace(self.state, NAME)
         self.redis_url = redis_url
         self.saved_model = folder / AWKWARD / "saved_model"
-        self.settings = PipelineSettings(state=self.state, redis_url=redis_url, question_days=60)
+        self.settings = PipelineSettings(
+            state=self.state, redis_url=redis_url, question_days=60, question_train_origins=1
+        )
 
     def build(self, folder: Path) -> None:
         source = write_movielens_100k(folder / AWKWARD / "source", users=150, items=300, events=9000)
@@ -117,7 +120,7 @@ def test_channels_as_of_an_origin_are_those_of_the_job_as_of_it(world: World, as
 
 
 def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions) -> None:
-    release = job.candidate_release(world.place, TRAINING_SET, world.saved_model)
+    release = candidate_release(world.place, TRAINING_SET, world.saved_model)
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
     plan = plan_ranking(release, snapshot)
     assert isinstance(plan, RankingPlan)
@@ -176,7 +179,7 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     world: World, asked: OriginQuestions, tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     serving = Serving(world.state)
-    candidate = job.candidate_release(world.place, TRAINING_SET, world.saved_model)
+    candidate = candidate_release(world.place, TRAINING_SET, world.saved_model)
     early = {"version": "1", "training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
     folder = serving.model(NAME, RANKING_MODEL) / "1"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +264,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
     (folder / "saved_model.pb").write_bytes(b"junk")
     pointer = Serving(world.state).current_release(NAME)
     early = {"training_set_id": "gone", "cutoff": "1998-01-01T00:00:00Z"}
-    with_ranker(job.candidate_release(world.place, TRAINING_SET, world.saved_model), **early).write(pointer)
+    with_ranker(candidate_release(world.place, TRAINING_SET, world.saved_model), **early).write(pointer)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
     try:
         job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
@@ -275,7 +278,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
 
 def test_a_model_server_that_does_not_answer_is_worth_another_try(world: World, asked: OriginQuestions) -> None:
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
-    plan = plan_ranking(job.candidate_release(world.place, TRAINING_SET, world.saved_model), snapshot)
+    plan = plan_ranking(candidate_release(world.place, TRAINING_SET, world.saved_model), snapshot)
     assert isinstance(plan, RankingPlan)
     (port,) = free_ports(1)
     with pytest.raises(UnansweredError, match="received one without model_server") as caught:

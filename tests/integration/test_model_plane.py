@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_repo.contracts.exit_codes import ExitCode
-from feature_repo.contracts.manifests import Decision, TrainingSet, Verdict
+from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet, Verdict
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, WARMUP_FILE
@@ -79,8 +79,9 @@ def _margins():
         update={
             "resamples": 200,
             "min_users": 2,
+            "lists": tuple(each.model_copy(update={"margin": 1.0}) for each in shipped.lists),
             "comparisons": tuple(
-                each if each.reference == CHANCE else each.model_copy(update={"margin": 0.5})
+                each if each.reference == CHANCE else each.model_copy(update={"margin": 0.5, "margin_share": None})
                 for each in shipped.comparisons
             ),
             "limits": shipped.limits.model_copy(update={"calibration_error": 0.5, "calibration_shift": 0.5}),
@@ -89,21 +90,27 @@ def _margins():
 
 
 def _run(settings, run_key, training_set="toy", specs=None, margins=None):
-    """Train, choose, evaluate and gate, as the DAG does."""
-    from models.evaluation.job import evaluate
-    from models.gates.job import gate
+    """Train, choose, evaluate and gate, as the DAG does where no lists can be learned from."""
     from models.training.choose import choose
     from models.training.job import train
 
     specs = specs or _specs()
     runs = {spec.name: train(settings, "toy", training_set, spec, run_key) for spec in specs.specs}
     chosen = choose(settings, "toy", training_set, run_key, specs)
+    return runs, *_judge(settings, run_key, training_set, runs, chosen, margins=margins)
+
+
+def _judge(settings, run_key, training_set, runs, chosen, *, margins=None):
+    """Evaluate and gate what was chosen, with lists that were measured of it."""
+    from models.evaluation.job import evaluate
+    from models.gates.job import gate
+
     folder = Namespace(settings.state, "toy").candidates / run_key
     sha256 = runs[chosen["spec"]]["saved_model_sha256"]
     write_json(folder / "lists.json", lists_record(training_set_id=training_set, saved_model_sha256=sha256))
     evaluate(settings, "toy", training_set, run_key)
     write_json(folder / "serving_check.json", CHECK)
-    return runs, gate(settings, "toy", training_set, run_key, margins or _margins()), folder
+    return gate(settings, "toy", training_set, run_key, margins or _margins()), folder
 
 
 @pytest.fixture(scope="module")
@@ -323,20 +330,21 @@ def test_models_that_fit_themselves_are_tracked_by_what_their_fits_have(settings
 
 
 def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
-    """A log on which DeepFM truly wins, by the margins that are shipped; then logistic regression challenges it."""
+    """A log on which DeepFM truly wins, by the shipped margins of rows; then logistic regression challenges it."""
     from models.gates.margins import read_margins
 
+    margins = read_margins("ranking").model_copy(update={"lists": ()})  # the measured lists are made up
     write_training_set(Namespace(settings.state, "toy"), "ages", rows=12_000, users=400, age_effect=0.5)
     linear = {"name": "lr", "role": "baseline", "config": {}}
     deep = {"name": "deepfm", "config": {"fit": {"epochs": 6}}}
     first = _specs(deep, linear | {"may_be_champion": True})
-    runs, won, folder = _run(settings, "deep", "ages", first, read_margins("ranking"))
+    runs, won, folder = _run(settings, "deep", "ages", first, margins)
     assert json.loads((folder / "choice.json").read_text())["spec"]["name"] == "deepfm", "lr competed and lost"
     assert (won["decision"], won["run_id"]) == ("promote", runs["deepfm"]["run_id"]), won["reason"]
     client.set_registered_model_alias(NAME, "champion", won["version"])
     try:
         later = _specs({"name": "linear", "class": "lr", "config": {}}, linear)
-        _, lost, folder = _run(settings, "challenger", "ages", later, read_margins("ranking"))
+        _, lost, folder = _run(settings, "challenger", "ages", later, margins)
     finally:
         client.delete_registered_model_alias(NAME, "champion")
     rows = json.loads((folder / "evaluation.json").read_text())["metrics"]["test"]
@@ -591,3 +599,196 @@ def test_a_deleted_experiment_ends_training_before_the_fit_with_what_brings_it_b
             job.train(settings, "toy", "toy", _specs().named("lr"), "after-the-deletion")
     finally:
         client.restore_experiment(experiment.experiment_id)
+
+
+@pytest.fixture(scope="module")
+def listed(settings):
+    """Train what is shipped, of both kinds of rows, under a run key of its own; return the specs and the results."""
+    from models.training.job import train
+
+    write_training_set(Namespace(settings.state, "toy"), "toy_lists", rows=6000, kind=TrainingKind.LISTS)
+    specs = _specs()
+    runs = {spec.name: train(settings, "toy", "toy", spec, "listed", lists_id="toy_lists") for spec in specs.specs}
+    return specs, runs
+
+
+def _compared(settings, runs, figures, **changes):
+    """Write what `serving.lists compare` writes of the models that compete, and return the file."""
+    competing = [each for each in runs.values() if each["trained"] and each["competes"]]
+    lists = {
+        each["name"]: {
+            "saved_model_sha256": each["saved_model_sha256"],
+            "ndcg_at_10": figures[each["name"]],
+            "recall_at_10": 0.1,
+            "interval": [0.1, 0.3],
+        }
+        for each in competing
+        if each["name"] in figures
+    }
+    record = {
+        "namespace": "toy",
+        "questions_id": "asked",
+        "training_set_ids": sorted({each["training_set"] for each in competing}),
+        "origins": ["1998-03-01T00:00:00Z"],
+        "users": 40,
+        "best_simple": {"name": "ease", "ndcg_at_10": 0.18},
+        "unranked": {"ndcg_at_10": 0.15},
+        "lists": lists,
+        "undefined": {},
+    }
+    path = settings.state / "validation_lists.json"
+    write_json(path, record | changes)
+    return path
+
+
+def _choose(settings, listed, path=None):
+    from models.training.choose import choose
+
+    specs, _ = listed
+    return choose(settings, "toy", "toy", "listed", specs, lists_id="toy_lists", validation_lists=path)
+
+
+def test_training_says_what_may_be_compared(listed, settings):
+    _, runs = listed
+    assert {name: (each["training_set"], each["role"], each["competes"]) for name, each in runs.items()} == {
+        "deepfm": ("toy", "candidate", True),
+        "lists": ("toy_lists", "candidate", True),
+        "lists_linear": ("toy_lists", "baseline", False),
+        "lr": ("toy", "baseline", False),
+    }
+    for name, each in runs.items():
+        assert each["name"] == name
+        assert tree_sha256(Path(each["saved_model"])) == each["saved_model_sha256"]
+
+
+def test_what_learns_from_lists_is_not_trained_where_there_are_none(first):
+    runs, *_ = first
+    assert {name: each["trained"] for name, each in runs.items()} == {
+        "deepfm": True,
+        "lists": False,
+        "lists_linear": False,
+        "lr": True,
+    }
+    assert runs["lists"].keys() == {"name", "trained", "why"}
+    assert not (first[2] / "lists").exists()
+    choice = json.loads((first[2] / "choice.json").read_text())
+    assert choice["untrained"] == ["lists", "lists_linear"]
+    assert [each["name"] for each in choice["specs"]] == ["deepfm", "lr"]
+
+
+def test_the_command_line_takes_no_lists_for_none(first, settings, monkeypatch):
+    from models import __main__ as command_line
+
+    monkeypatch.setattr(command_line, "settings", lambda: settings)
+    given = ["--namespace", "toy", "--training-set", "toy", "--run-key", "first", "--lists", ""]
+    done = CliRunner().invoke(command_line.app, ["train", *given, "--spec", "lists"])
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["name"], result["trained"]) == ("lists", False)
+    records = json.dumps([spec.record() for spec in _specs().specs])
+    choose = ["choose", *given, "--specs", records, "--choose-by", "ndcg_at_10", "--validation-lists", ""]
+    done = CliRunner().invoke(command_line.app, choose)
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["spec"], result["choose_by"], result["training_set"]) == ("deepfm", "log_loss", "toy")
+    assert "none were asked for" in result["why"]
+
+
+def test_the_best_lists_win_and_are_judged_by_rows_of_their_kind(listed, settings, client, tmp_path):
+    _, runs = listed
+    chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17, "lists": 0.21}))
+    assert (chosen["spec"], chosen["choose_by"], chosen["training_set"]) == ("lists", "ndcg_at_10", "toy_lists")
+    assert chosen["figures"] == {"deepfm": 0.17, "lists": 0.21}
+    result, folder = _judge(settings, "listed", "toy", runs, chosen)
+    choice = json.loads((folder / "choice.json").read_text())
+    assert (choice["training_set_id"], choice["winner_training_set_id"], choice["why"]) == ("toy", "toy_lists", "")
+    for name, figure in (("deepfm", 0.17), ("lists", 0.21)):
+        (metric,) = client.get_metric_history(runs[name]["run_id"], "validation_lists_ndcg_at_10")
+        assert metric.value == figure
+    _choose(settings, listed, settings.state / "validation_lists.json")
+    assert len(client.get_metric_history(runs["lists"]["run_id"], "validation_lists_ndcg_at_10")) == 1, "a retry"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    rows = evaluation["metrics"]["test"]
+    assert list(rows) == ["candidate", "lists_linear", "lr", "means", "popularity"]
+    assert evaluation["left_out"] == {}
+    assert evaluation["training_set_id"] == "toy_lists"
+    assert (rows["candidate"]["auc"], rows["candidate"]["log_loss"]) == (None, None)
+    assert rows["candidate"]["gauc"] > max(rows["means"]["gauc"], 0.8)
+    assert rows["lr"]["log_loss"] is not None
+    assert result["decision"] == "promote", result["reason"]
+    assert "GAUC" in result["reason"]
+    verdict = Verdict.read(folder / "verdict.json")
+    assert [gate["name"] for gate in verdict.gates[:2]] == ["lists_vs_best_simple", "lists_vs_champion"]
+    assert client.get_model_version(NAME, result["version"]).tags["kestrel.training_set_id"] == "toy", "the run's"
+    run = client.get_run(runs["lists"]["run_id"])
+    assert (run.data.tags["kestrel.training_set_id"], run.data.tags["kestrel.rows"]) == ("toy_lists", "lists")
+    page = Path(client.download_artifacts(runs["lists"]["run_id"], "gates/report.html", str(tmp_path)))
+    report = page.read_text(encoding="utf-8")
+    assert report.index("lists_vs_best_simple") < report.index("gauc_vs_means")
+    assert "ndcg_at_10 of the lists at the validation origin: <code>deepfm</code> 0.1700" in report
+    assert "of kind lists" in report
+    assert "Curves" not in report, "only a user's own rows are in an order"
+
+
+def test_a_winner_of_rows_of_events_leaves_out_the_baseline_that_reads_channels(listed, settings):
+    _, runs = listed
+    chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.22, "lists": 0.21}))
+    assert (chosen["spec"], chosen["training_set"]) == ("deepfm", "toy")
+    result, folder = _judge(settings, "listed", "toy", runs, chosen)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert list(evaluation["metrics"]["test"]) == ["candidate", "lr", "means", "popularity"]
+    assert evaluation["left_out"].keys() == {"lists_linear"}
+    assert "rows of kind ranking lack" in evaluation["left_out"]["lists_linear"]
+    assert "such as pair_" in evaluation["left_out"]["lists_linear"]
+    assert result["decision"] == "promote", result["reason"]
+
+
+def test_a_champion_that_reads_channels_is_not_compared_on_rows_of_events(listed, settings, client):
+    _, runs = listed
+    chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17, "lists": 0.21}))
+    won, _ = _judge(settings, "listed", "toy", runs, chosen)
+    client.set_registered_model_alias(NAME, "champion", won["version"])
+    try:
+        _, result, folder = _run(settings, "after-lists")
+    finally:
+        client.delete_registered_model_alias(NAME, "champion")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert "of kind ranking, say nothing of 20 pair features that it reads" in evaluation["champion"]["incomparable"]
+    assert "champion" not in evaluation["metrics"]["test"]
+    gates = {gate["name"]: gate["verdict"] for gate in Verdict.read(folder / "verdict.json").gates}
+    assert {gates[f"{metric}_vs_champion"] for metric in ("auc", "gauc", "log_loss", "lists")} == {"not applicable"}
+    assert result["champion_version"] == won["version"]
+
+
+def test_where_no_lists_could_be_measured_rows_decide_and_say_so(listed, settings):
+    _, runs = listed
+    path = _compared(settings, runs, {}, undefined={"every figure": "nobody was asked"})
+    chosen = _choose(settings, listed, path)
+    assert (chosen["choose_by"], list(chosen["figures"])) == ("log_loss", ["deepfm"])
+    choice = json.loads((Namespace(settings.state, "toy").candidates / "listed" / "choice.json").read_text())
+    assert choice["why"] == chosen["why"]
+    assert "(nobody was asked), log_loss decides" in choice["why"]
+    assert {each["name"]: each["competed"] for each in choice["specs"]}["lists"] is False
+    undefined = _choose(settings, listed, _compared(settings, runs, {"deepfm": None, "lists": None}))
+    assert (undefined["choose_by"], "(nobody was asked)" in undefined["why"]) == ("log_loss", True)
+
+
+def test_lists_of_other_models_are_refused(listed, settings):
+    from models.errors import CandidateError
+
+    _, runs = listed
+    figures = {"deepfm": 0.17, "lists": 0.21}
+    with pytest.raises(CandidateError, match=r"expected those of \['lists'\], which compete, received .*\['deepfm'\]"):
+        _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17}))
+    absent = _compared(settings, runs, {"deepfm": 0.17}, undefined={"lists": "it answers nothing"})
+    assert _choose(settings, listed, absent)["figures"] == {"deepfm": 0.17, "lists": None}
+    path = _compared(settings, runs, figures)
+    record = json.loads(path.read_text())
+    record["lists"]["lists"]["saved_model_sha256"] = "0" * 64
+    write_json(path, record)
+    with pytest.raises(CandidateError, match=r"lists of lists: expected those of the SavedModel .*, received"):
+        _choose(settings, listed, path)
+    with pytest.raises(CandidateError, match="expected lists of namespace 'toy', received 'other'"):
+        _choose(settings, listed, _compared(settings, runs, figures, namespace="other"))
+    with pytest.raises(CandidateError, match=r"serving\.lists compare .*received no file; run it first"):
+        _choose(settings, listed, settings.state / "none.json")

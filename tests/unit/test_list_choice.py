@@ -70,10 +70,12 @@ def test_what_is_best_on_test_alone_is_not_chosen(origin):
     assert chosen_of(chosen, "EASE") == Chosen("EASE", "λ 50", tried=2, validation=1.0)
 
 
-def test_a_test_origin_is_not_even_read(origin):
-    test = origin(Role.TEST, {EASE_50: [RIGHT]}, [9])
-    (test.folder / SIMPLE_LISTS_FILE).unlink()
-    chosen = choose([origin(Role.VALIDATION, {EASE_200: [RIGHT], EASE_50: [WRONG]}, [9]), test])
+@pytest.mark.parametrize("role", [Role.TRAIN, Role.TEST])
+def test_an_origin_of_another_role_is_not_even_read(origin, role):
+    """One to train on has no simple lists."""
+    other = origin(role, {EASE_50: [RIGHT]}, [9])
+    (other.folder / SIMPLE_LISTS_FILE).unlink()
+    chosen = choose([origin(Role.VALIDATION, {EASE_200: [RIGHT], EASE_50: [WRONG]}, [9]), other])
     assert chosen_of(chosen, "EASE").variant == "λ 200"
 
 

@@ -1,7 +1,8 @@
-"""Questions are refused where the features end before the origin: users would be asked with an older state."""
+"""Questions are refused where the features end before the origin; the note says for which role nobody is asked."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from itertools import combinations
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.duck import duckdb_session
-from pipelines.jobs.questions import _check_features, _inputs
+from pipelines.jobs.questions import _check_features, _inputs, _note
 from pipelines.questions.as_of import Sources
 from pipelines.questions.origins import Origin
 from pipelines.settings import Settings
@@ -69,3 +70,36 @@ def test_other_sizes_of_channels_are_other_questions(tmp_path):
         for sizes in ({}, {"channel_items": 100}, {"channel_neighbours": 100})
     ]
     assert all(one != other for one, other in combinations(inputs, 2))
+
+
+def told(role, asked, day=10):
+    return {
+        "role": role.value,
+        "asked": asked,
+        "origin": f"1998-01-{day}T00:00:00Z",
+        "end": f"1998-01-{day + 9}T00:00:00Z",
+    }
+
+
+TRAINING, CHOOSING, JUDGING = told(Role.TRAIN, 3), told(Role.VALIDATION, 3), told(Role.TEST, 3)
+
+
+@pytest.mark.parametrize(
+    ("origins", "said"),
+    [
+        ([TRAINING, CHOOSING, JUDGING], ""),
+        ([told(Role.TRAIN, 0), TRAINING, CHOOSING, JUDGING], ""),
+        ([], "no midnight lies between the end of the rows that training set few chooses on and the cutoff"),
+        ([TRAINING, CHOOSING, told(Role.TEST, 0)], "nobody likes anything new in 1998-01-10 to 1998-01-19"),
+        ([JUDGING], "no midnight is left for a validation origin"),
+        ([CHOOSING, JUDGING], "no lists are learned from before the validation origin, .*: the log is too short"),
+        ([told(Role.TRAIN, 0, 11), CHOOSING, JUDGING], ".*: nobody likes anything new in 1998-01-11 to 1998-01-20"),
+    ],
+)
+def test_the_note_says_for_which_role_nobody_is_asked(origins, said):
+    note = _note(origins, DAY_ONE, "few", training=4)
+    assert re.match(said, note) if said else note == ""
+
+
+def test_none_to_train_on_are_missed_where_none_are_wanted():
+    assert _note([CHOOSING, JUDGING], DAY_ONE, "few", training=0) == ""

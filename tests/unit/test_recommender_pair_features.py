@@ -15,7 +15,7 @@ from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.manifests import OnlineSnapshot, channel_part, vectors_part
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Signature, ranking
-from serving.lists.job import why_unmeasurable
+from serving.lists.rankers import why_unmeasurable
 from serving.protocol.recorded import read_requests
 from serving.recommender.engine import Answer, Engine, Online
 from serving.recommender.readiness import _release_part

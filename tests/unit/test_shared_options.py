@@ -101,3 +101,24 @@ def test_a_bad_run_key_or_training_set_is_a_usage_error() -> None:
     app = APPS["models"]
     assert "run key '../x': expected" in refusal(app, *arguments, "--training-set", "ts-1", "--run-key", "../x")
     assert "id '../x': expected" in refusal(app, *arguments, "--training-set", "../x", "--run-key", "key")
+
+
+def test_bad_questions_and_models_are_usage_errors() -> None:
+    app, of = APPS["serving.lists"], ("--namespace", "ns", "--questions")
+    assert "id '../x': expected" in refusal(app, "candidates", *of, "../x")
+    assert "id '../x': expected" in refusal(app, "compare", *of, "../x", "--models", "[]", "--out", "o")
+    assert "models: expected a list such as" in refusal(app, "compare", *of, "q", "--models", "{}", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    "options", [["--kind", "lists"], ["--candidates", "c-1"], ["--kind", "retrieval", "--candidates", "c-1"]]
+)
+def test_candidates_come_with_lists_and_with_nothing_else(options):
+    arguments = ["training-set", "--namespace", "ml-100k", "--cutoff", "1998-04-23", *options]
+    said = refusal(pipelines_commands.app, *arguments)
+    assert "expected --candidates ID with --kind lists, and with no other kind; received --kind" in said
+
+
+def test_an_id_of_candidates_is_no_path():
+    arguments = ["training-set", "--namespace", "ml-100k", "--cutoff", "1998-04-23", "--kind", "lists"]
+    assert "id '../x': expected" in refusal(pipelines_commands.app, *arguments, "--candidates", "../x")

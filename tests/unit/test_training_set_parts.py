@@ -15,13 +15,14 @@ from feature_repo.contracts.features import declared
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
+from pipelines.feast_store.errors import RowCountError
 from pipelines.feast_store.retrieval import fill_missing
 from pipelines.feast_store.store import connection_string
 from pipelines.io.online_client import redacted
 from pipelines.settings import Settings
 from pipelines.training import files, identity
 from pipelines.training.errors import TrainingDataError
-from pipelines.training.files import RowGroupWriter, cut, stored_sha256
+from pipelines.training.files import RowGroupWriter, beside, cut, stored_sha256
 from pipelines.training.identity import settings_inputs
 from pipelines.training.splits import moment, split_by_time
 
@@ -93,6 +94,63 @@ def test_cut_keeps_every_row_in_order(batches: list[int], lengths: list[int]) ->
     for number, length in enumerate(lengths):
         assert pieces.get(number, []) == rows[sum(lengths[:number]) :][:length]
     assert pieces.get(len(lengths), []) == rows[sum(lengths) :]
+
+
+FOUND = Column("found", Dtype.INT64, "", missing=0)
+SINCE = Column("since", Dtype.TIMESTAMP, "", nullable=True)
+
+
+def numbered(first: int, rows: int) -> pa.RecordBatch:
+    return pa.record_batch({"example_id": pa.array(range(first, first + rows), pa.int64())})
+
+
+@given(stored=st.integers(0, 40), first=st.integers(0, 40), sizes=st.lists(st.integers(0, 9), max_size=8))
+def test_what_passes_a_join_by_comes_back_to_its_own_row(
+    tmp_path_factory: pytest.TempPathFactory, stored: int, first: int, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "labels.parquet"
+    found = [row if row % 3 else None for row in range(stored)]
+    table = pa.table(numbered(0, stored)).append_column("found", pa.array(found, pa.int64()))
+    since = pa.array([row if row % 3 else None for row in range(stored)], pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.append_column("since", since), path, row_group_size=7)
+    batches = [numbered(first + sum(sizes[:n]), size) for n, size in enumerate(sizes)]
+    if first + sum(sizes) > stored and sum(sizes):
+        with pytest.raises(RowCountError, match="expected the label rows of"):
+            list(beside(batches, path, [FOUND, SINCE], first))
+        return
+    rows = [row for batch in beside(batches, path, [FOUND, SINCE], first) for row in batch.to_pylist()]
+    assert [row["example_id"] for row in rows] == list(range(first, first + sum(sizes)))
+    for row in rows:
+        number = row["example_id"]
+        assert row["found"] == (number if number % 3 else 0)
+        assert row["since"] == (moment(number) if number % 3 else None)
+
+
+def test_rows_in_another_order_than_the_labels_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table(numbered(0, 5)).append_column("found", pa.array(range(5), pa.int64())), tmp_path / "labels")
+    with pytest.raises(RowCountError):
+        list(beside([numbered(0, 2), numbered(3, 1)], tmp_path / "labels", [FOUND]))
+
+
+def test_how_rows_of_lists_are_left_out_is_in_their_id_and_what_other_kinds_are_cut_by_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def inputs(**changes: float) -> dict[str, object]:
+        return settings_inputs(
+            Settings(**changes),
+            MOVIELENS,
+            TrainingKind.LISTS,
+            declared(MOVIELENS).ranking_windows,  # type: ignore[arg-type]  # numbers
+        )
+
+    plain, fewer = inputs(), inputs(list_negatives=3)
+    assert plain != fewer != inputs(list_negatives=4)
+    assert plain == inputs(negatives=9, samples_per_user=3, train_fraction=0.5, label_min_value=3.0)
+    assert plain != inputs(refresh_hours=6)
+    assert "pair_ease_rank" in plain["encodings"]  # type: ignore[operator]  # a dictionary
+    monkeypatch.setattr(identity, "CHOOSING", "another")
+    assert (plain, fewer) != (inputs(), inputs(list_negatives=3))
+    assert plain == inputs()
 
 
 def test_how_rows_are_drawn_and_left_out_is_in_the_id_of_sets_that_do_so(monkeypatch: pytest.MonkeyPatch) -> None:

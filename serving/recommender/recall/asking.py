@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.schemas import Schema
     from serving.recommender.embeddings import ItemVectors
     from serving.recommender.engine import Online
     from serving.recommender.recall.channel import Recalled
@@ -91,10 +92,15 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
         degraded.append(Missing.EMBEDDINGS)
     away = [*snapshot.table_problems, *(name for name in failed if name not in online.vectors)]
     degraded += map(missing_channel, away)
-    known = channels(snapshot.schema)
-    shares = {name: quotas.get(name, known[name].quota if name in known else _UNDECLARED_QUOTA) for name in answers}
+    shares = quotas_in_force(snapshot.schema, quotas)
+    shares = {name: shares.get(name, quotas.get(name, _UNDECLARED_QUOTA)) for name in answers}
     recalled = [(found, shares[name]) for name, found in answers.items() if shares[name] and len(found.positions)]
     return Channels(recalled, likes, answers, nearest)
+
+
+def quotas_in_force(schema: Schema, quotas: Mapping[str, int]) -> dict[str, int]:
+    """Return declared channel → its share of the candidates: as it is set, else as it is declared."""
+    return {name: quotas.get(name, channel.quota) for name, channel in channels(schema).items()}
 
 
 def _answers(asked: Mapping[str, Callable[[], Recalled]]) -> dict[str, Recalled]:

@@ -13,9 +13,11 @@ import pytest
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.signatures import pair_inputs
 from models.dataset import TEST, TRAIN, find_training_set, read_dataset
 from models.errors import DatasetError
 from models.inputs import from_arrow
+from tests.movielens import MOVIELENS
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
 LIST = Column("list", Dtype.STRING, "a list", length=3, missing="")
@@ -71,6 +73,19 @@ def test_a_training_set_for_retrieval_is_refused_with_the_command_that_makes_the
     rewrite_manifest(namespace, record, kind=TrainingKind.RETRIEVAL)
     with pytest.raises(DatasetError, match=r"expected one of kind ranking, received retrieval; .*training-set"):
         read_dataset(directory)
+
+
+def test_a_spec_reads_the_kind_of_rows_that_it_names_and_no_other(own):
+    namespace, _, directory = own
+    listed = write_training_set(namespace, "listed", rows=300, kind=TrainingKind.LISTS)
+    there = namespace.training_sets / "listed"
+    whole = read_dataset(there, kind=TrainingKind.LISTS)
+    assert whole.signature.pairs.keys() == pair_inputs(MOVIELENS).keys()
+    assert {name: split.rows for name, split in whole.splits.items()} == listed.rows
+    with pytest.raises(DatasetError, match=r"expected one of kind lists, received ranking; .* --kind lists and --cand"):
+        read_dataset(directory, kind=TrainingKind.LISTS)
+    with pytest.raises(DatasetError, match=r"expected one of kind ranking, received lists; .*makes, without --kind"):
+        read_dataset(there)
 
 
 def test_an_unknown_id_names_those_that_exist(own):

@@ -11,8 +11,10 @@ import yaml
 from feature_repo.contracts.manifests import Decision
 from feature_repo.contracts.objectives import PAIRWISE, PROBABILITY, REGRESSION
 from models.errors import MarginsError
+from models.evaluation.lists import Difference, ListFigures, list_figures
 from models.gates.decide import Evidence, Outcome, TestScores, decide
 from models.gates.margins import Slice, read_margins
+from tests.lists_record import lists_record, unmeasured_record
 
 MARGINS = read_margins("ranking").model_copy(update={"resamples": 200})
 USERS = 400
@@ -23,7 +25,8 @@ CHECK = {
     "grpc": {"p50_ms": 1.0, "p99_ms": 3.0},
     "rest": {"p50_ms": 2.0, "p99_ms": 5.0},
 }
-FIRST = Evidence("deepfm", True, "", "there is no champion yet", False, [], CHECK)  # noqa: FBT003 - a record's fields
+NOT_ASKED = list_figures(unmeasured_record("the log is too short"))
+FIRST = Evidence("deepfm", True, "", "there is no champion yet", False, [], CHECK, NOT_ASKED)  # noqa: FBT003 - a record's fields
 SECOND = replace(FIRST, champion_version="1", incomparable="")
 
 
@@ -79,7 +82,7 @@ def test_the_first_good_candidate_is_promoted_and_champion_gates_do_not_apply():
     assert outcomes.decision is Decision.PROMOTE
     verdicts = {gate.name: gate.verdict for gate in outcomes.gates}
     champion = [verdict for name, verdict in verdicts.items() if name.endswith("_vs_champion")]
-    assert champion == [Outcome.NOT_APPLICABLE] * 3
+    assert champion == [Outcome.NOT_APPLICABLE] * 4, "three of rows, one of lists"
     assert set(verdicts.values()) == {Outcome.PASS, Outcome.NOT_APPLICABLE}
 
 
@@ -199,14 +202,14 @@ def test_an_interval_across_the_margin_is_undecided():
     ],
     ids=["none, better", "none, worse", "champion, better", "champion, worse", "retired, better", "retired, worse"],
 )
-def test_what_is_undecided_lets_a_champion_stay_and_else_goes_by_its_sign(better, evidence, decision):
+def test_what_is_undecided_lets_a_champion_stay_and_else_goes_by_its_figure(better, evidence, decision):
     test = _scores(champion=1.2)
     others = {"candidate": "lr", "lr": "candidate"}
     scores = dict(test.scores)
     # The other one is the same with a little noise, and so a little worse.
     noisy = scores["candidate"] + np.random.default_rng(3).normal(size=len(test.labels)) * 0.02
     scores[better], scores[others[better]] = test.scores["candidate"], np.clip(noisy, 0, 1)
-    across = -0.001 if better == "candidate" else 0.001
+    across = -0.001 if better == "candidate" else 0.0005
     margins = _only({"metric": "auc", "reference": "lr", "margin": across})
     outcomes = _decide(replace(test, scores=scores), evidence, margins)
     assert _gate(outcomes, "auc_vs_lr").verdict is Outcome.UNDECIDED
@@ -288,6 +291,24 @@ def test_margins_are_a_file_of_ones_own(tmp_path):
             {"comparisons": [{"metric": "ndcg", "reference": "lr", "margin": 0}]},
             "comparisons.0.metric: Input should be",
         ),
+        (
+            {"comparisons": [{"metric": "ndcg_at_10", "reference": "lr", "margin": 0}]},
+            "expected a metric of rows, received ndcg_at_10; declare it in `lists`",
+        ),
+        (
+            {"comparisons": [{"metric": "auc", "reference": "lr", "margin": 0, "margin_share": 0.1}]},
+            "auc_vs_lr: expected either margin or margin_share, received",
+        ),
+        (
+            {"comparisons": [{"metric": "auc", "reference": "chance", "margin_share": 0.1}]},
+            "chance has no figure to take a share of",
+        ),
+        ({"lists": [{"reference": "lr", "margin": 0}]}, "lists.0.reference: Input should be"),
+        (
+            {"lists": [{"reference": "champion", "margin": 0}] * 2},
+            r"\['lists_vs_champion'\] are declared twice",
+        ),
+        ({"max_list_gain": 0.5}, "max_list_gain: Input should be greater than 1, received 0.5"),
     ],
 )
 def test_a_wrong_file_of_margins_is_refused(tmp_path, change, told):
@@ -315,9 +336,10 @@ def test_gates_apply_that_the_objective_has():
     orders = _scores(objectives={"candidate": PAIRWISE})
     outcomes = _decide(replace(orders, scores=orders.scores | {"candidate": orders.scores["candidate"] * 40}), FIRST)
     assert outcomes.decision is Decision.PROMOTE
-    not_applicable = {gate.name for gate in outcomes.gates if gate.verdict is Outcome.NOT_APPLICABLE}
-    champion = {"auc_vs_champion", "gauc_vs_champion", "log_loss_vs_champion"}
-    assert not_applicable == {"log_loss_vs_lr", "calibration_error", "calibration_in_the_large", *champion}
+    assert "GAUC 0." in outcomes.reason
+    applied = {gate.name for gate in outcomes.gates if gate.reference and gate.verdict is not Outcome.NOT_APPLICABLE}
+    assert applied == {"gauc_vs_means", "gauc_vs_popularity", "gauc_vs_lr"}, "a score compares a user's rows alone"
+    assert _gate(outcomes, "calibration_error").verdict is Outcome.NOT_APPLICABLE
     assert _gate(outcomes, "log_loss_vs_lr").details == (
         "The candidate has the objective pairwise, for which log_loss is not defined."
     )
@@ -326,7 +348,9 @@ def test_gates_apply_that_the_objective_has():
 def test_a_champion_of_another_objective_is_compared_by_what_both_have():
     outcomes = _decide(_scores(champion=1.2, objectives={"champion": PAIRWISE}), SECOND)
     assert outcomes.decision is Decision.PROMOTE
-    assert _gate(outcomes, "auc_vs_champion").verdict is Outcome.PASS
+    assert "GAUC differs from champion version 1 by +" in outcomes.reason
+    assert _gate(outcomes, "gauc_vs_champion").verdict is Outcome.PASS
+    assert _gate(outcomes, "auc_vs_champion").verdict is Outcome.NOT_APPLICABLE
     assert _gate(outcomes, "log_loss_vs_champion").verdict is Outcome.NOT_APPLICABLE
     assert _gate(outcomes, "log_loss_vs_lr").verdict is Outcome.PASS
 
@@ -339,3 +363,147 @@ def test_predicted_values_are_compared_by_their_error():
     gate = _gate(outcomes, "rmse_vs_lr")
     assert (gate.verdict, round(gate.figure, 6)) == (Outcome.PASS, 0.3)
     assert gate.interval == pytest.approx((0.3, 0.3))
+
+
+def _lists(*, simple=None, champion=None, users=USERS, own=0.2):
+    """Return lists' figures: differences with intervals from the best simple list and the champion's, where given."""
+    given = {"ease": simple, "champion": champion}
+    against = {name: Difference(*each) for name, each in given.items() if each}
+    figures = {"candidate": own} | {name: own - each.difference for name, each in against.items()}
+    absent = {name: "there is no champion yet" for name in ("champion",) if not champion}
+    return ListFigures(users, figures, against, "ease", absent)
+
+
+BETTER, ACROSS, WORSE = (0.02, (0.01, 0.03)), (0.002, (-0.004, 0.008)), (-0.02, (-0.03, -0.01))
+BELOW = (-0.002, (-0.008, 0.004))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "lists", "verdicts", "decision"),
+    [
+        (FIRST, _lists(simple=BETTER), ("pass", "not applicable"), Decision.PROMOTE),
+        (FIRST, _lists(simple=ACROSS), ("undecided", "not applicable"), Decision.PROMOTE),
+        (FIRST, _lists(simple=BELOW), ("undecided", "not applicable"), Decision.REJECT),
+        (FIRST, _lists(simple=WORSE), ("fail", "not applicable"), Decision.REJECT),
+        (FIRST, _lists(simple=WORSE, users=199), ("undecided", "not applicable"), Decision.REJECT),
+        (FIRST, _lists(simple=(0.01, None)), ("undecided", "not applicable"), Decision.PROMOTE),
+        (FIRST, NOT_ASKED, ("not applicable", "not applicable"), Decision.PROMOTE),
+        (SECOND, _lists(simple=BETTER, champion=BETTER), ("pass", "pass"), Decision.PROMOTE),
+        (SECOND, _lists(simple=BETTER, champion=ACROSS), ("pass", "undecided"), Decision.TIE),
+        (SECOND, _lists(simple=BETTER, champion=WORSE), ("pass", "fail"), Decision.REJECT),
+        (SECOND, _lists(simple=ACROSS, champion=BETTER), ("undecided", "pass"), Decision.TIE),
+    ],
+)
+def test_lists_decide_where_they_were_measured(evidence, lists, verdicts, decision):
+    test = _scores(champion=1.2 if evidence.champion_version else None)
+    outcomes = _decide(test, replace(evidence, lists=lists))
+    first = outcomes.gates[:2]
+    assert [gate.name for gate in first] == ["lists_vs_best_simple", "lists_vs_champion"], "they come first"
+    assert tuple(gate.verdict.value for gate in first) == verdicts
+    assert outcomes.decision is decision, outcomes.reason
+
+
+def test_the_champion_is_compared_by_lists_whatever_rows_say():
+    """AUC is far better, lists are no better; and the other way round."""
+    margins = _with(lists=())
+    better = replace(SECOND, lists=_lists(champion=BETTER))
+    outcomes = _decide(_champion_too(_scores()), better, margins)
+    assert outcomes.decision is Decision.PROMOTE
+    assert "NDCG@10 of the lists differs from champion version 1 by +0.0200 (+0.0100 to +0.0300)" in outcomes.reason
+    equal = replace(SECOND, lists=_lists(champion=ACROSS))
+    assert _decide(_scores(champion=1.2), equal, margins).decision is Decision.TIE
+    assert _decide(_scores(champion=1.2), SECOND, margins).decision is Decision.PROMOTE
+
+
+def test_a_champion_that_rows_cannot_compare_is_compared_by_lists():
+    apart = replace(SECOND, incomparable="it reads pair features")
+    for lists, decision in ((_lists(champion=BETTER), Decision.PROMOTE), (_lists(champion=ACROSS), Decision.TIE)):
+        outcomes = _decide(_scores(), replace(apart, lists=lists), _with(lists=()))
+        assert outcomes.decision is decision
+        assert _gate(outcomes, "gauc_vs_champion").details == "it reads pair features"
+
+
+def test_lists_beyond_belief_are_held_for_a_person():
+    wild = replace(FIRST, lists=_lists(own=0.7, simple=(0.5, (0.4, 0.6))))
+    outcomes = _decide(_scores(), wild)
+    assert outcomes.decision is Decision.HOLD
+    assert "NDCG@10 of the lists is 0.7000, that of the best simple list, ease, 0.2000, and more than 3 times" in (
+        outcomes.reason
+    )
+    assert _decide(_scores(), wild, _with(max_list_gain=None)).decision is Decision.PROMOTE
+    assert _decide(_scores(), replace(FIRST, lists=_lists(own=0.59, simple=(0.39, (0.3, 0.5))))).decision is (
+        Decision.PROMOTE
+    )
+
+
+def test_margins_of_before_there_were_lists_read_as_they_did(tmp_path):
+    own = tmp_path / "margins.yaml"
+    record = MARGINS.model_dump(mode="json", exclude={"lists", "max_list_gain"})
+    own.write_text(yaml.safe_dump(record), encoding="utf-8")
+    outcomes = _decide(_scores(), replace(FIRST, lists=_lists(simple=WORSE)), read_margins("ranking", own))
+    assert outcomes.decision is Decision.PROMOTE
+    assert not any(gate.name.startswith("lists") for gate in outcomes.gates)
+
+
+def test_a_log_loss_a_little_above_the_baseline_s_is_no_harm():
+    """It is worse by 1 %, where AUC is better: few users leave it undecided, and many pass it."""
+    margins = _only(
+        {"metric": "auc", "reference": "lr", "margin": 0},
+        {"metric": "log_loss", "reference": "lr", "margin_share": 0.02},
+    )
+    for users, verdict in ((150, Outcome.UNDECIDED), (USERS, Outcome.PASS)):
+        test = _scores(lr=1.35, users=users)
+        loss = _figure_of(test, "lr")
+        # Scores that are too sure have the same order, and a greater loss.
+        powers = np.linspace(1, 3, 400)
+        odds = np.log(test.scores["candidate"] / (1 - test.scores["candidate"]))
+        sure = next(s for s in (1 / (1 + np.exp(-p * odds)) for p in powers) if _loss(test, s) > 1.01 * loss)
+        worse = replace(test, scores=test.scores | {"candidate": sure})
+        outcomes = _decide(worse, FIRST, _loose_calibration(margins))
+        gate = _gate(outcomes, "log_loss_vs_lr")
+        assert gate.figure < -0.005
+        assert gate.threshold == f">= {-0.02 * loss:+.4f}"
+        assert gate.verdict is verdict
+        assert outcomes.decision is Decision.PROMOTE, outcomes.reason
+    strict = _only({"metric": "log_loss", "reference": "lr", "margin": 0})
+    assert _decide(worse, FIRST, _loose_calibration(strict)).decision is Decision.REJECT
+
+
+def _loss(test, scores):
+    return -np.mean(np.where(test.labels == 1, np.log(scores), np.log(1 - scores)))
+
+
+def _figure_of(test, name):
+    return _loss(test, test.scores[name])
+
+
+def _loose_calibration(margins):
+    limits = margins.limits.model_copy(update={"calibration_error": 1.0, "calibration_shift": 1.0})
+    return margins.model_copy(update={"limits": limits})
+
+
+def test_a_baseline_without_scores_of_these_rows_is_not_compared_and_says_why():
+    test = _scores()
+    without = replace(test, scores={name: values for name, values in test.scores.items() if name != "lr"})
+    outcomes = _decide(without, replace(FIRST, left_out={"lr": "The lr baseline reads ..."}))
+    assert outcomes.decision is Decision.PROMOTE
+    gate = _gate(outcomes, "gauc_vs_lr")
+    assert (gate.verdict, gate.details) == (Outcome.NOT_APPLICABLE, "The lr baseline reads ...")
+
+
+def test_what_verdicts_read_is_what_the_serving_plane_wrote():
+    record = lists_record()
+    found = list_figures(record)
+    (first, *_) = record["tables"]
+    assert found.users == first["users"]
+    assert found.figures == {row["list"]: row["ndcg_at_10"] for row in first["rows"]}
+    assert found.why_not(record["best_simple"]) == ""
+    best = found.against[record["best_simple"]]
+    assert best.difference == pytest.approx(found.figures["candidate"] - found.figures[record["best_simple"]])
+    assert best.interval[0] <= best.difference <= best.interval[1]
+    assert found.why_not("champion") == "Lists of champion were not measured: there is no champion yet."
+    without = list_figures(lists_record(candidate=False))
+    assert without.why_not(record["best_simple"]) == "The candidate's lists were not measured: no SavedModel was given."
+    assert NOT_ASKED.why_not("ease") == "Lists were not measured: the log is too short."
+    alone = list_figures(lists_record(history=(2, 1)))
+    assert "nobody with a history long enough" in alone.why_not(record["best_simple"])

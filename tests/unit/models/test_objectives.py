@@ -133,3 +133,54 @@ def test_a_training_set_of_before_names_the_remedy(name, column):
     del split.targets[column]
     with pytest.raises(DatasetError, match=f"expected a column {column}, .* build the training set anew"):
         learned(OBJECTIVES[name]).check(split)
+
+
+def _double_loop(labels, groups, scores):
+    """Return the listwise loss of each row, and its gradient summed over rows, as the definition says them."""
+    losses, gradient = np.zeros(len(scores)), np.zeros(len(scores))
+    for row in range(len(scores)):
+        own = [other for other in range(len(scores)) if groups[other] == groups[row]]
+        if labels[row] != 1 or all(labels[other] == 1 for other in own):
+            continue
+        highest = max(scores[other] for other in own)
+        shares = {other: np.exp(scores[other] - highest) for other in own}
+        losses[row] = np.log(sum(shares.values())) + highest - scores[row]
+        for other in own:
+            gradient[other] += shares[other] / sum(shares.values())
+        gradient[row] -= 1
+    return losses, gradient
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 60.0])
+def test_the_listwise_loss_and_its_gradient_are_those_of_the_definition(spread):
+    """Groups of any size, of one class, and with codes far from 0, in any order: a batch has some of a split's."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(int(spread * 10))
+    groups = random.permutation(np.repeat(random.choice(1_000_000, 23, replace=False), random.integers(1, 30, 23)))
+    some = np.unique(groups)
+    labels = (random.random(len(groups)) < 0.2).astype(np.float32)
+    labels[groups == some[0]], labels[groups == some[1]] = 1, 0
+    logits = tf.constant(random.normal(0, spread, (len(groups), 1)), tf.float32)
+    targets = tf.constant(np.stack([labels, groups], axis=1), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = learned(OBJECTIVES["listwise"]).loss(targets, logits)
+    expected, gradient = _double_loop(labels, groups, logits[:, 0].numpy().astype(np.float64))
+    np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=1e-6 * max(spread, 1))
+    np.testing.assert_allclose(tape.gradient(losses, logits)[:, 0], gradient, rtol=1e-4, atol=1e-5)
+    assert not losses[groups == some[0]].numpy().any()
+    assert not losses[groups == some[1]].numpy().any()
+
+
+@pytest.mark.parametrize("name", ["pairwise", "listwise"])
+def test_a_mean_over_rows_is_one_over_positive_rows_however_many_others_there_are(name):
+    few, many = (
+        _split(labels=([1] + [0] * others) * 8, groups=np.repeat(np.arange(8), 1 + others)) for others in (1, 9)
+    )
+    for split in (few, many):
+        split.weights[:] = 1
+        weights = learned(OBJECTIVES[name]).weights(split)
+        assert np.mean(weights) == pytest.approx(1)
+        losses = np.where(split.labels == 1, 0.7, 0.0)
+        assert np.mean(weights * losses) == pytest.approx(0.7)

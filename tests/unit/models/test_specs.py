@@ -10,21 +10,24 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from feature_repo.contracts.channels import channels
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.features import declared
+from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.objectives import OBJECTIVES, Metric
 from feature_repo.contracts.on_demand import Computation, on_demand
 from feature_repo.contracts.schemas import MOVIELENS
-from feature_repo.contracts.signatures import pair_inputs
+from feature_repo.contracts.signatures import pair_inputs, ranking
 from models.errors import CandidateError, SpecError
 from models.evaluation.table import RESERVED
 from models.gates.margins import read_margins
 from models.settings import Settings
 from models.specs.spec import Role, Spec, parse_spec, read_specs
-from models.training.choose import winner_of
+from models.training.choose import Deciding, winner_of
 
 SHIPPED = read_specs("ranking")
 FOLLOWING = replace(MOVIELENS, has_relations=True)
+BARE = replace(MOVIELENS, item_attributes=(), user_attributes=())
 
 
 def _own(tmp_path, *specs, **others):
@@ -82,7 +85,7 @@ def test_a_run_may_train_some_with_other_configs():
 @pytest.mark.parametrize(
     ("names", "configs", "told"),
     [
-        (["deepfn"], None, r"spec 'deepfn': expected one of \['deepfm', 'lr'\]"),
+        (["deepfn"], None, r"spec 'deepfn': expected one of \['deepfm', 'lists', 'lists_linear', 'lr'\]"),
         ([], {"deepfn": {}}, r"spec 'deepfn': expected one of"),
         (["lr"], None, r"specs \['lr'\]: expected one that may be champion"),
         ([], {"deepfm": {"hiden": [8]}}, "config of spec 'deepfm': hiden: Extra inputs are not permitted, received"),
@@ -121,6 +124,11 @@ def test_what_a_run_cannot_train_is_refused(names, configs, told):
         ({"class": "deepfm"}, "specs.0.name: "),
         ("deepfm", "specs.0: Input should be names and values, received 'deepfm'; .*ranking.yaml is an example$"),
         ({"name": "lr", "features": ["nope"]}, r"specs.0: features \['nope'\]: expected names among"),
+        ({"name": "lr", "rows": "retrieval"}, "specs.0: rows 'retrieval': expected 'ranking' or 'lists'"),
+        (
+            {"name": "lr", "features": ["ranking", "pair_ease_score"]},
+            r"specs.0: features \['pair_ease_score'\]: expected rows: lists, received rows: ranking",
+        ),
         ({"name": "lr", "features": ["pair_nope_rank", "user_x"]}, r"features \['pair_nope_rank'\]: expected"),
         ({"name": "lr", "features": "ranking"}, "specs.0.features: Input should be a list, received 'ranking'"),
     ],
@@ -138,7 +146,8 @@ def test_every_name_that_a_schema_gives_may_be_in_a_spec():
             column.name for group in known.groups for column in group.features
         }
         services = {service.name for service in declared(schema).services}
-        assert Spec(name="lr", features=(*names, *services, *pair_inputs(schema)))
+        assert Spec(name="lr", features=(*names, *services))
+        assert Spec(name="lr", features=(*names, *services, *pair_inputs(schema)), rows="lists")
         computed = [each.name for each in on_demand(schema)]
         assert Spec(name="lr", config={"on_demand": [*computed, *Computation]}).model()
 
@@ -186,7 +195,7 @@ def test_a_name_twice_another_metric_and_no_file_are_refused(tmp_path):
     with pytest.raises(SpecError, match=r"specs \['lr'\]: expected each name once"):
         read_specs("ranking", _own(tmp_path, {"name": "lr"}, {"name": "lr"}))
     with pytest.raises(
-        SpecError, match="choose_by: Input should be 'auc', 'gauc', 'log_loss' or 'rmse', received 'ndcg'"
+        SpecError, match="choose_by: Input should be 'auc', 'gauc', 'log_loss', 'rmse' or 'ndcg_at_10', received 'ndcg'"
     ):
         read_specs("ranking", _own(tmp_path, {"name": "lr"}, choose_by="ndcg"))
     with pytest.raises(SpecError, match=r"none\.yaml: expected a YAML file of specs"):
@@ -200,23 +209,29 @@ def test_a_name_twice_another_metric_and_no_file_are_refused(tmp_path):
     ("figures", "choose_by", "winner"),
     [
         ({"a": 0.7, "b": 0.8}, Metric.AUC, "b"),
+        ({"a": 0.7, "b": 0.8}, Metric.NDCG, "b"),
         ({"a": 0.7, "b": 0.8}, Metric.LOG_LOSS, "a"),
         ({"a": 0.7, "b": 0.7}, Metric.AUC, "a"),
         ({"a": None, "b": 0.1}, Metric.GAUC, "b"),
     ],
 )
 def test_the_best_figure_wins_and_the_first_of_equal_ones(figures, choose_by, winner):
-    assert winner_of(figures, choose_by) == winner
+    assert winner_of(Deciding(choose_by, figures)) == winner
 
 
 def test_no_figure_chooses_nobody():
     with pytest.raises(CandidateError, match=r"gauc of the validation rows: expected a figure of one of \['a'\]"):
-        winner_of({"a": None}, Metric.GAUC)
+        winner_of(Deciding(Metric.GAUC, {"a": None}))
+    with pytest.raises(CandidateError, match="ndcg_at_10 of the lists at the validation origin: expected a figure"):
+        winner_of(Deciding(Metric.NDCG, {"a": None}))
+    with pytest.raises(CandidateError, match=r"expected trained specs of rows: ranking .*, and too short"):
+        winner_of(Deciding(Metric.LOG_LOSS, {}, "too short"))
 
 
 def test_a_spec_names_its_features_and_its_objective(tmp_path):
     (spec,) = read_specs(
-        "ranking", _own(tmp_path, {"name": "lr", "features": ["item_activity"], "objective": "pairwise"})
+        "ranking",
+        _own(tmp_path, {"name": "lr", "features": ["item_activity"], "objective": "pairwise"}, choose_by="gauc"),
     ).specs
     assert (spec.features, spec.learned) == (("item_activity",), OBJECTIVES["pairwise"])
     assert parse_spec(spec.record()) == spec
@@ -227,9 +242,46 @@ def test_a_spec_names_its_features_and_its_objective(tmp_path):
 
 def test_the_metric_that_chooses_is_one_that_every_competitor_has(tmp_path):
     mixed = ({"name": "deepfm"}, {"name": "lr", "objective": "listwise"})
-    assert read_specs("ranking", _own(tmp_path, *mixed)).choose_by is Metric.AUC
-    said = r"choose_by log_loss: .*, \{'lr': 'listwise'\} lack it; all have \['auc', 'gauc'\]"
-    with pytest.raises(SpecError, match=said):
-        read_specs("ranking", _own(tmp_path, *mixed, choose_by="log_loss"))
+    assert read_specs("ranking", _own(tmp_path, *mixed, choose_by="gauc")).row_metric is Metric.GAUC
+    for metric, lacking in (("log_loss", "listwise"), ("auc", "listwise"), ("rmse", "listwise")):
+        said = rf"choose_by {metric}: .*'lr': '{lacking}'}} lack it; all have \['gauc'\]"
+        with pytest.raises(SpecError, match=said):
+            read_specs("ranking", _own(tmp_path, *mixed, choose_by=metric))
     baseline = mixed[1] | {"role": "baseline"}
     assert read_specs("ranking", _own(tmp_path, mixed[0], baseline, choose_by="log_loss")).specs
+
+
+LISTS = {"name": "lists", "class": "mlp", "rows": "lists", "objective": "listwise", "features": ["pair_ease_score"]}
+
+
+def test_lists_compare_whatever_is_learned_and_rows_only_what_learned_from_the_same(tmp_path):
+    both = ({"name": "deepfm"}, LISTS)
+    specs = read_specs("ranking", _own(tmp_path, *both, choose_by="ndcg_at_10"))
+    assert (specs.row_metric, [spec.name for spec in specs.by_rows]) == (Metric.LOG_LOSS, ["deepfm"])
+    with pytest.raises(SpecError, match=r"choose_by gauc: expected .* of the same rows, .*: choose by ndcg_at_10"):
+        read_specs("ranking", _own(tmp_path, *both, choose_by="gauc"))
+    alone = read_specs("ranking", _own(tmp_path, LISTS, LISTS | {"name": "other"}, choose_by="gauc"))
+    assert [spec.name for spec in alone.by_rows] == ["lists", "other"]
+    assert all(spec.rows is TrainingKind.LISTS for spec in alone.by_rows)
+
+
+def test_what_decides_without_lists_is_a_metric_of_the_rows_that_compete_then(tmp_path):
+    order = {"name": "deepfm", "objective": "pairwise"}
+    with pytest.raises(SpecError, match=r"choose_without_lists log_loss: .*'deepfm': 'pairwise'} lack it"):
+        read_specs("ranking", _own(tmp_path, order, LISTS, choose_by="ndcg_at_10"))
+    given = {"choose_by": "ndcg_at_10", "choose_without_lists": "gauc"}
+    assert read_specs("ranking", _own(tmp_path, order, LISTS, **given)).row_metric is Metric.GAUC
+    with pytest.raises(SpecError, match="choose_without_lists ndcg_at_10: expected a metric of rows"):
+        read_specs("ranking", _own(tmp_path, LISTS, **given | {"choose_without_lists": "ndcg_at_10"}))
+
+
+@pytest.mark.parametrize("schema", [MOVIELENS, FOLLOWING, BARE, replace(BARE, is_implicit=True)])
+def test_every_schema_has_what_the_shipped_specs_read(schema):
+    for spec in SHIPPED.specs:
+        signature = ranking(schema, spec.features, spec.learned)
+        assert bool(signature.pairs) is (spec.rows is TrainingKind.LISTS)
+    linear, lists = SHIPPED.named("lists_linear"), SHIPPED.named("lists")
+    assert linear.features == lists.features
+    assert {each.name for each in channels(schema).values() if each.table} <= {
+        pair.channel for pair in ranking(schema, lists.features).pairs.values()
+    }, "every fitted channel is heard"

@@ -1,0 +1,109 @@
+"""A multi-layer perceptron over numbers and pooled embeddings; without hidden layers it is a linear model.
+
+Covington et al., Deep Neural Networks for YouTube Recommendations (RecSys 2016), section 4, has the form: embeddings of
+terms, averaged over lists, beside numbers. Deviations: numbers enter once, bent as their columns say and not by powers;
+fewer and smaller layers, as hundreds of questions are learned from and not millions; dropout and weight decay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+from keras import ops
+from pydantic import Field
+
+from feature_repo.contracts.on_demand import Computation
+from models.errors import BuildError
+from models.layers.mean_pooling import MeanPooling
+from models.ranking.base import KerasConfig, KerasModel, RankingConfig, Widths, encoded_inputs
+from models.training.fit import Fitted
+from models.training.keras_loop import FitConfig
+
+if TYPE_CHECKING:
+    from models.encoding import Encoded
+    from models.training.fit import FitContext
+
+
+class MLPConfig(KerasConfig):
+    """The perceptron. Its batches are of 32 questions, where each has 200 candidates."""
+
+    fit: FitConfig = FitConfig(batch_size=6400, learning_rate=1e-3, epochs=30, patience=3)
+    embedding_size: int = Field(default=8, ge=0, le=256)
+    """Dimensions of every embedding; 0 leaves out whatever is no number."""
+    hidden: Widths = (64, 32)
+    """Widths of the layers; none make a linear model."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After each hidden layer."""
+    l2: float = Field(default=1e-4, ge=0, le=1_000)
+    """Weight decay on the layers' kernels."""
+    unknown_rate: float = Field(default=0.3, ge=0, lt=1)
+    """Share of terms that are taken for unknown in training."""
+    members: int = Field(default=1, ge=1, le=20)
+    """So many perceptrons are fitted, each from first weights of its own; the score is the mean of their logits."""
+
+
+class MLP(KerasModel[MLPConfig]):
+    """Embeddings, averaged over lists, beside the numbers, through dense layers."""
+
+    name: ClassVar[str] = "mlp"
+    config_class: ClassVar[type[RankingConfig]] = MLPConfig
+    on_demand: ClassVar[tuple[str, ...]] = (Computation.ELAPSED.value, Computation.TERM_MATCH.value)
+
+    def fit(self, context: FitContext) -> Fitted:
+        """Fit every member by itself, and let one graph take their mean (Lakshminarayanan et al., NeurIPS 2017).
+
+        Hundreds of questions leave much to the first weights: members differ, and their mean is better than each.
+        """
+        fitted = [KerasModel.fit(self, replace(context, seed=context.seed + n)) for n in range(self.config.members)]
+        if len(fitted) == 1:
+            return fitted[0]
+        inputs = encoded_inputs(fitted[0].encoded)
+        for number, member in enumerate(fitted, 1):
+            member.scorer.name = f"{self.name}_{number}"
+        logits = ops.mean(ops.stack([member.scorer(inputs) for member in fitted]), axis=0)
+        numbered = [(f"_{number}" if number > 1 else "", member) for number, member in enumerate(fitted, 1)]
+        return Fitted(
+            fitted[0].encoded,
+            keras.Model(inputs, logits, name=self.name),
+            {f"{name}{suffix}": values for suffix, member in numbered for name, values in member.history.items()},
+            {f"{name}{suffix}": value for suffix, member in numbered for name, value in member.params.items()},
+        )
+
+    def build(self, encoded: Encoded, seed: int) -> Any:
+        """Return the perceptron.
+
+        Raises:
+            BuildError: The config leaves out all that there is.
+        """
+        inputs = encoded_inputs(encoded)
+        encoded = self.reading(encoded)
+        # A number whose value is missing is 0, and the flag beside it says that there is none.
+        fields = [inputs[name] for name in encoded.numeric]
+        if self.config.embedding_size:
+            fields += self._pooled(encoded, inputs, seed)
+        if not fields:
+            msg = "expected numbers among the encoded columns, received none; set embedding_size above 0"
+            raise BuildError(msg)
+        hidden = ops.concatenate(fields, axis=-1)
+        for layer, width in enumerate(self.config.hidden):
+            hidden = self._dense(width, f"deep_{layer}", activation="relu")(hidden)
+            hidden = keras.layers.Dropout(self.config.dropout, seed=seed + layer, name=f"deep_{layer}_dropout")(hidden)
+        return keras.Model(inputs, self._dense(1, "logit")(hidden), name=self.name)
+
+    def _pooled(self, encoded: Encoded, inputs: dict[str, Any], seed: int) -> list[Any]:
+        """Return one vector per categorical column, `[batch, embedding_size]`."""
+        tables = {
+            vocabulary: keras.layers.Embedding(size, self.config.embedding_size, name=f"{vocabulary}_embedding")
+            for vocabulary, size in encoded.vocabulary_sizes.items()
+        }
+        pooled = []
+        for name, vocabulary in encoded.categorical.items():
+            indices = encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
+            pooled.append(MeanPooling(name=f"{name}_pooled")(tables[vocabulary](indices), indices))
+        return pooled
+
+    def _dense(self, width: int, name: str, activation: str | None = None) -> Any:
+        regulariser = keras.regularizers.L2(self.config.l2)
+        return keras.layers.Dense(width, activation=activation, kernel_regularizer=regulariser, name=name)
