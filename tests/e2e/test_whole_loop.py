@@ -38,8 +38,9 @@ def test_the_candidates_lists_were_measured_and_are_in_its_evaluation_and_in_mlf
     tasks = states(first, "model_training")
     assert tasks == dict.fromkeys(
         (
-            *("training_set", "specs", "train deepfm", "train lr", "choose", "questions", "lists"),
-            *("evaluate", "serving_check", "gate"),
+            *("training_set", "questions", "candidates", "list_rows", "specs"),
+            *("train deepfm", "train lists", "train lists_linear", "train lr"),
+            *("validation_lists", "choose", "lists", "evaluate", "serving_check", "gate"),
         ),
         "success",
     )
