@@ -86,11 +86,12 @@ def metrics_table(evaluation: Mapping[str, Any], split: str, title: str) -> Tabl
 
 
 def losses(evaluation: Mapping[str, Any], split: str) -> str:
-    """Say who has a higher AUC than the candidate on a split; nothing if nobody has."""
+    """Say who has a higher AUC than the candidate on a split, or GAUC if it has no AUC; nothing if nobody has."""
     measured = evaluation["metrics"][split]
-    own = measured["candidate"]["auc"]
-    better = [name for name, row in measured.items() if row["auc"] > own]
-    return f"The candidate loses to {', '.join(better)} here.\n" if better else ""
+    metric = "gauc" if measured["candidate"]["auc"] is None else "auc"
+    own = measured["candidate"][metric]
+    better = [name for name, row in measured.items() if None not in {row[metric], own} and row[metric] > own]
+    return f"The candidate loses to {', '.join(better)} here ({_METRICS[metric]}).\n" if better else ""
 
 
 def lists_table(lists: Mapping[str, Any]) -> Table:
@@ -114,11 +115,9 @@ def lists_table(lists: Mapping[str, Any]) -> Table:
 
 def print_lists(lists: Mapping[str, Any], console: Console) -> None:
     """Print the figures of the lists, if they were measured, and what they come to."""
-    gate = ""
     if lists["tables"]:
         console.print(lists_table(lists))
-        gate = " No gate reads the lists yet."
-    console.print(f"{lists['sentence']}{gate}\n", markup=False)
+    console.print(f"{lists['sentence']}\n", markup=False)
 
 
 def lists_page(settings: LocalSettings, run_id: str) -> str:
@@ -317,10 +316,10 @@ def print_report(
         folder = candidate_folder(place, str(gate["run_id"]))
         verdict = Verdict.read(folder / "verdict.json")
         evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
+        print_lists(evaluation["lists"], console)
         for split, title in _SPLITS.items():
             console.print(metrics_table(evaluation, split, title), losses(evaluation, split))
         console.print(gates_table(verdict), "")
-        print_lists(evaluation["lists"], console)
         console.out(f"All figures, and what three users then liked: {lists_page(settings, str(gate['run_id']))}\n")
         console.print(ending(verdict, serving))
         if serving.get("version"):

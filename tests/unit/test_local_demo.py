@@ -287,6 +287,16 @@ def test_a_candidate_that_loses_is_reported_as_losing() -> None:
     assert losses(evaluation, "test") == ""
 
 
+def test_a_candidate_that_orders_a_users_rows_alone_loses_by_what_it_has() -> None:
+    measured = {
+        "candidate": {"auc": None, "gauc": 0.69},
+        "lists_linear": {"auc": None, "gauc": 0.7},
+        "lr": {"auc": 0.9, "gauc": 0.6},
+        "flat": {"auc": 0.5, "gauc": None},
+    }
+    assert "loses to lists_linear here (GAUC)" in losses({"metrics": {"test": measured}}, "test")
+
+
 def listed(lists: dict[str, Any]) -> str:
     console = Console(width=100, force_terminal=True, color_system="standard")
     with console.capture() as capture:
@@ -305,7 +315,7 @@ def test_lists_are_shown_beside_simple_ones_within_a_narrow_terminal() -> None:
     ]
     assert all(heading in table for heading in ("NDCG@10", "Recall@10", "diversity", "overlap"))
     assert "…" not in table
-    assert " ".join(text[len(table) :].split()) == f"{lists['sentence']} No gate reads the lists yet."
+    assert " ".join(text[len(table) :].split()) == lists["sentence"]
 
 
 def test_the_best_list_of_a_column_is_bold_and_little_overlap_is_best() -> None:
