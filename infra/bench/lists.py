@@ -12,7 +12,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - typer reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +25,7 @@ from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, Namespace, cutoff_name, state_folder
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from feature_repo.contracts.questions import Role
-from infra.bench.lists_page import DATA_FILE, is_measured, read_cells, write_page
+from infra.bench.lists_page import DATA_FILE, LEARNERS, is_measured, read_cells, write_page
 from infra.bench.results import write_results
 from infra.bench.stack import private_stack
 from infra.local.demo import bring_source, choose_mapping, choose_namespace
@@ -34,6 +34,7 @@ from infra.local.places import Places
 from infra.local.planes import run_plane
 from infra.local.settings import ensure_settings_file
 from infra.local.stack import command_environment
+from models.specs.spec import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ _ORIGIN_S, _ORIGIN_PER_MILLION_S = 45, 90
 _CELL_S, _CELL_PER_MILLION_S = 120, 700
 """Training and lists of a cell, in the same way."""
 _WORK = "bench-lists"
+LISTS = "lists"
+"""A spec of `models/specs/ranking.yaml`, whose inputs other learners get, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,21 @@ def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
     model = ("--saved-model", str(chosen["saved_model"]), "--training-set", str(chosen["training_set"]))
     done = bench.run("serving.lists", "measure", *measured, *model, "--figures", str(figures), "--out", str(record))
     bench.console.print(f"{chosen['spec']}: {done['sentence']}", highlight=False, soft_wrap=True)
+    if rows and seed == 1:
+        _measure_learners(bench, rows, specs["specs"], trained, record.with_name(f"{name}{LEARNERS}"))
+
+
+def _measure_learners(
+    bench: Bench, rows: str, specs: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]], path: Path
+) -> None:
+    """Have other learners order the rows that the spec LISTS learned from: the same inputs, the same moments."""
+    from infra.bench.lists_learners import measure_learners  # noqa: PLC0415 - TensorFlow, which little else here needs
+
+    began = time.monotonic()
+    own = {str(each["name"]): Path(str(each["saved_model"])) for each in trained if each.get("training_set") == rows}
+    spec = parse_spec(next(each for each in specs if each["name"] == LISTS))
+    write_json(path, measure_learners(bench.place.training_sets / rows, spec, own, seed=1))
+    bench.console.log(f"other learners: {time.monotonic() - began:.0f} s", highlight=False)
 
 
 def _list_rows(bench: Bench, cutoff: str, questions: str) -> str:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 mpl.use("Agg")
 
 DATA_FILE = "data.json"
+LEARNERS = "-learners.json"
+"""End of the name of a cell's file with what other learners make of its rows."""
 SERVED = "Kestrel, as served"
 _FEW_USERS = 100
 """With fewer users at all origins together a difference says little."""
@@ -52,6 +54,8 @@ class Measured:
     """Records of `serving.lists`, in order of origin and seed."""
     figures: pa.Table
     """One row for each cell, moment, list and user."""
+    learners: Sequence[Mapping[str, float]] = ()
+    """Learner → NDCG@10 among the candidates, for each origin that a model could learn lists before."""
 
     @property
     def name(self) -> str:
@@ -95,7 +99,9 @@ def read_cells(work: Path) -> list[Measured]:
             _numbered(pq.read_table(file.with_suffix(".parquet"), partitioning=None), file.stem) for file in files
         ]
         figures = pa.concat_tables(tables) if tables else pa.table({})
-        found.append(Measured(data, [read_json(file) for file in files], figures))
+        others = [file.with_name(f"{file.stem}{LEARNERS}") for file in files]
+        learners = [read_json(file) for file in others if file.exists()]
+        found.append(Measured(data, [read_json(file) for file in files], figures, learners))
     return found
 
 
@@ -312,6 +318,7 @@ def _section(measured: Measured, plot: str) -> str:
         "",
         *_recall_lines(measured),
         "",
+        *_learner_lines(measured),
         "### By item",
         "",
         *_slice_lines(measured),
@@ -437,6 +444,24 @@ def _slice_lines(measured: Measured) -> list[str]:
         rows += [[each["slice"], str(each["answers"]), *(_number(each[key]) for key in keys)] for each in slices]
         lines += ["", *_markdown(rows)]
     return lines
+
+
+def _learner_lines(measured: Measured) -> list[str]:
+    """Return what others make of the rows that the shipped model learned from; nothing where none could."""
+    if not measured.learners:
+        return []
+    names = list(dict.fromkeys(name for each in measured.learners for name in each))
+    means = {name: float(np.mean([each[name] for each in measured.learners if name in each])) for name in names}
+    ordered = sorted(means, key=lambda name: -means[name])
+    count = len(measured.learners)
+    return [
+        "### The same candidates and inputs, ordered by others",
+        "",
+        f"NDCG@10 among the candidates at the test origin of the rows that the spec `lists` learned from: mean of {count}.",
+        "",
+        *_markdown([["learner", "NDCG@10"], *([name, f"{means[name]:.3f}"] for name in ordered)]),
+        "",
+    ]
 
 
 def _choice_lines(measured: Measured) -> list[str]:
