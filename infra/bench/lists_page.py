@@ -457,7 +457,8 @@ def _learner_lines(measured: Measured) -> list[str]:
     return [
         "### The same candidates and inputs, ordered by others",
         "",
-        f"NDCG@10 among the candidates at the test origin of the rows that the spec `lists` learned from: mean of {count}.",
+        "NDCG@10 among the candidates at the test origin of the rows that the spec `lists` learned from"
+        f"{f': mean of {count} origins' if count > 1 else ''}.",
         "",
         *_markdown([["learner", "NDCG@10"], *([name, f"{means[name]:.3f}"] for name in ordered)]),
         "",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from feature_repo.contracts.publishing import write_json
 from feature_repo.contracts.questions import Asked
 from feature_repo.list_metrics import LIST_METRICS
-from infra.bench.lists_page import is_measured, of_recall, read_cells, write_page
+from infra.bench.lists_page import LEARNERS, is_measured, of_recall, read_cells, write_page
 from infra.bench.results import write_results
 from tests.lists_record import HISTORY, lists_record
 
@@ -55,6 +55,18 @@ def test_the_cells_of_a_data_set_become_a_section_and_figures(tmp_path):
     assert served.target is not None
     assert of_recall(measured, "best_possible") == record["recall"]["best_possible"]
     json.dumps([each.value for each in figures.values()], allow_nan=False)
+
+
+def test_other_learners_are_on_the_page_the_best_first(tmp_path):
+    data_set(tmp_path / "work", "shop")
+    for seed, boosted in ((1, 0.2), (2, 0.4)):
+        write_json(
+            tmp_path / "work" / "shop" / "cells" / f"x-seed{seed}{LEARNERS}", {"lists": 0.25, "boosted": boosted}
+        )
+    write_page(read_cells(tmp_path / "work"), tmp_path / "docs")
+    page = (tmp_path / "docs" / "quality.md").read_text(encoding="utf-8")
+    assert "learned from: mean of 2 origins." in page
+    assert "| boosted | 0.300 |\n| lists | 0.250 |" in page
 
 
 def test_a_data_set_measured_elsewhere_stays_on_the_page_and_in_the_record(tmp_path):
