@@ -457,8 +457,10 @@ def _learner_lines(measured: Measured) -> list[str]:
     return [
         "### The same candidates and inputs, ordered by others",
         "",
-        "NDCG@10 among the candidates at the test origin of the rows that the spec `lists` learned from"
-        f"{f': mean of {count} origins' if count > 1 else ''}.",
+        (
+            "NDCG@10 among the candidates at the test origin of the rows that the spec `lists` learned from"
+            f"{f': mean of {count} origins' if count > 1 else ''}."
+        ),
         "",
         *_markdown([["learner", "NDCG@10"], *([name, f"{means[name]:.3f}"] for name in ordered)]),
         "",
