@@ -40,12 +40,16 @@ _OCCUPATIONS = ("administrator", "artist", "educator", "engineer", "librarian", 
 _FIRST = int(datetime(1997, 9, 20, tzinfo=UTC).timestamp())
 _LAST = int(datetime(1998, 4, 22, tzinfo=UTC).timestamp())
 _TASTE, _NOISE = 1.3, 0.6
+_LONGEST_AWAY_DAYS, _CHOOSY = 25, 1.0
 
 
 def write_movielens_100k(
-    folder: Path, *, users: int = 120, items: int = 200, events: int = 6000, seed: int = 7
+    folder: Path, *, users: int = 120, items: int = 200, events: int = 6000, seed: int = 7, visits: int = 0
 ) -> Path:
     """Write `u.data`, `u.item` and `u.user` to `folder` and return it. The same arguments give the same bytes.
+
+    With `visits` every user comes back so often, some days or weeks later each time, so that many can be asked at a
+    moment of the past; and users choose by their taste, so that lists for one user beat those for everybody.
 
     Raises:
         ValueError: more events than there are pairs of a user and an item (at most half of them are filled).
@@ -62,11 +66,11 @@ def write_movielens_100k(
     rows: list[tuple[int, ...]] = []
     for user, count in enumerate(_events_per_user(rng, users, items, events)):
         match = flags @ taste[user] / np.sqrt(flags.sum(axis=1))
-        weights = popularity * np.exp(0.3 * match)
+        weights = popularity * np.exp((_CHOOSY if visits else 0.3) * match)
         chosen = rng.choice(items, size=count, replace=False, p=weights / weights.sum())
         score = 3.5 + rng.normal(0.0, 0.3) + quality[chosen] + _TASTE * match[chosen] * 0.8
         stars = np.clip(np.rint(score + rng.normal(0.0, _NOISE, count)), 1, 5).astype(int)
-        times = _burst_times(rng, count)
+        times = _visit_times(rng, count, visits) if visits else _burst_times(rng, count)
         rows.extend(zip(np.full(count, user + 1), chosen + 1, stars, times, strict=True))
     order = rng.permutation(len(rows))
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +108,15 @@ def _burst_times(rng: np.random.Generator, count: int) -> np.ndarray:
     if rng.random() < 0.4 and count > 1:
         later[rng.integers(1, count)] = rng.integers(1, 13) * 86_400
     return np.asarray(start + np.cumsum(pauses) + np.cumsum(later))
+
+
+def _visit_times(rng: np.random.Generator, count: int, visits: int) -> np.ndarray:
+    """Return the seconds of one user's ratings in several sessions, days or weeks apart."""
+    start = rng.integers(_FIRST, _LAST - visits * _LONGEST_AWAY_DAYS * 86_400)
+    later = np.zeros(count, dtype=int)
+    begins = rng.choice(np.arange(1, count), size=min(visits - 1, count - 1), replace=False) if count > 1 else []
+    later[begins] = rng.integers(3, _LONGEST_AWAY_DAYS, len(begins)) * 86_400
+    return np.asarray(start + np.cumsum(rng.integers(1, 60, count)) + np.cumsum(later))
 
 
 def _write_items(folder: Path, rng: np.random.Generator, flags: np.ndarray) -> None:

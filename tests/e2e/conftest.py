@@ -178,7 +178,7 @@ class Stack:
 def stack() -> Iterator[Stack]:
     """A stack that is not started yet, on free ports, with made-up data; nothing of it is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="kestrel-e2e-"))
-    source = write_movielens_100k(folder / "made-up", users=260, items=300, events=16000, seed=11)
+    source = write_movielens_100k(folder / "made-up", users=260, items=300, events=16000, seed=11, visits=6)
     ports = dict(zip(("6390", "5000", "8080", "8500", "8501", "8000"), map(str, free_ports(6)), strict=True))
     state = folder / "state"
     state.mkdir()

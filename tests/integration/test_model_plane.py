@@ -753,7 +753,7 @@ def test_a_champion_that_reads_channels_is_not_compared_on_rows_of_events(listed
     finally:
         client.delete_registered_model_alias(NAME, "champion")
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    assert "of kind ranking, say nothing of 20 pair features that it reads" in evaluation["champion"]["incomparable"]
+    assert "of kind ranking, say nothing of 14 pair features that it reads" in evaluation["champion"]["incomparable"]
     assert "champion" not in evaluation["metrics"]["test"]
     gates = {gate["name"]: gate["verdict"] for gate in Verdict.read(folder / "verdict.json").gates}
     assert {gates[f"{metric}_vs_champion"] for metric in ("auc", "gauc", "log_loss", "lists")} == {"not applicable"}
