@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from models.training.fit import FitContext
 
 
+_APART = 1000
+"""Between the seeds of two members, so that models of neighbouring seeds have no member in common."""
+
+
 class MLPConfig(KerasConfig):
     """The perceptron. Its batches are of 32 questions, where each has 200 candidates."""
 
@@ -56,7 +60,8 @@ class MLP(KerasModel[MLPConfig]):
 
         Hundreds of questions leave much to the first weights: members differ, and their mean is better than each.
         """
-        fitted = [KerasModel.fit(self, replace(context, seed=context.seed + n)) for n in range(self.config.members)]
+        seeds = (context.seed + _APART * number for number in range(self.config.members))
+        fitted = [KerasModel.fit(self, replace(context, seed=seed)) for seed in seeds]
         if len(fitted) == 1:
             return fitted[0]
         inputs = encoded_inputs(fitted[0].encoded)

@@ -374,8 +374,8 @@ def _lists(*, simple=None, champion=None, users=USERS, own=0.2):
     return ListFigures(users, figures, against, "ease", absent)
 
 
-BETTER, ACROSS, WORSE = (0.02, (0.01, 0.03)), (0.002, (-0.004, 0.008)), (-0.02, (-0.03, -0.01))
-BELOW = (-0.002, (-0.008, 0.004))
+BETTER, ACROSS, WORSE = (0.02, (0.01, 0.03)), (0.002, (-0.014, 0.018)), (-0.03, (-0.04, -0.02))
+PARITY, BELOW = (-0.005, (-0.02, 0.01)), (-0.012, (-0.025, 0.001))
 
 
 @pytest.mark.parametrize(
@@ -383,6 +383,7 @@ BELOW = (-0.002, (-0.008, 0.004))
     [
         (FIRST, _lists(simple=BETTER), ("pass", "not applicable"), Decision.PROMOTE),
         (FIRST, _lists(simple=ACROSS), ("undecided", "not applicable"), Decision.PROMOTE),
+        (FIRST, _lists(simple=PARITY), ("undecided", "not applicable"), Decision.PROMOTE),
         (FIRST, _lists(simple=BELOW), ("undecided", "not applicable"), Decision.REJECT),
         (FIRST, _lists(simple=WORSE), ("fail", "not applicable"), Decision.REJECT),
         (FIRST, _lists(simple=WORSE, users=199), ("undecided", "not applicable"), Decision.REJECT),
