@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _TREES = 600
 _PATIENCE = 50
-_EACH_TREE = {"learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 50, "subsample": 0.8, "subsample_freq": 1}
+_EACH_TREE = {"learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50}
 _OBJECTIVES = {"LightGBM, lambdarank": "lambdarank", "LightGBM, log loss": "binary"}
 """Learner → its objective. Ke et al., LightGBM (NeurIPS 2017); Burges, From RankNet to LambdaRank to LambdaMART."""
 
@@ -79,15 +79,13 @@ def ndcg(split: Split, scores: NDArray[np.floating]) -> float:
 
 def _boosted(inputs: Mapping[str, NDArray[np.float32]], dataset: Dataset, objective: str, seed: int) -> NDArray[Any]:
     """Return the scores of the test rows by trees that the validation rows stop."""
-    ranks = objective == "lambdarank"
-    trees = (lightgbm.LGBMRanker if ranks else lightgbm.LGBMClassifier)(
-        objective=objective, n_estimators=_TREES, random_state=seed, verbosity=-1, n_jobs=2, **_EACH_TREE
+    train, valid = (
+        lightgbm.Dataset(inputs[name], dataset[name].labels, group=_sizes(dataset[name])) for name in (TRAIN, VALID)
     )
-    train, valid = dataset[TRAIN], dataset[VALID]
-    given = {"group": _sizes(train), "eval_group": [_sizes(valid)], "eval_at": [10]} if ranks else {}
+    params: dict[str, Any] = {**_EACH_TREE, "objective": objective, "metric": "ndcg", "eval_at": [10], "seed": seed}
     stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
-    trees.fit(inputs[TRAIN], train.labels, eval_set=[(inputs[VALID], valid.labels)], callbacks=[stop], **given)
-    return trees.predict(inputs[TEST]) if ranks else trees.predict_proba(inputs[TEST])[:, 1]
+    trees = lightgbm.train(params | {"verbosity": -1}, train, _TREES, valid_sets=[valid], callbacks=[stop])
+    return np.asarray(trees.predict(inputs[TEST]))
 
 
 def _sizes(split: Split) -> NDArray[np.intp]:

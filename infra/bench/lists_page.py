@@ -100,7 +100,9 @@ def read_cells(work: Path) -> list[Measured]:
         ]
         figures = pa.concat_tables(tables) if tables else pa.table({})
         others = [file.with_name(f"{file.stem}{LEARNERS}") for file in files]
-        learners = [read_json(file) for file in others if file.exists()]
+        learners = [
+            {name: float(str(each)) for name, each in read_json(file).items()} for file in others if file.exists()
+        ]
         found.append(Measured(data, [read_json(file) for file in files], figures, learners))
     return found
 
