@@ -161,6 +161,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def damaged_file(directory: Path, checksums: Mapping[str, str]) -> str:
+    """Return what is wrong with the first file that has other bytes than its record says; empty where none has.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    for name, expected in checksums.items():
+        if file_sha256(directory / name) != expected:
+            return f"{name} has other bytes than its manifest says"
+    return ""
+
+
 def text_sha256(text: str) -> str:
     """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()

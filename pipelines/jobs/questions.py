@@ -33,7 +33,13 @@ from feature_repo.contracts.manifests import (
     views_part,
 )
 from feature_repo.contracts.places import MANIFEST, cutoff_name
-from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, publishing_directory, remove_abandoned
+from feature_repo.contracts.publishing import (
+    CorruptRecordError,
+    damaged_file,
+    file_sha256,
+    publishing_directory,
+    remove_abandoned,
+)
 from feature_repo.contracts.questions import (
     ANSWERS_FILE,
     CATALOGUE_FILE,
@@ -296,9 +302,8 @@ def damage(place: Namespace, directory: Path) -> str:
         record = Questions.read(directory / MANIFEST)
         if (record.namespace, record.questions_id) != (place.name, directory.name):
             return f"expected {place.name} and {directory.name}, received {record.namespace} and {record.questions_id}"
-        for name, expected in record.checksums.items():
-            if file_sha256(directory / name) != expected:
-                return f"{name} has other bytes than its manifest says"
+        if fault := damaged_file(directory, record.checksums):
+            return fault
         for each in directory.glob(f"*/{SNAPSHOT_FILE}"):
             snapshot = OnlineSnapshot.read(each)
             for part in (*snapshot.of_kind(PartKind.VECTORS).values(), *snapshot.of_kind(PartKind.CHANNEL).values()):

@@ -18,6 +18,7 @@ from feature_repo.contracts.manifests import Candidates
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import (
     CorruptRecordError,
+    damaged_file,
     file_sha256,
     inputs_id,
     publishing_directory,
@@ -117,12 +118,9 @@ def damage(directory: Path, namespace: str) -> str:
         record = Candidates.read(directory / MANIFEST)
         if (record.namespace, record.candidates_id) != (namespace, directory.name):
             return f"expected {namespace} and {directory.name}, received {record.namespace} and {record.candidates_id}"
-        for file, expected in record.checksums.items():
-            if file_sha256(directory / file) != expected:
-                return f"{file} has other bytes than its manifest says"
+        return damaged_file(directory, record.checksums)
     except (OSError, ValueError, CorruptRecordError) as error:
         return str(error)
-    return ""
 
 
 def every_pair(snapshot: Snapshot) -> PairPlan:
