@@ -69,8 +69,9 @@ class Settings(BaseSettings):
     """The largest number of labelled events of one user in train, drawn rows aside; 0 takes all."""
     weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
     """A train row this long before the end of train counts half; 0 weighs all rows alike."""
-    list_negatives: Annotated[int, Field(ge=0)] = 0
-    """Rows without an event that a question has in train at most, where rows are candidates of recall; 0 takes all."""
+    list_rows: Annotated[int, Field(ge=0)] = 500_000
+    """Rows of train, about, where rows are candidates of recall: of more, each question keeps fewer without an event,
+    20 at least. 0 takes all."""
     ranking_windows: bool = False
     """Whether training sets for ranking hold the figures of windows, too. Models that are served read none of them."""
     train_fraction: Share = 0.8
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
     """How many days after an origin hold the answers to its questions."""
     question_origins: Annotated[int, Field(ge=1, le=52)] = 5
     """How many origins a log is judged at, where it is long enough."""
-    question_train_origins: Annotated[int, Field(ge=0, le=52)] = 4
+    question_train_origins: Annotated[int, Field(ge=0, le=52)] = 8
     """How many origins before those a model that orders lists learns from, where the log is long enough."""
     question_users: Annotated[int, Field(ge=1, le=20_000)] = 2000
     """How many users are asked at an origin; of more, a sample."""

@@ -58,6 +58,8 @@ def rounds_of(events: Sequence[Row], origins: Sequence[Origin], schema: Schema, 
     for origin in origins:
         asked = _ask(events, origin, schema)
         for question in asked.questions:
+            if question["asked"] != Asked.AT_ORIGIN:
+                continue
             had = {
                 row["item_id"]
                 for row in events

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_JUDGES = 500
+"""Users of an origin whose answers choose, at most: every variant makes a list for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Validation:
         return self.done[key]
 
     def _judge(self, origin: Origin) -> Judged:
-        asked = ask(self.connection, origin, self.positive, self.settings.question_users)
+        asked = ask(self.connection, origin, self.positive, min(_JUDGES, self.settings.question_users))
         users = asked.users.to_pylist()
         history = asked.questions.column(HISTORY.name).slice(0, len(users)).to_numpy()
         if not users:

@@ -60,8 +60,13 @@ def fitted_channels(schema: Schema) -> list[Channel]:
     return [channel for channel in channels(schema).values() if channel.table is not None]
 
 
-def fit_channels(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, schema: Schema, cutoff: datetime, validation: Validation
+def fit_channels(  # noqa: PLR0917 - from what, how, as of when, chosen by what
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    schema: Schema,
+    cutoff: datetime,
+    validation: Validation,
+    chosen_before: datetime | None = None,
 ) -> list[FittedChannel]:
     """Choose and fit every channel on what was liked before `cutoff`; nothing after it is read.
 
@@ -71,6 +76,7 @@ def fit_channels(
         schema: What is a like, and so which channels there are.
         cutoff: As of when.
         validation: Judges the variants; for several cutoffs of one view it may be the same.
+        chosen_before: Where the answers that choose end at the latest, if that is before the cutoff.
 
     Raises:
         JobError: The machine has too little memory for EASE.
@@ -81,7 +87,7 @@ def fit_channels(
         if not matrix.liked_items:
             _LOG.warning("nobody likes anything before %s: channels are empty", format_cutoff(cutoff))
         check_memory(min(settings.channel_items, matrix.liked_items), memory())
-        judged = validation.before(cutoff)
+        judged = validation.before(chosen_before or cutoff)
         if not judged.figures:
             _LOG.warning("no origin before %s has answers: variants are not chosen", format_cutoff(cutoff))
         tables: dict[tuple[SimpleList, float, float], pa.Table] = {}

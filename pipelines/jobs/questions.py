@@ -68,7 +68,14 @@ from pipelines.jobs.publish import read_catalogue
 from pipelines.questions import simple_lists
 from pipelines.questions.as_of import Sources, as_of
 from pipelines.questions.asked import SAMPLING, ask, first_and_last_event, likes_before, seen_before, time_us
-from pipelines.questions.origins import Origin, given_origin, midnight_after, origins_after, spaced_origins
+from pipelines.questions.origins import (
+    Origin,
+    choosing_end,
+    given_origin,
+    midnight_after,
+    origins_after,
+    spaced_origins,
+)
 from pipelines.questions.user_fields import latest_groups, user_fields
 from pipelines.training.identity import training_set_id as identity
 
@@ -92,7 +99,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 _VIEW = "events"
-REVISION = 2
+REVISION = 3
 """Raised by whoever changes how questions are made from the same inputs."""
 
 
@@ -353,7 +360,8 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
                 if each.role is not Role.TRAIN:  # nobody learns from simple lists
                     _write_simple_lists(sources, connection, each, asked, catalogue, folder)
                 _write_users(sources, connection, moment, asked, folder)
-                tables = fit_channels(connection, settings, sources.schema, each.moment, validation)
+                chosen_before = choosing_end(each, origins)
+                tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
                 parts = _store_parts(sources, moment, vectors.result(), tables)
                 size = (catalogue.num_rows, len(asked.users))
                 _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)

@@ -1,32 +1,42 @@
 """Where in a log lists are learned, chosen and judged: midnights whose following days hold the answers.
 
-                 ├ answers ┤├ answers ┤  …  ├ answers of validation ┤├ answers of test ┤
-    ├── known ───▼──────────▼───────────────▼───────────────────────▼──────────────────┤
-    first event  train      train           validation              test               end of the log
-                                            first midnight from     first midnight from
-                                            train_end               valid_end
+                     ├─ answers ─┤
+                 ├─ answers ─┤
+             ├─ answers ─┤       ├ answers of validation ┤├ answers of test ┤
+    ├ known ─▼───▼───▼───────────▼───────────────────────▼──────────────────┤
+    first    train               validation              test               end of the log
+    event                        first midnight from     first midnight from
+                                 train_end               valid_end
 
 The rows that a model is fitted on end at `train_end`, those that it is chosen on at `valid_end`. Where no training set
 is named, origins are spaced evenly, or somebody chose the test origin.
 
-The answers of every origin end at or before the next origin: what is learned, and what is chosen, has seen nothing of
-what it is chosen or judged by.
+The answers of every origin end at or before the next origin of another role: what is learned, and what is chosen, has
+seen nothing of what it is chosen or judged by. Origins to train on may share answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.questions import Role
 from pipelines.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _DAY = timedelta(days=1)
 _VALIDATION_SHARE = 0.4
 """Of the origins: two of five."""
 _CHOOSING = 2
 """Origins that a fit chooses its variant on, if the log is long enough."""
+_TRAINED_IN_A_SPAN = 3
+"""Origins to train on within the answers of one."""
+_LEAST_TO_TRAIN = 2
+"""Days between the first midnight and validation: one is known before an origin, and one holds its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,18 @@ def validation_origins(first_event: datetime, last_event: datetime, cutoff: date
     """Return up to two origins to choose on, the answers of each ending at or before a cutoff: none of a short log."""
     end = min(cutoff, midnight_after(last_event))
     return [replace(each, role=Role.VALIDATION) for each in _spaced(first_event, end, days, _CHOOSING)]
+
+
+def choosing_end(origin: Origin, origins: Sequence[Origin]) -> datetime:
+    """Return where the answers end by which the variants of an origin's fits are chosen: at it or before.
+
+    Of origins to train on those whose answers adjoin share what they are judged by: each is judged once and not thrice.
+    """
+    if origin.role is not Role.TRAIN:
+        return origin.moment
+    last = max(each.end for each in origins if each.role is Role.TRAIN)
+    span = origin.end - origin.moment
+    return last - span * -((origin.moment - last) // span)
 
 
 def _spaced(first_event: datetime, end: datetime, days: int, count: int) -> list[Origin]:
@@ -147,17 +169,18 @@ def _validated(moment: datetime, tests: list[Origin], first: datetime, days: int
 def _with_training(origins: list[Origin], first_event: datetime, days: int, count: int) -> list[Origin]:
     """Return origins with up to `count` to train on before the first validation origin; none where there is no such.
 
-    Their answers adjoin, `days` long. Where the log has no room for all of them and as long a time before, all are
-    shorter rather than fewer, down to a day: users who come back are asked again with a longer history, so that many
-    short spans hold more of what can be learned than a few long ones.
+    They lie a third of their answers' span apart: users who come back are asked again with a longer history, so that
+    overlapping spans hold more of what can be learned than adjoining ones. Answers are `days` long, or a third of what
+    lies before validation if that is less, and as long a time is known before the first origin.
     """
     validation = next((each.moment for each in origins if each.role is Role.VALIDATION), None)
     if validation is None:
         return origins
     whole = (validation - midnight_after(first_event)) // _DAY
-    count = min(count, whole - 1)
-    if count < 1:
+    if whole < _LEAST_TO_TRAIN:
         return origins
-    step = _DAY * min(days, whole // (count + 1))
-    moments = [validation - place * step for place in range(count, 0, -1)]
-    return [*(Origin(moment, moment + step, Role.TRAIN) for moment in moments), *origins]
+    span = max(1, min(days, whole // 3))
+    step = max(1, span // _TRAINED_IN_A_SPAN)
+    count = min(count, (whole - 2 * span) // step + 1)
+    moments = [validation - _DAY * (span + place * step) for place in reversed(range(count))]
+    return [*(Origin(moment, moment + _DAY * span, Role.TRAIN) for moment in moments), *origins]

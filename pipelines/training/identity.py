@@ -41,7 +41,7 @@ def settings_inputs(
         "encodings": {column.name: column.encoding_definition for column in encoded_columns(schema, kind, service)},
     }
     if kind is TrainingKind.LISTS:
-        return common | {"list_negatives": [settings.list_negatives, CHOOSING] if settings.list_negatives else 0}
+        return common | {"list_rows": [settings.list_rows, CHOOSING] if settings.list_rows else 0}
     return common | {
         "negatives": [settings.negatives, DRAWING] if schema.is_implicit and kind is TrainingKind.RANKING else 0,
         "samples_per_user": [settings.samples_per_user, SAMPLING] if settings.samples_per_user else 0,

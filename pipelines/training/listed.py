@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.candidates import CHANNEL, CHANNEL_RANK, CHANNEL_SCORE, FITTED_AT
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
     from pipelines.training.recalled import Recalled, RecalledOrigin
 
-CHOOSING = "list-negatives-1"
+CHOOSING = "list-negatives-2"
 """Seed of which rows are left out of train. Raised by whoever changes how: it is in the set's id."""
 _MEMORY = "2GB"
 _BATCH_ROWS = 1 << 16
 _QUESTIONS_AT_ONCE = 1000
 """So many questions' candidates are in memory together: some 200,000 rows, of three columns for each channel."""
+_LEAST_NEGATIVES = 20
+"""So many rows without an event a question keeps, however many questions there are."""
 _CHANCE = "chance"
 _TOLD = "told"
 """How many channels' rows became one: as many as found the item, unless one came twice."""
@@ -138,11 +141,12 @@ class ListedRows:
 
     def _batches(self) -> Iterator[tuple[RecalledOrigin, pa.RecordBatch]]:
         groups = rows = 0
+        negatives = self._negatives()
         with duckdb_session(_MEMORY) as connection:
             for origin in self.recalled.origins:
                 _open(connection, self.schema, self.events, origin, groups)
                 _check(connection, self.schema, origin)
-                limit = self.settings.list_negatives if origin.role is Role.TRAIN else 0
+                limit = negatives if origin.role is Role.TRAIN else 0
                 for first, last in _question_ranges(connection):
                     connection.execute(pivoted(self.schema, origin.candidates, first, last))
                     _check_pivoted(connection, self.schema, origin)
@@ -151,6 +155,15 @@ class ListedRows:
                         rows += batch.num_rows
                         yield origin, batch
                 groups += _count(connection)
+
+    def _negatives(self) -> int:
+        """Return how many rows without an event each question of train keeps; 0 for all."""
+        if not self.settings.list_rows:
+            return 0
+        own = pc.field(ASKED.name) == Asked.AT_ORIGIN.value
+        files = [str(origin.questions) for origin in self.recalled.of(Role.TRAIN)]
+        questions = int(ds.dataset(files).count_rows(filter=own))
+        return max(_LEAST_NEGATIVES, self.settings.list_rows // questions)
 
     def _check_classes(self, rows: Counter[Role], positives: Counter[Role]) -> None:
         for role, split in SPLITS.items():
@@ -175,20 +188,18 @@ def _counted(schema: Schema) -> str:
 def _open(
     connection: duckdb.DuckDBPyConnection, schema: Schema, events: Snapshot, origin: RecalledOrigin, groups: int
 ) -> None:
-    """Make the tables `every_question`, `question`, `answer` and `happened` of one origin; `groups` came before it.
+    """Make the tables `question`, `answer` and `happened` of one origin; `groups` came before it.
 
-    `happened` has the first counted event of a question's user with an item, until the answers end. Test rows are of
-    the questions that lists are judged by; train and validation rows are of users as streaming has them, too.
+    Questions are those at the origin. `happened` has the first counted event of a question's user with an item, until
+    the answers end.
     """
     create_view_of_files(connection, "event", EVENTS, events.within(origin.moment, origin.end).files)
-    wanted = f"WHERE {ASKED.name} = {literal(Asked.AT_ORIGIN)}" if origin.role is Role.TEST else ""
     end = microseconds_since_1970(origin.end)
     connection.execute(
         f"""
-CREATE OR REPLACE TEMP TABLE every_question AS
+CREATE OR REPLACE TEMP TABLE question AS
     SELECT *, {groups} + row_number() OVER (ORDER BY {QUESTION_ID.name}) - 1 AS {GROUP_ID.name}
-    FROM {parquet([origin.questions])};
-CREATE OR REPLACE TEMP TABLE question AS SELECT * FROM every_question {wanted};
+    FROM {parquet([origin.questions])} WHERE {ASKED.name} = {literal(Asked.AT_ORIGIN)};
 CREATE OR REPLACE TEMP TABLE answer AS SELECT * FROM {parquet([origin.answers])};
 CREATE OR REPLACE TEMP TABLE happened AS
     SELECT {GROUP_ID.name}, {ITEM_ID.name},
@@ -201,7 +212,7 @@ CREATE OR REPLACE TEMP TABLE happened AS
 
 
 def _count(connection: duckdb.DuckDBPyConnection) -> int:
-    ((count,),) = connection.execute("SELECT count(*) FROM every_question").fetchall()
+    ((count,),) = connection.execute("SELECT count(*) FROM question").fetchall()
     return int(count)
 
 
@@ -228,7 +239,7 @@ def _check(connection: duckdb.DuckDBPyConnection, schema: Schema, origin: Recall
     }
     counts = ", ".join(f"count(*) FILTER ({fault})" for fault in faults.values())
     (found,) = connection.execute(
-        f"SELECT {counts} FROM {parquet([origin.candidates])} LEFT JOIN every_question USING ({QUESTION_ID.name})"  # noqa: S608 - quoted
+        f"SELECT {counts} FROM {parquet([origin.candidates])} LEFT JOIN question USING ({QUESTION_ID.name})"  # noqa: S608 - quoted
     ).fetchall()
     for expected, count in zip(faults, found, strict=True):
         if count:
@@ -236,7 +247,7 @@ def _check(connection: duckdb.DuckDBPyConnection, schema: Schema, origin: Recall
     start, end = map(microseconds_since_1970, (origin.moment, origin.end))
     time = microseconds(ASKED_TIME.name)
     ((early_or_late,),) = connection.execute(
-        f"SELECT count(*) FROM every_question WHERE {time} NOT BETWEEN {start} AND {end - 1}"  # noqa: S608 - numbers and columns
+        f"SELECT count(*) FROM question WHERE {time} NOT BETWEEN {start} AND {end - 1}"  # noqa: S608 - numbers and columns
     ).fetchall()
     if early_or_late:
         expected = f"questions from {format_cutoff(origin.moment)} to before {format_cutoff(origin.end)}"

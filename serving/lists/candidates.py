@@ -1,4 +1,7 @@
-"""The job `candidates`: questions → what the recommender would have ranked for each, and what channels said of it."""
+"""The job `candidates`: questions → what the recommender would have ranked for each, and what channels said of it.
+
+Those at the origins themselves are asked: just before the next event a user's history is the same.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-REVISION = 1
+REVISION = 2
 """Raised by whoever changes how candidates are made from the same inputs."""
 _QUESTIONS_AT_ONCE = 500
 """Questions whose rows are made into one table, and one row group."""
@@ -68,7 +71,7 @@ _SCHEMA = pa.schema(
 
 
 def candidates(settings: Settings, namespace: str, questions_id: str) -> dict[str, object]:
-    """Write what would be ranked for every question of every origin, unless it is there; equal inputs give an equal id.
+    """Write what would be ranked for every user at every origin, unless it is there; equal inputs give an equal id.
 
     Args:
         settings: Of the recommender: its quotas and how many candidates it ranks.
@@ -153,7 +156,7 @@ def _write(  # noqa: PLR0917 - with what, of which questions, by which shares, t
         answering = Answering.at(settings, place, origin)
         pairs = every_pair(answering.snapshot)
         _refuse_future(pairs, origin)
-        offers = {question: offer for asked in Asked for question, offer in answering.offers(pairs, asked).items()}
+        offers = answering.offers(pairs, Asked.AT_ORIGIN)
         file = _file_of(origin)
         rows[file] = _write_offers(part / file, offers, pairs, origin.item_ids)
         channels.update(pairs.as_of)
@@ -231,10 +234,8 @@ def _note(questions: Questions, origins: Sequence[OriginQuestions], directory: P
 
 def _has_answer(origin: OriginQuestions, file: Path) -> bool:
     """Return whether a user liked any candidate in the days after the origin."""
-    ids = np.concatenate([origin.ids[asked] for asked in Asked])
-    users = np.tile(np.arange(len(origin.users)), len(Asked))
-    order = np.argsort(ids)
-    ids, users = ids[order], users[order]
+    users = np.argsort(origin.ids[Asked.AT_ORIGIN])
+    ids = origin.ids[Asked.AT_ORIGIN][users]
     items = np.intp(len(origin.item_ids))
     answers = (origin.answer_users * items + origin.answer_items)[origin.answer_items >= 0]
     for batch in pq.ParquetFile(file).iter_batches(columns=[QUESTION_ID.name, ITEM_ID.name]):

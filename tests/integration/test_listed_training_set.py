@@ -32,13 +32,13 @@ from pipelines.io.spark import session_at_hand
 from pipelines.jobs import registry, training_set
 from pipelines.questions.origins import Origin
 from pipelines.settings import Settings
+from pipelines.training import listed
 from pipelines.training.errors import CandidatesError
 from tests import feast_world as world
 from tests.awkward_paths import AWKWARD
 from tests.movielens import ITEM_ACTIVITY, ITEM_WINDOWS, USER_ACTIVITY, USER_SESSION, USER_WINDOWS
 from tests.recalled_world import CANDIDATES_ID, rounds_of, write_recalled
 
-EVENTS = world.make_events(items=70)
 SERVICE = declared(MOVIELENS).ranking_windows
 
 
@@ -52,6 +52,22 @@ ORIGINS = [
     Origin(days_before_the_end(4), days_before_the_end(2), Role.VALIDATION),
     Origin(days_before_the_end(2), world.CUTOFF, Role.TEST),
 ]
+
+
+def events_at_origins():
+    """Return events of which some happen at the very moment of an origin: the first that several users have after it."""
+    events = world.make_events(items=70)
+    for origin in ORIGINS:
+        moved = {}
+        for row in sorted(events, key=lambda row: row["event_time"]):
+            if origin.moment <= row["event_time"] < origin.end and len(moved) < 9:
+                moved.setdefault(row["user_id"], row)
+        for row in moved.values():
+            row["event_time"] = origin.moment
+    return events
+
+
+EVENTS = events_at_origins()
 ROUNDS = rounds_of(EVENTS, ORIGINS, MOVIELENS, seed=4)
 
 
@@ -107,7 +123,6 @@ def test_a_row_knows_what_was_known_strictly_before_its_question(settings, place
     rows = [row for name in TRAINING_FILES[:3] for row in splits[name]]
     assert [row["example_id"] for row in rows] == list(range(len(rows)))
     assert record.rows == {name.removesuffix(".parquet"): len(of) for name, of in splits.items()}
-    at_once = 0
     known = {(row["user_id"], row["event_time"]) for row in world.read(feature_table(place, USER_ACTIVITY))}
     for row in rows[::17]:
         for group, key in (
@@ -117,8 +132,9 @@ def test_a_row_knows_what_was_known_strictly_before_its_question(settings, place
             expected = latest(place, group, row[key], row["event_time"])
             assert {name: row[name] for name in expected} == expected, (row["example_id"], group.name)
         assert row["request_time"] == int(row["event_time"].timestamp())
-        at_once += (row["user_id"], row["event_time"]) in known
-    assert at_once, "features of the question's own moment, which hold what the user did then"
+    assert any((row["user_id"], row["event_time"]) in known for row in rows), (
+        "features of the question's own moment, which hold what the user did then"
+    )
     assert {row["event_time"] for row in splits[TRAINING_FILES[2]]} == {ORIGINS[3].moment}
 
 
@@ -128,7 +144,7 @@ def test_what_recall_said_stands_beside_its_row_and_nothing_is_null_but_dates(se
     for each in ROUNDS:
         for row in each.candidates:
             told.setdefault((groups + row["question_id"], row["item_id"]), {})[row["channel"]] = row
-        groups += len(each.questions)
+        groups += len(each.questions) // 2  # the others are asked just before the next event
     rows = rows_of(directory, *TRAINING_FILES[:3])
     assert all(
         not field.nullable for field in pq.read_schema(directory / TRAINING_FILES[0]) if "fitted_at" not in field.name
@@ -212,9 +228,10 @@ def test_the_same_inputs_give_the_same_bytes_and_are_not_built_twice(settings, p
     assert build(other, place) == directory, "what decides of other kinds' rows decides nothing here"
 
 
-def test_fewer_rows_of_train_are_another_training_set(settings, place):
+def test_fewer_rows_of_train_are_another_training_set(settings, place, monkeypatch):
+    monkeypatch.setattr(listed, "_LEAST_NEGATIVES", 2)
     directory = build(settings, place)
-    fewer = build(settings.model_copy(update={"list_negatives": 2}), place)
+    fewer = build(settings.model_copy(update={"list_rows": 1}), place)
     assert fewer != directory
     records = [TrainingSet.read(each / MANIFEST) for each in (directory, fewer)]
     assert records[0].rows["train"] > records[1].rows["train"]

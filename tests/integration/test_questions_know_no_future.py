@@ -35,7 +35,7 @@ DAY = timedelta(days=1)
 TEST, END = datetime(1998, 4, 1, tzinfo=UTC), datetime(1998, 4, 23, tzinfo=UTC)
 VALIDATION = TEST - 30 * DAY
 LAST_TRAIN = VALIDATION - 30 * DAY
-TRAIN = [VALIDATION - 60 * DAY, LAST_TRAIN]
+TRAIN = [LAST_TRAIN - days * DAY for days in (30, 20, 10, 0)]
 PLANTED = [LAST_TRAIN, LAST_TRAIN + timedelta(seconds=1), LAST_TRAIN + 9 * DAY, VALIDATION, VALIDATION + 9 * DAY]
 """At the very moments of origins, too: an event there is not known to them."""
 
@@ -108,7 +108,7 @@ def test_every_origin_has_what_was_known_and_what_is_judged_has_simple_lists(wor
 
 def test_origins_whose_answers_end_before_are_the_same(worlds: tuple[World, World]) -> None:
     without, with_future = worlds
-    for origin in TRAIN[:-1]:
+    for origin in TRAIN[:1]:
         assert without.snapshot(origin) == with_future.snapshot(origin)
         for file in (QUESTIONS_FILE, ANSWERS_FILE, USER_FIELDS_FILE, CATALOGUE_FILE):
             assert without.checksum(origin, file) == with_future.checksum(origin, file), (origin, file)

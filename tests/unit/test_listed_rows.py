@@ -75,11 +75,11 @@ def oracle(events, rounds, schema):
     counted = [row for row in events if row["event_type"] in schema.counted_types]
     for each in rounds:
         for question in each.questions:
+            if question["asked"] != "at_origin":
+                continue
             for item in sorted(
                 {row["item_id"] for row in each.candidates if row["question_id"] == question["question_id"]}
             ):
-                if each.origin.role is Role.TEST and question["asked"] != "at_origin":
-                    continue
                 own = sorted(
                     (row["event_time"], row["event_type"], row["value"])
                     for row in counted
@@ -184,7 +184,6 @@ def test_every_case_occurs_in_what_is_compared():
             yield from oracle(events, rounds_of(events, ORIGINS, schema, seed), schema)["train"]
 
     train, shop = (list(train_rows(schema)) for schema in (MOVIELENS, SHOP))
-    assert any(row["event_time"] not in {day(2), day(4)} for row in train), "just before the next event"
     assert any(not row["label"] and not row["is_drawn"] for row in train), "had it, and did not like it"
     assert any(row["label"] and row["value"] < 4 for row in train), "liked later what was first not"
     scored = [row for row in train if row["pair_ease_rank"]]
@@ -224,18 +223,28 @@ def test_train_alone_leaves_rows_out_that_nothing_happened_to(seed, negatives):
     whole = oracle(events, rounds, MOVIELENS)
     if not learnable(whole):
         return
-    with World(events, rounds) as world:
-        found, again = (world.rows(list_negatives=negatives)[0] for _ in range(2))
-        wider = world.rows(list_negatives=negatives + 1)[0]
+    asked = sum(
+        question["asked"] == "at_origin"
+        for each in rounds
+        if each.origin.role is Role.TRAIN
+        for question in each.questions
+    )
+    with World(events, rounds) as world, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(listed, "_LEAST_NEGATIVES", 1)
+        found, again = (world.rows(list_rows=negatives * asked)[0] for _ in range(2))
+        wider = world.rows(list_rows=(negatives + 1) * asked)[0]
+        least, every_row = world.rows(list_rows=1)[0], world.rows(list_rows=0)[0]
     assert found == again
+    assert every_row == whole
     assert {name: found[name] for name in ("valid", "test")} == {name: whole[name] for name in ("valid", "test")}
     for group in {row["group_id"] for row in whole["train"]}:
-        every, kept, more = (
-            [row for row in rows["train"] if row["group_id"] == group] for rows in (whole, found, wider)
+        every, kept, more, fewest = (
+            [row for row in rows["train"] if row["group_id"] == group] for rows in (whole, found, wider, least)
         )
         assert [row for row in kept if not row["is_drawn"]] == [row for row in every if not row["is_drawn"]]
         drawn = [row for row in every if row["is_drawn"]]
         assert len([row for row in kept if row["is_drawn"]]) == min(negatives, len(drawn))
+        assert len([row for row in fewest if row["is_drawn"]]) == min(1, len(drawn))
         assert all(row in every for row in kept)
         assert all(row in more for row in kept), "another row takes no row's place"
 
@@ -288,7 +297,7 @@ def test_a_channel_that_says_two_things_of_an_item_is_refused():
 @pytest.mark.parametrize("time", [day(4) - timedelta(microseconds=1), day(6)])
 def test_questions_outside_their_origin_s_days_are_refused(time):
     rounds = rounds_of_one()
-    rounds[1].questions[-1]["asked_time"] = time
+    rounds[1].questions[0]["asked_time"] = time
     for row in rounds[1].candidates:
         row["fitted_at"] = day(1)
     refused(rounds, "expected questions from 1998-03-05T00:00:00Z to before 1998-03-07T00:00:00Z, received 1 others")

@@ -13,6 +13,7 @@ from feature_repo.contracts.questions import Role
 from pipelines.errors import JobError
 from pipelines.questions.origins import (
     Origin,
+    choosing_end,
     given_origin,
     midnight_after,
     midnight_from,
@@ -63,7 +64,9 @@ def assert_sound(origins: list[Origin], first_event: datetime, cutoff: datetime,
     assert [each.moment for each in origins] == sorted({each.moment for each in origins})
     assert origins == [one for role in (Role.TRAIN, Role.VALIDATION, Role.TEST) for one in of_role(origins, role)]
     assert of_role(origins, Role.TEST) or not origins
-    assert all(before.end <= after.moment for before, after in pairwise(origins))  # no answer is known to a later one
+    judged = judging(origins)
+    assert all(before.end <= after.moment for before, after in pairwise(judged))  # no answer is known to a later one
+    assert all(each.end <= judged[0].moment for each in of_role(origins, Role.TRAIN))
     assert_trains_soundly(origins, first_event, days, training)
 
 
@@ -74,20 +77,23 @@ def assert_trains_soundly(origins: list[Origin], first_event: datetime, days: in
         assert found == []
         return
     room = (validating[0].moment - midnight_after(first_event)) // DAY
-    assert len(found) == max(0, min(training, room - 1))
+    assert bool(found) == (training > 0 and room >= 2)
+    assert len(found) <= training
     if not found:
         return
     (length,) = {each.end - each.moment for each in found}
-    assert DAY <= length <= days * DAY
-    assert all(one.end == other.moment for one, other in pairwise([*found, validating[0]]))
-    assert found[0].moment - first_event >= length  # as long a time is known before the first as its answers take
-    if length < days * DAY:  # a day longer, they would not all have room
-        assert (len(found) + 1) * (length + DAY) > room * DAY
+    assert length == max(1, min(days, room // 3)) * DAY
+    assert found[-1].end == validating[0].moment
+    step = max(1, length // DAY // 3) * DAY
+    assert all(other.moment - one.moment == step for one, other in pairwise(found))
+    assert found[0].moment - midnight_after(first_event) >= length  # as much is known before the first as it asks for
+    if len(found) < training:  # one more would not have that
+        assert found[0].moment - step - midnight_after(first_event) < length
 
 
 def test_five_origins_of_a_long_log_and_two_to_train_on():
     assert told(spaced_origins(days_before(400), CUTOFF, days=30, count=5, training=2)) == [
-        (210, 180, "train"),
+        (190, 160, "train"),
         (180, 150, "train"),
         (150, 120, "validation"),
         (120, 90, "validation"),
@@ -150,7 +156,7 @@ def test_spaced_origins_lie_inside_the_log_and_validate_before_they_test(length,
     found = spaced_origins(first_event, CUTOFF, days, count, training)
     assert_sound(found, first_event, CUTOFF, days, training)
     assert len(judging(found)) <= count
-    assert all(one.end == other.moment for one, other in pairwise(found))
+    assert all(one.end == other.moment for one, other in pairwise(judging(found)))
     assert not found or found[-1].end == CUTOFF
 
 
@@ -214,8 +220,8 @@ def test_answers_end_at_the_next_origin_and_with_the_log():
 
 def test_models_train_on_what_lies_before_the_validation_origin():
     assert after(days_before(40.5), days_before(20.5), days_before(200), days=30, training=3) == [
-        (130, 100, "train"),
-        (100, 70, "train"),
+        (90, 60, "train"),
+        (80, 50, "train"),
         (70, 40, "train"),
         (40, 20, "validation"),
         (20, 0, "test"),
@@ -225,9 +231,10 @@ def test_models_train_on_what_lies_before_the_validation_origin():
 @pytest.mark.parametrize(
     ("log_days", "expected"),
     [
-        (150, [(120, 90), (90, 60), (60, 30), (30, 0)]),  # room for all, and for as long a time before
-        (149, [(116, 87), (87, 58), (58, 29), (29, 0)]),
-        (60, [(48, 36), (36, 24), (24, 12), (12, 0)]),
+        (90, [(60, 30), (50, 20), (40, 10), (30, 0)]),  # room for all, and for as long a time before
+        (89, [(56, 27), (47, 18), (38, 9), (29, 0)]),
+        (80, [(50, 24), (42, 16), (34, 8), (26, 0)]),
+        (9, [(6, 3), (5, 2), (4, 1), (3, 0)]),
         (5, [(4, 3), (3, 2), (2, 1), (1, 0)]),
         (4, [(3, 2), (2, 1), (1, 0)]),  # a day is the least
         (2, [(1, 0)]),
@@ -242,6 +249,20 @@ def test_origins_to_train_on_are_shorter_in_a_log_that_is_short(log_days, expect
     spans = [((validation - each.moment) / DAY, (validation - each.end) / DAY) for each in of_role(found, Role.TRAIN)]
     assert spans == expected
     assert len(judging(found)) == (2 if validation > first_event else 1)
+
+
+@given(lengths, horizons, st.integers(1, 52))
+def test_fits_of_a_span_share_what_chooses_their_variants_and_none_knows_its_own_moment(length, days, training):
+    found = spaced_origins(CUTOFF - length, CUTOFF, days, 5, training)
+    ends = [choosing_end(each, found) for each in found]
+    for each, end in zip(found, ends, strict=True):
+        late = each.moment - end
+        assert timedelta() <= late < (each.end - each.moment if each.role is Role.TRAIN else DAY)
+        assert each.role is Role.TRAIN or not late
+    trains = of_role(found, Role.TRAIN)
+    if trains:
+        span = trains[0].end - trains[0].moment
+        assert len({choosing_end(each, found) for each in trains}) <= -((trains[0].moment - trains[-1].end) // span)
 
 
 @pytest.mark.parametrize("train_end", [days_before(4), days_before(4.5), days_before(4.99)])

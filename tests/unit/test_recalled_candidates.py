@@ -145,9 +145,7 @@ def test_rows_are_what_the_recommender_sends_to_a_model(
 ) -> None:
     done = written(world, recommender_quotas=quotas)
     origin = origin_at(world, moment)
-    requests: dict[int, SentRequest | None] = {}
-    for asked in Asked:
-        requests |= asyncio.run(sent_requests(world, origin, asked, recommender_quotas=quotas))
+    requests = asyncio.run(sent_requests(world, origin, Asked.AT_ORIGIN, recommender_quotas=quotas))
     table = rows_at(world, str(done["candidates"]), moment)
     rows = as_rows(table)
     assert set(rows) == expected_rows(requests, origin.item_ids)
@@ -183,21 +181,17 @@ def test_what_is_fitted_is_fitted_before_the_question(world: QuestionsWorld, nam
 def test_of_the_unknown_nothing_is_ranked(world: QuestionsWorld, name: str) -> None:
     for moment in ORIGINS:
         origin = origin_at(world, moment)
-        unknown = {int(origin.ids[asked][origin.users == UNKNOWN][0]) for asked in Asked}
-        everybody = {int(each) for asked in Asked for each in origin.ids[asked]}
+        unknown = {int(origin.ids[Asked.AT_ORIGIN][origin.users == UNKNOWN][0])}
+        everybody = set(origin.ids[Asked.AT_ORIGIN].tolist())
         assert set(rows_at(world, name, moment).column("question_id").to_pylist()) == everybody - unknown
 
 
 def test_no_candidate_was_had_before(world: QuestionsWorld, name: str) -> None:
     for number, moment in enumerate(ORIGINS):
         origin, rows = origin_at(world, moment), as_rows(rows_at(world, name, moment))
-        users = {question: user for asked in Asked for question, user in _askers(origin, asked).items()}
+        users = dict(zip(origin.ids[Asked.AT_ORIGIN].tolist(), origin.users.tolist(), strict=True))
         assert rows
         assert not [row for row in rows if row[1] in world.seen(users[row[0]], number)]
-
-
-def _askers(origin: OriginQuestions, asked: Asked) -> dict[int, str]:
-    return dict(zip(origin.ids[asked].tolist(), origin.users.tolist(), strict=True))
 
 
 def test_a_list_that_is_the_same_for_all_is_told_as_it_is(world: QuestionsWorld, name: str) -> None:
@@ -215,15 +209,6 @@ def test_a_list_that_is_the_same_for_all_is_told_as_it_is(world: QuestionsWorld,
     for item, (score, rank) in told.items():
         assert order[rank - 1] == int(item)
         assert score == pytest.approx((int(item) * 7 % 101) / 101)
-
-
-def test_moments_differ_by_the_age_of_likes(world: QuestionsWorld, name: str) -> None:
-    origin, rows = origin_at(world, FIRST), as_rows(rows_at(world, name, FIRST))
-    best = {
-        asked: max(row[3] or 0 for row in rows if row[0] == origin.ids[asked][-1] and row[2] == TOLD_CHANNEL)
-        for asked in Asked
-    }
-    assert best[Asked.BEFORE_NEXT] < best[Asked.AT_ORIGIN]
 
 
 def test_the_manifest_says_what_was_asked_with_which_shares(world: QuestionsWorld, name: str) -> None:

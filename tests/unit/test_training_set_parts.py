@@ -143,14 +143,14 @@ def test_how_rows_of_lists_are_left_out_is_in_their_id_and_what_other_kinds_are_
             declared(MOVIELENS).ranking_windows,  # type: ignore[arg-type]  # numbers
         )
 
-    plain, fewer = inputs(), inputs(list_negatives=3)
-    assert plain != fewer != inputs(list_negatives=4)
-    assert plain == inputs(negatives=9, samples_per_user=3, train_fraction=0.5, label_min_value=3.0)
-    assert plain != inputs(refresh_hours=6)
+    plain, fewer = inputs(list_rows=0), inputs(list_rows=3)
+    assert plain != fewer != inputs(list_rows=4)
+    assert plain == inputs(list_rows=0, negatives=9, samples_per_user=3, train_fraction=0.5, label_min_value=3.0)
+    assert plain != inputs(list_rows=0, refresh_hours=6)
     assert "pair_ease_rank" in plain["encodings"]  # type: ignore[operator]  # a dictionary
     monkeypatch.setattr(identity, "CHOOSING", "another")
-    assert (plain, fewer) != (inputs(), inputs(list_negatives=3))
-    assert plain == inputs()
+    assert fewer != inputs(list_rows=3)
+    assert plain == inputs(list_rows=0)
 
 
 def test_how_rows_are_drawn_and_left_out_is_in_the_id_of_sets_that_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
