@@ -7,6 +7,7 @@ float32 `[batch, columns]`. A row counts by its weight, so that what is not to b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
     from models.dataset import Split
 
     Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryHead:
+    """What a head whose logits are log odds is right about."""
+
+    labels: NDArray[Any]
+    """`[rows]`, 1 where it is true."""
+    weights: Floats
+    """`[rows]`; 0 where the head says nothing of the row."""
 
 
 class Learned(ABC):
@@ -61,6 +72,10 @@ class Learned(ABC):
         """Return what else of an epoch people like to see: Keras metrics of targets and logits."""
         return []
 
+    def binary_heads(self, split: Split) -> tuple[BinaryHead, ...]:  # noqa: ARG002 - of scores that are probabilities
+        """Return what each head's probability is of, in their order; nothing where scores are no probabilities."""
+        return ()
+
     def check(self, split: Split) -> None:
         """Raise DatasetError where there is nothing to learn from the rows."""
         _check_classes(
@@ -81,6 +96,10 @@ class Probability(Learned):
     def scores(self, logits: Any) -> Any:
         """Return probabilities."""
         return ops.sigmoid(logits[:, 0])
+
+    def binary_heads(self, split: Split) -> tuple[BinaryHead, ...]:
+        """Return the one head's."""
+        return (BinaryHead(split.labels, self.weights(split)),)
 
     def metrics(self) -> list[Any]:
         """Return the AUC."""
@@ -235,6 +254,11 @@ class TakenAndLiked(Learned):
     def scores(self, logits: Any) -> Any:
         """Return the probability of both."""
         return ops.sigmoid(logits[:, 0]) * ops.sigmoid(logits[:, 1])
+
+    def binary_heads(self, split: Split) -> tuple[BinaryHead, ...]:
+        """Return taken, and liked where taken."""
+        taken, weights = 1 - _drawn(split), self.weights(split)
+        return BinaryHead(taken, weights), BinaryHead(split.labels, weights * taken)
 
     def check(self, split: Split) -> None:
         """Refuse rows that were all taken, or all liked of those taken."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from models.dataset import TRAIN, VALID, Dataset, Split
 from models.objectives import learned
+from models.training.calibration import calibrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +57,9 @@ class Fitted:
 
 
 def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitted:
-    """Let `model` fit itself to the train and validation rows. The same seed gives the same weights.
+    """Let `model` fit itself to the train and validation rows; probabilities are calibrated on the latter.
+
+    The same seed gives the same weights.
 
     Raises:
         DatasetError: train or validation rows are none, or there is nothing to learn from them.
@@ -66,4 +69,5 @@ def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitt
         learned(dataset.signature.objective).check(dataset[name])
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    return model.fit(FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed))
+    context = FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed)
+    return calibrated(model.fit(context), context)

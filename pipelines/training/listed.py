@@ -303,10 +303,14 @@ def label_rows(schema: Schema, first_example: int, negatives: int) -> str:
     Args:
         schema: The data set's.
         first_example: Number of the first row.
-        negatives: How many rows without an event a question keeps at most, by a hash of the row's own key. 0 keeps all.
+        negatives: How many rows without an event a question keeps at most, by a hash of the row's own key; they weigh
+            as much as all did. 0 keeps all.
     """
     own = f"{literal(CHOOSING)}, {USER_ID.name}, {ASKED.name}, {microseconds(EVENT_TIME.name)}, {ITEM_ID.name}"
-    place = f"row_number() OVER (PARTITION BY {GROUP_ID.name}, {DRAWN.name} ORDER BY {_CHANCE}, {ITEM_ID.name})"
+    alike = f"PARTITION BY {GROUP_ID.name}, {DRAWN.name}"
+    place = f"row_number() OVER ({alike} ORDER BY {_CHANCE}, {ITEM_ID.name})"
+    # Those that are kept stand for those that are not: the share of rows with an event stays what it was.
+    weight = f"CASE {DRAWN.name} WHEN 0 THEN 1 ELSE greatest(count(*) OVER ({alike}) / {max(negatives, 1)}, 1) END"
     kept = f"QUALIFY {DRAWN.name} = 0 OR {place} <= {negatives}" if negatives else ""
     pairs = ", ".join(identifier(column.name) for column in pair_columns(schema))
     return f"""
@@ -321,7 +325,8 @@ WITH labelled AS (
     LEFT JOIN answer ON answer.{USER_ID.name} = question.{USER_ID.name}
         AND answer.{ITEM_ID.name} = offered.{ITEM_ID.name} AND answer.liked_time >= question.{ASKED_TIME.name}
 ), kept AS (
-    SELECT * EXCLUDE ({_CHANCE}) FROM (SELECT *, md5_number_lower(concat_ws('|', {own})) AS {_CHANCE} FROM labelled)
+    SELECT * EXCLUDE ({_CHANCE}) REPLACE (({weight})::FLOAT AS {WEIGHT.name})
+    FROM (SELECT *, md5_number_lower(concat_ws('|', {own})) AS {_CHANCE} FROM labelled)
     {kept}
 )
 SELECT {first_example} + row_number() OVER (ORDER BY {GROUP_ID.name}, {ITEM_ID.name}) - 1 AS {EXAMPLE_ID.name},

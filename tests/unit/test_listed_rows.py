@@ -244,6 +244,13 @@ def test_train_alone_leaves_rows_out_that_nothing_happened_to(seed, negatives):
         assert [row for row in kept if not row["is_drawn"]] == [row for row in every if not row["is_drawn"]]
         drawn = [row for row in every if row["is_drawn"]]
         assert len([row for row in kept if row["is_drawn"]]) == min(negatives, len(drawn))
+        for rows in (kept, more, fewest):
+            weights = [row.pop("sample_weight") for row in rows if row["is_drawn"]]
+            assert sum(weights) == pytest.approx(len(drawn), rel=1e-6), "those that are kept stand for all"
+            assert len(set(weights)) <= 1
+        for row in every:
+            if row["is_drawn"]:
+                row.pop("sample_weight")
         assert len([row for row in fewest if row["is_drawn"]]) == min(1, len(drawn))
         assert all(row in every for row in kept)
         assert all(row in more for row in kept), "another row takes no row's place"

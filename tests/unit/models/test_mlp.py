@@ -81,7 +81,8 @@ def test_a_missing_figure_is_told_from_the_mean_one_and_from_the_best(paired, na
         assert absent.min() > other.max() + 1
 
 
-def test_members_are_fitted_each_by_itself_and_score_by_the_mean_of_their_logits(paired):
+def test_members_are_fitted_each_by_itself_and_score_by_the_mean_of_their_logits(paired, monkeypatch):
+    monkeypatch.setattr("models.training.fit.calibrated", lambda fitted, _: fitted)
     config = MLPConfig(fit=QUICK.model_copy(update={"epochs": 2}), hidden=(8,), embedding_size=0)
     several = MLP(config.model_copy(update={"members": 3}))
     alone, together = (fit(model, paired, seed=1) for model in (MLP(config), several))
