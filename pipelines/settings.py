@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     """The largest number of labelled events of one user in train, drawn rows aside; 0 takes all."""
     weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
     """A train row this long before the end of train counts half; 0 weighs all rows alike."""
-    list_rows: Annotated[int, Field(ge=0)] = 500_000
+    list_rows: Annotated[int, Field(ge=0)] = 200_000
     """Rows of train, about, where rows are candidates of recall: of more, each question keeps fewer without an event,
     20 at least. 0 takes all."""
     ranking_windows: bool = False

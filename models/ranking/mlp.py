@@ -31,12 +31,12 @@ _APART = 1000
 
 
 class MLPConfig(KerasConfig):
-    """The perceptron. Its batches are of 32 questions, where each has 200 candidates.
+    """The perceptron. Its batches are of some thirty questions, where a hundred candidates of each are learned from.
 
     A hundred validation questions make a loss that rises and falls: who stops at once has learned little.
     """
 
-    fit: FitConfig = FitConfig(batch_size=6400, learning_rate=3e-3, epochs=40, patience=8)
+    fit: FitConfig = FitConfig(batch_size=3200, learning_rate=1e-3, epochs=100, patience=15)
     embedding_size: int = Field(default=8, ge=0, le=256)
     """Dimensions of every embedding; 0 leaves out whatever is no number."""
     hidden: Widths = (64, 32)

@@ -55,7 +55,7 @@ ORIGINS = [
 
 
 def events_at_origins():
-    """Return events of which some happen at the very moment of an origin: the first that several users have after it."""
+    """Return events of which some happen at the very moment of an origin: the first of several users after it."""
     events = world.make_events(items=70)
     for origin in ORIGINS:
         moved = {}
