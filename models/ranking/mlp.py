@@ -33,7 +33,7 @@ _APART = 1000
 class MLPConfig(KerasConfig):
     """The perceptron. Its batches are of some thirty questions, where a hundred candidates of each are learned from.
 
-    A hundred validation questions make a loss that rises and falls: who stops at once has learned little.
+    The loss of a hundred validation questions rises and falls: a fit that stops at the first rise has learned little.
     """
 
     fit: FitConfig = FitConfig(batch_size=3200, learning_rate=1e-3, epochs=100, patience=15)

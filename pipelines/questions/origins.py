@@ -77,13 +77,13 @@ def validation_origins(first_event: datetime, last_event: datetime, cutoff: date
 def choosing_end(origin: Origin, origins: Sequence[Origin]) -> datetime:
     """Return where the answers end by which the variants of an origin's fits are chosen: at it or before.
 
-    Of origins to train on those whose answers adjoin share what they are judged by: each is judged once and not thrice.
+    Moments of overlapping origins are rounded down to ones that a whole span parts: variants are judged there alone.
     """
     if origin.role is not Role.TRAIN:
         return origin.moment
     last = max(each.end for each in origins if each.role is Role.TRAIN)
     span = origin.end - origin.moment
-    return last - span * -((origin.moment - last) // span)
+    return last + span * ((origin.moment - last) // span)
 
 
 def _spaced(first_event: datetime, end: datetime, days: int, count: int) -> list[Origin]:

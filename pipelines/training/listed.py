@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from feature_repo.contracts.candidates import CHANNEL, CHANNEL_RANK, CHANNEL_SCORE, FITTED_AT
@@ -160,9 +159,7 @@ class ListedRows:
         """Return how many rows without an event each question of train keeps; 0 for all."""
         if not self.settings.list_rows:
             return 0
-        own = pc.field(ASKED.name) == Asked.AT_ORIGIN.value
-        files = [str(origin.questions) for origin in self.recalled.of(Role.TRAIN)]
-        questions = int(ds.dataset(files).count_rows(filter=own))
+        questions = sum(origin.users for origin in self.recalled.of(Role.TRAIN))
         return max(_LEAST_NEGATIVES, self.settings.list_rows // questions)
 
     def _check_classes(self, rows: Counter[Role], positives: Counter[Role]) -> None:

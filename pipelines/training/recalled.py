@@ -46,6 +46,8 @@ class RecalledOrigin:
     end: datetime
     """Exclusive end of its answers."""
     role: Role
+    users: int
+    """Who is asked, each once at the moment itself."""
     questions: Path
     """Rows of QUESTIONS."""
     answers: Path
@@ -110,6 +112,7 @@ def find_recalled(place: Namespace, schema: Schema, cutoff: datetime, candidates
             datetime.fromisoformat(each["origin"]),
             datetime.fromisoformat(each["end"]),
             Role(each["role"]),
+            int(each["asked"]),
             _file(questions_folder, f"{each['folder']}/{QUESTIONS_FILE}", questions.checksums, QUESTIONS, asked_again),
             _file(questions_folder, f"{each['folder']}/{ANSWERS_FILE}", questions.checksums, ANSWERS, asked_again),
             _file(folder, f"{each['folder']}.parquet", record.checksums, CANDIDATES, again),

@@ -564,12 +564,12 @@ def test_the_champion_is_the_version_in_force_whatever_the_registry_says(first, 
 def test_a_champion_whose_run_is_gone_is_compared_by_the_training_set_itself(first, apart, client):
     runs, result, folder = first
     serving = Serving(apart.state)
-    shutil.copytree(folder / CANDIDATE / "saved_model", serving.model("toy", "ranking") / "3")
+    shutil.copytree(folder / CANDIDATE / "saved_model", serving.model("toy", "ranking") / UNREGISTERED)
     pointer = serving.current_release("toy")
-    gone = with_ranker(_release(result, runs, "3"), run_id="0" * 32)
+    gone = with_ranker(_release(result, runs, UNREGISTERED), run_id="0" * 32)
     gone.write(pointer)
     champion = _champion_of(apart, "first")
-    assert (champion["version"], champion["incomparable"], champion["weights_sha256"]) == ("3", "", "")
+    assert (champion["version"], champion["incomparable"], champion["weights_sha256"]) == (UNREGISTERED, "", "")
     with_ranker(gone, training_set_id="gone").write(pointer)
     assert "training_set.json cannot be read" in _champion_of(apart, "first")["incomparable"]
 

@@ -256,9 +256,10 @@ def test_fits_of_a_span_share_what_chooses_their_variants_and_none_knows_its_own
     found = spaced_origins(CUTOFF - length, CUTOFF, days, 5, training)
     ends = [choosing_end(each, found) for each in found]
     for each, end in zip(found, ends, strict=True):
-        late = each.moment - end
-        assert timedelta() <= late < (each.end - each.moment if each.role is Role.TRAIN else DAY)
-        assert each.role is Role.TRAIN or not late
+        if each.role is Role.TRAIN:
+            assert timedelta() <= each.moment - end < each.end - each.moment
+        else:
+            assert end == each.moment
     trains = of_role(found, Role.TRAIN)
     if trains:
         span = trains[0].end - trains[0].moment

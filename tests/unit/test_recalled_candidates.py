@@ -211,6 +211,17 @@ def test_a_list_that_is_the_same_for_all_is_told_as_it_is(world: QuestionsWorld,
         assert score == pytest.approx((int(item) * 7 % 101) / 101)
 
 
+def test_what_is_asked_later_counts_older_likes_less(world: QuestionsWorld) -> None:
+    """Candidates are of the origins alone: the recommender itself is asked at both moments."""
+    origin = origin_at(world, FIRST)
+    best = {}
+    for asked in Asked:
+        sent = asyncio.run(sent_requests(world, origin, asked))[int(origin.ids[asked][-1])]
+        assert sent is not None
+        best[asked] = sent.inputs[f"pair_{TOLD_CHANNEL}_score"].max()
+    assert best[Asked.BEFORE_NEXT] < best[Asked.AT_ORIGIN]
+
+
 def test_the_manifest_says_what_was_asked_with_which_shares(world: QuestionsWorld, name: str) -> None:
     record = Candidates.read(world.place.recalled / name / MANIFEST)
     assert (record.candidates_id, record.questions_id, record.ranked) == (name, QUESTIONS_ID, RANKED)
