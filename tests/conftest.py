@@ -30,7 +30,15 @@ _LONGEST_FIRST = ("e2e", "integration", "spec", "conformance")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Begin with the end-to-end tests: they take longest, and the others run beside them in a second process."""
+    """Begin with the end-to-end tests: they take longest, and the others run beside them in a second process.
+
+    Tests of files that are marked so run in the order of the file, however others are shuffled.
+    """
     root = Path(__file__).parent
     place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.relative_to(root).parts[0], len(place)))
+    for path in {item.path for item in items if item.get_closest_marker("in_order")}:
+        places = [number for number, item in enumerate(items) if item.path == path]
+        as_they_stand = sorted((items[number] for number in places), key=lambda item: item.location[1])
+        for number, item in zip(places, as_they_stand, strict=True):
+            items[number] = item

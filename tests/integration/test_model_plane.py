@@ -23,6 +23,8 @@ from tests.movielens import RANKING, RANKING_FEATURES
 from tests.releases import ranker_part, release_of, with_ranker
 from tests.training_set_fixture import rewrite_manifest, write_training_set
 
+pytestmark = pytest.mark.in_order  # one registry, and runs that several tests judge anew
+
 NAME, CANDIDATE = "toy.ranking", "deepfm"
 QUICK = {"fit": {"batch_size": 256, "epochs": 8, "learning_rate": 5e-3}}
 CHECK = {
@@ -241,7 +243,7 @@ def test_a_gate_that_is_cut_off_leaves_nothing_that_could_be_rolled_out_beside_a
         return real(*arguments, tags=tags, **options)
 
     monkeypatch.setattr(registry, "register", register)
-    gate(settings, "toy", "toy", "first")
+    gate(settings, "toy", "toy", "first", _margins())
     order = ["kestrel.decision", CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG, "kestrel.saved_model_sha256"]
     assert [tag for tag in seen if tag in order] == order, "without the checksum no step of a rollout takes it up"
 
