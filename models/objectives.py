@@ -170,10 +170,18 @@ class _Grouped(Learned):
     def weights(self, split: Split) -> Floats:
         """Return the weights of the positive rows, which alone have a loss; 0 for others.
 
-        Keras divides by a batch's rows. So that the mean over them is about that over the positive ones, however many
-        others a group has, each weighs as many rows as there are for one: weight decay weighs the same then.
+        Every group counts alike: its positive rows share a weight of 1, as in ListNet, whose truth is a distribution.
+        A new user likes fifty items in a month, one who comes back five: rows of equal weight tell of new users alone.
+
+        Keras divides by a batch's rows. So that the mean over them is about that over the groups, however many rows
+        these have, each group weighs as many rows as there are for one: weight decay weighs the same then.
         """
-        return split.weights * split.labels.astype(np.float32) * np.float32(split.rows / max(split.labels.sum(), 1))
+        positive = split.weights * split.labels.astype(np.float32)
+        _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
+        sums = np.bincount(codes, positive)
+        of_group = sums[codes]
+        shares = np.divide(positive, of_group, out=np.zeros_like(positive), where=of_group > 0)
+        return shares * np.float32(split.rows / max(np.count_nonzero(sums), 1))
 
     def scores(self, logits: Any) -> Any:
         """Return logits: only their order means something."""

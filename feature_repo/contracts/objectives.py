@@ -111,6 +111,7 @@ PAIRWISE = Objective(
     probability=False,
     metric=Metric.GAUC,
     metrics=WITHIN_USERS,
+    weight="weight, as a share of its group's positive rows: every group counts alike",
     grouped=True,
 )
 LISTWISE = Objective(
@@ -119,6 +120,7 @@ LISTWISE = Objective(
     probability=False,
     metric=Metric.GAUC,
     metrics=WITHIN_USERS,
+    weight="weight, as a share of its group's positive rows: every group counts alike",
     grouped=True,
 )
 TAKEN_AND_LIKED = Objective(

@@ -36,7 +36,7 @@ class MLPConfig(KerasConfig):
     The loss of a hundred validation questions rises and falls: a fit that stops at the first rise has learned little.
     """
 
-    fit: FitConfig = FitConfig(batch_size=3200, learning_rate=1e-3, epochs=100, patience=15)
+    fit: FitConfig = FitConfig(batch_size=3200, learning_rate=1e-3, epochs=100, patience=10)
     embedding_size: int = Field(default=8, ge=0, le=256)
     """Dimensions of every embedding; 0 leaves out whatever is no number."""
     hidden: Widths = (64, 32)
@@ -49,6 +49,10 @@ class MLPConfig(KerasConfig):
     """Share of terms that are taken for unknown in training."""
     members: int = Field(default=1, ge=1, le=20)
     """So many perceptrons are fitted, each from first weights of its own; the score is the mean of their logits."""
+    linear_members: int = Field(default=0, ge=0, le=20)
+    """So many linear models are fitted beside them, and enter the mean: they err elsewhere."""
+    linear_learning_rate: float = Field(default=1e-2, gt=0, le=10)
+    """Of these; a linear model stands a higher one."""
 
 
 class MLP(KerasModel[MLPConfig]):
@@ -63,8 +67,9 @@ class MLP(KerasModel[MLPConfig]):
 
         Hundreds of questions leave much to the first weights: members differ, and their mean is better than each.
         """
-        seeds = (context.seed + _APART * number for number in range(self.config.members))
-        fitted = [KerasModel.fit(self, replace(context, seed=seed)) for seed in seeds]
+        models = [self] * self.config.members + [self._linear()] * self.config.linear_members
+        seeds = (context.seed + _APART * number for number in range(len(models)))
+        fitted = [KerasModel.fit(model, replace(context, seed=seed)) for model, seed in zip(models, seeds, strict=True)]
         if len(fitted) == 1:
             return fitted[0]
         inputs = encoded_inputs(fitted[0].encoded)
@@ -78,6 +83,11 @@ class MLP(KerasModel[MLPConfig]):
             {f"{name}{suffix}": values for suffix, member in numbered for name, values in member.history.items()},
             {f"{name}{suffix}": value for suffix, member in numbered for name, value in member.params.items()},
         )
+
+    def _linear(self) -> MLP:
+        """Return the same without hidden layers."""
+        fit = self.config.fit.model_copy(update={"learning_rate": self.config.linear_learning_rate})
+        return MLP(self.config.model_copy(update={"hidden": (), "fit": fit}))
 
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the perceptron.

@@ -63,8 +63,8 @@ def fit_by_keras(scorer: Any, encoded: Encoded, context: FitContext, config: Fit
     if context.signature.objective.grouped:
         own, others = (split.target(GROUP_ID) for split in (context.train, context.valid))
         given = {
-            "x": GroupBatches(*train, own, config.batch_size),
-            "validation_data": GroupBatches(*valid, others, config.batch_size),
+            "x": GroupBatches(*train, own, config.batch_size, context.seed),
+            "validation_data": GroupBatches(*valid, others, config.batch_size, context.seed),
         }
     history = scorer.fit(
         **given,

@@ -97,7 +97,8 @@ def test_batches_part_no_group_and_lose_no_row():
     random = np.random.default_rng(5)
     groups = random.integers(0, 90, 1000) * 7
     rows = np.arange(1000)
-    batches = GroupBatches({"row": rows}, rows[:, None].astype(np.float32), np.ones(1000, np.float32), groups, 64)
+    targets, weights = rows[:, None].astype(np.float32), np.ones(1000, np.float32)
+    batches = GroupBatches({"row": rows}, targets, weights, groups, 64, seed=1)
     seen = [batches[number] for number in range(len(batches))]
     own = [set(groups[inputs["row"]]) for inputs, _, _ in seen]
     assert sorted(np.concatenate([inputs["row"] for inputs, _, _ in seen])) == rows.tolist()
@@ -107,5 +108,5 @@ def test_batches_part_no_group_and_lose_no_row():
 
 
 def test_one_large_group_is_one_batch():
-    batches = GroupBatches({"row": np.arange(50)}, np.zeros((50, 2)), np.ones(50), np.zeros(50, np.int64), 8)
+    batches = GroupBatches({"row": np.arange(50)}, np.zeros((50, 2)), np.ones(50), np.zeros(50, np.int64), 8, seed=1)
     assert [len(batches[number][2]) for number in range(len(batches))] == [50]

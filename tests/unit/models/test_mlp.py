@@ -84,13 +84,14 @@ def test_a_missing_figure_is_told_from_the_mean_one_and_from_the_best(paired, na
 def test_members_are_fitted_each_by_itself_and_score_by_the_mean_of_their_logits(paired, monkeypatch):
     monkeypatch.setattr("models.training.fit.calibrated", lambda fitted, _: fitted)
     config = MLPConfig(fit=QUICK.model_copy(update={"epochs": 2}), hidden=(8,), embedding_size=0)
-    several = MLP(config.model_copy(update={"members": 3}))
+    several = MLP(config.model_copy(update={"members": 2, "linear_members": 1}))
     alone, together = (fit(model, paired, seed=1) for model in (MLP(config), several))
     rows = paired[TRAIN].take(np.arange(20))
     encoded = together.encoded.run(rows.features, paired.signature)
     members = [layer for layer in together.scorer.layers if layer.name.startswith("mlp_")]
     logits = np.stack([member(encoded).numpy() for member in members])
-    assert len(logits) == several.config.members
+    assert len(logits) == 3
+    assert [len(member.trainable_weights) for member in members] == [4, 4, 2], "the last has no hidden layer"
     np.testing.assert_allclose(together.scorer(encoded).numpy(), logits.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(logits[0], alone.scorer(encoded).numpy(), atol=1e-6)
     assert np.abs(logits[1] - logits[0]).max() > 1e-3, "each has first weights of its own"

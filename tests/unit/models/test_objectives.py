@@ -174,7 +174,7 @@ def test_the_listwise_loss_and_its_gradient_are_those_of_the_definition(spread):
 
 
 @pytest.mark.parametrize("name", ["pairwise", "listwise"])
-def test_a_mean_over_rows_is_one_over_positive_rows_however_many_others_there_are(name):
+def test_a_mean_over_rows_is_one_over_groups_however_many_rows_they_have(name):
     few, many = (
         _split(labels=([1] + [0] * others) * 8, groups=np.repeat(np.arange(8), 1 + others)) for others in (1, 9)
     )
@@ -184,3 +184,18 @@ def test_a_mean_over_rows_is_one_over_positive_rows_however_many_others_there_ar
         assert np.mean(weights) == pytest.approx(1)
         losses = np.where(split.labels == 1, 0.7, 0.0)
         assert np.mean(weights * losses) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", ["pairwise", "listwise"])
+def test_a_group_of_many_positive_rows_counts_as_much_as_one_of_few(name):
+    groups = np.repeat([30, 10, 20, 40], [12, 3, 9, 5])
+    labels = (np.arange(len(groups)) % 3 == 0).astype(int)
+    labels[groups == 40] = 0
+    split = _split(labels=labels, groups=groups)
+    weights = learned(OBJECTIVES[name]).weights(split)
+    sums = {group: weights[groups == group].sum() for group in (10, 20, 30)}
+    assert list(sums.values()) == pytest.approx([len(groups) / 3] * 3)
+    assert not weights[labels == 0].any(), "and a group of one class has none"
+    own = (groups == 30) & (labels == 1)
+    expected = split.weights[own] / split.weights[own].sum()
+    np.testing.assert_allclose(weights[own] / weights[own].sum(), expected, rtol=1e-5)
