@@ -179,9 +179,9 @@ class _Grouped(Learned):
         positive = split.weights * split.labels.astype(np.float32)
         _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
         sums = np.bincount(codes, positive)
-        of_group = sums[codes]
-        shares = np.divide(positive, of_group, out=np.zeros_like(positive), where=of_group > 0)
-        return shares * np.float32(split.rows / max(np.count_nonzero(sums), 1))
+        of_group = np.where(sums > 0, sums, 1)[codes]
+        scale = split.rows / max(int((sums > 0).sum()), 1)
+        return (positive / of_group * scale).astype(np.float32)
 
     def scores(self, logits: Any) -> Any:
         """Return logits: only their order means something."""
