@@ -25,7 +25,8 @@ from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, Namespace, cutoff_name, state_folder
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from feature_repo.contracts.questions import Role
-from infra.bench.lists_page import DATA_FILE, LEARNERS, is_measured, read_cells, write_page
+from infra.bench.lists_cells import DATA_FILE, LEARNERS, is_measured, read_cells
+from infra.bench.lists_page import write_page
 from infra.bench.results import write_results
 from infra.bench.stack import private_stack
 from infra.local.demo import bring_source, choose_mapping, choose_namespace

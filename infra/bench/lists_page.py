@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.contracts.publishing import read_json, replacing
 from feature_repo.contracts.questions import LONG_HISTORY, Asked
 from feature_repo.list_metrics import DECIDING, LIST_METRICS
+from infra.bench.lists_targets import targets
 from infra.bench.results import Figure
 from serving.lists.intervals import interval
 from serving.lists.report import CANDIDATE, RECALL_DEPTHS, UNRANKED
@@ -22,13 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure as Plot
-    from numpy.typing import NDArray
+
+    from infra.bench.lists_cells import Measured
 
 mpl.use("Agg")
 
-DATA_FILE = "data.json"
-LEARNERS = "-learners.json"
-"""End of the name of a cell's file with what other learners make of its rows."""
 SERVED = "Kestrel, as served"
 _FEW_USERS = 100
 """With fewer users at all origins together a difference says little."""
@@ -45,142 +42,29 @@ _HEADINGS = {
 _OF_LISTS = {"coverage": "coverage", "novelty": "novelty", "diversity": "diversity", "overlap": "overlap"}
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One data set with its cells."""
-
-    data: Mapping[str, Any]
-    cells: Sequence[Mapping[str, Any]]
-    """Records of `serving.lists`, in order of origin and seed."""
-    figures: pa.Table
-    """One row for each cell, moment, list and user."""
-    learners: Sequence[Mapping[str, float]] = ()
-    """Learner → NDCG@10 among the candidates, for each origin that a model could learn lists before."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name."""
-        return str(self.data["namespace"])
-
-    def values(self, asked: Asked, name: str, metric: str, least: int, most: float) -> tuple[NDArray[Any], ...]:
-        """Return users, as numbers, and figures of everybody with `least` to `most` events, all cells together."""
-        table = self.figures
-        history = table.column("history").to_numpy()
-        chosen = (
-            (table.column("asked").to_numpy() == asked.value)
-            & (table.column("list").to_numpy() == name)
-            & (history >= least)
-            & (history <= most)
-        )
-        users = table.column("user_id").to_numpy()[chosen]
-        return np.unique(users.astype(np.str_), return_inverse=True)[1], table.column(metric).to_numpy()[chosen]
-
-
-def is_measured(record: Path, questions_id: str) -> bool:
-    """Return whether a cell was measured with these questions; where nobody could be asked it has no figures."""
-    if not record.exists():
-        return False
-    content = read_json(record)
-    has_figures = record.with_suffix(".parquet").exists() or not content.get("tables")
-    return content.get("questions_id") == questions_id and has_figures
-
-
-def read_cells(work: Path) -> list[Measured]:
-    """Return every data set of the benchmark's folder; one in which nobody could be asked has no cells."""
-    found = []
-    for path in sorted(work.glob(f"*/{DATA_FILE}")):
-        data = read_json(path)
-        files = [
-            file
-            for file in sorted((path.parent / "cells").glob("*.json"))
-            if is_measured(file, str(data["questions_id"])) and file.with_suffix(".parquet").exists()
-        ]
-        tables = [
-            _numbered(pq.read_table(file.with_suffix(".parquet"), partitioning=None), file.stem) for file in files
-        ]
-        figures = pa.concat_tables(tables) if tables else pa.table({})
-        others = [file.with_name(f"{file.stem}{LEARNERS}") for file in files]
-        learners = [
-            {name: float(str(each)) for name, each in read_json(file).items()} for file in others if file.exists()
-        ]
-        found.append(Measured(data, [read_json(file) for file in files], figures, learners))
-    return found
-
-
-def _numbered(table: pa.Table, cell: str) -> pa.Table:
-    return table.append_column("cell", pa.repeat(pa.scalar(cell), len(table)))
-
-
-def lists_of(measured: Measured) -> list[str]:
-    """Return the names of the lists that every cell has, in their order."""
-    order = dict.fromkeys(measured.figures.column("list").to_pylist())
-    cells = len(measured.cells)
-    of_cells = measured.figures.group_by(["list", "cell"]).aggregate([]).column("list").to_pylist()
-    return [name for name in order if of_cells.count(name) == cells]
-
-
 def title(name: str) -> str:
     """Return what a list is called on the page."""
     return {CANDIDATE: SERVED, UNRANKED: "Kestrel, unranked"}.get(name, name)
-
-
-def best_simple(measured: Measured) -> str:
-    """Return the simple list that did best on validation, which every cell of a data set has in common."""
-    return str(measured.cells[-1]["best_simple"])
 
 
 def record_figures(found: Sequence[Measured]) -> list[Figure]:
     """Return what the record holds of every data set."""
     figures = []
     for measured in (each for each in found if each.cells):
-        best = best_simple(measured)
         size = f"{measured.name}, {_count(len(measured.cells), 'cell')}"
-        target = _mean(measured, best, DECIDING)
-        for name in lists_of(measured):
+        for name in measured.lists:
             for metric in ("ndcg_at_10", "recall_at_10", "ndcg_at_100", "recall_at_100"):
-                aim = target if (name, metric) == (CANDIDATE, DECIDING) else None
                 of = f"{size}: {_HEADINGS[metric]} of {title(name)}"
-                value, spread = _mean(measured, name, metric), _spread(measured, name, metric)
-                figures.append(Figure(of, value, "ratio", "higher", aim, spread=spread))
-            overlaps = _of_rows(measured, name, "overlap")
-            figures.append(
-                Figure(
-                    f"{size}: share of items that two users' tens have in common, {title(name)}",
-                    _mean_or_none(overlaps),
-                    "ratio",
-                    "lower",
-                )
-            )
+                value, spread = measured.mean(name, metric), measured.spread(name, metric)
+                figures.append(Figure(of, value, "ratio", "higher", spread=spread))
+            overlap = measured.of_lists(name, "overlap")
+            of = f"{size}: share of items that two users' tens have in common, {title(name)}"
+            figures.append(Figure(of, overlap, "ratio", "lower"))
         for depth in RECALL_DEPTHS:
-            value = of_recall(measured, f"recall_at_{depth}")
+            value = measured.of_recall(f"recall_at_{depth}")
             figures.append(Figure(f"{size}: Recall@{depth} of the candidates", value, "ratio", "higher"))
+        figures += [replace(each, name=f"{size}: {each.name}") for each in targets(measured)]
     return figures
-
-
-def _mean(measured: Measured, name: str, metric: str, asked: Asked = Asked.AT_ORIGIN) -> float | None:
-    _, values = measured.values(asked, name, metric, LONG_HISTORY, np.inf)
-    return float(values.mean()) if len(values) else None
-
-
-def _spread(measured: Measured, name: str, metric: str) -> float | None:
-    """Return the sample standard deviation over the cells."""
-    means = [value for value in _of_rows(measured, name, metric) if value is not None]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else None
-
-
-def _of_rows(measured: Measured, name: str, figure: str) -> list[float | None]:
-    """Return a figure of a list from the first table of every cell."""
-    return [
-        row[figure]
-        for cell in measured.cells
-        for row in (cell["tables"][0]["rows"] if cell["tables"] else ())
-        if row["list"] == name
-    ]
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def write_page(found: Sequence[Measured], docs: Path) -> list[Figure]:
@@ -259,14 +143,14 @@ def verdict(measured: Measured) -> str:
     """Say plainly how the served list does beside the simple ones."""
     if not measured.cells:
         return f"Lists were not measured: {measured.data['note'] or 'nobody could be asked'}."
-    names = lists_of(measured)
+    names = measured.lists
     if CANDIDATE not in names:
         reasons = {why for cell in measured.cells for why in cell["undefined"].values()}
         return f"The served list was not measured: {'; '.join(sorted(reasons)) or 'no cell has it'}."
     users, own = measured.values(Asked.AT_ORIGIN, CANDIDATE, DECIDING, LONG_HISTORY, np.inf)
     if not len(own):
         return f"Nobody with {LONG_HISTORY} events or more before an origin likes something new after it: no verdict."
-    best = best_simple(measured)
+    best = measured.best_simple
     _, other = measured.values(Asked.AT_ORIGIN, best, DECIDING, LONG_HISTORY, np.inf)
     difference = float((own - other).mean())
     bounds = interval(own - other, users, _SEED)
@@ -275,9 +159,9 @@ def verdict(measured: Measured) -> str:
     shown = f"NDCG@10 {own.mean():.3f} against {other.mean():.3f} of {best}, the simple list chosen on validation"
     few = f" With {count} users this is a report, not a verdict." if count < _FEW_USERS else ""
     simple = [one["method"] for one in measured.cells[-1]["simple"]]
-    losing = [name for name in simple if (_mean(measured, name, DECIDING) or 0.0) > own.mean()]
+    losing = [name for name in simple if (measured.mean(name, DECIDING) or 0.0) > own.mean()]
     also = f" {len(losing)} of {len(simple)} simple lists are better." if losing else ""
-    unranked = _mean(measured, UNRANKED, DECIDING)
+    unranked = measured.mean(UNRANKED, DECIDING)
     if unranked is not None and unranked > own.mean():
         also += f" Ranking makes the lists worse: unranked they reach {unranked:.3f}."
     between = "" if bounds is None else f" ({difference:+.3f}, between {bounds[0]:+.3f} and {bounds[1]:+.3f})"
@@ -305,6 +189,10 @@ def _section(measured: Measured, plot: str) -> str:
         about,
         "",
         f"![NDCG@10 of each list, and recall of each channel]({plot})",
+        "",
+        "### Targets",
+        "",
+        *_target_table(measured),
         "",
         f"### Users with {LONG_HISTORY} events or more, asked at the origin",
         "",
@@ -343,22 +231,36 @@ def _repeats(origins: Sequence[Mapping[str, Any]]) -> str:
     return f"Of the likes after an origin, {between} are of items that the user had before: they are left out."
 
 
+def _target_table(measured: Measured) -> list[str]:
+    rows = [["target", "wanted", "measured", ""]]
+    for each in targets(measured):
+        if each.value is None or each.target is None:
+            met = "not measured"
+        elif each.better == "higher":
+            met = "met" if each.value >= each.target else "missed"
+        else:
+            met = "met" if each.value <= each.target else "missed"
+        sign = "≥" if each.better == "higher" else "≤"
+        rows.append([each.name, f"{sign} {_number(each.target)}", _number(each.value), met])
+    return _markdown(rows)
+
+
 def _list_table(measured: Measured, asked: Asked) -> list[str]:
     metrics = list(LIST_METRICS)
     rows = [["list", "95 % of NDCG@10", *(_HEADINGS[name] for name in metrics), *_OF_LISTS.values()]]
-    for name in lists_of(measured):
+    for name in measured.lists:
         users, deciding = measured.values(asked, name, DECIDING, LONG_HISTORY, np.inf)
         bounds = interval(deciding, users, _SEED) if len(deciding) else None
         shown = "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
-        figures = [_mean(measured, name, metric, asked) for metric in metrics]
-        others = [_mean_or_none(_of_rows(measured, name, figure)) for figure in _OF_LISTS]
+        figures = [measured.mean(name, metric, asked) for metric in metrics]
+        others = [measured.of_lists(name, figure) for figure in _OF_LISTS]
         rows.append([title(name), shown, *map(_number, figures), *map(_number, others)])
     return _markdown(rows)
 
 
 def _before_next(measured: Measured) -> str:
     """Say what changes when users are asked just before their next event: no event lies between."""
-    earlier, later = (_mean(measured, CANDIDATE, DECIDING, asked) for asked in Asked)
+    earlier, later = (measured.mean(CANDIDATE, DECIDING, asked) for asked in Asked)
     return (
         f"Asked just before their next event, the same users get lists with an NDCG@10 of {_number(later)}, against "
         f"{_number(earlier)} at the origin: nothing happened to them in between, only the clock moved."
@@ -372,7 +274,7 @@ def _history_table(measured: Measured) -> list[str]:
         f"{LONG_HISTORY}+": (LONG_HISTORY, np.inf),
     }
     rows = [["list", *groups]]
-    for name in lists_of(measured):
+    for name in measured.lists:
         values = [measured.values(Asked.AT_ORIGIN, name, DECIDING, *bounds)[1] for bounds in groups.values()]
         rows.append([title(name), *(_number(float(each.mean()) if len(each) else None) for each in values)])
     counts = [len(measured.values(Asked.AT_ORIGIN, CANDIDATE, DECIDING, *bounds)[1]) for bounds in groups.values()]
@@ -385,11 +287,11 @@ def _recall_lines(measured: Measured) -> list[str]:
     keys = [f"recall_at_{depth}" for depth in RECALL_DEPTHS]
     rows = [["channel", *(f"Recall@{depth}" for depth in RECALL_DEPTHS), "adds"]]
     rows += [
-        [name, *(_number(of_channel(measured, name, key)) for key in (*keys, "adds"))] for name in channels_of(measured)
+        [name, *(_number(measured.of_channel(name, key)) for key in (*keys, "adds"))] for name in measured.channels
     ]
-    rows.append(["blended", *(_number(of_recall(measured, key)) for key in keys), ""])
+    rows.append(["blended", *(_number(measured.of_recall(key)) for key in keys), ""])
     possible, by_recall, by_ranking = (
-        _number(of_recall(measured, key)) for key in ("best_possible", "lost_by_recall", "lost_by_ranking")
+        _number(measured.of_recall(key)) for key in ("best_possible", "lost_by_recall", "lost_by_ranking")
     )
     ranking = (
         f"The best order of the candidates that are ranked has an NDCG@10 of {possible}: recall loses {by_recall}, "
@@ -400,38 +302,6 @@ def _recall_lines(measured: Measured) -> list[str]:
         f"share that no other channel finds among its first {RECALL_DEPTHS[-1]}."
     )
     return [ranking, "", channels, "", *_markdown(rows)]
-
-
-def channels_of(measured: Measured) -> list[str]:
-    """Return the names of the channels."""
-    told = [cell["recall"] for cell in measured.cells if cell["recall"]]
-    return list(dict.fromkeys(channel["channel"] for each in told for channel in each["channels"]))
-
-
-def of_recall(measured: Measured, key: str) -> float | None:
-    """Return a figure of the candidates over all questions: a cell counts by the users who were asked in it."""
-    return _weighted([(cell["recall"].get(key), _users(cell)) for cell in measured.cells if cell["recall"]])
-
-
-def of_channel(measured: Measured, name: str, key: str) -> float | None:
-    """Return a figure of a channel, in the same way."""
-    return _weighted(
-        [
-            (channel[key], _users(cell))
-            for cell in measured.cells
-            for channel in cell["recall"].get("channels", ())
-            if channel["channel"] == name
-        ]
-    )
-
-
-def _users(cell: Mapping[str, Any]) -> int:
-    return int(cell["tables"][0]["users"])
-
-
-def _weighted(values: Sequence[tuple[float | None, int]]) -> float | None:
-    known = [(value, weight) for value, weight in values if value is not None and weight]
-    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
 
 
 def _slice_lines(measured: Measured) -> list[str]:
@@ -508,7 +378,7 @@ def _plot(measured: Measured) -> Plot:
 
 
 def _draw_lists(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - Matplotlib ships no types
-    names = lists_of(measured)[::-1]
+    names = measured.lists[::-1]
     for place, name in enumerate(names):
         users, values = measured.values(Asked.AT_ORIGIN, name, DECIDING, LONG_HISTORY, np.inf)
         bounds = interval(values, users, _SEED) if len(values) else None
@@ -523,11 +393,11 @@ def _draw_lists(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - Matplo
 
 def _draw_recall(axes: Any, measured: Measured) -> None:  # noqa: ANN401 - as above
     keys = [f"recall_at_{depth}" for depth in RECALL_DEPTHS]
-    names = channels_of(measured)
+    names = measured.channels
     for name in names:
-        axes.plot(RECALL_DEPTHS, [of_channel(measured, name, key) for key in keys], marker="o", label=name)
+        axes.plot(RECALL_DEPTHS, [measured.of_channel(name, key) for key in keys], marker="o", label=name)
     if names:
-        blended = [of_recall(measured, key) for key in keys]
+        blended = [measured.of_recall(key) for key in keys]
         axes.plot(RECALL_DEPTHS, blended, marker="o", color="black", label="blended")
         axes.legend(frameon=False)
     axes.set_xlabel("candidates")

@@ -6,12 +6,16 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from feature_repo.contracts.publishing import write_json
 from feature_repo.contracts.questions import Asked
-from feature_repo.list_metrics import LIST_METRICS
-from infra.bench.lists_page import LEARNERS, is_measured, of_recall, read_cells, write_page
+from feature_repo.list_metrics import DECIDING, LIST_METRICS
+from infra.bench.lists_cells import LEARNERS, Measured, is_measured, read_cells
+from infra.bench.lists_page import write_page
+from infra.bench.lists_targets import targets
 from infra.bench.results import write_results
+from serving.lists.report import CANDIDATE
 from tests.lists_record import HISTORY, lists_record
 
 
@@ -52,8 +56,10 @@ def test_the_cells_of_a_data_set_become_a_section_and_figures(tmp_path):
     assert (tmp_path / "docs" / "images" / "lists-shop.svg").read_text().startswith("<?xml")
     served = figures["shop, 2 cells: NDCG@10 of Kestrel, as served"]
     assert round(served.value, 9) == 0.15
-    assert served.target is not None
-    assert of_recall(measured, "best_possible") == record["recall"]["best_possible"]
+    ratio = figures["shop, 2 cells: NDCG@10 of the served list over that of EASE"]
+    assert (round(ratio.value, 9), ratio.target) == (1.0, 1.05)
+    assert "| NDCG@10 of the served list over that of EASE | ≥ 1.050 | 1.000 | missed |" in page
+    assert measured.of_recall("best_possible") == record["recall"]["best_possible"]
     json.dumps([each.value for each in figures.values()], allow_nan=False)
 
 
@@ -102,3 +108,35 @@ def test_a_cell_counts_as_measured_with_its_figures_or_where_nobody_could_be_ask
     cell.with_suffix(".parquet").unlink()
     write_json(cell, {"questions_id": "asked", "tables": []})
     assert is_measured(cell, "asked")
+
+
+@pytest.mark.parametrize(("best", "allowed"), [("EASE", 0.2), ("ItemCF", 0.2), ("most liked, 30 days", 0.3)])
+def test_the_overlap_that_is_allowed_follows_the_best_simple_list(best, allowed):
+    """Half of the most liked's where the best list is personal; as much as that list has, where it is not."""
+    overlaps = {CANDIDATE: 0.25, "most liked": 0.4, "most liked, 30 days": 0.3, "EASE": 0.1, "ItemCF": 0.1}
+    rows = [{"list": name, "overlap": value, "coverage": value} for name, value in overlaps.items()]
+    channels = [{"channel": "ease", "recall_at_200": 0.5}]
+    cell = {
+        "best_simple": best,
+        "tables": [{"users": 3, "rows": rows}],
+        "recall": {"recall_at_200": 0.6, "channels": channels},
+    }
+    figures = {
+        "asked": [Asked.AT_ORIGIN.value] * 2,
+        "list": [CANDIDATE, best],
+        "user_id": ["u", "u"],
+        "history": [9, 9],
+        DECIDING: [0.3, 0.2],
+    }
+    served, recalled, overlap, coverage = targets(Measured({}, [cell], pa.table(figures)))
+    assert served.value == pytest.approx(1.5)
+    assert recalled.value == pytest.approx(1.2)
+    assert (overlap.value, overlap.target) == (0.25, pytest.approx(allowed))
+    assert (coverage.value, coverage.target) == (0.25, pytest.approx(0.05))
+
+
+def test_a_target_whose_lists_were_not_measured_has_no_value():
+    cell = {"best_simple": "EASE", "tables": [], "recall": {}}
+    columns = ("asked", pa.string()), ("list", pa.string()), ("user_id", pa.string()), ("history", pa.int64())
+    none = pa.schema([*columns, (DECIDING, pa.float64())]).empty_table()
+    assert [each.value for each in targets(Measured({}, [cell], none))] == [None] * 4
