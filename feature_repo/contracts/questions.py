@@ -48,7 +48,7 @@ class Asked(StrEnum):
     AT_ORIGIN = "at_origin"
     """At the origin itself."""
     BEFORE_NEXT = "before_next"
-    """Just before the user's first event from the origin on: users as streaming has them, items as of the origin."""
+    """Just before the user's first event from the origin on, at test origins: users as streamed, items as of then."""
 
 
 class Audience(StrEnum):
@@ -82,7 +82,7 @@ QUESTIONS = Dataset(
     key=(QUESTION_ID.name,),
     sort=(QUESTION_ID.name,),
     partitioned_by_event_date=False,
-    meaning="Who is asked when: each user once for each value of `Asked`",
+    meaning="Who is asked when: each user once at the origin, and at test origins once more",
 )
 
 ANSWERS = Dataset(

@@ -99,7 +99,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 _VIEW = "events"
-REVISION = 3
+REVISION = 4
 """Raised by whoever changes how questions are made from the same inputs."""
 
 

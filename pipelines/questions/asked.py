@@ -10,7 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contracts.datasets import EVENT_TIME, EVENT_TYPE, ITEM_ID, USER_ID, VALUE
-from feature_repo.contracts.questions import ANSWERS, ASKED, ASKED_TIME, HISTORY, QUESTION_ID, QUESTIONS, Asked
+from feature_repo.contracts.questions import (
+    ANSWERS,
+    ASKED,
+    ASKED_TIME,
+    HISTORY,
+    QUESTION_ID,
+    QUESTIONS,
+    Asked,
+    Role,
+)
 from pipelines.feast_store.tables import microseconds
 from pipelines.io.arrow import conform
 from pipelines.io.sql_text import identifier, literal
@@ -43,9 +52,9 @@ class AskedUsers:
 
     @property
     def users(self) -> pa.Array:
-        """Who is asked, ascending: each user has two questions, of which the first half is at the origin."""
-        ids = self.questions.column(USER_ID.name).slice(0, self.questions.num_rows // 2)
-        return ids.combine_chunks()
+        """Who is asked, ascending."""
+        at_origin = pc.equal(self.questions.column(ASKED.name), Asked.AT_ORIGIN.value)
+        return self.questions.column(USER_ID.name).filter(at_origin).combine_chunks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +154,18 @@ def time_us(moment: datetime) -> int:
 
 
 def _questions(asked: pa.Table, origin: Origin) -> pa.Table:
-    """Return two questions for each user: at the origin, then just before the next event."""
+    """Return a question of each user at the origin, and where lists are judged one just before the next event."""
     count = asked.num_rows
     stamp = pa.timestamp("us", tz="UTC")
-    at_origin = pa.array(np.full(count, time_us(origin.moment)), pa.int64()).cast(stamp)
-    times = pa.concat_arrays([at_origin, asked.column("next_time").cast(stamp).combine_chunks()])
-    users = pa.chunked_array([*asked.column(USER_ID.name).chunks] * 2, pa.string())
-    history = pa.chunked_array([*asked.column(HISTORY.name).chunks] * 2, pa.int64())
-    kinds = [Asked.AT_ORIGIN.value] * count + [Asked.BEFORE_NEXT.value] * count
+    moments = {Asked.AT_ORIGIN: pa.array(np.full(count, time_us(origin.moment)), pa.int64()).cast(stamp)}
+    if origin.role is Role.TEST:
+        moments[Asked.BEFORE_NEXT] = asked.column("next_time").cast(stamp).combine_chunks()
     columns = {
-        QUESTION_ID.name: pa.array(range(2 * count), pa.int64()),
-        USER_ID.name: users,
-        ASKED.name: pa.array(kinds, pa.string()),
-        ASKED_TIME.name: times,
-        HISTORY.name: history,
+        QUESTION_ID.name: pa.array(range(count * len(moments)), pa.int64()),
+        USER_ID.name: pa.chunked_array([*asked.column(USER_ID.name).chunks] * len(moments), pa.string()),
+        ASKED.name: pa.array(np.repeat([kind.value for kind in moments], count), pa.string()),
+        ASKED_TIME.name: pa.concat_arrays(list(moments.values())),
+        HISTORY.name: pa.chunked_array([*asked.column(HISTORY.name).chunks] * len(moments), pa.int64()),
     }
     return conform(pa.table(columns), QUESTIONS)
 

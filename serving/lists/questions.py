@@ -48,7 +48,7 @@ Variant = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class OriginQuestions:
-    """The questions of one origin. Every user is asked once for each value of `Asked`."""
+    """The questions of one origin. Every user is asked once for each value of `Asked` that the origin has."""
 
     record: Mapping[str, Any]
     """The origin, as the manifest has it."""

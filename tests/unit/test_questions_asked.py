@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,15 @@ def test_the_second_question_is_at_the_first_event_from_the_origin_on(asked_at_t
         ("ann", "before_next", midnight(10) + timedelta(hours=6)),
         ("bob", "before_next", midnight(13) + timedelta(hours=12)),
     ]
+
+
+@pytest.mark.parametrize("role", [Role.TRAIN, Role.VALIDATION])
+def test_where_nothing_is_judged_users_are_asked_at_the_origin_alone(log, role):
+    rows = [event("bob", "y", 5.0, day=13.5), event("ann", "x", 5.0, day=11)]
+    asked = ask(log(rows), replace(origin_at(10), role=role), LIKED, EVERYBODY)
+    kinds = [(row["question_id"], row["user_id"], row["asked"]) for row in asked.questions.to_pylist()]
+    assert kinds == [(0, "ann", "at_origin"), (1, "bob", "at_origin")]
+    assert asked.users.to_pylist() == ["ann", "bob"]
 
 
 def test_users_without_a_history_are_asked(asked_at_ten):
