@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,6 @@ if TYPE_CHECKING:
     from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
     from feature_repo.contracts.schemas import Schema
-    from pipelines.channels.fitting import FittedChannel
-    from pipelines.embeddings.snapshots import ItemEmbeddings
     from pipelines.questions.as_of import AsOf
     from pipelines.questions.asked import AskedUsers
     from pipelines.settings import Settings
@@ -341,6 +339,7 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
     """Write what is known as of each origin: catalogue, users' fields, vectors, channels; simple lists to be judged."""
     settings, place = sources.settings, sources.place
     validation = Validation(connection, sources.schema.positive, settings)
+    fitted: dict[datetime, Future[list[Part]]] = {}
     store = open_store(settings, place)
     check_registered(store, place)
     with (
@@ -355,14 +354,17 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
                 as_of(sources, spark, each.moment, scratch / folder.name) as moment,
                 ThreadPoolExecutor(1, "vectors") as beside,
             ):
-                vectors = beside.submit(moment.vectors)  # takes half the time, and one core
+                chosen_before = choosing_end(each, origins)
+                # They take half the time, and one core. Origins whose spans begin together have those of the first.
+                if chosen_before not in fitted:
+                    fitted[chosen_before] = beside.submit(_vectors, sources, moment)
+                vectors = fitted[chosen_before]
                 catalogue = _write_catalogue(sources, store, each.moment, folder)
                 if each.role is not Role.TRAIN:  # nobody learns from simple lists
                     _write_simple_lists(sources, connection, each, asked, catalogue, folder)
                 _write_users(sources, connection, moment, asked, folder)
-                chosen_before = choosing_end(each, origins)
                 tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
-                parts = _store_parts(sources, moment, vectors.result(), tables)
+                parts = [*vectors.result(), *store_channels(place, each.moment, tables).values()]
                 size = (catalogue.num_rows, len(asked.users))
                 _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
 
@@ -400,13 +402,10 @@ def _write_users(
     pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
 
 
-def _store_parts(
-    sources: Sources, moment: AsOf, vectors: Mapping[str, ItemEmbeddings], fitted: Sequence[FittedChannel]
-) -> list[Part]:
-    """Store channels as of a moment; return them and the vectors as parts of its snapshot."""
-    place, schema, cutoff = sources.place, sources.schema, format_cutoff(moment.cutoff)
-    tables = store_channels(place, moment.cutoff, fitted)
-    return [*(record.part(name, cutoff, schema) for name, record in vectors.items()), *tables.values()]
+def _vectors(sources: Sources, moment: AsOf) -> list[Part]:
+    """Fit item vectors as of a moment; return them as parts of a snapshot, which say when they were fitted."""
+    cutoff = format_cutoff(moment.cutoff)
+    return [record.part(name, cutoff, sources.schema) for name, record in moment.vectors().items()]
 
 
 def _write_snapshot(  # noqa: PLR0917 - from what, as of when, of what, how large, to where

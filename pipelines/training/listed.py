@@ -52,14 +52,14 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
     from pipelines.training.recalled import Recalled, RecalledOrigin
 
-CHOOSING = "list-negatives-2"
+CHOOSING = "list-rows-3"
 """Seed of which rows are left out of train. Raised by whoever changes how: it is in the set's id."""
 _MEMORY = "2GB"
 _BATCH_ROWS = 1 << 16
 _QUESTIONS_AT_ONCE = 1000
 """So many questions' candidates are in memory together: some 200,000 rows, of three columns for each channel."""
-_LEAST_NEGATIVES = 20
-"""So many rows without an event a question keeps, however many questions there are."""
+_LEAST_OF_A_KIND = 20
+"""So many rows of a kind (liked, taken and not liked, not taken) a question keeps, however many questions there are."""
 _CHANCE = "chance"
 _TOLD = "told"
 """How many channels' rows became one: as many as found the item, unless one came twice."""
@@ -140,12 +140,12 @@ class ListedRows:
 
     def _batches(self) -> Iterator[tuple[RecalledOrigin, pa.RecordBatch]]:
         groups = rows = 0
-        negatives = self._negatives()
+        most = self._most_of_a_kind()
         with duckdb_session(_MEMORY) as connection:
             for origin in self.recalled.origins:
                 _open(connection, self.schema, self.events, origin, groups)
                 _check(connection, self.schema, origin)
-                limit = negatives if origin.role is Role.TRAIN else 0
+                limit = most if origin.role is Role.TRAIN else 0
                 for first, last in _question_ranges(connection):
                     connection.execute(pivoted(self.schema, origin.candidates, first, last))
                     _check_pivoted(connection, self.schema, origin)
@@ -155,12 +155,12 @@ class ListedRows:
                         yield origin, batch
                 groups += _count(connection)
 
-    def _negatives(self) -> int:
-        """Return how many rows without an event each question of train keeps; 0 for all."""
+    def _most_of_a_kind(self) -> int:
+        """Return how many rows of a kind each question of train keeps; 0 for all."""
         if not self.settings.list_rows:
             return 0
         questions = sum(origin.users for origin in self.recalled.of(Role.TRAIN))
-        return max(_LEAST_NEGATIVES, self.settings.list_rows // questions)
+        return max(_LEAST_OF_A_KIND, self.settings.list_rows // questions)
 
     def _check_classes(self, rows: Counter[Role], positives: Counter[Role]) -> None:
         for role, split in SPLITS.items():
@@ -294,21 +294,21 @@ def _check_pivoted(connection: duckdb.DuckDBPyConnection, schema: Schema, origin
         raise _refused(origin.candidates, expected, received, "`python -m serving.lists candidates`")
 
 
-def label_rows(schema: Schema, first_example: int, negatives: int) -> str:
+def label_rows(schema: Schema, first_example: int, most: int) -> str:
     """Return the query for the label rows of `offered`, in the order of questions and items.
 
     Args:
         schema: The data set's.
         first_example: Number of the first row.
-        negatives: How many rows without an event a question keeps at most, by a hash of the row's own key; they weigh
-            as much as all did. 0 keeps all.
+        most: How many rows of a kind (liked, taken and not liked, not taken) a question keeps at most, by a hash of the
+            row's own key; they weigh as much as all did. 0 keeps all.
     """
     own = f"{literal(CHOOSING)}, {USER_ID.name}, {ASKED.name}, {microseconds(EVENT_TIME.name)}, {ITEM_ID.name}"
-    alike = f"PARTITION BY {GROUP_ID.name}, {DRAWN.name}"
+    alike = f"PARTITION BY {GROUP_ID.name}, {DRAWN.name}, {LABEL.name}"
     place = f"row_number() OVER ({alike} ORDER BY {_CHANCE}, {ITEM_ID.name})"
-    # Those that are kept stand for those that are not: the share of rows with an event stays what it was.
-    weight = f"CASE {DRAWN.name} WHEN 0 THEN 1 ELSE greatest(count(*) OVER ({alike}) / {max(negatives, 1)}, 1) END"
-    kept = f"QUALIFY {DRAWN.name} = 0 OR {place} <= {negatives}" if negatives else ""
+    # Those that are kept stand for those that are not: the share of each kind stays what it was.
+    weight = f"greatest(count(*) OVER ({alike}) / {most}, 1)" if most else "1"
+    kept = f"QUALIFY {place} <= {most}" if most else ""
     pairs = ", ".join(identifier(column.name) for column in pair_columns(schema))
     return f"""
 WITH labelled AS (
@@ -328,7 +328,7 @@ WITH labelled AS (
 )
 SELECT {first_example} + row_number() OVER (ORDER BY {GROUP_ID.name}, {ITEM_ID.name}) - 1 AS {EXAMPLE_ID.name},
     * EXCLUDE ({ASKED.name})
-FROM {"kept" if negatives else "labelled"} ORDER BY {EXAMPLE_ID.name}
+FROM {"kept" if most else "labelled"} ORDER BY {EXAMPLE_ID.name}
 """  # noqa: S608 - names are quoted
 
 

@@ -229,7 +229,7 @@ def test_the_same_inputs_give_the_same_bytes_and_are_not_built_twice(settings, p
 
 
 def test_fewer_rows_of_train_are_another_training_set(settings, place, monkeypatch):
-    monkeypatch.setattr(listed, "_LEAST_NEGATIVES", 2)
+    monkeypatch.setattr(listed, "_LEAST_OF_A_KIND", 2)
     directory = build(settings, place)
     fewer = build(settings.model_copy(update={"list_rows": 1}), place)
     assert fewer != directory

@@ -215,9 +215,13 @@ def test_events_after_an_origin_s_end_change_none_of_its_rows(seed):
         assert {name: before[name] for name in unchanged} == {name: after[name] for name in unchanged}
 
 
+def kind_of(row):
+    return row["group_id"], row["is_drawn"], row["label"]
+
+
 @settings(max_examples=6, deadline=None)
-@given(seed=st.integers(0, 10**6), negatives=st.integers(1, 4))
-def test_train_alone_leaves_rows_out_that_nothing_happened_to(seed, negatives):
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 4))
+def test_train_alone_leaves_rows_out_and_those_that_stay_stand_for_their_kind(seed, most):
     events = log(seed)
     rounds = rounds_of(events, ORIGINS, MOVIELENS, seed)
     whole = oracle(events, rounds, MOVIELENS)
@@ -230,28 +234,24 @@ def test_train_alone_leaves_rows_out_that_nothing_happened_to(seed, negatives):
         for question in each.questions
     )
     with World(events, rounds) as world, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(listed, "_LEAST_NEGATIVES", 1)
-        found, again = (world.rows(list_rows=negatives * asked)[0] for _ in range(2))
-        wider = world.rows(list_rows=(negatives + 1) * asked)[0]
+        patched.setattr(listed, "_LEAST_OF_A_KIND", 1)
+        found, again = (world.rows(list_rows=most * asked)[0] for _ in range(2))
+        wider = world.rows(list_rows=(most + 1) * asked)[0]
         least, every_row = world.rows(list_rows=1)[0], world.rows(list_rows=0)[0]
     assert found == again
     assert every_row == whole
     assert {name: found[name] for name in ("valid", "test")} == {name: whole[name] for name in ("valid", "test")}
-    for group in {row["group_id"] for row in whole["train"]}:
+    for kind in {kind_of(row) for row in whole["train"]}:
         every, kept, more, fewest = (
-            [row for row in rows["train"] if row["group_id"] == group] for rows in (whole, found, wider, least)
+            [row for row in rows["train"] if kind_of(row) == kind] for rows in (whole, found, wider, least)
         )
-        assert [row for row in kept if not row["is_drawn"]] == [row for row in every if not row["is_drawn"]]
-        drawn = [row for row in every if row["is_drawn"]]
-        assert len([row for row in kept if row["is_drawn"]]) == min(negatives, len(drawn))
+        assert (len(kept), len(fewest)) == (min(most, len(every)), 1)
         for rows in (kept, more, fewest):
-            weights = [row.pop("sample_weight") for row in rows if row["is_drawn"]]
-            assert sum(weights) == pytest.approx(len(drawn), rel=1e-6), "those that are kept stand for all"
-            assert len(set(weights)) <= 1
+            weights = [row.pop("sample_weight") for row in rows]
+            assert sum(weights) == pytest.approx(len(every), rel=1e-6), "those that are kept stand for all"
+            assert len(set(weights)) == 1
         for row in every:
-            if row["is_drawn"]:
-                row.pop("sample_weight")
-        assert len([row for row in fewest if row["is_drawn"]]) == min(1, len(drawn))
+            row.pop("sample_weight")
         assert all(row in every for row in kept)
         assert all(row in more for row in kept), "another row takes no row's place"
 
