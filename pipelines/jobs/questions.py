@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
     from feast import FeatureStore
+    from pyspark.sql import SparkSession
 
     from feature_repo.contracts.manifests import Part
     from feature_repo.contracts.places import Namespace
@@ -339,7 +340,6 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
     """Write what is known as of each origin: catalogue, users' fields, vectors, channels; simple lists to be judged."""
     settings, place = sources.settings, sources.place
     validation = Validation(connection, sources.schema.positive, settings)
-    fitted: dict[datetime, Future[list[Part]]] = {}
     store = open_store(settings, place)
     check_registered(store, place)
     with (
@@ -347,26 +347,36 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
         spark_session(settings, f"questions {place.name}", rows=sources.events.rows) as spark,
         offline_engine(settings, f"questions {place.name}"),
         threadpool_limits(1),  # of the whole process: of two fits at once, the one that ends first would lift its own
+        _beside() as beside,
     ):
+        # Vectors take half the time, and one core. Origins whose spans begin together have those of the first.
+        firsts = {choosing_end(each, origins): each.moment for each in reversed(origins)}
+        vectors = {
+            chosen_before: beside.submit(_vectors, sources, spark, moment, scratch / f"{cutoff_name(moment)}-vectors")
+            for chosen_before, moment in reversed(firsts.items())
+        }
         for each, asked in zip(origins, found, strict=True):
             folder = part / cutoff_name(each.moment)
-            with (
-                as_of(sources, spark, each.moment, scratch / folder.name) as moment,
-                ThreadPoolExecutor(1, "vectors") as beside,
-            ):
-                chosen_before = choosing_end(each, origins)
-                # They take half the time, and one core. Origins whose spans begin together have those of the first.
-                if chosen_before not in fitted:
-                    fitted[chosen_before] = beside.submit(_vectors, sources, moment)
-                vectors = fitted[chosen_before]
+            with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
                 catalogue = _write_catalogue(sources, store, each.moment, folder)
                 if each.role is not Role.TRAIN:  # nobody learns from simple lists
                     _write_simple_lists(sources, connection, each, asked, catalogue, folder)
                 _write_users(sources, connection, moment, asked, folder)
+                chosen_before = choosing_end(each, origins)
                 tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
-                parts = [*vectors.result(), *store_channels(place, each.moment, tables).values()]
+                parts = [*vectors[chosen_before].result(), *store_channels(place, each.moment, tables).values()]
                 size = (catalogue.num_rows, len(asked.users))
                 _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
+
+
+@contextmanager
+def _beside() -> Iterator[ThreadPoolExecutor]:
+    """Give a thread for what takes long beside the rest; where the rest fails, what has not begun never does."""
+    executor = ThreadPoolExecutor(1, "vectors")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _write_catalogue(sources: Sources, store: FeatureStore, moment: datetime, folder: Path) -> pa.Table:
@@ -402,10 +412,11 @@ def _write_users(
     pq.write_table(fields, folder / USER_FIELDS_FILE, compression="zstd")
 
 
-def _vectors(sources: Sources, moment: AsOf) -> list[Part]:
+def _vectors(sources: Sources, spark: SparkSession, moment: datetime, scratch: Path) -> list[Part]:
     """Fit item vectors as of a moment; return them as parts of a snapshot, which say when they were fitted."""
-    cutoff = format_cutoff(moment.cutoff)
-    return [record.part(name, cutoff, sources.schema) for name, record in moment.vectors().items()]
+    with as_of(sources, spark, moment, scratch) as known:
+        records = known.vectors()
+    return [record.part(name, format_cutoff(moment), sources.schema) for name, record in records.items()]
 
 
 def _write_snapshot(  # noqa: PLR0917 - from what, as of when, of what, how large, to where
