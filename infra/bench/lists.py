@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 _ONCE_S, _ONCE_PER_MILLION_S = 90, 350
 """Ingestion, features and questions: at least, and for each million events, on two cores."""
-_ORIGIN_S, _ORIGIN_PER_MILLION_S = 45, 90
-"""Vectors and training set of an origin: at least, and for each million rows."""
-_CELL_S, _CELL_PER_MILLION_S = 120, 700
+_ORIGIN_S, _ORIGIN_PER_MILLION_S = 80, 250
+"""Questions and training sets of an origin: at least, and for each million rows."""
+_CELL_S, _CELL_PER_MILLION_S = 160, 400
 """Training and lists of a cell, in the same way."""
 _WORK = "bench-lists"
 LISTS = "lists"
