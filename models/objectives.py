@@ -164,8 +164,7 @@ class _Grouped(Learned):
 
     def targets(self, split: Split) -> Floats:
         """Return labels and, beside them, the group as a code from 0: float32 tells 16 million apart."""
-        _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
-        return np.stack([split.labels, codes], axis=1).astype(np.float32)
+        return np.stack([split.labels, _groups(split)], axis=1).astype(np.float32)
 
     def weights(self, split: Split) -> Floats:
         """Return the weights of the positive rows, which alone have a loss; 0 for others.
@@ -176,10 +175,9 @@ class _Grouped(Learned):
         Keras divides by a batch's rows. So that the mean over them is about that over the groups, however many rows
         these have, each group weighs as many rows as there are for one: weight decay weighs the same then.
         """
-        positive = split.weights * split.labels.astype(np.float32)
-        _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
-        sums = np.bincount(codes, positive)
-        of_group = np.where(sums > 0, sums, 1)[codes]
+        positive, groups = split.weights * split.labels.astype(np.float32), _groups(split)
+        sums = np.bincount(groups, positive)
+        of_group = np.where(sums > 0, sums, 1)[groups]
         scale = split.rows / max(int((sums > 0).sum()), 1)
         return (positive / of_group * scale).astype(np.float32)
 
@@ -190,8 +188,8 @@ class _Grouped(Learned):
     def check(self, split: Split) -> None:
         """Refuse rows none of whose groups has both classes."""
         super().check(split)
-        _, codes = np.unique(split.target(GROUP_ID), return_inverse=True)
-        positives, rows = np.bincount(codes, split.labels), np.bincount(codes)
+        groups = _groups(split)
+        positives, rows = np.bincount(groups, split.labels), np.bincount(groups)
         if not np.any((positives > 0) & (positives < rows)):
             msg = (
                 f"split {split.name}: expected groups with rows of both classes, received {len(rows)} groups without; "
@@ -292,6 +290,11 @@ def _log_loss(labels: Any, logits: Any) -> Any:
 
 def _column(values: NDArray[Any]) -> Floats:
     return values.astype(np.float32)[:, None]
+
+
+def _groups(split: Split) -> NDArray[np.intp]:
+    """Return the group of each row, `[rows]`, numbered from 0."""
+    return np.unique(split.target(GROUP_ID), return_inverse=True)[1]
 
 
 def _drawn(split: Split) -> Floats:

@@ -48,7 +48,8 @@ class Asked(StrEnum):
     AT_ORIGIN = "at_origin"
     """At the origin itself."""
     BEFORE_NEXT = "before_next"
-    """Just before the user's first event from the origin on, at test origins: users as streamed, items as of then."""
+    """Just before the user's first event from the origin on, at test origins alone. Users are as streaming has them,
+    items as of the origin."""
 
 
 class Audience(StrEnum):
@@ -139,6 +140,11 @@ class SimpleList(StrEnum):
     RECENCY = "most liked, recency-weighted"
     ITEM_CF = "ItemCF"
     EASE = "EASE"
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether what it shows depends on what the user liked."""
+        return self in {SimpleList.ITEM_CF, SimpleList.EASE}
 
 
 UNTUNED: Mapping[SimpleList, str] = MappingProxyType(

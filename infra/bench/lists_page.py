@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -234,14 +235,12 @@ def _repeats(origins: Sequence[Mapping[str, Any]]) -> str:
 def _target_table(measured: Measured) -> list[str]:
     rows = [["target", "wanted", "measured", ""]]
     for each in targets(measured):
+        sign, reaches = ("≥", operator.ge) if each.better == "higher" else ("≤", operator.le)
         if each.value is None or each.target is None:
-            met = "not measured"
-        elif each.better == "higher":
-            met = "met" if each.value >= each.target else "missed"
+            verdict = "not measured"
         else:
-            met = "met" if each.value <= each.target else "missed"
-        sign = "≥" if each.better == "higher" else "≤"
-        rows.append([each.name, f"{sign} {_number(each.target)}", _number(each.value), met])
+            verdict = "met" if reaches(each.value, each.target) else "missed"
+        rows.append([each.name, f"{sign} {_number(each.target)}", _number(each.value), verdict])
     return _markdown(rows)
 
 

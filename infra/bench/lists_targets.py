@@ -16,7 +16,7 @@ _RATIO = 1.05
 """Of the served lists to the best simple list, and of the candidates to as many of EASE's own."""
 _EASE_CHANNEL = "ease"
 _DEPTH = "recall_at_200"
-_PERSONAL = {SimpleList.EASE, SimpleList.ITEM_CF}
+_PERSONAL = {each for each in SimpleList if each.is_personal}
 
 
 def targets(measured: Measured) -> list[Figure]:

@@ -50,9 +50,9 @@ class MLPConfig(KerasConfig):
     members: int = Field(default=1, ge=1, le=20)
     """So many perceptrons are fitted, each from first weights of its own; the score is the mean of their logits."""
     linear_members: int = Field(default=0, ge=0, le=20)
-    """So many linear models are fitted beside them, and enter the mean: they err elsewhere."""
+    """So many linear models are fitted beside them, and enter the mean: their errors are others."""
     linear_learning_rate: float = Field(default=1e-2, gt=0, le=10)
-    """Of these; a linear model stands a higher one."""
+    """Of the linear members: they can be fitted at a higher rate."""
 
 
 class MLP(KerasModel[MLPConfig]):

@@ -58,7 +58,7 @@ class Variant:
     @property
     def is_personal(self) -> bool:
         """Whether what it shows depends on what the user liked."""
-        return self.method in {SimpleList.ITEM_CF, SimpleList.EASE}
+        return self.method.is_personal
 
 
 def _variants() -> Iterator[Variant]:

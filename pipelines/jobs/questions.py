@@ -349,7 +349,7 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
         threadpool_limits(1),  # of the whole process: of two fits at once, the one that ends first would lift its own
         _beside() as beside,
     ):
-        # Vectors take half the time, and one core. Origins whose spans begin together have those of the first.
+        # Vectors take half the time, and one core. Origins that choose by the same answers share those of the first.
         firsts = {choosing_end(each, origins): each.moment for each in reversed(origins)}
         vectors = {
             chosen_before: beside.submit(_vectors, sources, spark, moment, scratch / f"{cutoff_name(moment)}-vectors")
