@@ -24,6 +24,7 @@ NAMESPACE = "{{ partition(partition_key, params).namespace }}"
 CUTOFF = "{{ format_cutoff(partition(partition_key, params).cutoff) }}"
 TRAINING_SET = "{{ ti.xcom_pull(task_ids='training_set')['training_set'] }}"
 QUESTIONS = "{{ ti.xcom_pull(task_ids='questions')['questions'] }}"
+CANDIDATES = "{{ (ti.xcom_pull(task_ids='candidates') or {}).get('candidates', '') }}"
 LIST_ROWS = "{{ (ti.xcom_pull(task_ids='list_rows') or {}).get('training_set', '') }}"
 FOLDER = "{{ candidate_folder(partition(partition_key, params).namespace, run_id) }}"
 COMPETING = "{{ ti.xcom_pull(task_ids='train') | selectattr('trained') | selectattr('competes') | list | tojson }}"
@@ -81,7 +82,7 @@ with DAG(
         command="candidates",
         options={"namespace": NAMESPACE, "questions": QUESTIONS},
         **HEAVY,
-        doc_md="What the recommender's own recall would have offered at each of these midnights.",
+        doc_md="What the recommender's own recall would have offered at each of these midnights, by fitted quotas.",
     )
     list_rows = JobOperator(
         task_id="list_rows",
@@ -91,7 +92,7 @@ with DAG(
             "namespace": NAMESPACE,
             "cutoff": CUTOFF,
             "kind": "lists",
-            "candidates": "{{ ti.xcom_pull(task_ids='candidates')['candidates'] }}",
+            "candidates": CANDIDATES,
         },
         **HEAVY,
         doc_md="What was offered, joined to the features strictly before the question, and what the user then liked.",
@@ -125,11 +126,12 @@ with DAG(
         options={
             "namespace": NAMESPACE,
             "questions": QUESTIONS,
+            "candidates": CANDIDATES,
             "models": COMPETING,
             "out": f"{FOLDER}/validation_lists.json",
         },
         **HEAVY,
-        doc_md="The lists that users would be shown by each trained spec, before the midnight that decides.",
+        doc_md="The lists that users would be shown by each trained spec, re-ranked, before the midnight that decides.",
     )
     choose = JobOperator(
         task_id="choose",
@@ -154,6 +156,7 @@ with DAG(
             "questions": QUESTIONS,
             "saved-model": SAVED_MODEL,
             "training-set": "{{ ti.xcom_pull(task_ids='choose')['training_set'] }}",
+            "policy": "{{ ti.xcom_pull(task_ids='choose')['policy'] }}",
             "out": f"{FOLDER}/lists.json",
         },
         **HEAVY,

@@ -77,6 +77,11 @@ class CandidateFolder:
         return self.root / "choice.json"
 
     @property
+    def policy(self) -> Path:
+        """Quotas and re-ranking of the winner's lists, as `contracts.list_policy` has them."""
+        return self.root / "policy.json"
+
+    @property
     def evaluation(self) -> Path:
         """The table of metrics."""
         return self.root / "evaluation.json"

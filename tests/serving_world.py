@@ -18,6 +18,7 @@ import numpy as np
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.list_policy import POLICY_ARTIFACTS
 from feature_repo.contracts.manifests import Decision, TrainingKind, TrainingSet, Verdict
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.list_policy import ListPolicy
     from feature_repo.contracts.signatures import Signature
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -236,6 +238,7 @@ def register(
     part: str = RANKING.model,
     signature: Signature = RANKING,
     more_tags: Mapping[str, str] | None = None,
+    policy: ListPolicy | None = None,
 ) -> int:
     """Log a run with the artifacts that a rollout reads, register its model and return the version.
 
@@ -255,6 +258,8 @@ def register(
     shutil.copyfile(golden, work / "golden.json")
     verdict = Verdict(namespace, part, "0", run_id, decision, reason, "", [])
     verdict.write(work / "gates" / "verdict.json")
+    for name, content in (policy.record() if policy is not None else {}).items():
+        write_json(work / POLICY_ARTIFACTS / f"{name}.json", content)
     client.log_artifacts(run_id, str(work))
     client.log_artifacts(run_id, str(saved_model), "model/saved_model")
     client.set_terminated(run_id)

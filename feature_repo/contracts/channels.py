@@ -7,7 +7,7 @@ was trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from feature_repo.contracts.datasets import ITEM_ID, Dataset
 from feature_repo.contracts.embeddings import EMBEDDINGS
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.questions import SimpleList
+from feature_repo.contracts.schemas import MOVIELENS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -231,3 +232,10 @@ def _fitted(declaration: Declared) -> tuple[Channel, ...]:
         for_everybody("liked_lately", "What most users like, by the likes' age", SimpleList.RECENCY, 20),
         for_everybody(LIKED, "What most users like, of all time", SimpleList.MOST_LIKED, 20),
     )
+
+
+_EVERY = channels(replace(MOVIELENS, has_relations=True))
+KNOWN_CHANNELS = tuple(_EVERY)
+"""The names of all channels that some data set can have."""
+PERSONAL_CHANNELS = tuple(name for name, channel in _EVERY.items() if channel.table is Table.NEIGHBOURS)
+"""Of these, the fitted ones that tell users apart."""

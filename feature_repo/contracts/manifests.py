@@ -120,6 +120,7 @@ class PartKind(StrEnum):
     TOWER = "tower"
     VOCABULARY = "vocabulary"
     QUOTAS = "quotas"
+    RERANKING = "reranking"
     ARMS = "arms"
     CATALOGUE = "catalogue"
     VECTORS = "vectors"
@@ -129,7 +130,7 @@ class PartKind(StrEnum):
 
 MODEL_KINDS = frozenset({PartKind.RANKER, PartKind.TOWER})
 """Parts of a release that a model server serves, as `<namespace>.<part>`."""
-FILE_KINDS = frozenset({PartKind.VOCABULARY, PartKind.QUOTAS, PartKind.ARMS})
+FILE_KINDS = frozenset({PartKind.VOCABULARY, PartKind.QUOTAS, PartKind.RERANKING, PartKind.ARMS})
 """Parts of a release that are one file each."""
 RELEASE_KINDS = MODEL_KINDS | FILE_KINDS
 SNAPSHOT_KINDS = frozenset(PartKind) - RELEASE_KINDS

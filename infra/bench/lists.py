@@ -189,7 +189,7 @@ def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
     run = ("--run-key", f"lists-{questions.questions_id}-{name}")
     training_set = str(bench.run("pipelines", "training-set", "--cutoff", origin)["training_set"])
     asked = str(bench.run("pipelines", "questions", "--cutoff", origin, "--training-set", training_set)["questions"])
-    rows = _list_rows(bench, origin, asked)
+    offered, rows = _list_rows(bench, origin, asked)
     sets = ("--training-set", training_set, *(("--lists", rows) if rows else ()))
     specs = run_plane(["models", "specs"], bench.environment)
     trained = [
@@ -198,12 +198,14 @@ def _cell(bench: Bench, questions: Questions, origin: str, seed: int) -> None:
     compared = figures.with_name(f"{name}-validation.json")
     figures.parent.mkdir(parents=True, exist_ok=True)
     competing = json.dumps([each for each in trained if each["competes"]])
-    bench.run("serving.lists", "compare", "--questions", asked, "--models", competing, "--out", str(compared))
+    offer = ("--candidates", offered) if offered else ()
+    bench.run("serving.lists", "compare", "--questions", asked, *offer, "--models", competing, "--out", str(compared))
     given = ("--specs", json.dumps(specs["specs"]), "--choose-by", str(specs["choose_by"]))
     chosen = bench.run("models", "choose", *sets, *run, *given, "--validation-lists", str(compared))
     measured = ("--questions", questions.questions_id, "--origin", origin)
     model = ("--saved-model", str(chosen["saved_model"]), "--training-set", str(chosen["training_set"]))
-    done = bench.run("serving.lists", "measure", *measured, *model, "--figures", str(figures), "--out", str(record))
+    policy = ("--policy", str(chosen["policy"]), "--figures", str(figures), "--out", str(record))
+    done = bench.run("serving.lists", "measure", *measured, *model, *policy)
     bench.console.print(f"{chosen['spec']}: {done['sentence']}", highlight=False, soft_wrap=True)
     if rows and seed == 1:
         _measure_learners(bench, rows, specs["specs"], trained, record.with_name(f"{name}{LEARNERS}"))
@@ -222,19 +224,17 @@ def _measure_learners(
     bench.console.log(f"other learners: {time.monotonic() - began:.0f} s", highlight=False)
 
 
-def _list_rows(bench: Bench, cutoff: str, questions: str) -> str:
-    """Return the training set whose rows are what recall offered for the questions; empty where a log is too short."""
+def _list_rows(bench: Bench, cutoff: str, questions: str) -> tuple[str, str]:
+    """Return what recall offered for the questions, and the training set of it; empty where a log is too short."""
     try:
-        candidates = bench.run("serving.lists", "candidates", "--questions", questions)["candidates"]
-        rows = bench.run(
-            "pipelines", "training-set", "--cutoff", cutoff, "--kind", "lists", "--candidates", str(candidates)
-        )
+        candidates = str(bench.run("serving.lists", "candidates", "--questions", questions)["candidates"])
+        rows = bench.run("pipelines", "training-set", "--cutoff", cutoff, "--kind", "lists", "--candidates", candidates)
     except JobFailedError as error:
         if error.status != ExitCode.REJECTED:
             raise
         bench.console.print(str(error), highlight=False, soft_wrap=True)
-        return ""
-    return str(rows["training_set"])
+        return "", ""
+    return candidates, str(rows["training_set"])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from feature_repo.list_metrics import DECIDING, LIST_METRICS
 from infra.bench.lists_targets import targets
 from infra.bench.results import Figure
 from serving.lists.intervals import interval
-from serving.lists.report import CANDIDATE, RECALL_DEPTHS, UNRANKED
+from serving.lists.report import CANDIDATE, NOT_RERANKED, RECALL_DEPTHS, UNRANKED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,8 @@ _OF_LISTS = {"coverage": "coverage", "novelty": "novelty", "diversity": "diversi
 
 def title(name: str) -> str:
     """Return what a list is called on the page."""
-    return {CANDIDATE: SERVED, UNRANKED: "Kestrel, unranked"}.get(name, name)
+    own = {CANDIDATE: SERVED, NOT_RERANKED: "Kestrel, not re-ranked", UNRANKED: "Kestrel, unranked"}
+    return own.get(name, name)
 
 
 def record_figures(found: Sequence[Measured]) -> list[Figure]:

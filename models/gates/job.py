@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.list_policy import POLICY_ARTIFACTS, ListPolicy
 from feature_repo.contracts.manifests import TrainingSet, Verdict
 from feature_repo.contracts.objectives import Objective
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
@@ -55,6 +56,7 @@ def gate(
         raise CandidateError(msg)
     check = _read(folder.serving_check, "python -m serving.model_server check")
     _check_serving_record(folder.serving_check, check)
+    policy = ListPolicy.from_json(choice.get("policy", {}), str(folder.choice))
     training_set = TrainingSet.read(find_training_set(namespace, learned_from) / MANIFEST)
     outcomes = decide(
         _read_scores(folder.scores, evaluation["objectives"]),
@@ -99,9 +101,13 @@ def gate(
             training_set=training_set,
             margins=margins,
             check=check,
+            policy=policy,
         )
         drawn = {title: folder.plots / file for title, file in _PLOTS.items()}
         plots = {title: path.read_text(encoding="utf-8") for title, path in drawn.items() if path.exists()}
+        for part, content in policy.record().items():
+            text = json.dumps(content, indent=2, sort_keys=True)
+            client.log_text(run["run_id"], text, f"{POLICY_ARTIFACTS}/{part}.json")
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
         client.log_text(run["run_id"], render(report, plots), "gates/report.html")
         client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")
@@ -201,6 +207,7 @@ def _report(
     training_set: TrainingSet,
     margins: Margins,
     check: Mapping[str, Any],
+    policy: ListPolicy,
 ) -> dict[str, Any]:
     lineage = ("training_set_id", "kind", "cutoff", "train_end", "valid_end", "label_min_value", "views", "rows")
     return {
@@ -218,4 +225,5 @@ def _report(
         "settings": margins.model_dump(mode="json"),
         "serving_check": dict(check),
         "lists": evaluation["lists"]["sentence"],
+        "policy": policy.record(),
     }

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.list_policy import DECLARED, QUOTAS, RERANKING, ListPolicy
 from feature_repo.contracts.objectives import Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json, write_json
@@ -110,7 +111,9 @@ def choose(
         "lists": {name: measured.get(name) for name in ("questions_id", "best_simple", "unranked")} if measured else {},
     }
     _mark_runs(settings, run_key, runs, winner, shown)
-    write_json(folder.choice, record)
+    policy = _policy(measured, winner, validation_lists)
+    write_json(folder.policy, policy.record())
+    write_json(folder.choice, record | {"policy": policy.record()})
     if deciding.why:
         log.warning("rows decide: %s", deciding.why)
     log.info("%s wins by %s of the %s: %s", winner, deciding.metric.value, deciding.of, dict(deciding.figures))
@@ -118,10 +121,20 @@ def choose(
         "spec": winner,
         "saved_model": str(folder.saved_model(winner)),
         "training_set": sets[winner],
+        "policy": str(folder.policy),
         "choose_by": deciding.metric.value,
         "figures": dict(deciding.figures),
         "why": deciding.why,
     }
+
+
+def _policy(measured: Mapping[str, Any] | None, winner: str, source: Path | None) -> ListPolicy:
+    """Return how the winner's lists were made where it won; by declared quotas alone where no lists were measured."""
+    if measured is None:
+        return DECLARED
+    lists = measured["lists"].get(winner, {})
+    record = {QUOTAS: measured.get(QUOTAS, {}), RERANKING: lists.get(RERANKING, {})}
+    return ListPolicy.from_json(record, str(source))
 
 
 def _measured(path: Path, namespace: str, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,10 @@ def _models(text: str) -> object:
     return parse_models(text)
 
 
+def _id_or_none(text: str) -> str:
+    return check_id(text) if text else ""
+
+
 app = typer.Typer(no_args_is_help=True, help=__doc__, **COMMAND_LINE)
 
 
@@ -52,6 +56,10 @@ def measure(  # noqa: PLR0917 - typer makes options of them
             "--training-set", parser=checked(check_id), metavar="ID", help="What the candidate has learned from."
         ),
     ] = "",
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="Quotas and re-ranking, as `models choose` writes them; default: none."),
+    ] = None,
     origin: Annotated[
         datetime | None,
         typer.Option(
@@ -68,7 +76,9 @@ def measure(  # noqa: PLR0917 - typer makes options of them
         from serving.lists import job  # noqa: PLC0415 - heavy, and not wanted for --help
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
-        return job.measure(load_settings(), namespace, questions, saved_model, training_set, origin, out, figures)
+        return job.measure(
+            load_settings(), namespace, questions, saved_model, training_set, policy, origin, out, figures
+        )
 
     run_job(job)
 
@@ -106,6 +116,15 @@ def compare(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Where the record goes.")],
+    candidates: Annotated[
+        str,
+        typer.Option(
+            "--candidates",
+            parser=checked(_id_or_none),
+            metavar="ID",
+            help="What `candidates` printed: its quotas count; default: the declared ones.",
+        ),
+    ] = "",
 ) -> None:
     """Measure the lists of several models at the validation origins, for the best to be chosen."""
 
@@ -113,7 +132,8 @@ def compare(
         from serving.lists import comparison  # noqa: PLC0415 - as above
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
-        return comparison.compare(load_settings(), namespace, questions, cast("tuple[Model, ...]", models), out)
+        chosen = cast("tuple[Model, ...]", models)
+        return comparison.compare(load_settings(), namespace, questions, candidates, chosen, out)
 
     run_job(job)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.channels import MISSING_RANK, MISSING_SCORE, Figure
+from feature_repo.contracts.channels import MISSING_RANK, MISSING_SCORE, PERSONAL_CHANNELS, Figure
+from feature_repo.contracts.list_policy import DECLARED
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.questions import LIST_DEPTH, Asked
 from serving.lists.errors import QuestionsError, UnansweredError
@@ -21,20 +22,24 @@ from serving.recommender.answers import Missing
 from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import SnapshotError
 from serving.recommender.release import RankingOff
+from serving.recommender.reranking import reranked
+from serving.recommender.slate import order_slate
 from serving.recommender.snapshot import load_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
     from datetime import datetime
     from typing import Self
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.list_policy import ListPolicy, Reranking
     from feature_repo.contracts.places import Namespace
     from serving.lists.questions import OriginQuestions
-    from serving.recommender.engine import Found
+    from serving.recommender.engine import Found, SentRequest
     from serving.recommender.pair_features import PairPlan
     from serving.recommender.ranking import Predictor
+    from serving.recommender.recall.channel import Recalled
     from serving.recommender.release import RankingPlan
     from serving.recommender.settings import Settings
     from serving.recommender.snapshot import Snapshot
@@ -75,16 +80,54 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """What a user's list follows from."""
+
+    positions: NDArray[np.intp]
+    """`[candidates]`, in the catalogue."""
+    scores: NDArray[np.float32]
+    """`[candidates]`, the model's."""
+    answers: Mapping[str, Recalled]
+    """Channel that tells users apart → what it found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Users' lists, and the scores that they follow from."""
+
+    snapshot: Snapshot
+    lists: NDArray[np.intp]
+    """`[users, LIST_DEPTH]`, as shown; -1 where a list has ended."""
+    ranked: Sequence[Ranked | None]
+    """`[users]`; None of a user of whom nothing is known."""
+
+    def reordered(self, reranking: Reranking) -> NDArray[np.intp]:
+        """Return `[users, LIST_DEPTH]`, what would be shown with another order mixed into the model's."""
+        lists = self.lists.copy()
+        for row, own in enumerate(self.ranked):
+            if own is not None:
+                order = reranked(own.scores, own.positions, own.answers, reranking)
+                rows = order_slate(self.snapshot.catalogue, own.positions, order, LIST_DEPTH)
+                lists[row] = -1
+                lists[row, : len(rows)] = own.positions[rows]
+        return lists
+
+
+@dataclass(frozen=True, slots=True)
 class Answering:
     """Where the questions of one origin are asked."""
 
     settings: Settings
-    """Of the recommender: quotas, candidates."""
+    """Of the recommender: candidates, and quotas that win over the policy's."""
     questions: OriginQuestions
     snapshot: Snapshot
+    policy: ListPolicy = DECLARED
+    """Quotas, and what is mixed into the model's order."""
 
     @classmethod
-    def at(cls, settings: Settings, place: Namespace, questions: OriginQuestions) -> Self:
+    def at(
+        cls, settings: Settings, place: Namespace, questions: OriginQuestions, policy: ListPolicy = DECLARED
+    ) -> Self:
         """Load what is known as of an origin, and be ready to answer there.
 
         Raises:
@@ -104,10 +147,10 @@ class Answering:
         if problems:
             msg = f"{questions.role} origin {questions.record['origin']}: {problems}; {remedy}"
             raise QuestionsError(msg)
-        return cls(settings, questions, snapshot)
+        return cls(settings, questions, snapshot, policy)
 
-    def recommended(self, plan: RankingPlan, server: str, asked: Asked) -> NDArray[np.intp]:
-        """Return what every user would be shown, `[users, LIST_DEPTH]`; -1 where a list has ended.
+    def scored(self, plan: RankingPlan, server: str, asked: Asked) -> Scored:
+        """Return what every user would be shown, and what it follows from: other orders of it need no more requests.
 
         Args:
             plan: How the model is asked.
@@ -120,28 +163,31 @@ class Answering:
         return asyncio.run(self._ranked(plan, server, asked))
 
     def unranked(self, asked: Asked) -> NDArray[np.intp]:
-        """Return what every user would be shown where no model is in force; as `recommended` does."""
-        return asyncio.run(self._shown(RankingOff("no model is asked"), _NOBODY, asked))
+        """Return what every user would be shown where no model is in force, `[users, LIST_DEPTH]`."""
+        return asyncio.run(self._shown(RankingOff("no model is asked"), _NOBODY, asked)).lists
 
-    async def _ranked(self, plan: RankingPlan, server: str, asked: Asked) -> NDArray[np.intp]:
+    async def _ranked(self, plan: RankingPlan, server: str, asked: Asked) -> Scored:
         predictor = AsyncPredictClient(server, timeout_s=_PATIENCE_MS / 1000)
         try:
             return await self._shown(plan, predictor, asked)
         finally:
             await predictor.close()
 
-    async def _shown(self, plan: RankingPlan | RankingOff, predictor: Predictor, asked: Asked) -> NDArray[np.intp]:
+    async def _shown(self, plan: RankingPlan | RankingOff, predictor: Predictor, asked: Asked) -> Scored:
         lists = np.full((len(self.questions.users), LIST_DEPTH), -1, dtype=np.intp)
-        online = Online(self.snapshot, None, plan)
+        ranked: list[Ranked | None] = [None] * len(lists)
+        online = Online(self.snapshot, None, plan, policy=self.policy)
 
         async def one(place: int, user: str, engine: Engine) -> None:
-            body: dict[str, Any] = (await engine.recommend(online, user, LIST_DEPTH)).body
+            answer = await engine.recommend(online, user, LIST_DEPTH)
+            ranked[place] = _ranked_for(answer.sent)
+            body: dict[str, Any] = answer.body
             _refuse_lacking(user, _UNMEASURABLE.intersection(body["degraded"]))
             positions = [self.snapshot.catalogue.positions[item["item_id"]] for item in body["items"]]
             lists[place, : len(positions)] = positions
 
         await self._each(asked, predictor, self.settings.recommender_candidates, one)
-        return lists
+        return Scored(self.snapshot, lists, ranked)
 
     def recalled(self, asked: Asked) -> Recall:
         """Ask every channel for CANDIDATES items, or as many as are ranked if more, and blend them as for users.
@@ -152,7 +198,7 @@ class Answering:
 
     async def _recalled(self, asked: Asked) -> Recall:
         shape = (len(self.questions.users), max(CANDIDATES, self.settings.recommender_candidates))
-        online = Online(self.snapshot, None, RankingOff("only recall is measured"))
+        online = Online(self.snapshot, None, RankingOff("only recall is measured"), policy=self.policy)
         candidates = np.full(shape, -1, dtype=np.intp)
         channels: dict[str, NDArray[np.intp]] = {}
 
@@ -179,7 +225,7 @@ class Answering:
         return asyncio.run(self._offers(pairs, asked))
 
     async def _offers(self, pairs: PairPlan, asked: Asked) -> dict[int, Offer]:
-        online = Online(self.snapshot, None, RankingOff("only candidates are asked for"))
+        online = Online(self.snapshot, None, RankingOff("only candidates are asked for"), policy=self.policy)
         ids = self.questions.ids[asked].tolist()
         offers: dict[int, Offer] = {}
 
@@ -230,6 +276,14 @@ class Answering:
                 "recommender_remembered_users": 0,
             }
         )
+
+
+def _ranked_for(sent: SentRequest | None) -> Ranked | None:
+    """Return of a request as much as other orders take: the tensors of all users would fill the memory."""
+    if sent is None or sent.scores is None:
+        return None
+    answers = {name: found for name, found in sent.answers.items() if name in PERSONAL_CHANNELS}
+    return Ranked(sent.positions, sent.scores, answers)
 
 
 def channels_of(pairs: PairPlan) -> list[str]:

@@ -17,6 +17,7 @@ from feature_repo.contracts.candidates import CHANNEL, CHANNEL_RANK, CHANNEL_SCO
 from feature_repo.contracts.channels import MISSING_SCORE
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.intervals import parse_cutoff
+from feature_repo.contracts.list_policy import ListPolicy
 from feature_repo.contracts.manifests import Candidates
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import (
@@ -34,6 +35,7 @@ from feature_repo.locks import exclusive
 from serving.lists.answering import Answering, channels_of
 from serving.lists.errors import QuestionsError
 from serving.lists.questions import find, load_questions
+from serving.lists.quotas import fit_quotas, found_by_channels
 from serving.recommender.pair_features import online_channels, plan_pairs
 from serving.recommender.recall.asking import quotas_in_force
 
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-REVISION = 2
+REVISION = 3
 """Raised by whoever changes how candidates are made from the same inputs."""
 _QUESTIONS_AT_ONCE = 500
 """Questions whose rows are made into one table, and one row group."""
@@ -98,6 +100,7 @@ def candidates(settings: Settings, namespace: str, questions_id: str) -> dict[st
                 "questions_id": questions_id,
                 "ranked": settings.recommender_candidates,
                 "quotas": quotas,
+                "set": sorted(settings.recommender_quotas),
             }
         )
         directory = place.recalled / name
@@ -152,8 +155,9 @@ def _write(  # noqa: PLR0917 - with what, of which questions, by which shares, t
     """Write the file of every origin, and the manifest, into `part`."""
     rows: dict[str, int] = {}
     channels: set[str] = set()
+    quotas = _fitted(settings, place, origins, quotas)
     for origin in origins:
-        answering = Answering.at(settings, place, origin)
+        answering = Answering.at(settings, place, origin, ListPolicy(quotas))
         pairs = every_pair(answering.snapshot)
         _refuse_future(pairs, origin)
         offers = answering.offers(pairs, Asked.AT_ORIGIN)
@@ -171,6 +175,23 @@ def _write(  # noqa: PLR0917 - with what, of which questions, by which shares, t
         rows=rows,
         checksums={file: file_sha256(part / file) for file in rows},
     ).write(part / MANIFEST)
+
+
+def _fitted(
+    settings: Settings, place: Namespace, origins: Sequence[OriginQuestions], quotas: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Return quotas as the validation origins' answers have them: what is learned from is what will be served."""
+    asked = [
+        (origin, Answering.at(settings, place, origin).recalled(Asked.AT_ORIGIN))
+        for origin in origins
+        if origin.role is Role.VALIDATION
+    ]
+    n = settings.recommender_candidates
+    found = found_by_channels(asked, n)
+    fitted = fit_quotas(found, quotas, n, settings.recommender_quotas)
+    changed = {channel: share for channel, share in fitted.items() if share != quotas[channel]}
+    _LOG.info("quotas by %d users: %s", len(found.counts), f"changed to {changed}" if changed else "as declared")
+    return fitted
 
 
 def _file_of(origin: OriginQuestions) -> str:

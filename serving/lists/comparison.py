@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from feature_repo.contracts.intervals import check_id
 from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.list_policy import RERANKING, ListPolicy
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.questions import Asked, Role
@@ -22,7 +23,8 @@ from serving.lists.errors import UnmeasurableError
 from serving.lists.intervals import interval
 from serving.lists.job import check_writable
 from serving.lists.questions import load_questions
-from serving.lists.rankers import Ranker, candidate_release
+from serving.lists.rankers import Ranker, candidate_release, quotas_of
+from serving.lists.reranking import Lists, fit_reranking, overlap_limit
 from serving.lists.simple import best_of, choose, judged
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.manifests import Questions
+    from serving.lists.answering import Scored
     from serving.lists.questions import OriginQuestions
     from serving.lists.simple import Chosen
     from serving.recommender.settings import Settings
@@ -80,31 +83,34 @@ def parse_models(text: str) -> tuple[Model, ...]:
     return tuple(Model(each["name"], Path(each["saved_model"]), check_id(each["training_set"])) for each in given)
 
 
-def compare(
-    settings: Settings, namespace: str, questions_id: str, models: Sequence[Model], out: Path
+def compare(  # noqa: PLR0917 - of whom, asked what, offered what, which models, to where
+    settings: Settings, namespace: str, questions_id: str, candidates_id: str, models: Sequence[Model], out: Path
 ) -> dict[str, object]:
     """Ask every model for the lists of the validation origins and write the record; return what decides.
 
-    A model that cannot be measured, whatever the reason, stops no other: `undefined` says why.
+    Each model's lists are re-ranked as suits them best, and such lists decide. A model that cannot be measured,
+    whatever the reason, stops no other: `undefined` says why.
 
     Args:
         settings: Of the recommender: its quotas and how many candidates it ranks.
         namespace: The data set.
         questions_id: Which questions.
+        candidates_id: What recall offered for them, and so by which quotas; empty: by the declared ones.
         models: Whose lists.
         out: Where the record goes.
 
     Raises:
-        QuestionsError: There are no such questions, or a validation origin lacks what is asked with.
+        QuestionsError: There are no such questions or candidates, or a validation origin lacks what is asked with.
     """
     place = Namespace(settings.state, namespace)
     check_writable(out)
     questions, origins = load_questions(place, questions_id)
     asked = [origin for origin in origins if origin.role is Role.VALIDATION and len(origin.users)]
-    record = _head(questions, models, asked)
+    quotas = quotas_of(place, candidates_id)
+    record = _head(questions, models, asked, quotas)
     if asked:
-        answerings = [Answering.at(settings, place, origin) for origin in asked]
-        record |= _compared(place, models, answerings, choose(origins))
+        answerings = [Answering.at(settings, place, origin, ListPolicy(quotas)) for origin in asked]
+        record |= _compared(place, models, answerings, choose(origins), settings.lists_keep)
     else:
         record["undefined"] = {"every figure": questions.note or _why_nobody(origins)}
     write_json(out, record)
@@ -121,7 +127,9 @@ def _why_nobody(origins: Sequence[OriginQuestions]) -> str:
     return f"nobody likes anything new between {'; '.join(spans)}" if spans else "there is no validation origin"
 
 
-def _head(questions: Questions, models: Sequence[Model], asked: Sequence[OriginQuestions]) -> dict[str, Any]:
+def _head(
+    questions: Questions, models: Sequence[Model], asked: Sequence[OriginQuestions], quotas: Mapping[str, int]
+) -> dict[str, Any]:
     """Return the record before anything is measured."""
     return {
         "namespace": questions.namespace,
@@ -129,6 +137,8 @@ def _head(questions: Questions, models: Sequence[Model], asked: Sequence[OriginQ
         "training_set_ids": sorted({model.training_set for model in models}),
         "origins": [dict(origin.record) for origin in asked],
         "users": 0,
+        "quotas": dict(quotas),
+        "overlap_limit": None,
         "best_simple": {"name": "", DECIDING: None},
         "unranked": {DECIDING: None},
         "lists": {},
@@ -137,22 +147,25 @@ def _head(questions: Questions, models: Sequence[Model], asked: Sequence[OriginQ
 
 
 def _compared(
-    place: Namespace, models: Sequence[Model], answerings: Sequence[Answering], chosen: Sequence[Chosen]
+    place: Namespace, models: Sequence[Model], answerings: Sequence[Answering], chosen: Sequence[Chosen], keep: float
 ) -> dict[str, Any]:
     """Return the measured fields of the record."""
     origins = [answering.questions for answering in answerings]
-    best = best_of(chosen)
+    best, limit = best_of(chosen), overlap_limit(origins, chosen)
     unranked = _figures(origins, [answering.unranked(Asked.AT_ORIGIN) for answering in answerings])
     users = np.unique(_judged_users(origins), return_inverse=True)
     lists: dict[str, dict[str, Any]] = {}
     undefined: dict[str, str] = {}
     for model in models:
         try:
-            own = _figures(origins, _lists(place, model, answerings))
+            scored = _scored(place, model, answerings)
         except JobError as error:
             undefined[model.name] = str(error)
             _LOG.warning("%s is not measured: %s", model.name, error)
             continue
+        shown = [Lists(origin, each) for origin, each in zip(origins, scored, strict=True)]
+        reranking, tried = fit_reranking(shown, limit, keep)
+        own = _figures(origins, [each.reordered(reranking) for each in scored])
         bounds = interval(own[DECIDING], users[1], _SEED)
         if bounds is None:
             undefined[f"{model.name}, interval"] = f"expected two users or more, there are {len(users[0])}"
@@ -160,10 +173,14 @@ def _compared(
             "saved_model_sha256": tree_sha256(model.saved_model),
             **{name: float(own[name].mean()) for name in _FIGURES},
             "interval": bounds,
+            RERANKING: asdict(reranking),
+            "tried": [asdict(each) for each in tried],
         }
-        _LOG.info("%s: %s %.3f, %d users", model.name, DECIDING, lists[model.name][DECIDING], len(users[0]))
+        mixed = f", {reranking.share:.0%} of {reranking.channel}" if reranking.share else ""
+        _LOG.info("%s: %s %.3f, %d users%s", model.name, DECIDING, lists[model.name][DECIDING], len(users[0]), mixed)
     return {
         "users": len(users[0]),
+        "overlap_limit": limit,
         "best_simple": {"name": best.name, DECIDING: best.validation},
         "unranked": {DECIDING: float(unranked[DECIDING].mean())},
         "lists": lists,
@@ -171,9 +188,10 @@ def _compared(
     }
 
 
-def _lists(place: Namespace, model: Model, answerings: Sequence[Answering]) -> list[NDArray[np.intp]]:
-    """Return, origin by origin, `[users, LIST_DEPTH]`; UnmeasurableError where the model was fitted on answers."""
-    ranker = Ranker(model.saved_model, candidate_release(place, model.training_set, model.saved_model))
+def _scored(place: Namespace, model: Model, answerings: Sequence[Answering]) -> list[Scored]:
+    """Return the lists, origin by origin; UnmeasurableError where the model was fitted on answers."""
+    release = candidate_release(place, model.training_set, model.saved_model)
+    ranker = Ranker(model.saved_model, release, answerings[0].policy)
     # Its validation rows may lie among the answers: whoever stopped a fit by them has learned nothing else.
     fitted_until = datetime.fromisoformat(ranker.release.ranker.data["train_end"])
     for answering in answerings:
@@ -185,7 +203,7 @@ def _lists(place: Namespace, model: Model, answerings: Sequence[Answering]) -> l
                 "knows some of the answers; write questions for this training set"
             )
             raise UnmeasurableError(msg)
-    return [found[Asked.AT_ORIGIN] for found in ranker.lists(answerings, [Asked.AT_ORIGIN])]
+    return [found[Asked.AT_ORIGIN] for found in ranker.scored(answerings, [Asked.AT_ORIGIN])]
 
 
 def _figures(origins: Sequence[OriginQuestions], lists: Sequence[NDArray[np.intp]]) -> dict[str, NDArray[np.float64]]:

@@ -10,15 +10,16 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.list_policy import DECLARED, ListPolicy, Reranking
 from feature_repo.contracts.places import Namespace, Serving
-from feature_repo.contracts.publishing import replacing, tree_sha256, write_json
+from feature_repo.contracts.publishing import read_json, replacing, tree_sha256, write_json
 from feature_repo.contracts.questions import Asked, Role
 from serving.lists import report
 from serving.lists.answering import Answering
 from serving.lists.errors import QuestionsError, UnmeasurableError
 from serving.lists.questions import load_questions
 from serving.lists.rankers import Ranker, candidate_release, champion, known_until
-from serving.lists.report import CANDIDATE, CHAMPION, UNRANKED, Shown
+from serving.lists.report import CANDIDATE, CHAMPION, NOT_RERANKED, UNRANKED, Shown
 from serving.lists.simple import choose
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     questions_id: str,
     saved_model: Path | None,
     training_set: str,
+    policy: Path | None,
     origin: datetime | None,
     out: Path,
     figures: Path | None,
@@ -53,6 +55,7 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
         questions_id: Which questions.
         saved_model: The candidate's export; None measures recall and the simple lists alone.
         training_set: What the candidate has learned from.
+        policy: Quotas and re-ranking as `python -m models choose` writes them; None: the declared quotas alone.
         origin: Which test origin; None: the last one.
         out: Where the record goes.
         figures: Where each user's figures go, as Parquet; None: nowhere.
@@ -74,10 +77,11 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     if not len(asked.users):
         why = f"nobody likes anything new between {asked.record['origin']} and {asked.record['end']}"
         return _finish(out, report.empty_record(record, why, sha256) | {"origin": dict(asked.record)})
-    shown = _shown(settings, place, origins, asked, saved_model, training_set)
+    made_by = read_policy(policy)
+    shown = _shown(settings, place, origins, asked, saved_model, training_set, made_by)
     if figures is not None:
         _write_figures(figures, shown)
-    return _finish(out, report.record_of(record, shown, sha256))
+    return _finish(out, report.record_of(record, shown, sha256) | {"policy": made_by.record()})
 
 
 def check_writable(path: Path) -> None:
@@ -90,6 +94,22 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         msg = f"{path}: expected a place for a file, received a folder; name a file in it"
         raise QuestionsError(msg)
+
+
+def read_policy(path: Path | None) -> ListPolicy:
+    """Return a policy that lies in a file; the declared quotas alone where there is none.
+
+    Raises:
+        QuestionsError: There is no such file.
+        CorruptRecordError: It is something else.
+    """
+    if path is None:
+        return DECLARED
+    try:
+        return ListPolicy.from_json(read_json(path), str(path))
+    except FileNotFoundError as error:
+        msg = f"{path}: expected what `python -m models choose` writes, received no file; name another"
+        raise QuestionsError(msg) from error
 
 
 def _finish(out: Path, record: dict[str, Any]) -> dict[str, object]:
@@ -117,13 +137,15 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     asked: OriginQuestions,
     saved_model: Path | None,
     training_set: str,
+    policy: ListPolicy,
 ) -> Shown:
-    answering = Answering.at(settings, place, asked)
+    answering = Answering.at(settings, place, asked, policy)
     lists: dict[Asked, dict[str, NDArray[np.intp]]] = {when: {} for when in Asked}
+    not_reranked: dict[Asked, NDArray[np.intp]] = {}
     absent: dict[str, str] = {}
-    for name, ranker in _rankers(settings, place, saved_model, training_set, asked, absent).items():
+    for name, ranker in _rankers(place, saved_model, training_set, policy, asked, absent).items():
         try:
-            (found,) = ranker.lists([answering], Asked)
+            (found,) = ranker.scored([answering], Asked)
         except UnmeasurableError as error:
             absent[name] = str(error)
             continue
@@ -134,11 +156,14 @@ def _shown(  # noqa: PLR0917 - as for `measure`
             absent[name] = f"version {ranker.version}: {error}"
             continue
         for when, own in found.items():
-            lists[when][name] = own
+            lists[when][name] = own.lists
+        if name == CANDIDATE:
+            not_reranked = {when: own.reordered(Reranking()) for when, own in found.items()}
         _LOG.info("%s: %d users asked twice", name, len(asked.users))
     chosen = choose(origins)
     simple = asked.simple_lists()
     for when in Asked:
+        lists[when] |= {NOT_RERANKED: not_reranked[when]} if not_reranked else {}
         lists[when][UNRANKED] = answering.unranked(when)
         lists[when] |= {one.name: simple[one.method, one.variant] for one in chosen}
     return Shown(
@@ -153,10 +178,10 @@ def _shown(  # noqa: PLR0917 - as for `measure`
 
 
 def _rankers(  # noqa: PLR0917 - as for `measure`
-    settings: Settings,
     place: Namespace,
     saved_model: Path | None,
     training_set: str,
+    policy: ListPolicy,
     asked: OriginQuestions,
     absent: dict[str, str],
 ) -> dict[str, Ranker]:
@@ -165,13 +190,13 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
         absent[CANDIDATE] = "no SavedModel was given"
         return {}
     rankers: dict[str, Ranker] = {}
-    candidate = Ranker(saved_model, candidate_release(place, training_set, saved_model))
+    candidate = Ranker(saved_model, candidate_release(place, training_set, saved_model), policy)
     if known_until(place, candidate.release) > asked.times[Asked.AT_ORIGIN][0]:
         absent[CANDIDATE] = f"training set {training_set} goes on after the origin: the model knows some of the answers"
     else:
         rankers[CANDIDATE] = candidate
     try:
-        rankers[CHAMPION] = champion(Serving(settings.state), place, asked)
+        rankers[CHAMPION] = champion(Serving(place.state), place, asked)
     except UnmeasurableError as error:
         absent[CHAMPION] = str(error)
     return rankers

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from feature_repo.contracts.manifests import Part, PartKind, Release, TrainingSet, model_data
+from feature_repo.contracts.list_policy import DECLARED
+from feature_repo.contracts.manifests import Candidates, Part, PartKind, Release, TrainingSet, model_data
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from serving.lists.errors import QuestionsError, UnmeasurableError
 from serving.protocol.private_server import private_server
-from serving.recommender.release import RankingOff, plan_ranking
+from serving.recommender.errors import ReleaseError
+from serving.recommender.release import RankingOff, load_policy, plan_ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from serving.lists.answering import Answering
+    from feature_repo.contracts.list_policy import ListPolicy
+    from serving.lists.answering import Answering, Scored
     from serving.lists.questions import OriginQuestions
     from serving.recommender.release import RankingPlan
     from serving.recommender.snapshot import Snapshot
@@ -37,14 +37,16 @@ class Ranker:
 
     saved_model: Path
     release: Release
+    policy: ListPolicy = DECLARED
+    """How lists are made of what it scores."""
 
     @property
     def version(self) -> str:
         """The model's version."""
         return self.release.ranker.version
 
-    def lists(self, answerings: Sequence[Answering], asked: Iterable[Asked]) -> list[dict[Asked, NDArray[np.intp]]]:
-        """Return, origin by origin, when → `[users, LIST_DEPTH]`, what every user would be shown.
+    def scored(self, answerings: Sequence[Answering], asked: Iterable[Asked]) -> list[dict[Asked, Scored]]:
+        """Return, origin by origin, when → what every user would be shown, and the scores that it follows from.
 
         Args:
             answerings: The origins: one at least.
@@ -59,7 +61,7 @@ class Ranker:
         moments = list(asked)
         with private_server(self.saved_model, plans[0].model, plans[0].version) as (address, _):
             return [
-                {when: answering.recommended(plan, address, when) for when in moments}
+                {when: replace(answering, policy=self.policy).scored(plan, address, when) for when in moments}
                 for answering, plan in zip(answerings, plans, strict=True)
             ]
 
@@ -100,6 +102,22 @@ def candidate_release(place: Namespace, training_set: str, saved_model: Path) ->
     return Release(place.name, 1, {RANKING_MODEL: ranker}, previous=0, previous_parts={}, why="")
 
 
+def quotas_of(place: Namespace, candidates_id: str) -> dict[str, int]:
+    """Return the quotas that candidates were blended by; none for no candidates: then the declared ones count.
+
+    Raises:
+        QuestionsError: There are no such candidates.
+    """
+    if not candidates_id:
+        return {}
+    path = place.recalled / candidates_id / MANIFEST
+    try:
+        return Candidates.read(path).quotas
+    except (OSError, CorruptRecordError) as error:
+        msg = f"{path}: expected what `python -m serving.lists candidates` writes, received {error}; name another id"
+        raise QuestionsError(msg) from error
+
+
 def champion(serving: Serving, place: Namespace, asked: OriginQuestions) -> Ranker:
     """Return the version in force.
 
@@ -121,7 +139,10 @@ def champion(serving: Serving, place: Namespace, asked: OriginQuestions) -> Rank
     if not (folder / "saved_model.pb").is_file():
         msg = f"version {version}: expected its SavedModel in {folder}, found none"
         raise UnmeasurableError(msg)
-    return Ranker(folder, release)
+    try:
+        return Ranker(folder, release, load_policy(serving, release))
+    except (ReleaseError, CorruptRecordError) as error:
+        raise UnmeasurableError(str(error)) from error
 
 
 def known_until(place: Namespace, release: Release) -> datetime:

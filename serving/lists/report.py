@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION, UNRANKED = "candidate", "champion", "unranked"
 """Names of the rows that are not simple lists. Unranked is what users get where no model is in force."""
+NOT_RERANKED = "not re-ranked"
+"""The candidate's lists in the order of its scores alone."""
 HISTORIES = {f"{LONG_HISTORY}+": (LONG_HISTORY, np.inf), f"1 to {LONG_HISTORY - 1}": (1, LONG_HISTORY - 1), "0": (0, 0)}
 """Groups of users by their events before the origin; the first is what verdicts are about."""
 RECALL_DEPTHS = (50, 200, 500)

@@ -1,6 +1,6 @@
 """One request through all stages. Each stage has a deadline and something to fall back on; nobody gets an error page.
 
-features ─▶ recall ─▶ seen filter ─▶ ranking ─▶ slate
+features ─▶ recall ─▶ seen filter ─▶ ranking ─▶ re-ranking ─▶ slate
    │ no user, no Redis                  │ no model server, no release
    └─▶ the simple list that is          └─▶ the simple list that is
        best for who is new                  best for such users
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.list_policy import DECLARED
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.questions import LONG_HISTORY, Audience
 from feature_repo.feast_redis import StoredValueError
@@ -28,6 +29,7 @@ from serving.recommender.recall.embedding import recall_near
 from serving.recommender.recall.fitted import NO_LIKES, recall_fitted
 from serving.recommender.recall.popular import recall_popular
 from serving.recommender.release import Canary, RankingOff, RankingPlan
+from serving.recommender.reranking import reranked
 from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
 from serving.recommender.user_features import Commands, UserFeatures, read_user
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.list_policy import ListPolicy
     from feature_repo.contracts.manifests import Release
     from feature_repo.feast_redis import Stored
     from serving.recommender.embeddings import ItemVectors
@@ -92,8 +95,8 @@ class Online:
     stale: bool = False
     """Whether a newer snapshot exists that could not be loaded, or does not fit the release."""
     canary: Canary | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Part of the release that is a file → its content."""
+    policy: ListPolicy = DECLARED
+    """The release's: quotas, and what is mixed into the model's order."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Part, of release or snapshot, that is left out because it lacks what it needs of the other → the reason."""
 
@@ -123,6 +126,8 @@ class Ranked:
     scores: NDArray[np.float32] | None
     told: Told
     sent: SentRequest | None = None
+    order: NDArray[np.float32] | None = None
+    """`[candidates]`, by what they are ordered, the greatest first; None leaves recall order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +214,8 @@ class Engine:
         told = Told(channels.likes, channels.nearest, user.taste())
         if sent is None or sent.scores is None:
             return Ranked(self._unranked(online.snapshot, user, channels), None, told, sent)
-        return Ranked(found.candidates, sent.scores, told, sent)
+        order = reranked(sent.scores, sent.positions, sent.answers, online.policy.reranking)
+        return Ranked(found.candidates, sent.scores, told, sent, order)
 
     def _unranked(self, snapshot: Snapshot, user: UserFeatures, found: Channels) -> Candidates:
         """Return the items of the simple list that did best on validation for such users, then what others found."""
@@ -277,7 +283,7 @@ class Engine:
             settings.now(snapshot.manifest.cutoff),
             unseen_items(snapshot.catalogue, user.seen),
             settings.recommender_candidates,
-            settings.recommender_quotas,
+            {**online.policy.quotas, **settings.recommender_quotas},
             degraded,
         )
         return Found(channels, blend(channels.recalled, settings.recommender_candidates), known=True, degraded=degraded)
@@ -380,7 +386,7 @@ class Engine:
 
 def _slate(snapshot: Snapshot, ranked: Ranked, k: int) -> list[Shown]:
     candidates, scores = ranked.candidates, ranked.scores
-    rows = order_slate(snapshot.catalogue, candidates, scores, k).tolist()
+    rows = order_slate(snapshot.catalogue, candidates.positions, ranked.order, k).tolist()
     positions = candidates.positions[rows]
     channels = [candidates.channels_of(row) for row in rows]
     reasons = ranked.told.reasons(snapshot, positions, channels)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
+from feature_repo.contracts.list_policy import POLICY_PARTS, ListPolicy
 from feature_repo.contracts.manifests import FILE_KINDS
 from feature_repo.contracts.objectives import PROBABILITY
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, read_json
 from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
 from serving.recommender.pair_features import PairPlan, plan_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -66,27 +67,35 @@ class RankingOff:
     reason: str
 
 
-def load_files(serving: Serving, release: Release) -> dict[str, bytes]:
-    """Return name → content of the parts that are files.
+def load_policy(serving: Serving, release: Release) -> ListPolicy:
+    """Return how a release makes lists, of those of its parts that are files.
 
     Raises:
-        ReleaseError: One is missing, or has other bytes than the release says.
+        ReleaseError: A file is missing, or has other bytes than the release says.
+        CorruptRecordError: It says something else.
     """
-    files: dict[str, bytes] = {}
+    files = _checked_files(serving, release)
+    record = {name: read_json(files[name], "publish it again") for name in POLICY_PARTS if name in files}
+    return ListPolicy.from_json(record, f"release {release.number} of {release.namespace}")
+
+
+def _checked_files(serving: Serving, release: Release) -> dict[str, Path]:
+    """Return name → file of every part that is one; ReleaseError where it is not what the release says."""
+    files: dict[str, Path] = {}
     for part in release.parts.values():
         if part.kind in FILE_KINDS:
             path = serving.file_part(release.namespace, part.name) / part.version / part.path
             try:
-                content = path.read_bytes()
+                received = file_sha256(path)
             except OSError as error:
                 msg = (
                     f"{path}: expected the {part.kind} of release {release.number}, received {error}; publish it again"
                 )
                 raise ReleaseError(msg) from error
-            if (received := hashlib.sha256(content).hexdigest()) != part.checksum:
+            if received != part.checksum:
                 msg = f"{path}: expected SHA-256 {part.checksum}, received {received}; publish it again"
                 raise ReleaseError(msg)
-            files[part.name] = content
+            files[part.name] = path
     return files
 
 

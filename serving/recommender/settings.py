@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, RedisDsn, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from feature_repo.contracts.channels import channels
+from feature_repo.contracts.channels import KNOWN_CHANNELS
 from feature_repo.contracts.events import EVENTS_URL_PATTERN
 from feature_repo.contracts.intervals import check_namespace, parse_cutoff
+from feature_repo.contracts.list_policy import QUOTA_MAX
 from feature_repo.contracts.places import settings_file, state_folder
-from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.served_models import RANKING_DEADLINE_MS
 from serving.recommender.errors import RecommenderError
 
@@ -26,13 +25,13 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 def _known_channels(quotas: dict[str, int]) -> dict[str, int]:
     """Return quotas of channels that there can be; ValueError names the others."""
-    known = channels(replace(MOVIELENS, has_relations=True))
-    if unknown := sorted(quotas.keys() - known.keys()):
-        msg = f"expected channels among {', '.join(known)}, received {', '.join(unknown)}"
+    if unknown := sorted(quotas.keys() - set(KNOWN_CHANNELS)):
+        msg = f"expected channels among {', '.join(KNOWN_CHANNELS)}, received {', '.join(unknown)}"
         raise ValueError(msg)
     return quotas
 
 
+Quota = Annotated[int, Field(ge=0, le=QUOTA_MAX)]
 Milliseconds = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -81,11 +80,12 @@ class Settings(BaseSettings):
     """How many items are ranked for one request."""
     recommender_remembered_users: int = Field(default=10_000, ge=0, le=10_000_000)
     """How many users' histories are kept in memory, so that they stay filtered while Redis is away."""
-    recommender_quotas: Annotated[dict[str, Annotated[int, Field(ge=0, le=1000)]], AfterValidator(_known_channels)] = (
-        Field(default_factory=dict)
-    )
+    recommender_quotas: Annotated[dict[str, Quota], AfterValidator(_known_channels)] = Field(default_factory=dict)
     """Channel → its share of the candidates, in proportion to the others, as JSON: `{"ease": 100, "popular": 0}`. One
-    that is not named has the share that it is declared with."""
+    that is not named has the share that the release gives it, or that it is declared with."""
+    lists_keep: float = Field(default=0.9, ge=0, le=1)
+    """The share of the lists' NDCG@10 at the validation origin that re-ranking has to keep: it may cost the rest for
+    the sake of lists that have less in common; 1 lets it cost nothing."""
     recommender_sampled_requests: int = Field(default=64, ge=0, le=10_000)
     """How many ranking requests of a period are kept, at random, to warm up and compare new versions; 0 keeps none."""
     recommender_sample_seconds: float = Field(default=3600.0, ge=1, le=86_400)

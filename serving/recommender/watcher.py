@@ -14,17 +14,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.list_policy import DECLARED, ListPolicy
 from feature_repo.contracts.manifests import Release, misfits
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.recommender.engine import Engine, Online
 from serving.recommender.errors import RankingError, ReleaseError, SnapshotError
-from serving.recommender.release import Canary, RankingOff, RankingPlan, load_files, may_wait, plan_ranking
+from serving.recommender.release import Canary, RankingOff, RankingPlan, load_policy, may_wait, plan_ranking
 from serving.recommender.snapshot import Snapshot, load_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from serving.recommender.settings import Settings
@@ -69,10 +70,10 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A release, and the content of its parts that are files."""
+    """A release, and how it makes lists."""
 
     release: Release
-    files: Mapping[str, bytes]
+    policy: ListPolicy
 
 
 class Watcher:
@@ -135,7 +136,7 @@ class Watcher:
 
     def _pair(self, online: Online | None, snapshot: Snapshot, released: Released | None) -> Online:
         """Return what to answer from: both of the latest if they fit, else the pair before, else what fits of them."""
-        release, files = (released.release, released.files) if released is not None else (None, {})
+        release, policy = (released.release, released.policy) if released is not None else (None, DECLARED)
         unfit = misfits(release, snapshot.manifest)
         reason = "; ".join(unfit.values())
         if reason != self.unfit:
@@ -148,7 +149,7 @@ class Watcher:
         ranking = plan_ranking(release, snapshot)
         if isinstance(ranking, RankingPlan) and RANKING_MODEL in unfit:
             ranking = RankingOff(unfit[RANKING_MODEL])
-        return Online(snapshot, release, ranking, files=files, unfit=unfit)
+        return Online(snapshot, release, ranking, policy=policy, unfit=unfit)
 
     async def _swap(self, online: Online) -> None:
         ranking = online.ranking
@@ -204,7 +205,7 @@ class Watcher:
     def _load_release(self, before: Released | None) -> Released | None:
         try:
             release = Release.read(self.release.path)
-            released = Released(release, load_files(Serving(self._settings.state), release))
+            released = Released(release, load_policy(Serving(self._settings.state), release))
         except FileNotFoundError:
             self.release.failed(f"no release yet: {self.release.path} appears when model_rollout promotes a model")
             return before

@@ -1,4 +1,6 @@
-"""Parts of a release that are one file each: vocabularies, quotas, arms. Published by rename, checked by checksum.
+"""Parts of a release that are one file each: vocabularies, quotas, re-ranking, arms.
+
+Published by rename, checked by checksum.
 
 `serving/parts/<namespace>.<part>/<version>/` has the file under its own name, and `part.json`, the Part that it is. The
 same content is the same version.
@@ -7,8 +9,11 @@ same content is the same version.
 from __future__ import annotations
 
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.list_policy import POLICY_ARTIFACTS, POLICY_PARTS, ListPolicy
 from feature_repo.contracts.manifests import FILE_KINDS, Part, PartKind
 from feature_repo.contracts.places import PART, Namespace
 from feature_repo.contracts.publishing import file_sha256, publishing_directory, read_json
@@ -17,12 +22,11 @@ from serving.rollout.errors import LostModelError, RolloutError, UnknownVersionE
 from serving.rollout.serving_model import is_number
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from feature_repo.contracts.manifests import Release
+    from serving.rollout.registry import RegisteredVersion
     from serving.rollout.serving_model import ServingModel
 
-_JSON_KINDS = frozenset({PartKind.QUOTAS, PartKind.ARMS})
+_JSON_KINDS = frozenset({PartKind.QUOTAS, PartKind.RERANKING, PartKind.ARMS})
 """Kinds whose files are one JSON object each."""
 
 
@@ -34,7 +38,7 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     Raises:
         RolloutError: It is no kind of file, no file with anything in it, the part's name is that of another kind, or
             nobody knows the namespace.
-        CorruptRecordError: It should be a JSON object, and is none.
+        CorruptRecordError: It should be a JSON object, and is none, or says what no recommender could go by.
     """
     if kind not in FILE_KINDS:
         msg = f"part {model.part}: expected one of the kinds {sorted(map(str, FILE_KINDS))} for a file, received {kind}"
@@ -60,6 +64,27 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
         shutil.copyfile(file, made / file.name)
         part.write(made / PART)
     return part
+
+
+def parts_of_run(model: ServingModel, registered: RegisteredVersion) -> dict[str, Part]:
+    """Return name → part of the files that were fitted with a model, each published; the caller holds the lock.
+
+    A run of before there were such files has none: the parts in force stay.
+
+    Raises:
+        RegistryUnavailableError: MLflow does not answer.
+        CorruptRecordError: A file says what no recommender could go by.
+    """
+    parts: dict[str, Part] = {}
+    for name, kind in POLICY_PARTS.items():
+        with tempfile.TemporaryDirectory(prefix="kestrel-part-") as folder:
+            artifact = f"{POLICY_ARTIFACTS}/{name}.json"
+            try:
+                file = model.registry.download_run_file(registered.run_id, artifact, Path(folder))
+            except UnknownVersionError:
+                continue
+            parts[name] = publish_file(model.of(name), file, kind, registered.run_id)
+    return parts
 
 
 def published_part(model: ServingModel, version: int) -> Part | None:
@@ -131,7 +156,9 @@ def _check_file(model: ServingModel, file: Path, kind: PartKind) -> None:
         msg = f"{what} with something in it, received {file}, which is empty; write it first, or name another"
         raise RolloutError(msg)
     if kind in _JSON_KINDS:
-        read_json(file, f"mend it, and publish it as {kind} again")
+        content = read_json(file, f"mend it, and publish it as {kind} again")
+        if kind in POLICY_PARTS.values():
+            ListPolicy.from_json({kind.value: content}, str(file))
 
 
 def _check_namespace(model: ServingModel) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.manifests import PartKind
 from serving.rollout import journal
 from serving.rollout.admission import admitted
 from serving.rollout.composition import composed
-from serving.rollout.file_parts import published_part
+from serving.rollout.file_parts import parts_of_run, published_part
 from serving.rollout.online_views import online_snapshot, require_views
 from serving.rollout.registry import APPROVAL_TAG
 from serving.rollout.release_records import part_of
@@ -32,6 +33,8 @@ def promote(
     others: Mapping[str, int] | None = None,
 ) -> dict[str, object]:
     """Make `version` the champion: for the server, for the recommender, and in the registry.
+
+    The files that were fitted with a ranker come into force with it: quotas, re-ranking.
 
     A promotion that was made for `key` is not made again, whatever has happened since: a late retry does not undo a
     rollback.
@@ -57,11 +60,14 @@ def promote(
             return result(model, made)
         current = model.current_release()
         parts: dict[str, Part] = {}
+        fitted: dict[str, Part] = {}
         reasons: list[str] = []
         for name, number in {model.part: version, **(others or {})}.items():
-            part, reason = _promotable(model.of(name), number, despite_champion.strip())
+            part, reason, own = _promotable(model.of(name), number, despite_champion.strip())
             parts[name] = part
+            fitted |= own
             reasons.append(reason)
+        parts = fitted | parts
         release = composed(model, parts, "; ".join(reasons))
         if current is not None and current.number == release.number:  # admitted: it is that very release
             release = dataclasses.replace(release, why=model.promoted_why(current))  # as it said first
@@ -70,15 +76,16 @@ def promote(
         return switch(model, journal.Kind.PROMOTION, release, key)
 
 
-def _promotable(model: ServingModel, version: int, despite_champion: str) -> tuple[Part, str]:
-    """Return a part that may come into force, and why."""
+def _promotable(model: ServingModel, version: int, despite_champion: str) -> tuple[Part, str, dict[str, Part]]:
+    """Return a part that may come into force, why, and the files that were fitted with it."""
     if (part := published_part(model, version)) is not None:
-        return part, f"{model.part} {version} was published"
+        return part, f"{model.part} {version} was published", {}
     registered = admitted(model, version)
     part, reason = part_of(model, registered)
     if (current := model.current()) is not None and registered.is_of(current):
-        return part, reason  # what is in force was compared when it came
-    return part, _why(model, registered, reason, despite_champion)
+        return part, reason, {}  # what is in force was compared when it came, and its files may be others by now
+    fitted = parts_of_run(model, registered) if part.kind is PartKind.RANKER else {}
+    return part, _why(model, registered, reason, despite_champion), fitted
 
 
 def _why(model: ServingModel, registered: RegisteredVersion, reason: str, despite_champion: str) -> str:

@@ -80,8 +80,10 @@ class World(QuestionsWorld):
     def settings(self, **changes: Any) -> Settings:
         return Settings(**{"state": self.state, "namespace": NAMESPACE, "recommender_candidates": 100, **changes})
 
-    def compared(self, models: Sequence[Model], out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        printed = compare(self.settings(), NAMESPACE, QUESTIONS_ID, models, out)
+    def compared(
+        self, models: Sequence[Model], out: Path, candidates_id: str = ""
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        printed = compare(self.settings(), NAMESPACE, QUESTIONS_ID, candidates_id, models, out)
         record = json.loads(out.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in the record"))
         return printed, record
 
@@ -151,7 +153,10 @@ def test_the_record_is_what_choosing_reads(compared: tuple[dict[str, Any], dict[
     assert [each["role"] for each in record["origins"]] == ["validation", "validation"]
     assert record["users"] == len(world.users) - 1, "users of long history, each once"
     assert record["lists"].keys() == {"up", "down", "pairs"}
-    assert record["lists"]["up"].keys() == {"saved_model_sha256", "ndcg_at_10", "recall_at_10", "interval"}
+    assert record["lists"]["up"].keys() == {
+        *("saved_model_sha256", "ndcg_at_10", "recall_at_10", "interval"),
+        *("reranking", "tried"),
+    }
     assert record["lists"]["up"]["ndcg_at_10"] != record["lists"]["down"]["ndcg_at_10"]
     assert record["best_simple"].keys() == {"name", "ndcg_at_10"}
     assert record["unranked"]["ndcg_at_10"] is not None
@@ -159,6 +164,22 @@ def test_the_record_is_what_choosing_reads(compared: tuple[dict[str, Any], dict[
     best = max(printed["figures"], key=lambda name: printed["figures"][name])
     assert printed["sentence"].startswith(f"Of 3 models {best} has the best lists on validation, and ")
     assert printed["sentence"].endswith("Not measured: broken, knows the answers, nothing learned.")
+
+
+def test_quotas_are_those_of_the_candidates_and_lists_are_re_ranked_alike(world: World, tmp_path: Path) -> None:
+    """What is written of a model are the lists by the written policy; the world's few users tell nothing of shares."""
+    offered = candidates(world.settings(recommender_quotas={"popular": 500}), NAMESPACE, QUESTIONS_ID)
+    models = [Model("up", world.model("up"), ROWS)]
+    _, record = world.compared(models, tmp_path / "of-candidates.json", str(offered["candidates"]))
+    assert record["quotas"]["popular"] == 500
+    assert record["quotas"].keys() >= {"item2vec", "new"}
+    own = record["lists"]["up"]
+    assert (own["reranking"], own["tried"]) == ({"channel": "", "share": 0.0}, [])
+    _, declared = world.compared(models, tmp_path / "declared.json")
+    assert declared["quotas"] == {}
+    assert own["ndcg_at_10"] != declared["lists"]["up"]["ndcg_at_10"], "other candidates were ranked"
+    with pytest.raises(QuestionsError, match=r"expected what `python -m serving\.lists candidates` writes"):
+        world.compared(models, tmp_path / "none.json", "none")
 
 
 def test_who_cannot_be_measured_stops_nobody(compared: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -232,6 +253,7 @@ def test_candidate_and_champion_are_measured_whatever_they_learned_from(
             QUESTIONS_ID,
             world.model(candidate),
             learned_from[candidate],
+            None,
             None,
             out,
             None,

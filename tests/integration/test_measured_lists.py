@@ -16,8 +16,10 @@ import redis
 from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.jobs import exit_code_of
-from feature_repo.contracts.manifests import OnlineSnapshot, PartKind, Questions, TrainingSet
+from feature_repo.contracts.list_policy import DECLARED, POLICY_PARTS, ListPolicy, Reranking
+from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, Questions, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
+from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL
 from pipelines.io.lake import stored_dataset
@@ -119,14 +121,27 @@ def test_channels_as_of_an_origin_are_those_of_the_job_as_of_it(world: World, as
     assert len(online) > 1
 
 
-def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions) -> None:
+@pytest.mark.parametrize(
+    "policy", [DECLARED, ListPolicy({"ease": 0, "popular": 90}, Reranking("itemcf", 0.4))], ids=["declared", "fitted"]
+)
+def test_measured_lists_are_those_of_a_running_stack(world: World, asked: OriginQuestions, policy: ListPolicy) -> None:
     release = candidate_release(world.place, TRAINING_SET, world.saved_model)
+    for name, content in policy.record().items():
+        version = "1" if policy is DECLARED else "2"
+        folder = Serving(world.state).file_part(NAME, name) / version
+        write_json(folder / f"{name}.json", content)
+        sha256 = file_sha256(folder / f"{name}.json")
+        release.parts[name] = Part(name, POLICY_PARTS[name], version, sha256, path=f"{name}.json")
     snapshot = load_snapshot(world.place, asked.snapshot_pointer)
     plan = plan_ranking(release, snapshot)
     assert isinstance(plan, RankingPlan)
     with private_server(world.saved_model, plan.model, plan.version) as (address, _):
         settings = world.recommender(model_server_grpc=address, recommender_ranking_ms=10_000)
-        measured = Answering(settings, asked, snapshot).recommended(plan, address, Asked.AT_ORIGIN)
+        answering = Answering(settings, asked, snapshot, policy)
+        measured = answering.scored(plan, address, Asked.AT_ORIGIN).lists
+        unmixed = replace(answering, policy=replace(policy, reranking=Reranking()))
+        scored = unmixed.scored(plan, address, Asked.AT_ORIGIN)
+        assert (scored.reordered(policy.reranking) == measured).all(), "no second request is needed"
         pointer = Serving(world.state).current_release(NAME)
         release.write(pointer)
         try:
@@ -151,13 +166,14 @@ def _recommended(client: httpx.Client, user: str) -> list[str]:
 def test_the_job_writes_a_record_without_nan(world: World, asked: OriginQuestions, tmp_path: Path) -> None:
     out, figures = tmp_path / "lists.json", tmp_path / "figures.parquet"
     settings, of = world.recommender(), asked.folder.parent.name
-    done = job.measure(settings, NAME, of, world.saved_model, TRAINING_SET, None, out, figures)
+    done = job.measure(settings, NAME, of, world.saved_model, TRAINING_SET, None, None, out, figures)
     record = json.loads(out.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in the record"))
     assert record["sentence"] == done["sentence"]
     first = record["tables"][0]
     assert (first["asked"], first["history"]) == ("at_origin", "5+")
     names = [row["list"] for row in first["rows"]]
-    assert names[:2] == ["candidate", "unranked"]
+    assert names[:3] == ["candidate", "not re-ranked", "unranked"]
+    assert record["policy"] == DECLARED.record()
     assert {"most liked", "EASE", "ItemCF"} < set(names)
     assert record["undefined"]["champion"] == "there is no champion yet"
     rows = pq.read_table(figures)
@@ -188,7 +204,7 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     with_ranker(candidate, **(early | changes)).write(pointer)
     try:
         out, of = tmp_path / "lists.json", asked.folder.parent.name
-        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
+        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None)
     finally:
         pointer.unlink()
         folder.unlink()
@@ -252,7 +268,7 @@ def test_a_candidate_that_knows_the_answers_is_not_asked(world: World, asked: Or
     record = TrainingSet.read(world.place.training_sets / TRAINING_SET / MANIFEST)
     replace(record, training_set_id="late", valid_end="1998-02-01T00:00:00+00:00").write(path)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
-    job.measure(world.recommender(), NAME, of, world.saved_model, "late", None, out, None)
+    job.measure(world.recommender(), NAME, of, world.saved_model, "late", None, None, out, None)
     found = json.loads(out.read_text())
     assert "goes on after the origin" in found["undefined"]["candidate"]
     assert found["undefined"]["candidate"] in found["sentence"]
@@ -267,7 +283,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
     with_ranker(candidate_release(world.place, TRAINING_SET, world.saved_model), **early).write(pointer)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
     try:
-        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, out, None)
+        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None)
     finally:
         pointer.unlink()
         shutil.rmtree(folder)
@@ -282,7 +298,7 @@ def test_a_model_server_that_does_not_answer_is_worth_another_try(world: World, 
     assert isinstance(plan, RankingPlan)
     (port,) = free_ports(1)
     with pytest.raises(UnansweredError, match="received one without model_server") as caught:
-        Answering(world.recommender(), asked, snapshot).recommended(plan, f"127.0.0.1:{port}", Asked.AT_ORIGIN)
+        Answering(world.recommender(), asked, snapshot).scored(plan, f"127.0.0.1:{port}", Asked.AT_ORIGIN)
     assert exit_code_of(caught.value) is ExitCode.TRANSIENT
 
 

@@ -627,6 +627,7 @@ def _compared(settings, runs, figures, **changes):
             "ndcg_at_10": figures[each["name"]],
             "recall_at_10": 0.1,
             "interval": [0.1, 0.3],
+            "reranking": {"channel": "ease", "share": 0.2} if each["name"] == "lists" else {},
         }
         for each in competing
         if each["name"] in figures
@@ -639,6 +640,7 @@ def _compared(settings, runs, figures, **changes):
         "users": 40,
         "best_simple": {"name": "ease", "ndcg_at_10": 0.18},
         "unranked": {"ndcg_at_10": 0.15},
+        "quotas": {"ease": 60},
         "lists": lists,
         "undefined": {},
     }
@@ -678,6 +680,7 @@ def test_what_learns_from_lists_is_not_trained_where_there_are_none(first):
     assert runs["lists"].keys() == {"name", "trained", "why"}
     assert not (first[2] / "lists").exists()
     choice = json.loads((first[2] / "choice.json").read_text())
+    assert choice["policy"] == {"quotas": {}, "reranking": {"channel": "", "share": 0.0}}, "no lists were measured"
     assert choice["untrained"] == ["lists", "lists_linear"]
     assert [each["name"] for each in choice["specs"]] == ["deepfm", "lr"]
 
@@ -728,8 +731,15 @@ def test_the_best_lists_win_and_are_judged_by_rows_of_their_kind(listed, setting
     assert client.get_model_version(NAME, result["version"]).tags["kestrel.training_set_id"] == "toy", "the run's"
     run = client.get_run(runs["lists"]["run_id"])
     assert (run.data.tags["kestrel.training_set_id"], run.data.tags["kestrel.rows"]) == ("toy_lists", "lists")
+    policy = {"quotas": {"ease": 60}, "reranking": {"channel": "ease", "share": 0.2}}
+    assert json.loads((folder / "policy.json").read_text()) == choice["policy"] == policy
+    assert chosen["policy"] == str(folder / "policy.json")
+    for name, content in policy.items():
+        artifact = client.download_artifacts(runs["lists"]["run_id"], f"release/{name}.json", str(tmp_path))
+        assert json.loads(Path(artifact).read_text()) == content
     page = Path(client.download_artifacts(runs["lists"]["run_id"], "gates/report.html", str(tmp_path)))
     report = page.read_text(encoding="utf-8")
+    assert "with 20 % of the order of <code>ease</code>; candidates by the quotas <code>ease</code> 60" in report
     assert report.index("lists_vs_best_simple") < report.index("gauc_vs_means")
     assert "ndcg_at_10 of the lists at the validation origin: <code>deepfm</code> 0.1700" in report
     assert "of kind lists" in report

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo.contracts.jobs import JobError
+from feature_repo.contracts.list_policy import ListPolicy, Reranking
 from feature_repo.contracts.manifests import PartKind, Release
 from feature_repo.contracts.places import Serving
 from feature_repo.contracts.publishing import CorruptRecordError, write_json
+from serving.recommender.release import load_policy
 from serving.rollout import (
     approve,
     canary,
@@ -196,6 +198,39 @@ def test_what_is_lost_of_any_part_is_told_and_mended(server: ModelServer, two: S
     assert served(server, two) == ("first", "first")
 
 
+def test_files_that_were_fitted_with_a_ranker_come_and_go_with_it(
+    world: World, server: ModelServer, model: ServingModel, tmp_path: Path
+) -> None:
+    first = ListPolicy({"ease": 60}, Reranking("ease", 0.25))
+    roll_out(model, world.register(model.namespace, "first", policy=first))
+    assert versions(model) == {"ranking": "1", "quotas": "1", "reranking": "1"}
+    assert policy_in_force(model) == first
+    roll_out(model, world.register(model.namespace, "second", policy=ListPolicy({"ease": 60})))
+    assert versions(model) == {"ranking": "2", "quotas": "1", "reranking": "2"}, "the same content is the same version"
+    assert policy_in_force(model) == ListPolicy({"ease": 60})
+    rollback.rollback(model)
+    assert (policy_in_force(model), agreed(server, model)) == (first, "first")
+
+    by_hand = tmp_path / "quotas.json"
+    by_hand.write_text('{"popular": 7}')
+    publish.publish_part_file(model.of("quotas"), by_hand, PartKind.QUOTAS)
+    promote.promote(model.of("quotas"), 2)
+    promote.promote(model, 1)
+    assert policy_in_force(model) == ListPolicy({"popular": 7}, first.reranking), "the ranker in force changes nothing"
+    roll_out(model, world.register(model.namespace, "third"))
+    assert policy_in_force(model).quotas == {"popular": 7}, "a run of before there were such files leaves them"
+    chosen = world.register(model.namespace, "first", policy=first)
+    publish.publish(model, chosen)
+    promote.promote(model, chosen, others={"quotas": 2})
+    assert policy_in_force(model) == ListPolicy({"popular": 7}, first.reranking), "who names a version gets it"
+
+
+def policy_in_force(model: ServingModel) -> ListPolicy:
+    release = model.current_release()
+    assert release is not None
+    return load_policy(model.places, release)
+
+
 def test_a_file_is_a_part_like_any_other(
     world: World, server: ModelServer, model: ServingModel, tmp_path: Path
 ) -> None:
@@ -211,7 +246,7 @@ def test_a_file_is_a_part_like_any_other(
     done = run_job([*command, "quotas", "--file", str(file)], environment)
     assert (done.code, done.result["version"]) == (0, "1"), done.errors
     refused = run_job([*command, "tower", "--file", str(file)], environment)
-    assert (refused.code, "expected arms, quotas, vocabulary" in refused.errors) == (2, True), refused.errors
+    assert (refused.code, "expected arms, quotas, reranking, vocabulary" in refused.errors) == (2, True), refused.errors
     promoting = ["serving.rollout", "promote", "--namespace", model.namespace, "--part", "quotas", "--version", "1"]
     assert run_job(promoting, environment).result["parts"] == "quotas 1, ranking 1"
     assert agreed(server, model) == "first"
@@ -306,6 +341,13 @@ def test_of_a_version_that_a_file_has_not_its_own_commands_are_named(words: Serv
         ("part.json", "{}", PartKind.QUOTAS, "expected a file of another name than part.json, .*; rename it"),
         ("words.txt", "", PartKind.VOCABULARY, "expected a file with something in it, received .*words.txt"),
         ("quotas.json", "", PartKind.QUOTAS, "expected a file with something in it"),
+        ("quotas.json", '{"ease": "a"}', PartKind.QUOTAS, "quotas.json: expected quotas, whole numbers from 0 to 1000"),
+        (
+            "re.json",
+            '{"share": 0.5}',
+            PartKind.RERANKING,
+            "re.json: expected a share from 0 to 1 of one of",
+        ),
         ("quotas.json", "popular: 1", PartKind.QUOTAS, r"expected a JSON object, .*\(Expecting value.*\); mend it"),
         ("arms.json", "[1]", PartKind.ARMS, "expected a JSON object, received a list; mend it, and publish it as arms"),
     ],

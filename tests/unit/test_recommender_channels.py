@@ -376,10 +376,10 @@ def test_titles_that_are_alike_come_once_unless_the_list_would_be_too_short() ->
     table = catalogue_table(6).set_column(1, "title", [["Milk", "Bread", " milk", "MILK ", "Tea", None]])
     catalogue = catalogue_from_table(table, FEATURES, "made up")
     candidates = blend([(Recalled("popular", np.arange(6)), 1)], 6)
-    assert order_slate(catalogue, candidates, None, 4).tolist() == [0, 1, 4, 5]
-    assert order_slate(catalogue, candidates, None, 6).tolist() == [0, 1, 4, 5, 2, 3]
+    assert order_slate(catalogue, candidates.positions, None, 4).tolist() == [0, 1, 4, 5]
+    assert order_slate(catalogue, candidates.positions, None, 6).tolist() == [0, 1, 4, 5, 2, 3]
     scores = np.array([0.1, 0.2, 0.9, 0.3, 0.4, 0.0], dtype=np.float32)
-    assert order_slate(catalogue, candidates, scores, 3).tolist() == [2, 4, 1]
+    assert order_slate(catalogue, candidates.positions, scores, 3).tolist() == [2, 4, 1]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Generations:
 
     def release(self, generation: int, previous: int = 0) -> Release:
         """Promote a ranker, a tower and quotas of a generation, of which each has the number."""
-        quotas = str(generation).encode()
+        quotas = json.dumps({"circle": generation}).encode()
         folder = self.world.serving.file_part(NAMESPACE, "quotas") / str(generation)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "quotas.json").write_bytes(quotas)
@@ -117,7 +118,7 @@ def watcher(world: World) -> Watcher:
 
 def generations_of(answer: dict[str, Any], online: Online) -> tuple[set[int], set[int]]:
     """Return the generations that parts of the release, and those that parts of the snapshot, gave away."""
-    released, snapshot = {int(answer["model"]["version"]), int(online.files["quotas"])}, set()
+    released, snapshot = {int(answer["model"]["version"]), online.policy.quotas["circle"]}, set()
     for item in answer["items"]:
         version, features = divmod(int(item["score"]), 1000)
         released.add(version)

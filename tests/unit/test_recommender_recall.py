@@ -185,14 +185,10 @@ def test_what_one_channel_cannot_fill_the_others_do() -> None:
 
 def test_the_slate_is_by_score_and_ties_stay_in_recall_order() -> None:
     candidates = blend([(Recalled("popular", np.arange(5)), 1)], 5)
-    assert order_slate(CATALOGUE, candidates, np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32), 4).tolist() == [
-        1,
-        3,
-        2,
-        4,
-    ]
-    assert order_slate(CATALOGUE, candidates, None, 3).tolist() == [0, 1, 2]
-    assert order_slate(CATALOGUE, candidates, None, 30).tolist() == [0, 1, 2, 3, 4]
+    scores = np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32)
+    assert order_slate(CATALOGUE, candidates.positions, scores, 4).tolist() == [1, 3, 2, 4]
+    assert order_slate(CATALOGUE, candidates.positions, None, 3).tolist() == [0, 1, 2]
+    assert order_slate(CATALOGUE, candidates.positions, None, 30).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_memory_of_what_was_seen_forgets_the_least_recent_user() -> None:
