@@ -234,8 +234,7 @@ def _fitted(declaration: Declared) -> tuple[Channel, ...]:
     )
 
 
-_EVERY = channels(replace(MOVIELENS, has_relations=True))
-KNOWN_CHANNELS = tuple(_EVERY)
-"""The names of all channels that some data set can have."""
-PERSONAL_CHANNELS = tuple(name for name, channel in _EVERY.items() if channel.table is Table.NEIGHBOURS)
+KNOWN_CHANNELS = channels(replace(MOVIELENS, has_relations=True))
+"""Name → channel, of all that some data set can have; definitions are those of one."""
+PERSONAL_CHANNELS = tuple(name for name, channel in KNOWN_CHANNELS.items() if channel.table is Table.NEIGHBOURS)
 """Of these, the fitted ones that tell users apart."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 
+from feature_repo.contracts.channels import KNOWN_CHANNELS
+from feature_repo.contracts.list_policy import ListPolicy
 from feature_repo.contracts.publishing import read_json, replacing
 from feature_repo.contracts.questions import LONG_HISTORY, Asked
 from feature_repo.list_metrics import DECIDING, LIST_METRICS
@@ -196,6 +199,7 @@ def _section(measured: Measured, plot: str) -> str:
         "",
         *_target_table(measured),
         "",
+        *_policy_lines(measured),
         f"### Users with {LONG_HISTORY} events or more, asked at the origin",
         "",
         *_list_table(measured, Asked.AT_ORIGIN),
@@ -243,6 +247,31 @@ def _target_table(measured: Measured) -> list[str]:
             verdict = "met" if reaches(each.value, each.target) else "missed"
         rows.append([each.name, f"{sign} {_number(each.target)}", _number(each.value), verdict])
     return _markdown(rows)
+
+
+def _policy_lines(measured: Measured) -> list[str]:
+    """Say what re-ranking mixes into the model's order, and which quotas were fitted; nothing of older cells."""
+    policies = [ListPolicy.from_json(cell["policy"], measured.name) for cell in measured.cells if "policy" in cell]
+    if not policies:
+        return []
+    shares = Counter(
+        f"{each.reranking.share:.0%} of {each.reranking.channel}" if each.reranking.share else "nothing"
+        for each in policies
+    )
+    mixed = ", ".join(f"{what} in {_count(cells, 'cell')}" for what, cells in sorted(shares.items()))
+    fitted = Counter(
+        f"{name} {share} for {KNOWN_CHANNELS[name].quota}"
+        for each in policies
+        for name, share in each.quotas.items()
+        if share != KNOWN_CHANNELS[name].quota
+    )
+    changed = ", ".join(f"{what} in {_count(cells, 'cell')}" for what, cells in sorted(fitted.items()))
+    said = (
+        f"Mixed of a personal order into the model's, as validation chose: {mixed}. Quotas that it changed: "
+        f"{changed or 'none'}. [Decision 121](decisions/0121-lists-are-re-ranked-and-quotas-fitted.md) and "
+        "[119](decisions/0119-lists-are-learned-from-what-recall-offered.md) say what was tried beside that."
+    )
+    return [said, ""]
 
 
 def _list_table(measured: Measured, asked: Asked) -> list[str]:

@@ -98,7 +98,9 @@ class Recommendation(BaseModel):
 
     user: str = Field(examples=["196"])
     k: int = Field(examples=[10])
-    items: list[Item]
+    items: list[Item] = Field(
+        description="Best first; scores need not fall, for a personal order may have a share in the model's"
+    )
     degraded: list[Missing | MissingChannel] = Field(description=_DEGRADED, examples=[[]])
     model: Model | None = Field(description="null where nothing was ranked")
     features_as_of: str = Field(

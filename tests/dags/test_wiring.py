@@ -363,8 +363,11 @@ def test_the_lists_of_what_was_trained_and_may_be_champion_are_compared(dags):
         {"name": "lr", "saved_model": "/b", "competes": False, **trained},
         {"name": "deepfm", "trained": False, "why": "no rows"},
     ]
-    ti = TaskInstance(questions={"questions": "asked"}, train=results)
-    task = rendered(dags["model_training"].get_task("validation_lists"), partition_key=INTERVAL, run_id="a", ti=ti)
+    results_of = {"questions": {"questions": "asked"}, "train": results}
+    for offered, expected in (({"candidates": "offered"}, "offered"), (None, "")):
+        ti = TaskInstance(**results_of, candidates=offered)
+        task = rendered(dags["model_training"].get_task("validation_lists"), partition_key=INTERVAL, run_id="a", ti=ti)
+        assert task.options["candidates"] == expected
     assert [each["name"] for each in json.loads(task.options["models"])] == ["lists"]
     assert task.options["out"] == "/state/data/ml-100k/candidates/a/validation_lists.json"
 
@@ -409,7 +412,7 @@ def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
     ti = TaskInstance(
         training_set={"training_set": "set"},
         questions={"questions": "asked", "asked": {}, "note": ""},
-        choose={"saved_model": "/chosen/saved_model", "training_set": "rows"},
+        choose={"saved_model": "/chosen/saved_model", "training_set": "rows", "policy": "/chosen/policy.json"},
     )
     task = rendered(
         dags["model_training"].get_task("lists"), partition_key=INTERVAL, run_id="asset__1998-04-23T00:00", ti=ti
@@ -417,7 +420,7 @@ def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
     folder = "/state/data/ml-100k/candidates/asset-1998-04-23t00-00"
     assert task.arguments()[1:] == [
         *("-m", "serving.lists", "measure", "--namespace", "ml-100k", "--questions", "asked"),
-        *("--saved-model", "/chosen/saved_model", "--training-set", "rows"),
+        *("--saved-model", "/chosen/saved_model", "--training-set", "rows", "--policy", "/chosen/policy.json"),
         *("--out", f"{folder}/lists.json"),
     ]
 

@@ -26,7 +26,9 @@ def data_set(work, name, seeds=(1, 2), note=""):
     about = {"namespace": name, "layout": "made up", "events": 9000, "days": 30, "origins": [origin], "note": note}
     write_json(work / name / "data.json", {**about, "questions_id": record["questions_id"]})
     for seed in seeds:
-        write_json(work / name / "cells" / f"x-seed{seed}.json", record)
+        mixed = {"channel": "ease", "share": 0.25} if seed == 1 else {"channel": "", "share": 0.0}
+        policy = {"quotas": {"itemcf": 60, "new": 10}, "reranking": mixed}
+        write_json(work / name / "cells" / f"x-seed{seed}.json", record | {"policy": policy})
         tables = [
             pa.table(
                 {
@@ -59,6 +61,7 @@ def test_the_cells_of_a_data_set_become_a_section_and_figures(tmp_path):
     ratio = figures["shop, 2 cells: NDCG@10 of the served list over that of EASE"]
     assert (round(ratio.value, 9), ratio.target) == (1.0, 1.05)
     assert "| NDCG@10 of the served list over that of EASE | ≥ 1.050 | 1.000 | missed |" in page
+    assert "as validation chose: 25% of ease in 1 cell, nothing in 1 cell. Quotas that it changed: new 10 for 5" in page
     assert measured.of_recall("best_possible") == record["recall"]["best_possible"]
     json.dumps([each.value for each in figures.values()], allow_nan=False)
 
