@@ -258,8 +258,8 @@ def register(
     shutil.copyfile(golden, work / "golden.json")
     verdict = Verdict(namespace, part, "0", run_id, decision, reason, "", [])
     verdict.write(work / "gates" / "verdict.json")
-    for name, content in (policy.record() if policy is not None else {}).items():
-        write_json(work / POLICY_ARTIFACTS / f"{name}.json", content)
+    for each, content in (policy.record() if policy is not None else {}).items():
+        write_json(work / POLICY_ARTIFACTS / f"{each}.json", content)
     client.log_artifacts(run_id, str(work))
     client.log_artifacts(run_id, str(saved_model), "model/saved_model")
     client.set_terminated(run_id)

@@ -22,6 +22,7 @@ from serving.lists.comparison import Model, compare, parse_models
 from serving.lists.errors import QuestionsError
 from serving.lists.questions import load_questions
 from serving.lists.rankers import candidate_release
+from serving.lists.reranking import SHARES
 from serving.recommender.settings import Settings
 from tests.questions_world import ORIGINS, QUESTIONS_ID, UNKNOWN, QuestionsWorld
 from tests.recommender_world import NAMESPACE, export_model
@@ -167,14 +168,19 @@ def test_the_record_is_what_choosing_reads(compared: tuple[dict[str, Any], dict[
 
 
 def test_quotas_are_those_of_the_candidates_and_lists_are_re_ranked_alike(world: World, tmp_path: Path) -> None:
-    """What is written of a model are the lists by the written policy; the world's few users tell nothing of shares."""
+    """What is written of a model are its lists by the policy that is written beside them."""
     offered = candidates(world.settings(recommender_quotas={"popular": 500}), NAMESPACE, QUESTIONS_ID)
     models = [Model("up", world.model("up"), ROWS)]
     _, record = world.compared(models, tmp_path / "of-candidates.json", str(offered["candidates"]))
     assert record["quotas"]["popular"] == 500
     assert record["quotas"].keys() >= {"item2vec", "new"}
     own = record["lists"]["up"]
-    assert (own["reranking"], own["tried"]) == ({"channel": "", "share": 0.0}, [])
+    tried = {each["share"]: each for each in own["tried"]}
+    assert tried.keys() == set(SHARES)
+    assert tried[own["reranking"]["share"]]["ndcg_at_10"] == own["ndcg_at_10"]
+    best = max(each["ndcg_at_10"] for each in tried.values())
+    assert own["ndcg_at_10"] >= 0.9 * best
+    assert record["overlap_limit"] > 0
     _, declared = world.compared(models, tmp_path / "declared.json")
     assert declared["quotas"] == {}
     assert own["ndcg_at_10"] != declared["lists"]["up"]["ndcg_at_10"], "other candidates were ranked"
