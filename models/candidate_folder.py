@@ -117,11 +117,11 @@ class CandidateFolder:
         return self.root / "plots"
 
     def refit_of(self, version: str, run_id: str) -> Refit | None:
-        """Return what `refit` wrote of a champion that knows what the gates ask; None of one that may be asked."""
+        """Return what `refit` wrote of a champion; None where it wrote nothing, or that of another."""
         if not self.refit.is_file():
             return None
         record = Refit.read(self.refit)
-        return record if record.concerns(version, run_id) else None
+        return record if record.is_of(version, run_id) else None
 
     def run(self, name: str) -> dict[str, Any]:
         """Return `run.json` of one spec; CandidateError says which job writes it."""

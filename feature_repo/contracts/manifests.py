@@ -338,9 +338,10 @@ class Refit(_Record):
     run_id: str
     """The champion's."""
     learned_until: str
-    """Where the champion's rows end, those that it was chosen on among them."""
+    """Where the champion's rows end, those that it was chosen on among them; empty where nothing says it."""
     asked_from: str
-    """The first moment that the gates ask about: of the questions, and of test rows that the champion can read."""
+    """The first moment that the gates ask about, of questions and of test rows that the champion can read; empty where
+    they ask it nothing."""
     saved_model: str
     """The fit, a path relative to the namespace's folder; empty where none is needed, or possible."""
     saved_model_sha256: str
@@ -357,9 +358,9 @@ class Refit(_Record):
         """Whether the champion itself cannot be compared."""
         return bool(self.saved_model or self.impossible)
 
-    def concerns(self, version: str, run_id: str) -> bool:
-        """Tell whether this version cannot be compared itself: another may have come into force meanwhile."""
-        return self.needed and (self.version, self.run_id) == (version, run_id)
+    def is_of(self, version: str, run_id: str) -> bool:
+        """Tell whether it is about this champion: another may have come into force meanwhile."""
+        return (self.version, self.run_id) == (version, run_id)
 
     @property
     def why(self) -> str:

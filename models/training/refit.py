@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.manifests import Questions, Refit, TrainingKind, TrainingSet
 from feature_repo.contracts.places import MANIFEST, Namespace
 from feature_repo.contracts.publishing import CorruptRecordError, read_json
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _SPEC = "spec.json"
 """The artifact of a champion's run that says how it was trained."""
-_NOTHING = dict.fromkeys(
-    ("learned_until", "asked_from", "saved_model", "saved_model_sha256", "training_set_id", "fitted_until"), ""
-)
+_NO_FIT = dict.fromkeys(("saved_model", "saved_model_sha256", "training_set_id", "fitted_until", "impossible"), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def refit(
     client = tracking.connect(settings.mlflow_uri)
     with tracking.reaching(settings.mlflow_uri):
         champion = _champion(client, namespace)
-    record = Refit(namespace_name, "", "", **_NOTHING, impossible="")
+    record = Refit(namespace_name, version="", run_id="", learned_until="", asked_from="", **_NO_FIT)
     if champion is not None:
         asked_from = _asked_from(_test_origin(namespace, questions_id), judged_by, champion)
         record = _record(settings, folder, choice, champion, asked_from)
@@ -196,22 +193,21 @@ def _record(
     asked_from: datetime | None,
 ) -> Refit:
     """Return the Refit of a champion, whose spec is fitted now if that is needed and was not done yet."""
-    of = (folder.namespace.name, champion.version, champion.run_id)
-    if champion.learned_until is None or asked_from is None or champion.learned_until <= asked_from:
-        return Refit(*of, **_NOTHING, impossible="")
-    moments = {"learned_until": format_cutoff(champion.learned_until), "asked_from": format_cutoff(asked_from)}
+    until = champion.learned_until
+    moments = ("" if each is None else each.isoformat() for each in (until, asked_from))
+    record = Refit(folder.namespace.name, champion.version, champion.run_id, *moments, **_NO_FIT)
+    if until is None or asked_from is None or until <= asked_from:
+        return record
     try:
         fit = _fit(settings, folder, choice, champion)
     except (SpecError, NotFiniteError) as error:
-        return Refit(*of, **_NOTHING | moments, impossible=str(error))
-    return Refit(
-        *of,
-        **moments,
+        return replace(record, impossible=str(error))
+    return replace(
+        record,
         saved_model=str(folder.saved_model(fit.name).relative_to(folder.namespace.root)),
         saved_model_sha256=fit.run["saved_model_sha256"],
         training_set_id=fit.training_set.training_set_id,
-        fitted_until=format_cutoff(datetime.fromisoformat(fit.training_set.valid_end)),
-        impossible="",
+        fitted_until=fit.training_set.valid_end,
     )
 
 

@@ -124,14 +124,18 @@ def champion(serving: Serving, place: Namespace, asked: OriginQuestions, refit: 
     except CorruptRecordError as error:
         raise UnmeasurableError(str(error)) from error
     record = _refit_of(release.ranker, refit)
-    ranker = _fitted_again(place, record) if record and record.saved_model else _served(serving, place, release)
-    until = known_until(place, ranker.release)
+    if record is not None and record.saved_model:
+        ranker = _fitted_again(place, record)
+        until = known_until(place, ranker.release)
+    else:
+        ranker = _served(serving, place, release)
+        until = _learned_until(place, release, record)
     if until > asked.times[Asked.AT_ORIGIN][0]:
         msg = (
             f"version {ranker.version} has learned from events after the origin, up to {format_cutoff(until)}; "
             "`python -m models refit` fits its spec again"
         )
-        raise UnmeasurableError((record and record.why_not) or msg)
+        raise UnmeasurableError(msg if record is None or not record.impossible else record.why_not)
     if not (ranker.saved_model / "saved_model.pb").is_file():
         msg = f"version {ranker.version}: expected its SavedModel in {ranker.saved_model}, found none"
         raise UnmeasurableError(msg)
@@ -145,7 +149,7 @@ def _served(serving: Serving, place: Namespace, release: Release) -> Ranker:
 
 
 def _refit_of(ranker: Part, path: Path | None) -> Refit | None:
-    """Return what is recorded of a version that knows what is asked; None of one that may be asked itself."""
+    """Return what is recorded of a version; None where that is another's."""
     if path is None:
         return None
     try:
@@ -153,7 +157,13 @@ def _refit_of(ranker: Part, path: Path | None) -> Refit | None:
     except (OSError, CorruptRecordError) as error:
         msg = f"{path}: expected what `python -m models refit` writes, received {error}; run it first"
         raise QuestionsError(msg) from error
-    return record if record.concerns(ranker.version, ranker.run_id) else None
+    return record if record.is_of(ranker.version, ranker.run_id) else None
+
+
+def _learned_until(place: Namespace, release: Release, record: Refit | None) -> datetime:
+    """Return the end of a champion's rows: by its run, where that was looked at, for runs outlive training sets."""
+    recorded = record.learned_until if record is not None else ""
+    return datetime.fromisoformat(recorded) if recorded else known_until(place, release)
 
 
 def _fitted_again(place: Namespace, record: Refit) -> Ranker:

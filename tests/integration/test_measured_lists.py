@@ -215,12 +215,12 @@ def late_champion(world: World) -> Iterator[Refit]:
         namespace=NAME,
         version="7",
         run_id="theirs",
-        learned_until="1998-04-23T00:00:00Z",
-        asked_from="1998-01-20T00:00:00Z",
+        learned_until="1998-04-23T00:00:00+00:00",
+        asked_from="1998-01-20T00:00:00+00:00",
         saved_model="candidates/own/champion-7/saved_model",
         saved_model_sha256=tree_sha256(fit),
         training_set_id=TRAINING_SET,
-        fitted_until="1998-01-19T00:00:00Z",
+        fitted_until="1998-01-19T00:00:00+00:00",
         impossible="",
     )
     pointer.unlink()
@@ -242,7 +242,7 @@ def test_a_fit_of_its_spec_stands_in_for_a_champion_that_knows_the_answers(
 ) -> None:
     record = _measured_beside(world, asked, tmp_path, late_champion)
     assert record["champion"] == late_champion.named
-    assert "(its spec fitted again on events before 1998-01-19T00:00:00Z, as version 7 has" in record["champion"]
+    assert "(its spec fitted again on events before 1998-01-19T00:00:00+00:00, as version 7 has" in record["champion"]
     rows = {row["list"]: row for row in record["tables"][0]["rows"]}
     assert rows["champion"] | {"list": "candidate"} == rows["candidate"], "they are one model here"
     assert "champion" not in record["undefined"]
@@ -255,7 +255,7 @@ def test_what_cannot_stand_in_leaves_the_champion_out_with_the_reason(
     impossible = replace(late_champion, **none, impossible="its class is gone")
     learned = "version 7 has learned from events after the origin, up to 1998-04-23T00:00:00Z; `python -m models refit`"
     expected = {
-        impossible: "ask from 1998-01-20T00:00:00Z on; its spec cannot be fitted again: its class is gone",
+        impossible: "ask from 1998-01-20T00:00:00+00:00 on; its spec cannot be fitted again: its class is gone",
         replace(late_champion, version="6"): learned,
         replace(late_champion, saved_model_sha256="0" * 64): "expected SHA-256 0000",
         None: learned,
@@ -278,12 +278,28 @@ def test_a_champion_that_knows_no_answers_is_asked_itself_though_its_spec_could_
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(world.saved_model, target_is_directory=True)
     try:
-        refit = replace(late_champion, saved_model="", saved_model_sha256="", impossible="its class is gone")
+        early = {"learned_until": "1998-01-20T00:00:00+00:00", "saved_model": ""}
+        refit = replace(late_champion, **early, impossible="its class is gone")
         record = _measured_beside(world, asked, tmp_path, refit)
     finally:
         folder.unlink()
     assert record["champion"] == champion_named("7")
     assert "champion" in {row["list"] for row in record["tables"][0]["rows"]}
+
+
+def test_a_champion_whose_training_set_is_gone_is_asked_by_what_its_run_says(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    """By its cutoff alone it would know the answers."""
+    folder = Serving(world.state).model(NAME, RANKING_MODEL) / "7"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(world.saved_model, target_is_directory=True)
+    try:
+        early = replace(late_champion, learned_until="1998-01-20T00:00:00+00:00", saved_model="")
+        record = _measured_beside(world, asked, tmp_path, early)
+    finally:
+        folder.unlink()
+    assert record["champion"] == champion_named("7")
 
 
 def test_a_refit_that_was_not_run_is_asked_for(

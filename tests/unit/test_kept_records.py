@@ -98,9 +98,9 @@ def test_a_field_that_is_not_known_is_passed_over_and_one_without_a_default_is_m
 def test_a_fit_that_stands_in_says_what_it_is_and_concerns_one_version():
     (path,) = (path for path in KEPT if path.stem == "Refit")
     refit = manifests.Refit.read(path)
-    assert refit.concerns(refit.version, refit.run_id)
-    assert not refit.concerns(refit.version, "of another")
-    assert not refit.concerns("99", refit.run_id)
+    assert refit.is_of(refit.version, refit.run_id)
+    assert not refit.is_of(refit.version, "of another")
+    assert not refit.is_of("99", refit.run_id)
     assert refit.named.startswith(f"champion version {refit.version} (its spec fitted again on events before 1997-11-")
     impossible = replace(refit, saved_model="", impossible="its class is gone")
     assert impossible.needed
@@ -108,4 +108,3 @@ def test_a_fit_that_stands_in_says_what_it_is_and_concerns_one_version():
     assert impossible.why_not == f"{refit.why}; its spec cannot be fitted again: its class is gone"
     needless = replace(refit, saved_model="")
     assert (needless.needed, needless.why, needless.why_not) == (False, "", "")
-    assert not needless.concerns(refit.version, refit.run_id)
