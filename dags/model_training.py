@@ -4,11 +4,12 @@ Started by the asset **features**. `training_set` joins every label to the featu
 users at midnights of the past; the recommender's own recall answers those that models may learn from in `candidates`,
 and `list_rows` makes rows of them: what was offered, and what the user then liked. `specs` says what is trained, and
 `train` does, one spec at a time. `validation_lists` measures the lists of every trained spec at a midnight that it has
-not learned from, and `choose` takes the best for the candidate; `lists` measures the candidate's at a later midnight
-that nothing was chosen by. `evaluate` measures candidate, champion and baselines on the same later rows, and logs the
-lists' figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no heavy task
-beside it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and sends the
-asset **verdict**.
+not learned from, and `choose` takes the best for the candidate. `refit` fits the champion's spec again where the
+champion has learned from what the gates will ask. `lists` measures the candidate's and the champion's lists at a later
+midnight that nothing was chosen by. `evaluate` measures candidate, champion and baselines on the same later rows, and
+logs the lists' figures beside theirs; `serving_check` compares a model server's scores with the offline ones, with no
+heavy task beside it, for it measures latency; `gate` decides, registers the version with the alias `candidate`, and
+sends the asset **verdict**.
 
 A log that is too short for the past to be asked skips `candidates` and `list_rows`: specs that learn from them are not
 trained then. The run ends green whatever the verdict: a rejection is a result. Both reports lie in the MLflow run.
@@ -147,6 +148,14 @@ with DAG(
         },
         doc_md="The spec with the best validation lists is the candidate; no later answer has been looked at.",
     )
+    refit = JobOperator(
+        task_id="refit",
+        module="models",
+        command="refit",
+        options={**RUN, "questions": QUESTIONS},
+        **TRAINING,
+        doc_md="The champion's own spec, fitted on this run's rows: where it has learned from what the gates ask.",
+    )
     lists = JobOperator(
         task_id="lists",
         module="serving.lists",
@@ -157,6 +166,7 @@ with DAG(
             "saved-model": SAVED_MODEL,
             "training-set": "{{ ti.xcom_pull(task_ids='choose')['training_set'] }}",
             "policy": "{{ ti.xcom_pull(task_ids='choose')['policy'] }}",
+            "refit": f"{FOLDER}/refit.json",
             "out": f"{FOLDER}/lists.json",
         },
         **HEAVY,
@@ -192,4 +202,4 @@ with DAG(
         doc_md="Promote, tie or reject, with the report in MLflow.",
     )
     training_set >> questions >> candidates >> list_rows >> train
-    train >> validation_lists >> choose >> lists >> evaluate >> serving_check >> gate
+    train >> validation_lists >> choose >> refit >> lists >> evaluate >> serving_check >> gate

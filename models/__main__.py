@@ -1,4 +1,4 @@
-"""The model plane's jobs: `python -m models {specs,train,choose,evaluate,gate}`."""
+"""The model plane's jobs: `python -m models {specs,train,choose,refit,evaluate,gate}`."""
 
 from __future__ import annotations
 
@@ -179,8 +179,31 @@ def choose(  # noqa: PLR0917 - typer makes options of them
 
 
 @app.command()
+def refit(
+    namespace: NamespaceName,
+    training_set: TrainingSetOption,
+    run_key: RunKeyOption,
+    questions: Annotated[
+        str,
+        typer.Option(
+            "--questions", parser=checked(check_id), metavar="ID", help="What `python -m pipelines questions` printed."
+        ),
+    ],
+) -> None:
+    """Fit the champion's spec again, where the champion has learned from what the gates ask."""
+
+    def job() -> dict[str, object]:
+        from models.training.refit import refit  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+        with _folder(namespace, run_key).held(JUDGEMENT):
+            return refit(settings(), namespace, training_set, run_key, questions)
+
+    run_job(job)
+
+
+@app.command()
 def evaluate(namespace: NamespaceName, training_set: TrainingSetOption, run_key: RunKeyOption) -> None:
-    """Compare the candidate with the champion and the baselines on the test rows."""
+    """Compare the candidate with the champion, or its spec fitted again, and the baselines on the test rows."""
 
     def job() -> dict[str, object]:
         from models.evaluation.job import evaluate  # noqa: PLC0415 - TensorFlow takes seconds to import

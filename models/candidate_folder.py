@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.contracts.manifests import TrainingKind
+from feature_repo.contracts.manifests import Refit, TrainingKind
 from feature_repo.contracts.publishing import read_json, remove_abandoned
 from feature_repo.locks import exclusive
 from models.errors import CandidateError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.specs.spec import Spec
 
 JUDGEMENT = "judgement"
-"""The part that `choose`, `evaluate` and `gate` write."""
+"""The part that `choose`, `refit`, `evaluate` and `gate` write."""
 TAKEN = frozenset({JUDGEMENT, "plots"})
 """Names in the folder that no spec may have."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -82,6 +82,11 @@ class CandidateFolder:
         return self.root / "policy.json"
 
     @property
+    def refit(self) -> Path:
+        """The Refit: whether the champion's spec was fitted again, and where that fit lies."""
+        return self.root / "refit.json"
+
+    @property
     def evaluation(self) -> Path:
         """The table of metrics."""
         return self.root / "evaluation.json"
@@ -115,6 +120,13 @@ class CandidateFolder:
     def plots(self) -> Path:
         """ROC and calibration plots."""
         return self.root / "plots"
+
+    def refit_of(self, version: str, run_id: str) -> Refit | None:
+        """Return what `refit` wrote of a champion; None where it wrote nothing, or that of another."""
+        if not self.refit.is_file():
+            return None
+        record = Refit.read(self.refit)
+        return record if record.is_of(version, run_id) else None
 
     def run(self, name: str) -> dict[str, Any]:
         """Return `run.json` of one spec; CandidateError says which job writes it."""

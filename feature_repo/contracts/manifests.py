@@ -327,6 +327,74 @@ class Verdict(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Refit(_Record):
+    """Whether the champion has learned from what a run's gates ask, and then its own spec, fitted again in that run.
+
+    It lies in the run's folder. Moments are ISO 8601, UTC. No champion: the texts about it are empty.
+    """
+
+    namespace: str
+    version: str
+    """The champion's."""
+    run_id: str
+    """The champion's."""
+    learned_until: str
+    """Where the champion's rows end, those that it was chosen on among them; empty where nothing says it."""
+    asked_from: str
+    """The first moment that the gates ask about, of questions and of test rows that the champion can read; empty where
+    they ask it nothing."""
+    saved_model: str
+    """The fit, a path relative to the namespace's folder; empty where none is needed, or possible."""
+    saved_model_sha256: str
+    """Of the fit."""
+    training_set_id: str
+    """What the fit has learned from."""
+    fitted_until: str
+    """Where the fit's rows end."""
+    impossible: str
+    """Why there is no fit, where one is needed; else empty."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether the champion itself cannot be compared."""
+        return bool(self.saved_model or self.impossible)
+
+    def is_of(self, version: str, run_id: str) -> bool:
+        """Tell whether it is about this champion: another may have come into force meanwhile."""
+        return (self.version, self.run_id) == (version, run_id)
+
+    @property
+    def why(self) -> str:
+        """Why a fit is needed, for people; empty where none is."""
+        if not self.needed:
+            return ""
+        return (
+            f"version {self.version} has learned from events up to {self.learned_until}, and the gates ask from "
+            f"{self.asked_from} on"
+        )
+
+    @property
+    def why_not(self) -> str:
+        """Why neither the champion nor a fit of its spec can be compared; empty where that is not so."""
+        return f"{self.why}; its spec cannot be fitted again: {self.impossible}" if self.impossible else ""
+
+    @property
+    def named(self) -> str:
+        """What is compared with the candidate, for people; of a fit it says what it is."""
+        if not self.saved_model:
+            return champion_named(self.version)
+        return (
+            f"{champion_named(self.version)} (its spec fitted again on events before {self.fitted_until}, as version "
+            f"{self.version} has learned from events up to {self.learned_until})"
+        )
+
+
+def champion_named(version: str) -> str:
+    """Return how people call the champion."""
+    return f"champion version {version}"
+
+
+@dataclass(frozen=True, slots=True)
 class OnlineSnapshot(_Record):
     """What the online side serves features from: Redis, and what lies in the recommender's memory."""
 

@@ -1,10 +1,11 @@
-"""The champion, scored on the candidate's test rows, if the two can be compared."""
+"""The champion, or its spec fitted again, scored on the candidate's test rows, if the two can be compared."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Part, Release, TrainingSet
+from feature_repo.contracts.manifests import Part, Release, TrainingSet, champion_named
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.on_demand import REQUEST_TIME
-from feature_repo.contracts.places import MANIFEST, Serving
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.places import MANIFEST, Namespace, Serving
+from feature_repo.contracts.publishing import CorruptRecordError, tree_sha256
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
 from feature_repo.contracts.signatures import (
@@ -30,16 +31,17 @@ from feature_repo.contracts.signatures import (
     read_signature,
 )
 from models import tracking
-from models.errors import DatasetError
+from models.errors import CandidateError, DatasetError
 from models.saved_model_loader import SavedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
+    from feature_repo.contracts.manifests import Refit
     from feature_repo.contracts.objectives import Objective
-    from feature_repo.contracts.places import Namespace
+    from models.candidate_folder import CandidateFolder
     from models.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -48,10 +50,12 @@ ALIAS = "champion"
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The version in force, with its scores if its features are still computed the same way."""
+    """The version in force, with scores of its own, or of its spec fitted again, if these can be compared."""
 
     version: str
     run_id: str
+    named: str
+    """What the scores are of, for people."""
     saved_model_sha256: str
     weights_sha256: str
     scores: dict[str, NDArray[Any]]
@@ -61,13 +65,13 @@ class Champion:
     retired_views: list[str]
     """Feature views that it was trained on and that are refreshed no more: the recommender cannot rank with it."""
     objective: Objective
-    """What its scores mean."""
+    """What the scores mean."""
     unregistered: bool
     """Whether the registry has it no longer, so that nobody can go back to it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """The champion before it is scored."""
 
     version: str
@@ -78,39 +82,51 @@ class _Found:
     registered: bool = True
     views: Mapping[str, str] = field(default_factory=dict)
     """Feature group → feature view that it reads, where a release says so."""
+    cutoff: str = ""
+    """Of its training set, where a release says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What is scored in the champion's name."""
+
+    named: str
+    saved_model: Path | None
+    training_set: TrainingSet | None
+    """What it has learned from, where that can be read."""
 
 
 def score_champion(
-    client: mlflow.MlflowClient, place: Namespace, dataset: Dataset, splits: tuple[str, ...]
+    client: mlflow.MlflowClient, folder: CandidateFolder, dataset: Dataset, splits: tuple[str, ...]
 ) -> Champion | None:
     """Return the champion of a namespace with its scores of `splits`; None before the first one.
 
-    It is the version in force, which users are answered by, whatever has become of its registration; where there is
-    none, the one that the registry's alias names. It is loaded from its own SavedModel and fed by name those columns
-    that it knows.
+    Where the run has fitted the champion's spec again, the scores are of that fit. Else they are the champion's own: it
+    is loaded from its own SavedModel and fed by name those columns that it knows.
+
+    Raises:
+        CandidateError: The fit is not what `refit` recorded.
+        DatasetError: As of `why_incomparable`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        found = _in_force(client, place, Path(folder)) or _by_alias(client, place, Path(folder))
+    place = folder.namespace
+    with tempfile.TemporaryDirectory() as scratch:
+        found = find_champion(client, place, Path(scratch))
         if found is None:
             return None
         run_tags = _run_tags(client, found.run_id)
-        theirs = _training_set(place, found, Path(folder))
-        scores, objective = {}, PROBABILITY
-        views = found.views or (theirs.views if theirs else {})
-        reason = f"champion version {found.version}: neither the registry nor the disk has its SavedModel any longer"
-        if found.saved_model is not None:
-            saved_model = SavedModel(found.saved_model)
-            if (found.saved_model / SIGNATURE_FILE).exists():  # it has none from before signatures were stored
-                signature = read_signature(found.saved_model)
-                objective, views = signature.objective, signature.views
-            reason = why_incomparable(theirs, set(saved_model.specs), dataset, found.version)
-            scores = {} if reason else {split: saved_model.predict(dataset[split].features) for split in splits}
-            if not all(np.isfinite(values).all() for values in scores.values()):
-                reason = f"champion version {found.version} cannot be compared: some of its scores are no numbers"
-                scores = {}
+        theirs = training_set_of_champion(place, found, Path(scratch))
+        refit = folder.refit_of(found.version, found.run_id)
+        compared = _Compared(champion_named(found.version), found.saved_model, theirs)
+        if refit is not None and refit.saved_model:
+            compared = _fitted_again(folder, refit)
+        scores, objective, reason = _scored(compared, dataset, splits)
+        if reason and refit is not None and refit.impossible:
+            reason = f"{compared.named} cannot be compared: {refit.why_not}"
+        views = _views(found, theirs)
     return Champion(
         version=found.version,
         run_id=found.run_id,
+        named=compared.named,
         saved_model_sha256=run_tags.get(tracking.SAVED_MODEL_SHA256, ""),
         weights_sha256=run_tags.get(tracking.WEIGHTS_SHA256, ""),
         scores=scores,
@@ -121,7 +137,55 @@ def score_champion(
     )
 
 
-def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:
+def _fitted_again(folder: CandidateFolder, refit: Refit) -> _Compared:
+    """Return the fit that stands in for the champion; CandidateError if it is not the one that was recorded."""
+    saved_model = folder.namespace.root / refit.saved_model
+    received = tree_sha256(saved_model) if saved_model.is_dir() else "no folder"
+    if received != refit.saved_model_sha256:
+        msg = (
+            f"{saved_model}: expected SHA-256 {refit.saved_model_sha256}, received {received}; run `python -m models "
+            f"refit --run-key {folder.run_key}` again"
+        )
+        raise CandidateError(msg)
+    manifest = folder.namespace.training_sets / refit.training_set_id / MANIFEST
+    return _Compared(refit.named, saved_model, TrainingSet.read(manifest))
+
+
+def _scored(
+    compared: _Compared, dataset: Dataset, splits: tuple[str, ...]
+) -> tuple[dict[str, NDArray[Any]], Objective, str]:
+    """Return the scores of each split, what they mean, and why there are none; empty where there are."""
+    objective = PROBABILITY
+    if compared.saved_model is None:
+        return {}, objective, f"{compared.named}: neither the registry nor the disk has its SavedModel any longer"
+    saved_model = SavedModel(compared.saved_model)
+    if (compared.saved_model / SIGNATURE_FILE).exists():  # it has none from before signatures were stored
+        objective = read_signature(compared.saved_model).objective
+    if reason := why_incomparable(compared.training_set, set(saved_model.specs), dataset, compared.named):
+        return {}, objective, reason
+    scores = {split: saved_model.predict(dataset[split].features) for split in splits}
+    if not all(np.isfinite(values).all() for values in scores.values()):
+        return {}, objective, f"{compared.named} cannot be compared: some of its scores are no numbers"
+    return scores, objective, ""
+
+
+def _views(found: Found, theirs: TrainingSet | None) -> Mapping[str, str]:
+    """Return feature group → feature view that the champion itself reads, or may read."""
+    if found.saved_model is not None and (found.saved_model / SIGNATURE_FILE).exists():
+        return read_signature(found.saved_model).views
+    return found.views or (theirs.views if theirs else {})
+
+
+def find_champion(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> Found | None:
+    """Return the champion; None before the first one.
+
+    It is the version in force, which users are answered by, whatever has become of its registration; where there is
+    none, the one that the registry's alias names. What is downloaded lies in `folder`.
+    """
+    return _in_force(client, place, folder) or _by_alias(client, place, folder)
+
+
+def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> Found | None:
     """Find the version in force: on the disk that it is served from, or in the registry, if that is the same model."""
     serving = Serving(place.state)
     try:
@@ -135,8 +199,8 @@ def _in_force(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _F
     if not path.is_dir() or served_sha256(path, ranker.checksum) != ranker.checksum:
         log.warning("%s is not what was promoted: looking in the registry", path)
         saved_model = tracking.download_version(name, ranker.version, folder) if registered else None
-    training_set_id, views = ranker.data["training_set_id"], ranker.data["views"]
-    return _Found(ranker.version, ranker.run_id, saved_model, training_set_id, registered, views)
+    training_set_id, views, cutoff = (ranker.data[name] for name in ("training_set_id", "views", "cutoff"))
+    return Found(ranker.version, ranker.run_id, saved_model, training_set_id, registered, views, cutoff)
 
 
 def _is_registered(client: mlflow.MlflowClient, name: str, ranker: Part) -> bool:
@@ -151,7 +215,7 @@ def _is_registered(client: mlflow.MlflowClient, name: str, ranker: Part) -> bool
     return received == (ranker.run_id, ranker.checksum)
 
 
-def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _Found | None:
+def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> Found | None:
     name = model_name(place.name, RANKING_MODEL)
     try:
         version = client.get_model_version_by_alias(name, ALIAS)
@@ -160,7 +224,7 @@ def _by_alias(client: mlflow.MlflowClient, place: Namespace, folder: Path) -> _F
             return None
         raise
     number = str(version.version)
-    return _Found(number, version.run_id, tracking.download_version(name, number, folder))
+    return Found(number, version.run_id, tracking.download_version(name, number, folder))
 
 
 def _run_tags(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
@@ -173,7 +237,7 @@ def _run_tags(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
         raise
 
 
-def _training_set(place: Namespace, found: _Found, folder: Path) -> TrainingSet | None:
+def training_set_of_champion(place: Namespace, found: Found, folder: Path) -> TrainingSet | None:
     """Return what the champion learned from: the run's record, or the training set's own where the run is gone."""
     try:
         manifest = Path(
@@ -193,54 +257,67 @@ def _training_set(place: Namespace, found: _Found, folder: Path) -> TrainingSet 
         return None
 
 
-def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dataset, version: str) -> str:
+def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Dataset, named: str) -> str:
     """Return why a champion cannot be compared on a data set's rows; empty if it can.
 
     Args:
         theirs: The training set that it learned from.
         inputs: Names of the columns that it takes.
         dataset: With all the features that this run's training set has.
-        version: The champion's.
+        named: What it is, for people.
 
     Raises:
         DatasetError: It reads features that are computed as they were, and this run's training set could have, but
             lacks them. What channels say no set of another kind can have: then the two are not comparable.
     """
     if theirs is None:
-        return f"champion version {version}: its training_set.json cannot be read"
+        return f"{named}: its training_set.json cannot be read"
     if theirs.label_min_value != dataset.record.label_min_value:
         return (
-            f"champion version {version} learned label value >= {theirs.label_min_value:g}, the candidate "
+            f"{named} learned label value >= {theirs.label_min_value:g}, the candidate "
             f">= {dataset.record.label_min_value:g}: their scores answer different questions"
         )
-    stored = {ITEM_ID.name, REQUEST_TIME.name} | dataset.record.feature_hashes.keys()
-    hashes = feature_hashes(Schema.from_json(dataset.record.schema))
-    changed = sorted(
-        name
-        for name in inputs
-        if (name in theirs.feature_hashes and theirs.feature_hashes[name] != hashes.get(name))
-        or name not in stored | hashes.keys()
-    )
-    if changed:
+    if changed := changed_inputs(theirs, inputs, dataset.record):
         return (
-            f"champion version {version} cannot be compared: its inputs {changed} are defined otherwise now; nothing "
+            f"{named} cannot be compared: its inputs {changed} are defined otherwise now; nothing "
             "protects against a regression in this run"
         )
-    absent = sorted(inputs - stored)
+    absent = sorted(inputs - _stored(dataset.record))
     if pairs := [name for name in absent if is_pair_feature(name)]:
         return (
-            f"champion version {version} cannot be compared on rows: those of training set "
+            f"{named} cannot be compared on rows: those of training set "
             f"{dataset.record.training_set_id}, of kind {dataset.record.kind}, say nothing of {len(pairs)} pair "
             f"features that it reads, such as {pairs[0]}"
         )
+    if datetime.fromisoformat(theirs.valid_end) > datetime.fromisoformat(dataset.record.valid_end):
+        return (
+            f"{named} cannot be compared on rows: it has learned from events up to {theirs.valid_end}, and the test "
+            f"rows begin at {dataset.record.valid_end}; `python -m models refit` fits its spec again, where that can be"
+        )
     if absent:
         msg = (
-            f"training set {dataset.record.training_set_id}: expected {absent}, which champion version {version} "
+            f"training set {dataset.record.training_set_id}: expected {absent}, which {named} "
             f"reads, it has the features of the service {dataset.record.feature_service} alone, so that the two cannot "
             "be compared; build one with KESTREL_RANKING_WINDOWS=true"
         )
         raise DatasetError(msg)
     return ""
+
+
+def changed_inputs(theirs: TrainingSet, inputs: Collection[str], ours: TrainingSet) -> list[str]:
+    """Return the names of inputs that are gone, or defined otherwise than when the champion learned."""
+    hashes = feature_hashes(Schema.from_json(ours.schema))
+    known = _stored(ours) | hashes.keys()
+    return sorted(
+        name
+        for name in inputs
+        if (name in theirs.feature_hashes and theirs.feature_hashes[name] != hashes.get(name)) or name not in known
+    )
+
+
+def _stored(record: TrainingSet) -> set[str]:
+    """Return the names of the columns that rows of a training set have, as inputs."""
+    return {ITEM_ID.name, REQUEST_TIME.name} | record.feature_hashes.keys()
 
 
 def _refreshed(record: TrainingSet) -> dict[str, str]:

@@ -20,7 +20,7 @@ from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
-from models.evaluation.lists import log_lists, read_lists
+from models.evaluation.lists import check_same_champion, log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
@@ -72,7 +72,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     _check_same_rows(dataset)
     with tracking.reaching(settings.mlflow_uri):
         tracking.check_run(client, candidate["run_id"], run_key)
-        champion = score_champion(client, namespace, dataset, SPLITS)
+        champion = score_champion(client, folder, dataset, SPLITS)
+    check_same_champion(lists, champion.named if champion else "")
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
     left_out = _left_out(models, dataset)
     models = {row: model for row, model in models.items() if row not in left_out}
@@ -195,11 +196,12 @@ def _finite(value: float) -> float | None:
 
 def _describe(champion: Champion | None) -> dict[str, Any]:
     if champion is None:
-        nobody = {"version": "", "run_id": "", "weights_sha256": "", "incomparable": "there is no champion yet"}
-        return nobody | {"retired_views": [], "unregistered": False}
+        nobody = dict.fromkeys(("version", "run_id", "named", "weights_sha256"), "")
+        return nobody | {"incomparable": "there is no champion yet"} | {"retired_views": [], "unregistered": False}
     return {
         "version": champion.version,
         "run_id": champion.run_id,
+        "named": champion.named,
         "weights_sha256": champion.weights_sha256,
         "incomparable": champion.incomparable,
         "retired_views": champion.retired_views,

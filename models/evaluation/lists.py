@@ -137,6 +137,21 @@ def read_lists(path: Path, namespace: str, training_set_id: str, saved_model_sha
     return record
 
 
+def check_same_champion(record: Mapping[str, Any], named: str) -> None:
+    """Refuse lists of another champion than the one whose rows are scored; `named` says which that is, or none.
+
+    Raises:
+        CandidateError: Another has come into force since lists were measured, or its spec was fitted again since.
+    """
+    measured = record.get("champion", "")  # records of before do not say
+    if measured and measured != named:
+        msg = (
+            f"lists of {measured}: expected those of {named or 'no champion'}, which is compared on rows; another came "
+            "into force meanwhile: run `python -m models refit`, and then `python -m serving.lists measure` again"
+        )
+        raise CandidateError(msg)
+
+
 def log_lists(client: mlflow.MlflowClient, run_id: str, path: Path, record: Mapping[str, Any]) -> None:
     """Log the record that lies at `path` to the candidate's run; a retry leaves the run as it is."""
     # MLflow keeps one of equal metrics of one time. It is the run's own, so that a retry adds nothing.

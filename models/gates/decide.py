@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_repo.contracts.manifests import Decision
+from feature_repo.contracts.manifests import Decision, champion_named
 from feature_repo.contracts.objectives import ORDERS, Metric
 from models.evaluation.metrics import auc, calibration, gauc, log_loss, rmse
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
@@ -123,6 +123,8 @@ class Evidence:
     """Feature views of the champion that are refreshed no more: it cannot rank any longer, so no tie lets it stay."""
     unregistered: bool = False
     """Whether the registry has the champion no longer: then no tie lets it stay, either."""
+    champion_named: str = ""
+    """What is compared in the champion's name, where that says more than its version: its spec fitted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,8 @@ def _few(users: int, margins: Margins) -> str:
 
 
 def _named(reference: str, evidence: Evidence) -> str:
-    names = {CHANCE: "chance", CHAMPION_ROW: f"champion version {evidence.champion_version}"}
+    champion = evidence.champion_named or champion_named(evidence.champion_version)
+    names = {CHANCE: "chance", CHAMPION_ROW: champion}
     return names.get(reference, f"the {reference} baseline")
 
 
@@ -418,7 +421,7 @@ def _beside_champion(
 ) -> Outcomes:
     """Return the decision where no gate says no, and the champion can be compared."""
     figures = (
-        f"{found.title} differs from champion version {evidence.champion_version} by {found.difference:+.4f} "
+        f"{found.title} differs from {_named(CHAMPION_ROW, evidence)} by {found.difference:+.4f} "
         f"({found.interval.low:+.4f} to {found.interval.high:+.4f})"
     )
     passed = _passed([gate for gate in gates if gate.verdict is Outcome.UNDECIDED])
@@ -506,7 +509,7 @@ def _listed(gates: Sequence[Gate]) -> str:
 
 def _passing(evidence: Evidence) -> str:
     """Return why the champion does not stay even where nothing shows that the candidate is better; empty if it may."""
-    champion = f"champion version {evidence.champion_version}"
+    champion = champion_named(evidence.champion_version)
     if evidence.retired_views:
         views = ", ".join(evidence.retired_views)
         return f"{champion} cannot rank any longer: it reads {views}, refreshed no more"

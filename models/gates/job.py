@@ -194,6 +194,7 @@ def _evidence(
         serving_check=check,
         lists=list_figures(evaluation["lists"]),
         left_out=evaluation["left_out"],
+        champion_named=champion.get("named", ""),
     )
 
 

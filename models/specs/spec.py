@@ -35,6 +35,12 @@ class Role(StrEnum):
     """To become champion."""
     BASELINE = "baseline"
     """To be beaten: it stands in every table, and gates compare with it."""
+    CHAMPION = "champion"
+    """To stand in for a champion that knows what gates ask: no file declares it, and it never competes."""
+
+
+_CHAMPION_PREFIX = "champion-"
+"""Of the names of specs that are fitted again; the champion's version follows."""
 
 
 class Spec(BaseModel):
@@ -62,6 +68,12 @@ class Spec(BaseModel):
     def _has_a_name_of_its_own(self) -> Self:
         if self.name in RESERVED | TAKEN:
             msg = f"name {self.name!r}: expected another than {sorted(RESERVED | TAKEN)}, which mean something else"
+            raise ValueError(msg)
+        if self.name.startswith(_CHAMPION_PREFIX) is not (self.role is Role.CHAMPION):
+            msg = (
+                f"name {self.name!r}, role {self.role.value}: expected names that begin with {_CHAMPION_PREFIX!r} of "
+                f"role {Role.CHAMPION.value}, and of no other; use another name"
+            )
             raise ValueError(msg)
         return self
 
@@ -131,6 +143,16 @@ class Spec(BaseModel):
         """Return the spec with every field of its config; SpecError if it is none of its class."""
         return self.model_copy(update={"config": self.model().config.model_dump(mode="json")})
 
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What decides the fit on given rows and by a given seed: two whole specs of one definition need one fit."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"name", "role", "may_be_champion"})
+
+    def standing_in(self, version: str) -> Spec:
+        """Return the spec of a champion of this version as it is fitted again: under a name of its own."""
+        named = {"name": f"{_CHAMPION_PREFIX}{version}", "role": Role.CHAMPION, "may_be_champion": False}
+        return self.model_copy(update=named)
+
 
 class Specs(BaseModel):
     """A file of specs; `ranking.yaml` says what each field means."""
@@ -147,6 +169,16 @@ class Specs(BaseModel):
         names = [spec.name for spec in self.specs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             msg = f"specs {twice}: expected each name once"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _none_stands_in(self) -> Self:
+        if names := [spec.name for spec in self.specs if spec.role is Role.CHAMPION]:
+            msg = (
+                f"specs {names}: expected the role {Role.CANDIDATE.value} or {Role.BASELINE.value}, received "
+                f"{Role.CHAMPION.value}; a run makes such a spec of the champion's by itself"
+            )
             raise ValueError(msg)
         return self
 

@@ -69,6 +69,10 @@ def measure(  # noqa: PLR0917 - typer makes options of them
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Where each user's figures go, as Parquet; default: nowhere.")
     ] = None,
+    refit: Annotated[
+        Path | None,
+        typer.Option("--refit", help="What `python -m models refit` wrote: who stands in for a champion that knows."),
+    ] = None,
 ) -> None:
     """Answer questions of the past with the recommender's engine, and measure the lists."""
 
@@ -77,7 +81,7 @@ def measure(  # noqa: PLR0917 - typer makes options of them
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
         return job.measure(
-            load_settings(), namespace, questions, saved_model, training_set, policy, origin, out, figures
+            load_settings(), namespace, questions, saved_model, training_set, policy, origin, out, figures, refit
         )
 
     run_job(job)

@@ -46,6 +46,7 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     origin: datetime | None,
     out: Path,
     figures: Path | None,
+    refit: Path | None = None,
 ) -> dict[str, object]:
     """Answer the questions of a test origin and write the record; return what a person would read first.
 
@@ -59,9 +60,12 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
         origin: Which test origin; None: the last one.
         out: Where the record goes.
         figures: Where each user's figures go, as Parquet; None: nowhere.
+        refit: What `python -m models refit` wrote: which fit stands in for a champion that knows the answers; None:
+            such a champion is not measured.
 
     Raises:
-        QuestionsError: There are no such questions, or no such test origin, or it lacks what is asked with.
+        QuestionsError: There are no such questions, or no such test origin, or it lacks what is asked with; or there is
+            no such record of a fit.
         PrivateServerError: No model server comes up with the SavedModel.
         UnansweredError: It came up, and did not answer.
     """
@@ -78,7 +82,7 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
         why = f"nobody likes anything new between {asked.record['origin']} and {asked.record['end']}"
         return _finish(out, report.empty_record(record, why, sha256) | {"origin": dict(asked.record)})
     made_by = read_policy(policy)
-    shown = _shown(settings, place, origins, asked, saved_model, training_set, made_by)
+    shown = _shown(settings, place, origins, asked, saved_model, training_set, made_by, refit)
     if figures is not None:
         _write_figures(figures, shown)
     return _finish(out, report.record_of(record, shown, sha256) | {"policy": made_by.record()})
@@ -138,12 +142,14 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     saved_model: Path | None,
     training_set: str,
     policy: ListPolicy,
+    refit: Path | None,
 ) -> Shown:
     answering = Answering.at(settings, place, asked, policy)
     lists: dict[Asked, dict[str, NDArray[np.intp]]] = {when: {} for when in Asked}
     not_reranked: dict[Asked, NDArray[np.intp]] = {}
     absent: dict[str, str] = {}
-    for name, ranker in _rankers(place, saved_model, training_set, policy, asked, absent).items():
+    rankers = _rankers(place, saved_model, training_set, policy, refit, asked, absent)
+    for name, ranker in rankers.items():
         try:
             (found,) = ranker.scored([answering], Asked)
         except UnmeasurableError as error:
@@ -174,6 +180,7 @@ def _shown(  # noqa: PLR0917 - as for `measure`
         recall=answering.recalled(Asked.AT_ORIGIN),
         simple=chosen,
         absent=absent,
+        champion=rankers[CHAMPION].named if CHAMPION in lists[Asked.AT_ORIGIN] else "",
     )
 
 
@@ -182,6 +189,7 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
     saved_model: Path | None,
     training_set: str,
     policy: ListPolicy,
+    refit: Path | None,
     asked: OriginQuestions,
     absent: dict[str, str],
 ) -> dict[str, Ranker]:
@@ -196,7 +204,7 @@ def _rankers(  # noqa: PLR0917 - as for `measure`
     else:
         rankers[CANDIDATE] = candidate
     try:
-        rankers[CHAMPION] = champion(Serving(place.state), place, asked)
+        rankers[CHAMPION] = champion(Serving(place.state), place, asked, refit)
     except UnmeasurableError as error:
         absent[CHAMPION] = str(error)
     return rankers

@@ -6,10 +6,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from feature_repo.contracts.intervals import format_cutoff
 from feature_repo.contracts.list_policy import DECLARED
-from feature_repo.contracts.manifests import Candidates, Part, PartKind, Release, TrainingSet, model_data
+from feature_repo.contracts.manifests import (
+    Candidates,
+    Part,
+    PartKind,
+    Refit,
+    Release,
+    TrainingSet,
+    champion_named,
+    model_data,
+)
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.publishing import CorruptRecordError, tree_sha256
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from serving.lists.errors import QuestionsError, UnmeasurableError
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
     from serving.recommender.release import RankingPlan
     from serving.recommender.snapshot import Snapshot
 
-_VERSION = 1
+_VERSION = "1"
 """Under which a private server serves a model that no registry knows."""
 
 
@@ -39,6 +49,8 @@ class Ranker:
     release: Release
     policy: ListPolicy = DECLARED
     """How lists are made of what it scores."""
+    named: str = ""
+    """What it is beside the candidate, for people."""
 
     @property
     def version(self) -> str:
@@ -83,7 +95,7 @@ def why_unmeasurable(plan: RankingPlan | RankingOff) -> str:
     return plan.reason if isinstance(plan, RankingOff) else "; ".join(plan.pairs.absent.values())
 
 
-def candidate_release(place: Namespace, training_set: str, saved_model: Path) -> Release:
+def candidate_release(place: Namespace, training_set: str, saved_model: Path, version: str = _VERSION) -> Release:
     """Return a Release as the rollout would make it of a model that learned from a training set, of whichever kind.
 
     Raises:
@@ -98,7 +110,7 @@ def candidate_release(place: Namespace, training_set: str, saved_model: Path) ->
         raise QuestionsError(msg) from error
     signature = read_signature(saved_model)
     data = model_data(record, signature.views)
-    ranker = Part(RANKING_MODEL, PartKind.RANKER, str(_VERSION), "", signature=signature.to_json(), data=data)
+    ranker = Part(RANKING_MODEL, PartKind.RANKER, version, "", signature=signature.to_json(), data=data)
     return Release(place.name, 1, {RANKING_MODEL: ranker}, previous=0, previous_parts={}, why="")
 
 
@@ -118,11 +130,18 @@ def quotas_of(place: Namespace, candidates_id: str) -> dict[str, int]:
         raise QuestionsError(msg) from error
 
 
-def champion(serving: Serving, place: Namespace, asked: OriginQuestions) -> Ranker:
-    """Return the version in force.
+def champion(serving: Serving, place: Namespace, asked: OriginQuestions, refit: Path | None = None) -> Ranker:
+    """Return the version in force, or the fit that stands in for it.
+
+    Args:
+        serving: Where it is served from.
+        place: The data set.
+        asked: What it would be asked.
+        refit: What `python -m models refit` recorded of it; of another version it counts nothing.
 
     Raises:
         UnmeasurableError: There is none, or it knows the answers already.
+        QuestionsError: There is no such record.
     """
     try:
         release = Release.read(serving.current_release(place.name))
@@ -131,18 +150,69 @@ def champion(serving: Serving, place: Namespace, asked: OriginQuestions) -> Rank
         raise UnmeasurableError(msg) from error
     except CorruptRecordError as error:
         raise UnmeasurableError(str(error)) from error
+    record = _refit_of(release.ranker, refit)
+    if record is not None and record.saved_model:
+        ranker = _fitted_again(place, record, _policy(serving, release))
+        until = known_until(place, ranker.release)
+    else:
+        ranker = _served(serving, place, release)
+        until = _learned_until(place, release, record)
+    if until > asked.times[Asked.AT_ORIGIN][0]:
+        msg = (
+            f"version {ranker.version} has learned from events after the origin, up to {format_cutoff(until)}; "
+            "`python -m models refit` fits its spec again"
+        )
+        raise UnmeasurableError(msg if record is None or not record.impossible else record.why_not)
+    if not (ranker.saved_model / "saved_model.pb").is_file():
+        msg = f"version {ranker.version}: expected its SavedModel in {ranker.saved_model}, found none"
+        raise UnmeasurableError(msg)
+    return ranker
+
+
+def _served(serving: Serving, place: Namespace, release: Release) -> Ranker:
     version = release.ranker.version
-    if known_until(place, release) > asked.times[Asked.AT_ORIGIN][0]:
-        msg = f"version {version} has learned from events after the origin"
-        raise UnmeasurableError(msg)
     folder = serving.model(place.name, RANKING_MODEL) / version
-    if not (folder / "saved_model.pb").is_file():
-        msg = f"version {version}: expected its SavedModel in {folder}, found none"
-        raise UnmeasurableError(msg)
+    return Ranker(folder, release, _policy(serving, release), champion_named(version))
+
+
+def _policy(serving: Serving, release: Release) -> ListPolicy:
+    """Return how a release makes lists; UnmeasurableError where nobody can tell: users would get other lists."""
     try:
-        return Ranker(folder, release, load_policy(serving, release))
+        return load_policy(serving, release)
     except (ReleaseError, CorruptRecordError) as error:
         raise UnmeasurableError(str(error)) from error
+
+
+def _refit_of(ranker: Part, path: Path | None) -> Refit | None:
+    """Return what is recorded of a version; None where that is another's."""
+    if path is None:
+        return None
+    try:
+        record = Refit.read(path)
+    except (OSError, CorruptRecordError) as error:
+        msg = f"{path}: expected what `python -m models refit` writes, received {error}; run it first"
+        raise QuestionsError(msg) from error
+    return record if record.is_of(ranker.version, ranker.run_id) else None
+
+
+def _learned_until(place: Namespace, release: Release, record: Refit | None) -> datetime:
+    """Return the end of a champion's rows: by its run, where that was looked at, for runs outlive training sets."""
+    recorded = record.learned_until if record is not None else ""
+    return datetime.fromisoformat(recorded) if recorded else known_until(place, release)
+
+
+def _fitted_again(place: Namespace, record: Refit, policy: ListPolicy) -> Ranker:
+    """Return the fit that stands in for the champion; UnmeasurableError if it is not the one that was recorded."""
+    saved_model = place.root / record.saved_model
+    received = tree_sha256(saved_model) if saved_model.is_dir() else "no folder"
+    if received != record.saved_model_sha256:
+        msg = (
+            f"{record.named}: {saved_model}: expected SHA-256 {record.saved_model_sha256}, received {received}; run "
+            "`python -m models refit` again"
+        )
+        raise UnmeasurableError(msg)
+    release = candidate_release(place, record.training_set_id, saved_model, record.version)
+    return Ranker(saved_model, release, policy, record.named)
 
 
 def known_until(place: Namespace, release: Release) -> datetime:

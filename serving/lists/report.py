@@ -69,6 +69,8 @@ class Shown:
     simple: Sequence[Chosen]
     absent: Mapping[str, str] = field(default_factory=dict)
     """Name of a list that there is none of → why."""
+    champion: str = ""
+    """Whose the champion's lists are, for people; empty where there are none."""
 
 
 def group_of(history: NDArray[np.int64], group: str) -> NDArray[np.bool_]:
@@ -95,6 +97,7 @@ def record_of(questions: Questions, shown: Shown, saved_model_sha256: str = "") 
         "simple": [asdict(one) for one in shown.simple],
         "best_simple": best_of(shown.simple).name,
         "users": int(judged(shown).sum()),
+        "champion": shown.champion,
         "tables": tables,
         "against": against,
         "recall": _recall(shown, undefined),
@@ -113,6 +116,7 @@ def empty_record(questions: Questions, why: str, saved_model_sha256: str = "") -
         "simple": [],
         "best_simple": "",
         "users": 0,
+        "champion": "",
         "tables": [],
         "against": [],
         "recall": {},

@@ -61,7 +61,8 @@ def test_model_training_graph(dags):
         ("specs", "train"),
         ("train", "validation_lists"),
         ("validation_lists", "choose"),
-        ("choose", "lists"),
+        ("choose", "refit"),
+        ("refit", "lists"),
         ("lists", "evaluate"),
         ("evaluate", "serving_check"),
         ("serving_check", "gate"),
@@ -77,7 +78,7 @@ def test_a_measurement_of_latency_runs_beside_nothing_that_keeps_the_machine_bus
     assert {name for name, taken in slots.items() if taken == POOL_SLOTS} == {"serving_check", "compare"}
     busy = {name for name, taken in slots.items() if taken == 1}
     assert {"questions", "features", "embeddings", "channels"} <= busy
-    assert 2 * slots["train"] > POOL_SLOTS, "one training at a time"
+    assert all(2 * slots[name] > POOL_SLOTS for name in ("train", "refit")), "one training at a time"
     assert "rollback" not in slots, "nothing may keep it waiting"
 
 
@@ -421,7 +422,16 @@ def test_lists_answer_the_runs_own_questions_with_the_runs_own_model(dags):
     assert task.arguments()[1:] == [
         *("-m", "serving.lists", "measure", "--namespace", "ml-100k", "--questions", "asked"),
         *("--saved-model", "/chosen/saved_model", "--training-set", "rows", "--policy", "/chosen/policy.json"),
-        *("--out", f"{folder}/lists.json"),
+        *("--refit", f"{folder}/refit.json", "--out", f"{folder}/lists.json"),
+    ]
+
+
+def test_the_champions_spec_is_fitted_again_by_what_the_run_asks(dags):
+    ti = TaskInstance(training_set={"training_set": "set"}, questions={"questions": "asked"})
+    task = rendered(dags["model_training"].get_task("refit"), partition_key=INTERVAL, run_id="a", ti=ti)
+    assert task.arguments()[1:] == [
+        *("-m", "models", "refit", "--namespace", "ml-100k", "--training-set", "set", "--run-key", "a"),
+        *("--questions", "asked"),
     ]
 
 

@@ -40,7 +40,7 @@ def test_the_candidates_lists_were_measured_and_are_in_its_evaluation_and_in_mlf
         (
             *("training_set", "questions", "candidates", "list_rows", "specs"),
             *("train deepfm", "train lists", "train lists_linear", "train lr"),
-            *("validation_lists", "choose", "lists", "evaluate", "serving_check", "gate"),
+            *("validation_lists", "choose", "refit", "lists", "evaluate", "serving_check", "gate"),
         ),
         "success",
     )

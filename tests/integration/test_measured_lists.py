@@ -17,9 +17,17 @@ from feature_repo.contracts.datasets import EVENTS
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.jobs import exit_code_of
 from feature_repo.contracts.list_policy import DECLARED, POLICY_PARTS, ListPolicy, Reranking
-from feature_repo.contracts.manifests import OnlineSnapshot, Part, PartKind, Questions, TrainingSet
+from feature_repo.contracts.manifests import (
+    OnlineSnapshot,
+    Part,
+    PartKind,
+    Questions,
+    Refit,
+    TrainingSet,
+    champion_named,
+)
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import file_sha256, write_json
+from feature_repo.contracts.publishing import file_sha256, tree_sha256, write_json
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL
 from pipelines.io.lake import stored_dataset
@@ -211,6 +219,118 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     record = json.loads(out.read_text())
     assert reason in record["undefined"]["champion"]
     assert "champion" not in {row["list"] for row in record["tables"][0]["rows"]}
+
+
+@pytest.fixture
+def late_champion(world: World) -> Iterator[Refit]:
+    """A champion that knows the answers, and the record of its spec's fit, which here is the candidate's own."""
+    release = with_ranker(
+        candidate_release(world.place, TRAINING_SET, world.saved_model, "7"),
+        training_set_id="gone",
+        cutoff="1998-04-23T00:00:00Z",
+        run_id="theirs",
+    )
+    fit = world.place.candidates / "own" / "champion-7" / "saved_model"
+    shutil.copytree(world.saved_model, fit)
+    pointer = Serving(world.state).current_release(NAME)
+    release.write(pointer)
+    yield Refit(
+        namespace=NAME,
+        version="7",
+        run_id="theirs",
+        learned_until="1998-04-23T00:00:00+00:00",
+        asked_from="1998-01-20T00:00:00+00:00",
+        saved_model="candidates/own/champion-7/saved_model",
+        saved_model_sha256=tree_sha256(fit),
+        training_set_id=TRAINING_SET,
+        fitted_until="1998-01-19T00:00:00+00:00",
+        impossible="",
+    )
+    pointer.unlink()
+    shutil.rmtree(world.place.candidates)
+
+
+def _measured_beside(world: World, asked: OriginQuestions, folder: Path, refit: Refit | None) -> dict[str, Any]:
+    out, path = folder / "lists.json", folder / "refit.json"
+    if refit is not None:
+        refit.write(path)
+    of = asked.folder.parent.name
+    job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None, refit and path)
+    record: dict[str, Any] = json.loads(out.read_text())
+    return record
+
+
+def test_a_fit_of_its_spec_stands_in_for_a_champion_that_knows_the_answers(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    record = _measured_beside(world, asked, tmp_path, late_champion)
+    assert record["champion"] == late_champion.named
+    assert "(its spec fitted again on events before 1998-01-19T00:00:00+00:00, as version 7 has" in record["champion"]
+    rows = {row["list"]: row for row in record["tables"][0]["rows"]}
+    assert rows["champion"] | {"list": "candidate"} == rows["candidate"], "they are one model here"
+    assert "champion" not in record["undefined"]
+
+
+def test_what_cannot_stand_in_leaves_the_champion_out_with_the_reason(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    none = {"saved_model": "", "saved_model_sha256": "", "training_set_id": "", "fitted_until": ""}
+    impossible = replace(late_champion, **none, impossible="its class is gone")
+    learned = "version 7 has learned from events after the origin, up to 1998-04-23T00:00:00Z; `python -m models refit`"
+    expected = {
+        impossible: "ask from 1998-01-20T00:00:00+00:00 on; its spec cannot be fitted again: its class is gone",
+        replace(late_champion, version="6"): learned,
+        replace(late_champion, saved_model_sha256="0" * 64): "expected SHA-256 0000",
+        None: learned,
+    }
+    for refit, why in expected.items():
+        record = _measured_beside(world, asked, tmp_path, refit)
+        assert why in record["undefined"]["champion"]
+        assert record["champion"] == ""
+        assert "champion" not in {row["list"] for row in record["tables"][0]["rows"]}
+
+
+def test_a_champion_that_knows_no_answers_is_asked_itself_though_its_spec_could_not_be_fitted_again(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    """It knows test rows alone, which begin some hours before the origin."""
+    serving = Serving(world.state)
+    early = candidate_release(world.place, TRAINING_SET, world.saved_model, "7")
+    with_ranker(early, run_id="theirs").write(serving.current_release(NAME))
+    folder = serving.model(NAME, RANKING_MODEL) / "7"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(world.saved_model, target_is_directory=True)
+    try:
+        early = {"learned_until": "1998-01-20T00:00:00+00:00", "saved_model": ""}
+        refit = replace(late_champion, **early, impossible="its class is gone")
+        record = _measured_beside(world, asked, tmp_path, refit)
+    finally:
+        folder.unlink()
+    assert record["champion"] == champion_named("7")
+    assert "champion" in {row["list"] for row in record["tables"][0]["rows"]}
+
+
+def test_a_champion_whose_training_set_is_gone_is_asked_by_what_its_run_says(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    """By its cutoff alone it would know the answers."""
+    folder = Serving(world.state).model(NAME, RANKING_MODEL) / "7"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(world.saved_model, target_is_directory=True)
+    try:
+        early = replace(late_champion, learned_until="1998-01-20T00:00:00+00:00", saved_model="")
+        record = _measured_beside(world, asked, tmp_path, early)
+    finally:
+        folder.unlink()
+    assert record["champion"] == champion_named("7")
+
+
+def test_a_refit_that_was_not_run_is_asked_for(
+    world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
+) -> None:
+    given = (asked.folder.parent.name, world.saved_model, TRAINING_SET, None, None, tmp_path / "lists.json", None)
+    with pytest.raises(QuestionsError, match=r"refit\.json: expected what `python -m models refit` writes, .*run it"):
+        job.measure(world.recommender(), NAME, *given, tmp_path / "refit.json")
 
 
 def test_questions_are_the_same_when_asked_again_and_change_nothing_online(

@@ -17,8 +17,8 @@ from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import tree_sha256, write_json
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, WARMUP_FILE
 from tests.awkward_paths import AWKWARD, LOCAL
-from tests.lists_record import lists_record
 from tests.mlflow_server import mlflow_server
+from tests.model_plane import QUICK, judge, loose_margins, quick_specs
 from tests.movielens import RANKING, RANKING_FEATURES
 from tests.releases import ranker_part, release_of, with_ranker
 from tests.training_set_fixture import rewrite_manifest, write_training_set
@@ -26,14 +26,6 @@ from tests.training_set_fixture import rewrite_manifest, write_training_set
 pytestmark = pytest.mark.in_order  # one registry, and runs that several tests judge anew
 
 NAME, CANDIDATE = "toy.ranking", "deepfm"
-QUICK = {"fit": {"batch_size": 256, "epochs": 8, "learning_rate": 5e-3}}
-CHECK = {
-    "requests": 3,
-    "rows": 60,
-    "max_abs_difference": 0.0,
-    "grpc": {"p50_ms": 1.0, "p99_ms": 2.0},
-    "rest": {"p50_ms": 1.0, "p99_ms": 2.0},
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,60 +51,15 @@ def client(server):
     return tracking.connect(server)
 
 
-def _specs(*records):
-    """Return quick specs: those given, or what is shipped."""
-    from models.specs.spec import parse_spec, read_specs
-
-    shipped = read_specs("ranking")
-    if records:
-        return shipped.model_copy(
-            update={"specs": tuple(parse_spec({"config": QUICK} | each).whole() for each in records)}
-        )
-    return shipped.chosen(configs={spec.name: QUICK for spec in shipped.specs})
-
-
-def _margins():
-    """Return margins as loose as the toy's data is small."""
-    from models.evaluation.table import CHANCE
-    from models.gates.margins import read_margins
-
-    shipped = read_margins("ranking")
-    return shipped.model_copy(
-        update={
-            "resamples": 200,
-            "min_users": 2,
-            "lists": tuple(each.model_copy(update={"margin": 1.0}) for each in shipped.lists),
-            "comparisons": tuple(
-                each if each.reference == CHANCE else each.model_copy(update={"margin": 0.5, "margin_share": None})
-                for each in shipped.comparisons
-            ),
-            "limits": shipped.limits.model_copy(update={"calibration_error": 0.5, "calibration_shift": 0.5}),
-        }
-    )
-
-
 def _run(settings, run_key, training_set="toy", specs=None, margins=None):
     """Train, choose, evaluate and gate, as the DAG does where no lists can be learned from."""
     from models.training.choose import choose
     from models.training.job import train
 
-    specs = specs or _specs()
+    specs = specs or quick_specs()
     runs = {spec.name: train(settings, "toy", training_set, spec, run_key) for spec in specs.specs}
     chosen = choose(settings, "toy", training_set, run_key, specs)
-    return runs, *_judge(settings, run_key, training_set, runs, chosen, margins=margins)
-
-
-def _judge(settings, run_key, training_set, runs, chosen, *, margins=None):
-    """Evaluate and gate what was chosen, with lists that were measured of it."""
-    from models.evaluation.job import evaluate
-    from models.gates.job import gate
-
-    folder = Namespace(settings.state, "toy").candidates / run_key
-    sha256 = runs[chosen["spec"]]["saved_model_sha256"]
-    write_json(folder / "lists.json", lists_record(training_set_id=training_set, saved_model_sha256=sha256))
-    evaluate(settings, "toy", training_set, run_key)
-    write_json(folder / "serving_check.json", CHECK)
-    return gate(settings, "toy", training_set, run_key, margins or _margins()), folder
+    return runs, *judge(settings, run_key, training_set, runs, chosen, margins=margins)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +190,7 @@ def test_a_gate_that_is_cut_off_leaves_nothing_that_could_be_rolled_out_beside_a
         return real(*arguments, tags=tags, **options)
 
     monkeypatch.setattr(registry, "register", register)
-    gate(settings, "toy", "toy", "first", _margins())
+    gate(settings, "toy", "toy", "first", loose_margins())
     order = ["kestrel.decision", CHAMPION_VERSION_TAG, CHAMPION_RUN_TAG, "kestrel.saved_model_sha256"]
     assert [tag for tag in seen if tag in order] == order, "without the checksum no step of a rollout takes it up"
 
@@ -253,7 +200,7 @@ def test_a_half_done_run_of_the_same_key_is_replaced(first, settings, client):
     from models.training.job import train
 
     left = tracking.replace_run(client, "toy", name="half", run_key="half", model="lr", tags={})
-    spec = _specs({"name": "lr", "config": {"fit": {"batch_size": 512, "epochs": 1}}}).named("lr")
+    spec = quick_specs({"name": "lr", "config": {"fit": {"batch_size": 512, "epochs": 1}}}).named("lr")
     result = train(settings, "toy", "toy", spec, "half")
     assert [run.info.run_id for run in tracking.runs_of(client, "toy", "half", "lr")] == [result["run_id"]]
     assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
@@ -263,14 +210,14 @@ def test_a_run_key_belongs_to_one_config_of_a_spec(first, settings):
     from models.errors import CandidateError
     from models.training.job import train
 
-    other = _specs({"name": "lr", "role": "baseline", "config": {"l2": 0.5}}).named("lr")
+    other = quick_specs({"name": "lr", "role": "baseline", "config": {"l2": 0.5}}).named("lr")
     with pytest.raises(CandidateError, match=r"run key first: its lr was trained by .*received .*use another"):
         train(settings, "toy", "toy", other, "first")
 
 
 @pytest.mark.timeout(900)
 def test_several_specs_of_one_class_train_in_one_run_and_test_rows_are_for_the_chosen_one(settings, client):
-    specs = _specs(
+    specs = quick_specs(
         {"name": "steady", "class": "lr"},
         # It learns next to nothing, and so loses.
         {"name": "hasty", "class": "lr", "config": {"fit": {"epochs": 1, "learning_rate": 1e-7}}},
@@ -339,13 +286,13 @@ def test_the_champion_may_be_of_a_class_that_no_candidate_has(settings, client):
     write_training_set(Namespace(settings.state, "toy"), "ages", rows=12_000, users=400, age_effect=0.5)
     linear = {"name": "lr", "role": "baseline", "config": {}}
     deep = {"name": "deepfm", "config": {"fit": {"epochs": 6}}}
-    first = _specs(deep, linear | {"may_be_champion": True})
+    first = quick_specs(deep, linear | {"may_be_champion": True})
     runs, won, folder = _run(settings, "deep", "ages", first, margins)
     assert json.loads((folder / "choice.json").read_text())["spec"]["name"] == "deepfm", "lr competed and lost"
     assert (won["decision"], won["run_id"]) == ("promote", runs["deepfm"]["run_id"]), won["reason"]
     client.set_registered_model_alias(NAME, "champion", won["version"])
     try:
-        later = _specs({"name": "linear", "class": "lr", "config": {}}, linear)
+        later = quick_specs({"name": "linear", "class": "lr", "config": {}}, linear)
         _, lost, folder = _run(settings, "challenger", "ages", later, margins)
     finally:
         client.delete_registered_model_alias(NAME, "champion")
@@ -365,8 +312,8 @@ def test_a_training_beside_another_of_its_run_key_is_transient_and_one_of_anothe
     monkeypatch.setattr(job, "fit", lambda *_: pytest.fail("it trains beside another"))
     with CandidateFolder(Namespace(settings.state, "toy"), "first").held("lr"):
         with pytest.raises(LockedError, match="lr of run key first: another job is writing it"):
-            job.train(settings, "toy", "toy", _specs().named("lr"), "first")
-        assert job.train(settings, "toy", "toy", _specs().named(CANDIDATE), "first") == first[0][CANDIDATE]
+            job.train(settings, "toy", "toy", quick_specs().named("lr"), "first")
+        assert job.train(settings, "toy", "toy", quick_specs().named(CANDIDATE), "first") == first[0][CANDIDATE]
 
 
 def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, settings, monkeypatch):
@@ -377,7 +324,7 @@ def test_a_training_that_does_not_fit_into_memory_ends_before_it_reads(first, se
     monkeypatch.setattr(job, "memory", lambda: Memory(total=10**8, available=10**8, resident=0))
     monkeypatch.setattr(job, "read_dataset", lambda *_: pytest.fail("it reads what does not fit"))
     with pytest.raises(TooLittleMemoryError, match="training on toy: expected about"):
-        job.train(settings, "toy", "toy", _specs().named("lr"), "too-large")
+        job.train(settings, "toy", "toy", quick_specs().named("lr"), "too-large")
 
 
 @pytest.mark.parametrize("job", ["evaluate", "gate"])
@@ -400,7 +347,7 @@ def test_what_killed_trainings_left_goes_with_the_next_one_whatever_its_run_key(
     left = first[2].parent / "killed" / ".deepfm.a1b2c3d4.part"
     (left / "saved_model").mkdir(parents=True)
     os.utime(left, (0, 0))
-    train(settings, "toy", "toy", _specs().named("lr"), "first")
+    train(settings, "toy", "toy", quick_specs().named("lr"), "first")
     assert not left.exists()
 
 
@@ -478,7 +425,7 @@ def test_a_server_that_is_down_is_transient(settings):
     down = settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
     try:
         with pytest.raises(TrackingUnavailableError, match="is it up"):
-            train(down, "toy", "toy", _specs().named("lr"), "nowhere")
+            train(down, "toy", "toy", quick_specs().named("lr"), "nowhere")
     finally:
         from models import tracking
 
@@ -602,7 +549,7 @@ def test_a_deleted_experiment_ends_training_before_the_fit_with_what_brings_it_b
     client.delete_experiment(experiment.experiment_id)
     try:
         with pytest.raises(DeletedInMlflowError, match=f"restore --experiment-id {experiment.experiment_id}`, or"):
-            job.train(settings, "toy", "toy", _specs().named("lr"), "after-the-deletion")
+            job.train(settings, "toy", "toy", quick_specs().named("lr"), "after-the-deletion")
     finally:
         client.restore_experiment(experiment.experiment_id)
 
@@ -613,7 +560,7 @@ def listed(settings):
     from models.training.job import train
 
     write_training_set(Namespace(settings.state, "toy"), "toy_lists", rows=6000, kind=TrainingKind.LISTS)
-    specs = _specs()
+    specs = quick_specs()
     runs = {spec.name: train(settings, "toy", "toy", spec, "listed", lists_id="toy_lists") for spec in specs.specs}
     return specs, runs
 
@@ -694,7 +641,7 @@ def test_the_command_line_takes_no_lists_for_none(first, settings, monkeypatch):
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["name"], result["trained"]) == ("lists", False)
-    records = json.dumps([spec.record() for spec in _specs().specs])
+    records = json.dumps([spec.record() for spec in quick_specs().specs])
     choose = ["choose", *given, "--specs", records, "--choose-by", "ndcg_at_10", "--validation-lists", ""]
     done = CliRunner().invoke(command_line.app, choose)
     assert done.exit_code == 0, done.stderr
@@ -708,7 +655,7 @@ def test_the_best_lists_win_and_are_judged_by_rows_of_their_kind(listed, setting
     chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17, "lists": 0.21}))
     assert (chosen["spec"], chosen["choose_by"], chosen["training_set"]) == ("lists", "ndcg_at_10", "toy_lists")
     assert chosen["figures"] == {"deepfm": 0.17, "lists": 0.21}
-    result, folder = _judge(settings, "listed", "toy", runs, chosen)
+    result, folder = judge(settings, "listed", "toy", runs, chosen)
     choice = json.loads((folder / "choice.json").read_text())
     assert (choice["training_set_id"], choice["winner_training_set_id"], choice["why"]) == ("toy", "toy_lists", "")
     for name, figure in (("deepfm", 0.17), ("lists", 0.21)):
@@ -750,7 +697,7 @@ def test_a_winner_of_rows_of_events_leaves_out_the_baseline_that_reads_channels(
     _, runs = listed
     chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.22, "lists": 0.21}))
     assert (chosen["spec"], chosen["training_set"]) == ("deepfm", "toy")
-    result, folder = _judge(settings, "listed", "toy", runs, chosen)
+    result, folder = judge(settings, "listed", "toy", runs, chosen)
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert list(evaluation["metrics"]["test"]) == ["candidate", "lr", "means", "popularity"]
     assert evaluation["left_out"].keys() == {"lists_linear"}
@@ -762,7 +709,7 @@ def test_a_winner_of_rows_of_events_leaves_out_the_baseline_that_reads_channels(
 def test_a_champion_that_reads_channels_is_not_compared_on_rows_of_events(listed, settings, client):
     _, runs = listed
     chosen = _choose(settings, listed, _compared(settings, runs, {"deepfm": 0.17, "lists": 0.21}))
-    won, _ = _judge(settings, "listed", "toy", runs, chosen)
+    won, _ = judge(settings, "listed", "toy", runs, chosen)
     client.set_registered_model_alias(NAME, "champion", won["version"])
     try:
         _, result, folder = _run(settings, "after-lists")

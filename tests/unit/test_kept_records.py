@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def test_a_kept_record_is_read_and_says_what_it_said(path):
     assert SAID.get((path.stem, path.parent.name), asdict)(record) == since | written
 
 
-FIRST = {"Candidates": 1}
+FIRST = {"Candidates": 1, "Refit": 1}
 """Kinds that are younger than the first format."""
 SAID = {
     (kind, name): said
@@ -93,3 +93,18 @@ def test_a_field_that_is_not_known_is_passed_over_and_one_without_a_default_is_m
         else:
             default = field.default if field.default is not MISSING else field.default_factory()
             assert getattr(kind.read(own), field.name) == default
+
+
+def test_a_fit_that_stands_in_says_what_it_is_and_concerns_one_version():
+    (path,) = (path for path in KEPT if path.stem == "Refit")
+    refit = manifests.Refit.read(path)
+    assert refit.is_of(refit.version, refit.run_id)
+    assert not refit.is_of(refit.version, "of another")
+    assert not refit.is_of("99", refit.run_id)
+    assert refit.named.startswith(f"champion version {refit.version} (its spec fitted again on events before 1997-11-")
+    impossible = replace(refit, saved_model="", impossible="its class is gone")
+    assert impossible.needed
+    assert impossible.named == f"champion version {refit.version}"
+    assert impossible.why_not == f"{refit.why}; its spec cannot be fitted again: its class is gone"
+    needless = replace(refit, saved_model="")
+    assert (needless.needed, needless.why, needless.why_not) == (False, "", "")

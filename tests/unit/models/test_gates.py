@@ -508,3 +508,17 @@ def test_what_verdicts_read_is_what_the_serving_plane_wrote():
     assert NOT_ASKED.why_not("ease") == "Lists were not measured: the log is too short."
     alone = list_figures(lists_record(history=(2, 1)))
     assert "nobody with a history long enough" in alone.why_not(record["best_simple"])
+
+
+def test_a_champion_whose_spec_was_fitted_again_is_named_so_in_gates_and_reason():
+    named = "champion version 1 (its spec fitted again on events before May, as version 1 has learned from July's)"
+    evidence = replace(SECOND, champion_named=named)
+    outcomes = _decide(_scores(champion=1.2), evidence)
+    assert (
+        f"AUC is better by {_gate(outcomes, 'auc_vs_champion').figure:.4f} than {named}, interval"
+        in _gate(outcomes, "auc_vs_champion").details
+    )
+    assert f"AUC differs from {named} by" in outcomes.reason
+    assert (
+        "than champion version 1, interval" in _gate(_decide(_scores(champion=1.2), SECOND), "auc_vs_champion").details
+    )

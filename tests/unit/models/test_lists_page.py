@@ -10,7 +10,7 @@ import pytest
 from feature_repo.contracts.publishing import write_json
 from models.errors import CandidateError
 from models.evaluation import lists as page
-from models.evaluation.lists import figures, read_lists, render, table
+from models.evaluation.lists import check_same_champion, figures, read_lists, render, table
 from tests.lists_record import LIKED, lists_record, unmeasured_record
 
 _VALID_FOR_MLFLOW = re.compile(r"[\w./ -]{1,250}")
@@ -187,3 +187,20 @@ def test_lists_of_another_model_are_refused(tmp_path):
         CandidateError, match=f"expected lists of the SavedModel {'2' * 64}, received those of '{'1' * 64}'"
     ):
         read_lists(path, "toy", "toy", "2" * 64)
+
+
+def test_the_page_says_whose_the_champions_lists_are():
+    named = "champion version 7 (its spec fitted again on events before May)"
+    assert f"<em>champion</em> is {named}." in render(lists_record() | {"champion": named})
+    assert "<em>champion</em>" not in render(lists_record())
+    before = {name: each for name, each in lists_record().items() if name != "champion"}
+    assert "<em>champion</em>" not in render(before), "a record of before"
+
+
+def test_lists_and_rows_are_of_one_champion():
+    record = lists_record() | {"champion": "champion version 7"}
+    check_same_champion(record, "champion version 7")
+    check_same_champion(lists_record(), "champion version 7")
+    for other in ("champion version 8", ""):
+        with pytest.raises(CandidateError, match=r"lists of champion version 7: expected those of .*; another came"):
+            check_same_champion(record, other)

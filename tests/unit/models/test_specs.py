@@ -75,6 +75,25 @@ def test_a_record_is_the_spec_with_its_whole_config():
     assert again.model().config == spec.model().config
 
 
+def test_a_champions_spec_is_fitted_again_under_a_name_of_its_own_and_never_competes():
+    for spec in (Spec(name="lr", role="baseline", may_be_champion=True).whole(), SHIPPED.named("lists").whole()):
+        again = spec.standing_in("7")
+        assert parse_spec(again.record()) == again
+        assert (again.name, again.role, again.may_be_champion) == ("champion-7", Role.CHAMPION, False)
+        assert again.definition == spec.definition
+
+
+@pytest.mark.parametrize(
+    "change", [{"class": "mlp"}, {"objective": "pairwise"}, {"features": ["item_activity"]}, {"config": {"l2": 0.5}}]
+)
+def test_specs_of_one_definition_are_told_from_others(change):
+    def defined(**given):
+        return Spec.model_validate({"name": "a", "class": "lr"} | given).whole().definition
+
+    assert defined() == defined(name="b", role="baseline")
+    assert defined() != defined(**change)
+
+
 def test_a_run_may_train_some_with_other_configs():
     chosen = SHIPPED.chosen(["deepfm"], {"deepfm": {"fit": {"epochs": 1}}})
     assert [spec.name for spec in chosen.specs] == ["deepfm"]
@@ -117,9 +136,15 @@ def test_what_a_run_cannot_train_is_refused(names, configs, told):
     ("spec", "told"),
     [
         ({"name": "nobody"}, "model 'nobody': expected one of"),
-        ({"name": "x", "class": "deepfm", "role": "winner"}, "specs.0.role: Input should be 'candidate' or 'baseline'"),
+        ({"name": "x", "class": "deepfm", "role": "winner"}, "role: Input should be 'candidate', 'baseline' or"),
         ({"name": "../x", "class": "deepfm"}, "specs.0.name: String should match pattern"),
         ({"name": "champion", "class": "deepfm"}, "name 'champion': expected another than"),
+        ({"name": "champion-7", "class": "lr"}, "name 'champion-7', role candidate: expected names that begin with"),
+        ({"name": "seven", "class": "lr", "role": "champion"}, "name 'seven', role champion: expected names that"),
+        (
+            {"name": "champion-7", "class": "lr", "role": "champion"},
+            r"specs \['champion-7'\]: expected the role candidate or baseline, received champion; a run makes",
+        ),
         ({"name": "x", "class": "deepfm", "kind": 1}, "specs.0.kind: Extra inputs are not permitted"),
         ({"class": "deepfm"}, "specs.0.name: "),
         ("deepfm", "specs.0: Input should be names and values, received 'deepfm'; .*ranking.yaml is an example$"),
