@@ -165,7 +165,8 @@ def ease_weights(together: NDArray[np.float32], penalty: float, *, roughly: bool
     weights = np.empty_like(together)
     if not len(together):
         return weights
-    gram = together.astype(np.float32 if roughly and _is_well_conditioned(together, penalty) else np.float64)
+    is_single = roughly and _is_well_conditioned(together, penalty)
+    gram: NDArray[np.floating] = together.astype(np.float32 if is_single else np.float64)
     gram[np.diag_indices_from(gram)] += penalty
     factorise, invert = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
     # LAPACK works in place on columns, and the transpose of a symmetric matrix in rows is that.

@@ -356,7 +356,8 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
             moment: beside.submit(_vectors, sources, spark, moment, scratch / f"{cutoff_name(moment)}-vectors")
             for moment in dict.fromkeys(fitted_at.values())
         }
-        known = []
+        fitted: list[tuple[Part, ...]] = []
+        sizes: list[tuple[int, int]] = []
         for each, asked in zip(origins, found, strict=True):
             folder = part / cutoff_name(each.moment)
             with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
@@ -366,12 +367,13 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
                 _write_users(sources, connection, moment, asked, folder)
             chosen_before = choosing_end(each, origins)
             tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
-            parts = store_channels(place, each.moment, tables).values()
-            known.append((each.moment, tuple(parts), (catalogue.num_rows, len(asked.users))))
-        for moment, parts, size in known:
-            folder = part / cutoff_name(moment)
-            fitted = [*vectors[fitted_at[moment]].result(), *parts]
-            _write_snapshot(sources, moment, fitted, size, folder, place.questions / name / folder.name)
+            fitted.append(tuple(store_channels(place, each.moment, tables).values()))
+            sizes.append((catalogue.num_rows, len(asked.users)))
+        for each, parts, size in zip(origins, fitted, sizes, strict=True):
+            folder = part / cutoff_name(each.moment)
+            published = place.questions / name / folder.name
+            known = [*vectors[fitted_at[each.moment]].result(), *parts]
+            _write_snapshot(sources, each.moment, known, size, folder, published)
 
 
 @contextmanager
