@@ -30,7 +30,7 @@ POPULAR, CIRCLE, LIKED = "popular", "circle", "liked"
 TREND, NEW, TASTE = "trend", "new", "taste"
 NEW_DAYS = 30
 """So long an item counts as new after its first event."""
-FIT_REVISION = 2
+FIT_REVISION = 3
 """Raised by whoever changes how channels are fitted, or how their variants are chosen."""
 
 MISSING_SCORE = -1e9

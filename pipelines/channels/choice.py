@@ -108,7 +108,7 @@ class Validation:
         owners, answers = _answers(asked, users, matrix)
         counts = np.bincount(owners, minlength=len(users))
         metric, k = LIST_METRICS[DECIDING]
-        lists = first_items(matrix, users, seen, self.settings.question_ease_items, k)
+        lists = first_items(matrix, users, seen, self.settings.question_ease_items, k, roughly=True)
         return Judged(
             history,
             {variant: metric(hits(found, owners, answers, len(matrix.items)), counts, k) for variant, found in lists},

@@ -34,6 +34,8 @@ _WINDOWS = {SimpleList.MOST_LIKED_7: 7, SimpleList.MOST_LIKED_30: 30}
 """Days whose likes count."""
 _CHUNK = 256
 """Rows of a matrix of items by items that are made at a time."""
+_ROUGH = 0.01
+"""Relative error of a rough inverse, at most: the condition number times the precision of a number."""
 EASE_BYTES = 16
 """Of memory for each pair of items that EASE knows: X'X and B in single precision, what is inverted in double."""
 
@@ -116,16 +118,19 @@ def all_together(liked: sparse.csr_array) -> NDArray[np.float32]:
     return together
 
 
-def similarities(together: NDArray[np.float32], counts: NDArray[np.int64], variant: Variant) -> NDArray[np.float32]:
+def similarities(
+    together: NDArray[np.float32], counts: NDArray[np.int64], variant: Variant, *, roughly: bool = False
+) -> NDArray[np.float32]:
     """Return `[items, items]`, from what was liked to what is scored; 0 to itself.
 
     Args:
         together: X'X, as of `all_together`.
         counts: Its diagonal: how many users like each item.
         variant: Of ItemCF or EASE.
+        roughly: See `ease_weights`.
     """
     if variant.method is SimpleList.EASE:
-        return ease_weights(together, variant.strength)
+        return ease_weights(together, variant.strength, roughly=roughly)
     return item_cosines(together, counts, variant.strength)
 
 
@@ -147,7 +152,7 @@ def item_cosines(
     return cosines
 
 
-def ease_weights(together: NDArray[np.float32], penalty: float) -> NDArray[np.float32]:
+def ease_weights(together: NDArray[np.float32], penalty: float, *, roughly: bool = False) -> NDArray[np.float32]:
     """Return `[items, items]`, the weights B of EASE, from what is liked to what is scored; 0 to itself.
 
     Inverted in place, so that it takes EASE_BYTES for each pair of items and no more.
@@ -155,15 +160,18 @@ def ease_weights(together: NDArray[np.float32], penalty: float) -> NDArray[np.fl
     Args:
         together: X'X, as of `all_together`.
         penalty: λ.
+        roughly: In single precision, where that is enough to tell one penalty from another: in less than half the time.
     """
     weights = np.empty_like(together)
     if not len(together):
         return weights
-    gram = together.astype(np.float64)
+    is_single = roughly and _is_well_conditioned(together, penalty)
+    gram: NDArray[np.floating] = together.astype(np.float32 if is_single else np.float64)
     gram[np.diag_indices_from(gram)] += penalty
+    factorise, invert = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
     # LAPACK works in place on columns, and the transpose of a symmetric matrix in rows is that.
-    factor, _ = linalg.lapack.dpotrf(gram.T, lower=True, overwrite_a=True)
-    inverse, _ = linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+    factor, _ = factorise(gram.T, lower=True, overwrite_a=True)
+    inverse, _ = invert(factor, lower=True, overwrite_c=True)
     diagonal = np.diag(inverse).copy()
     for start in range(0, len(together), _CHUNK):  # it fills one triangle alone
         rows = slice(start, min(start + _CHUNK, len(together)))
@@ -172,3 +180,8 @@ def ease_weights(together: NDArray[np.float32], penalty: float) -> NDArray[np.fl
         weights[rows, rows] = (corner + corner.T) / -diagonal[rows]
         weights[rows, rows.stop :] = inverse[rows.stop :, rows].T / -diagonal[rows.stop :]
     return weights
+
+
+def _is_well_conditioned(together: NDArray[np.float32], penalty: float) -> bool:
+    """Tell whether X'X + λI loses at most _ROUGH of its digits: no eigenvalue exceeds the greatest sum of a row."""
+    return bool(together.sum(axis=1, dtype=np.float64).max() <= _ROUGH / np.finfo(np.float32).eps * penalty)

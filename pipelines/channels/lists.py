@@ -35,26 +35,27 @@ class FittedVariant:
     """`[head, head]`, from what was liked to what is scored, for the `head` most liked items."""
 
 
-def fitted_variants(matrix: LikeMatrix, head: int) -> Iterator[FittedVariant]:
+def fitted_variants(matrix: LikeMatrix, head: int, *, roughly: bool = False) -> Iterator[FittedVariant]:
     """Yield every variant, in the order of VARIANTS; the similarities of one at a time are in memory.
 
     Args:
         matrix: What was liked.
         head: EASE and ItemCF know so many of the most liked items: they take its square in memory.
+        roughly: See `fits.ease_weights`.
     """
     head = min(head, matrix.liked_items)
     together = all_together(matrix.liked[:, :head])
     for (_, _, is_personal), group in groupby(VARIANTS, lambda each: (each.method, each.strength, each.is_personal)):
         same = list(group)
         if is_personal:
-            similarity = similarities(together, matrix.counts[:head], same[0])
+            similarity = similarities(together, matrix.counts[:head], same[0], roughly=roughly)
             yield from (FittedVariant(each, similarity=similarity) for each in same)
         else:
             yield from (FittedVariant(each, by_item=shares(matrix, each)) for each in same)
 
 
 def first_items(
-    matrix: LikeMatrix, users: Sequence[str], seen: pa.Table, head: int, k: int
+    matrix: LikeMatrix, users: Sequence[str], seen: pa.Table, head: int, k: int, *, roughly: bool = False
 ) -> Iterator[tuple[Variant, NDArray[np.intp]]]:
     """Yield every variant with the first items of each user's list.
 
@@ -64,12 +65,13 @@ def first_items(
         seen: user_id, item_id: what is left out of whose list.
         head: See `fitted_variants`.
         k: How long a list may be.
+        roughly: See `fits.ease_weights`: for who compares variants, and shows no list.
 
     Yields:
         The variant, and `[users, k]` or less where there are fewer items: columns of the matrix, -1 where a list ends.
     """
     own, hidden = likes_of(matrix, users), seen_by(matrix, users, seen)
-    for fitted in fitted_variants(matrix, head):
+    for fitted in fitted_variants(matrix, head, roughly=roughly):
         chunks = [
             _chunk(fitted, own[start : start + _CHUNK], hidden[start : start + _CHUNK], k)
             for start in range(0, len(users), _CHUNK)

@@ -75,6 +75,7 @@ from pipelines.questions.origins import (
     midnight_after,
     origins_after,
     spaced_origins,
+    vectors_moment,
 )
 from pipelines.questions.user_fields import latest_groups, user_fields
 from pipelines.training.identity import training_set_id as identity
@@ -98,7 +99,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MEMORY = "2GB"
 _VIEW = "events"
-REVISION = 4
+REVISION = 5
 """Raised by whoever changes how questions are made from the same inputs."""
 
 
@@ -349,12 +350,14 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
         threadpool_limits(1),  # of the whole process: of two fits at once, the one that ends first would lift its own
         _beside() as beside,
     ):
-        # Vectors take half the time, and one core. Origins that choose by the same answers share those of the first.
-        firsts = {choosing_end(each, origins): each.moment for each in reversed(origins)}
+        # Vectors take one core, and as long as all else: nobody waits for them before the rest of all origins is there.
+        fitted_at = {each.moment: vectors_moment(each, origins) for each in origins}
         vectors = {
-            chosen_before: beside.submit(_vectors, sources, spark, moment, scratch / f"{cutoff_name(moment)}-vectors")
-            for chosen_before, moment in reversed(firsts.items())
+            moment: beside.submit(_vectors, sources, spark, moment, scratch / f"{cutoff_name(moment)}-vectors")
+            for moment in dict.fromkeys(fitted_at.values())
         }
+        fitted: list[tuple[Part, ...]] = []
+        sizes: list[tuple[int, int]] = []
         for each, asked in zip(origins, found, strict=True):
             folder = part / cutoff_name(each.moment)
             with as_of(sources, spark, each.moment, scratch / folder.name) as moment:
@@ -362,11 +365,15 @@ def _write_snapshots(  # noqa: PLR0917 - from what, of which moments, to where, 
                 if each.role is not Role.TRAIN:  # nobody learns from simple lists
                     _write_simple_lists(sources, connection, each, asked, catalogue, folder)
                 _write_users(sources, connection, moment, asked, folder)
-                chosen_before = choosing_end(each, origins)
-                tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
-                parts = [*vectors[chosen_before].result(), *store_channels(place, each.moment, tables).values()]
-                size = (catalogue.num_rows, len(asked.users))
-                _write_snapshot(sources, moment, parts, size, folder, place.questions / name / folder.name)
+            chosen_before = choosing_end(each, origins)
+            tables = fit_channels(connection, settings, sources.schema, each.moment, validation, chosen_before)
+            fitted.append(tuple(store_channels(place, each.moment, tables).values()))
+            sizes.append((catalogue.num_rows, len(asked.users)))
+        for each, parts, size in zip(origins, fitted, sizes, strict=True):
+            folder = part / cutoff_name(each.moment)
+            published = place.questions / name / folder.name
+            known = [*vectors[fitted_at[each.moment]].result(), *parts]
+            _write_snapshot(sources, each.moment, known, size, folder, published)
 
 
 @contextmanager
@@ -420,10 +427,10 @@ def _vectors(sources: Sources, spark: SparkSession, moment: datetime, scratch: P
 
 
 def _write_snapshot(  # noqa: PLR0917 - from what, as of when, of what, how large, to where
-    sources: Sources, moment: AsOf, fitted: Sequence[Part], size: tuple[int, int], folder: Path, published: Path
+    sources: Sources, moment: datetime, fitted: Sequence[Part], size: tuple[int, int], folder: Path, published: Path
 ) -> None:
     """Write the manifest of what would be online; `published` is where `folder` will be, `size` its items and users."""
-    place, cutoff = sources.place, format_cutoff(moment.cutoff)
+    place, cutoff = sources.place, format_cutoff(moment)
     catalogue = (published / CATALOGUE_FILE).relative_to(place.root).as_posix()
     parts = (
         catalogue_part(cutoff, catalogue, file_sha256(folder / CATALOGUE_FILE)),

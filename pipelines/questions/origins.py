@@ -86,6 +86,16 @@ def choosing_end(origin: Origin, origins: Sequence[Origin]) -> datetime:
     return last + span * ((origin.moment - last) // span)
 
 
+def vectors_moment(origin: Origin, origins: Sequence[Origin]) -> datetime:
+    """Return as of when an origin's item vectors are fitted: at it, and of origins to train on at the first of them.
+
+    A fit of vectors takes longer than all else that an origin asks for, and lists are not judged at these.
+    """
+    if origin.role is not Role.TRAIN:
+        return origin.moment
+    return min(each.moment for each in origins if each.role is Role.TRAIN)
+
+
 def _spaced(first_event: datetime, end: datetime, days: int, count: int) -> list[Origin]:
     """Return the origins of `spaced_origins` that validate and test."""
     horizon = timedelta(days=days)

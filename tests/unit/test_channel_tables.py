@@ -180,6 +180,22 @@ def test_ease_beyond_a_block_of_rows_is_the_inverse():
     assert np.allclose(ease_weights(all_together(matrix.liked), 50.0), expected, atol=CLOSE)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_rough_weights_of_ease_are_the_exact_ones_but_for_what_single_precision_loses(penalty):
+    together = all_together(like_matrix(arrays(many_likes())).liked)
+    exact, rough = ease_weights(together, penalty), ease_weights(together, penalty, roughly=True)
+    assert rough.dtype == exact.dtype == np.float32
+    assert np.abs(rough - exact).max() <= 1e-4 * np.abs(exact).max()
+    assert not np.array_equal(rough, exact), "another way, indeed"
+
+
+def test_weights_of_ease_are_exact_where_single_precision_would_lose_too_much():
+    """A thousand users like all of thirty items: the greatest eigenvalue is 30,000, and the penalty next to nothing."""
+    together = np.full((30, 30), 1000.0, dtype=np.float32)
+    assert np.array_equal(ease_weights(together, 1e-3, roughly=True), ease_weights(together, 1e-3))
+    assert not np.array_equal(ease_weights(together, 50.0, roughly=True), ease_weights(together, 50.0))
+
+
 def test_a_channel_has_the_variants_of_its_list_aged_or_not_as_it_is_declared():
     of = {name: variants_of(channel) for name, channel in channels(MOVIELENS).items() if channel.table}
     assert [each.parameters for each in of["ease"]] == [f"λ {penalty:g}" for penalty in PENALTIES]

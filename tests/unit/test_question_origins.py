@@ -20,6 +20,7 @@ from pipelines.questions.origins import (
     origins_after,
     spaced_origins,
     validation_origins,
+    vectors_moment,
 )
 
 DAY = timedelta(days=1)
@@ -264,6 +265,17 @@ def test_fits_of_a_span_share_what_chooses_their_variants_and_none_knows_its_own
     if trains:
         span = trains[0].end - trains[0].moment
         assert len({choosing_end(each, found) for each in trains}) <= -((trains[0].moment - trains[-1].end) // span)
+
+
+@given(lengths, horizons, st.integers(1, 52))
+def test_origins_to_train_on_share_the_vectors_of_the_first_and_all_others_have_their_own(length, days, training):
+    found = spaced_origins(CUTOFF - length, CUTOFF, days, 5, training)
+    moments = {each.moment: vectors_moment(each, found) for each in found}
+    assert all(fitted <= moment for moment, fitted in moments.items()), "no vectors know what comes after"
+    assert all(moments[each.moment] == each.moment for each in judging(found))
+    assert {moments[each.moment] for each in of_role(found, Role.TRAIN)} == {
+        each.moment for each in of_role(found, Role.TRAIN)[:1]
+    }
 
 
 @pytest.mark.parametrize("train_end", [days_before(4), days_before(4.5), days_before(4.99)])
