@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
@@ -35,7 +34,6 @@ def bench(
     from serving.recommender.bench import measure  # noqa: PLC0415 - heavy, and not wanted for --help
     from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     run_job(lambda: measure(load_settings(), requests, k))
 
 
