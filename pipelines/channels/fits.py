@@ -160,7 +160,7 @@ def ease_weights(together: NDArray[np.float32], penalty: float, *, roughly: bool
     Args:
         together: X'X, as of `all_together`.
         penalty: λ.
-        roughly: In single precision, where that is enough to tell one penalty from another: in less than half the time.
+        roughly: In single precision, where that is enough to tell one penalty from another: in about half the time.
     """
     weights = np.empty_like(together)
     if not len(together):
