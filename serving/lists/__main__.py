@@ -80,9 +80,8 @@ def measure(  # noqa: PLR0917 - typer makes options of them
         from serving.lists import job  # noqa: PLC0415 - heavy, and not wanted for --help
         from serving.recommender.settings import load_settings  # noqa: PLC0415 - as above
 
-        return job.measure(
-            load_settings(), namespace, questions, saved_model, training_set, policy, origin, out, figures, refit
-        )
+        of = job.Measured(saved_model, training_set, policy, refit)
+        return job.measure(load_settings(), namespace, questions, of, out, origin=origin, figures=figures)
 
     run_job(job)
 

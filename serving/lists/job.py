@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,17 +37,30 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Whose lists are measured."""
+
+    saved_model: Path | None = None
+    """The candidate's export; None measures recall and the simple lists alone."""
+    training_set: str = ""
+    """What the candidate has learned from."""
+    policy: Path | None = None
+    """Quotas and re-ranking as `python -m models choose` writes them; None: the declared quotas alone."""
+    refit: Path | None = None
+    """What `python -m models refit` wrote: which fit stands in for a champion that knows the answers; None: such a
+    champion is not measured."""
+
+
+def measure(
     settings: Settings,
     namespace: str,
     questions_id: str,
-    saved_model: Path | None,
-    training_set: str,
-    policy: Path | None,
-    origin: datetime | None,
+    of: Measured,
     out: Path,
-    figures: Path | None,
-    refit: Path | None = None,
+    *,
+    origin: datetime | None = None,
+    figures: Path | None = None,
 ) -> dict[str, object]:
     """Answer the questions of a test origin and write the record; return what a person would read first.
 
@@ -54,18 +68,14 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
         settings: Of the recommender: its quotas and how many candidates it ranks.
         namespace: The data set.
         questions_id: Which questions.
-        saved_model: The candidate's export; None measures recall and the simple lists alone.
-        training_set: What the candidate has learned from.
-        policy: Quotas and re-ranking as `python -m models choose` writes them; None: the declared quotas alone.
-        origin: Which test origin; None: the last one.
+        of: Whose lists.
         out: Where the record goes.
+        origin: Which test origin; None: the last one.
         figures: Where each user's figures go, as Parquet; None: nowhere.
-        refit: What `python -m models refit` wrote: which fit stands in for a champion that knows the answers; None:
-            such a champion is not measured.
 
     Raises:
         QuestionsError: There are no such questions, or no such test origin, or it lacks what is asked with; or there is
-            no such record of a fit.
+            no such record of a fit, or no such policy.
         PrivateServerError: No model server comes up with the SavedModel.
         UnansweredError: It came up, and did not answer.
     """
@@ -74,18 +84,18 @@ def measure(  # noqa: PLR0917 - of whom, with what, asked what, to where
     for path in filter(None, (out, figures)):
         check_writable(path)
     tests = [each for each in origins if each.role is Role.TEST]
-    sha256 = "" if saved_model is None else tree_sha256(saved_model)
+    sha256 = "" if of.saved_model is None else tree_sha256(of.saved_model)
     if not tests:
         return _finish(out, report.empty_record(record, record.note or "there is no test origin", sha256))
     asked = _of_origin(tests, origin, questions_id)
     if not len(asked.users):
         why = f"nobody likes anything new between {asked.record['origin']} and {asked.record['end']}"
         return _finish(out, report.empty_record(record, why, sha256) | {"origin": dict(asked.record)})
-    made_by = read_policy(policy)
-    shown = _shown(settings, place, origins, asked, saved_model, training_set, made_by, refit)
+    policy = _policy(of.policy)
+    shown = _shown(Answering.at(settings, place, asked, policy), place, origins, of)
     if figures is not None:
         _write_figures(figures, shown)
-    return _finish(out, report.record_of(record, shown, sha256) | {"policy": made_by.record()})
+    return _finish(out, report.record_of(record, shown, sha256) | {"policy": policy.record()})
 
 
 def check_writable(path: Path) -> None:
@@ -100,7 +110,7 @@ def check_writable(path: Path) -> None:
         raise QuestionsError(msg)
 
 
-def read_policy(path: Path | None) -> ListPolicy:
+def _policy(path: Path | None) -> ListPolicy:
     """Return a policy that lies in a file; the declared quotas alone where there is none.
 
     Raises:
@@ -134,21 +144,12 @@ def _of_origin(tests: Sequence[OriginQuestions], origin: datetime | None, questi
     raise QuestionsError(msg)
 
 
-def _shown(  # noqa: PLR0917 - as for `measure`
-    settings: Settings,
-    place: Namespace,
-    origins: Sequence[OriginQuestions],
-    asked: OriginQuestions,
-    saved_model: Path | None,
-    training_set: str,
-    policy: ListPolicy,
-    refit: Path | None,
-) -> Shown:
-    answering = Answering.at(settings, place, asked, policy)
+def _shown(answering: Answering, place: Namespace, origins: Sequence[OriginQuestions], of: Measured) -> Shown:
+    asked = answering.questions
     lists: dict[Asked, dict[str, NDArray[np.intp]]] = {when: {} for when in Asked}
     not_reranked: dict[Asked, NDArray[np.intp]] = {}
     absent: dict[str, str] = {}
-    rankers = _rankers(place, saved_model, training_set, policy, refit, asked, absent)
+    rankers = _rankers(answering, place, of, absent)
     for name, ranker in rankers.items():
         try:
             (found,) = ranker.scored([answering], Asked)
@@ -175,7 +176,7 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     return Shown(
         questions=asked,
         catalogue=answering.snapshot.catalogue,
-        ranked=settings.recommender_candidates,
+        ranked=answering.settings.recommender_candidates,
         lists=lists,
         recall=answering.recalled(Asked.AT_ORIGIN),
         simple=chosen,
@@ -184,27 +185,22 @@ def _shown(  # noqa: PLR0917 - as for `measure`
     )
 
 
-def _rankers(  # noqa: PLR0917 - as for `measure`
-    place: Namespace,
-    saved_model: Path | None,
-    training_set: str,
-    policy: ListPolicy,
-    refit: Path | None,
-    asked: OriginQuestions,
-    absent: dict[str, str],
-) -> dict[str, Ranker]:
+def _rankers(answering: Answering, place: Namespace, of: Measured, absent: dict[str, str]) -> dict[str, Ranker]:
     """Return the candidate and the champion, as far as there are any; `absent` gets why there are not."""
-    if saved_model is None:
+    if of.saved_model is None:
         absent[CANDIDATE] = "no SavedModel was given"
         return {}
+    asked = answering.questions
     rankers: dict[str, Ranker] = {}
-    candidate = Ranker(saved_model, candidate_release(place, training_set, saved_model), policy)
+    release = candidate_release(place, of.training_set, of.saved_model)
+    candidate = Ranker(of.saved_model, release, answering.policy)
     if known_until(place, candidate.release) > asked.times[Asked.AT_ORIGIN][0]:
-        absent[CANDIDATE] = f"training set {training_set} goes on after the origin: the model knows some of the answers"
+        why = f"training set {of.training_set} goes on after the origin: the model knows some of the answers"
+        absent[CANDIDATE] = why
     else:
         rankers[CANDIDATE] = candidate
     try:
-        rankers[CHAMPION] = champion(Serving(place.state), place, asked, refit)
+        rankers[CHAMPION] = champion(Serving(place.state), place, asked, of.refit)
     except UnmeasurableError as error:
         absent[CHAMPION] = str(error)
     return rankers

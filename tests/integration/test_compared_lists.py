@@ -253,17 +253,8 @@ def test_candidate_and_champion_are_measured_whatever_they_learned_from(
     replace(candidate_release(world.place, learned_from[served], world.model(served)), why="served").write(pointer)
     out = tmp_path / "lists.json"
     try:
-        job.measure(
-            world.settings(),
-            NAMESPACE,
-            QUESTIONS_ID,
-            world.model(candidate),
-            learned_from[candidate],
-            None,
-            None,
-            out,
-            None,
-        )
+        of = job.Measured(world.model(candidate), learned_from[candidate])
+        job.measure(world.settings(), NAMESPACE, QUESTIONS_ID, of, out)
     finally:
         pointer.unlink()
         folder.unlink()

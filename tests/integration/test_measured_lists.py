@@ -92,6 +92,9 @@ class World:
     def ask(self) -> str:
         return str(questions.run(self.settings, self.place, END, "", ORIGIN)["questions"])
 
+    def measured(self, **changes: Any) -> job.Measured:
+        return job.Measured(**{"saved_model": self.saved_model, "training_set": TRAINING_SET, **changes})
+
     def recommender(self, **changes: Any) -> Settings:
         given = {"state": self.state, "namespace": NAME, "redis_url": self.redis_url, "recommender_clock": "snapshot"}
         return Settings(**(given | changes))
@@ -174,7 +177,7 @@ def _recommended(client: httpx.Client, user: str) -> list[str]:
 def test_the_job_writes_a_record_without_nan(world: World, asked: OriginQuestions, tmp_path: Path) -> None:
     out, figures = tmp_path / "lists.json", tmp_path / "figures.parquet"
     settings, of = world.recommender(), asked.folder.parent.name
-    done = job.measure(settings, NAME, of, world.saved_model, TRAINING_SET, None, None, out, figures)
+    done = job.measure(settings, NAME, of, world.measured(), out, figures=figures)
     record = json.loads(out.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in the record"))
     assert record["sentence"] == done["sentence"]
     first = record["tables"][0]
@@ -212,7 +215,7 @@ def test_a_champion_that_cannot_be_asked_is_named_with_the_reason(
     with_ranker(candidate, **(early | changes)).write(pointer)
     try:
         out, of = tmp_path / "lists.json", asked.folder.parent.name
-        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None)
+        job.measure(world.recommender(), NAME, of, world.measured(), out)
     finally:
         pointer.unlink()
         folder.unlink()
@@ -255,7 +258,7 @@ def _measured_beside(world: World, asked: OriginQuestions, folder: Path, refit: 
     if refit is not None:
         refit.write(path)
     of = asked.folder.parent.name
-    job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None, refit and path)
+    job.measure(world.recommender(), NAME, of, world.measured(refit=refit and path), out)
     record: dict[str, Any] = json.loads(out.read_text())
     return record
 
@@ -328,9 +331,9 @@ def test_a_champion_whose_training_set_is_gone_is_asked_by_what_its_run_says(
 def test_a_refit_that_was_not_run_is_asked_for(
     world: World, asked: OriginQuestions, late_champion: Refit, tmp_path: Path
 ) -> None:
-    given = (asked.folder.parent.name, world.saved_model, TRAINING_SET, None, None, tmp_path / "lists.json", None)
+    of = world.measured(refit=tmp_path / "refit.json")
     with pytest.raises(QuestionsError, match=r"refit\.json: expected what `python -m models refit` writes, .*run it"):
-        job.measure(world.recommender(), NAME, *given, tmp_path / "refit.json")
+        job.measure(world.recommender(), NAME, asked.folder.parent.name, of, tmp_path / "lists.json")
 
 
 def test_questions_are_the_same_when_asked_again_and_change_nothing_online(
@@ -388,7 +391,7 @@ def test_a_candidate_that_knows_the_answers_is_not_asked(world: World, asked: Or
     record = TrainingSet.read(world.place.training_sets / TRAINING_SET / MANIFEST)
     replace(record, training_set_id="late", valid_end="1998-02-01T00:00:00+00:00").write(path)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
-    job.measure(world.recommender(), NAME, of, world.saved_model, "late", None, None, out, None)
+    job.measure(world.recommender(), NAME, of, world.measured(training_set="late"), out)
     found = json.loads(out.read_text())
     assert "goes on after the origin" in found["undefined"]["candidate"]
     assert found["undefined"]["candidate"] in found["sentence"]
@@ -403,7 +406,7 @@ def test_a_champion_that_does_not_load_stops_nobody(world: World, asked: OriginQ
     with_ranker(candidate_release(world.place, TRAINING_SET, world.saved_model), **early).write(pointer)
     out, of = tmp_path / "lists.json", asked.folder.parent.name
     try:
-        job.measure(world.recommender(), NAME, of, world.saved_model, TRAINING_SET, None, None, out, None)
+        job.measure(world.recommender(), NAME, of, world.measured(), out)
     finally:
         pointer.unlink()
         shutil.rmtree(folder)
