@@ -47,10 +47,10 @@ class Reranking:
             received = f"received {dict(record)!r:.200}"
             msg = f'{source}: expected {{"channel": "ease", "share": 0.3}}, {received}; mend it'
             raise CorruptRecordError(msg)
-        if not 0 <= share <= 1 or (share and channel not in PERSONAL_CHANNELS):
+        if not 0 <= share <= 1 or channel not in (*PERSONAL_CHANNELS, *(() if share else ("",))):
             msg = (
                 f"{source}: expected a share from 0 to 1 of one of the channels {', '.join(PERSONAL_CHANNELS)}, which "
-                f"tell users apart, received {share!r} of {channel!r}; mend it"
+                f"tell users apart, received {share!r:.40} of {channel!r:.80}; mend it"
             )
             raise CorruptRecordError(msg)
         return cls(channel, float(share))
@@ -70,14 +70,15 @@ class ListPolicy:
         return {QUOTAS: dict(self.quotas), RERANKING: asdict(self.reranking)}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, object], source: str) -> Self:
-        """Read what `record` returns; what is absent is as by default.
+    def from_json(cls, record: object, source: str) -> Self:
+        """Read what `record` returns, whatever was found there; what is absent is as by default.
 
         Raises:
             CorruptRecordError: It is something else.
         """
-        if unknown := sorted(record.keys() - POLICY_PARTS.keys()):
-            msg = f"{source}: expected the fields {', '.join(POLICY_PARTS)}, received {', '.join(unknown)}; mend it"
+        if not isinstance(record, dict) or (record.keys() - POLICY_PARTS.keys()):
+            received = sorted(map(str, record)) if isinstance(record, dict) else record
+            msg = f"{source}: expected an object of {', '.join(POLICY_PARTS)}, received {received!r:.200}; mend it"
             raise CorruptRecordError(msg)
         contents: dict[str, dict[str, object]] = {name: {} for name in POLICY_PARTS}
         for name, content in record.items():
@@ -95,7 +96,7 @@ DECLARED = ListPolicy()
 def _checked_quotas(quotas: Mapping[str, object], source: str) -> Mapping[str, int]:
     """Return quotas of channels that there can be; CorruptRecordError names the others, and what is no share."""
     if unknown := sorted(quotas.keys() - set(KNOWN_CHANNELS)):
-        msg = f"{source}: expected channels among {', '.join(KNOWN_CHANNELS)}, received {', '.join(unknown)}; mend it"
+        msg = f"{source}: expected channels among {', '.join(KNOWN_CHANNELS)}, received {unknown!r:.200}; mend it"
         raise CorruptRecordError(msg)
     checked = {name: share for name, share in quotas.items() if type(share) is int and 0 <= share <= QUOTA_MAX}
     if len(checked) < len(quotas):

@@ -142,15 +142,23 @@ def read_json(path: Path, remedy: str = WRITE_ANEW) -> dict[str, object]:
     Raises:
         CorruptRecordError: It is none; the message names the file and the remedy.
     """
-    content = path.read_bytes()
+    return parse_json(path.read_bytes(), str(path), remedy)
+
+
+def parse_json(content: bytes, source: str, remedy: str = WRITE_ANEW) -> dict[str, object]:
+    """Read a JSON object from what `source` holds: who has compared the bytes with a checksum reads these very bytes.
+
+    Raises:
+        CorruptRecordError: It is none; the message names the source and the remedy.
+    """
     try:
         record = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         received = content[:80].decode(errors="backslashreplace")
-        msg = f"{path}: expected a JSON object, received {received!r} ({error}); {remedy}"
+        msg = f"{source}: expected a JSON object, received {received!r} ({error}); {remedy}"
         raise CorruptRecordError(msg) from error
     if not isinstance(record, dict):
-        msg = f"{path}: expected a JSON object, received a {type(record).__name__}; {remedy}"
+        msg = f"{source}: expected a JSON object, received a {type(record).__name__}; {remedy}"
         raise CorruptRecordError(msg)
     return record
 

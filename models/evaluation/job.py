@@ -20,7 +20,7 @@ from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
-from models.evaluation.lists import check_same_champion, log_lists, read_lists
+from models.evaluation.lists import check_same_champion, check_same_policy, log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
@@ -74,6 +74,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         tracking.check_run(client, candidate["run_id"], run_key)
         champion = score_champion(client, folder, dataset, SPLITS)
     check_same_champion(lists, champion.named if champion else "")
+    check_same_policy(lists, choice)
     models = {row: SavedModel(folder.saved_model(spec)) for row, spec in trained.items()}
     left_out = _left_out(models, dataset)
     models = {row: model for row, model in models.items() if row not in left_out}

@@ -137,6 +137,19 @@ def read_lists(path: Path, namespace: str, training_set_id: str, saved_model_sha
     return record
 
 
+def check_same_policy(record: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
+    """CandidateError if lists were made by other quotas, or re-ranked otherwise, than those that would be promoted.
+
+    Records of before there were policies say nothing of them.
+    """
+    if "policy" in record and "policy" in choice and record["policy"] != choice["policy"]:
+        msg = (
+            f"lists.json: expected lists made by {choice['policy']}, as the choice has it, received such by "
+            f"{record['policy']}; run `python -m serving.lists measure` with the policy that `choose` printed"
+        )
+        raise CandidateError(msg)
+
+
 def check_same_champion(record: Mapping[str, Any], named: str) -> None:
     """Refuse lists of another champion than the one whose rows are scored; `named` says which that is, or none.
 

@@ -160,7 +160,11 @@ def _spec_of(found: Found, scratch: Path) -> Spec:
             raise
         msg = f"its run {found.run_id or 'of no id'} has no {_SPEC}, which trainings log, or is gone from MLflow"
         raise SpecError(msg) from error
-    return parse_spec(read_json(Path(path)))
+    try:
+        return parse_spec(read_json(Path(path)))
+    except CorruptRecordError as error:
+        msg = f"its run {found.run_id} has a {_SPEC} that cannot be read: {error}"
+        raise SpecError(msg) from error
 
 
 def _test_origin(namespace: Namespace, questions_id: str) -> datetime | None:

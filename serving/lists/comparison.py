@@ -106,7 +106,7 @@ def compare(  # noqa: PLR0917 - of whom, asked what, offered what, which models,
     check_writable(out)
     questions, origins = load_questions(place, questions_id)
     asked = [origin for origin in origins if origin.role is Role.VALIDATION and len(origin.users)]
-    quotas = quotas_of(place, candidates_id)
+    quotas = quotas_of(place, questions_id, candidates_id)
     record = _head(questions, models, asked, quotas)
     if asked:
         answerings = [Answering.at(settings, place, origin, ListPolicy(quotas)) for origin in asked]

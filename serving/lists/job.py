@@ -121,8 +121,8 @@ def _policy(path: Path | None) -> ListPolicy:
         return DECLARED
     try:
         return ListPolicy.from_json(read_json(path), str(path))
-    except FileNotFoundError as error:
-        msg = f"{path}: expected what `python -m models choose` writes, received no file; name another"
+    except OSError as error:
+        msg = f"{path}: expected what `python -m models choose` writes, received {error}; name another"
         raise QuestionsError(msg) from error
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from feature_repo.contracts.channels import KNOWN_CHANNELS
+from feature_repo.contracts.list_policy import QUOTA_MAX
 from serving.lists.simple import judged
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ SURE = 2.0
 _STEPS = 20
 LEAST_USERS, _MOST_USERS = 20, 500
 """Fewer tell nothing: quotas stay as they are. More tell no more, and take longer."""
+_MOST_FIGURES = 50_000_000
+"""Of places in channels, which are in memory three times while quotas are tried."""
+_TIE = 1e-9
+"""Less than two turns of different quotas can be apart: of turns that coincide the first channel's comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Found:
     """What channels found for some users, ready to be blended by any quotas."""
 
     channels: tuple[str, ...]
-    turns: NDArray[np.float32]
+    turns: NDArray[np.float64]
     """`[channels, users, items]`, the item's place in the channel less a half; infinite where it did not find it. Each
     user has items of their own."""
     answers: NDArray[np.bool_]
@@ -47,11 +53,13 @@ def found_by_channels(asked: Sequence[tuple[OriginQuestions, Recall]], n: int) -
         asked: Origins, and what channels found there.
         n: How many items of a channel may become candidates.
     """
-    channels = tuple(dict.fromkeys(name for _, recall in asked for name in recall.channels))
+    names = {name for _, recall in asked for name in recall.channels}
+    channels = tuple(name for name in KNOWN_CHANNELS if name in names)  # as the recommender asks them
     every = [each for origin, recall in asked for each in _users(origin, recall, n)]
-    users = every[:: -(-len(every) // _MOST_USERS) or 1]
-    width = max((len(items) for items, *_ in users), default=0)
-    turns = np.full((len(channels), len(users), width), np.inf, dtype=np.float32)
+    width = max((len(items) for items, *_ in every), default=0)
+    most = max(LEAST_USERS, min(_MOST_USERS, _MOST_FIGURES // max(1, len(channels) * width)))
+    users = every[:: -(-len(every) // most) or 1]
+    turns = np.full((len(channels), len(users), width), np.inf)
     answers = np.zeros((len(users), width), dtype=np.bool_)
     for row, (items, own, liked) in enumerate(users):
         for name, positions in own.items():
@@ -76,13 +84,15 @@ def _users(
 def recall_of(found: Found, quotas: Mapping[str, int], n: int) -> NDArray[np.float64]:
     """Return `[users]`, the share of the answers among `n` candidates that quotas blend, of as many as `n` can hold.
 
-    An item takes its earliest turn, as in `recall.blending`; those whose turns coincide with the last are all in.
+    An item takes its earliest turn, and of turns that coincide the first channel's comes first, as in
+    `recall.blending`.
     """
-    shares = np.array([quotas.get(name, 0) for name in found.channels], dtype=np.float32)
+    shares = np.array([quotas.get(name, 0) for name in found.channels], dtype=np.float64)
     asked = shares > 0
     if not asked.any() or not found.turns.shape[2]:
         return np.zeros(len(found.counts))
-    turns = (found.turns[asked] / shares[asked, None, None]).min(axis=0)
+    order = _TIE * np.arange(asked.sum())
+    turns = (found.turns[asked] / shares[asked, None, None] + order[:, None, None]).min(axis=0)
     last = min(n, turns.shape[1]) - 1
     within = (turns <= np.partition(turns, last, axis=1)[:, last : last + 1]) & np.isfinite(turns)
     return np.asarray((within & found.answers).sum(axis=1) / np.minimum(found.counts, n))
@@ -117,7 +127,7 @@ def fit_quotas(found: Found, quotas: Mapping[str, int], n: int, fixed: Collectio
 def _changed(quotas: Mapping[str, int], channels: Sequence[str]) -> Iterator[dict[str, int]]:
     for name in channels:
         for factor in FACTORS:
-            share = round(quotas.get(name, 0) * factor)
+            share = min(round(quotas.get(name, 0) * factor), QUOTA_MAX)
             if share != quotas.get(name, 0):
                 yield {**quotas, name: share}
 

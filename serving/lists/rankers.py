@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.intervals import format_cutoff
-from feature_repo.contracts.list_policy import DECLARED
+from feature_repo.contracts.list_policy import DECLARED, QUOTAS, ListPolicy
 from feature_repo.contracts.manifests import (
     Candidates,
     Part,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from feature_repo.contracts.list_policy import ListPolicy
     from serving.lists.answering import Answering, Scored
     from serving.lists.questions import OriginQuestions
     from serving.recommender.release import RankingPlan
@@ -114,20 +113,27 @@ def candidate_release(place: Namespace, training_set: str, saved_model: Path, ve
     return Release(place.name, 1, {RANKING_MODEL: ranker}, previous=0, previous_parts={}, why="")
 
 
-def quotas_of(place: Namespace, candidates_id: str) -> dict[str, int]:
+def quotas_of(place: Namespace, questions_id: str, candidates_id: str) -> dict[str, int]:
     """Return the quotas that candidates were blended by; none for no candidates: then the declared ones count.
 
     Raises:
-        QuestionsError: There are no such candidates.
+        QuestionsError: There are no such candidates, or they are of other questions.
     """
     if not candidates_id:
         return {}
     path = place.recalled / candidates_id / MANIFEST
     try:
-        return Candidates.read(path).quotas
+        record = Candidates.read(path)
+        ListPolicy.from_json({QUOTAS: record.quotas}, str(path))
     except (OSError, CorruptRecordError) as error:
         msg = f"{path}: expected what `python -m serving.lists candidates` writes, received {error}; name another id"
         raise QuestionsError(msg) from error
+    received = (record.namespace, record.questions_id)
+    if received != (place.name, questions_id):
+        wanted = (place.name, questions_id)
+        msg = f"{path}: expected candidates of namespace and questions {wanted}, received {received}; name others"
+        raise QuestionsError(msg)
+    return record.quotas
 
 
 def champion(serving: Serving, place: Namespace, asked: OriginQuestions, refit: Path | None = None) -> Ranker:

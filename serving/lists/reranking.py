@@ -73,6 +73,8 @@ def fit_reranking(shown: Sequence[Lists], limit: float, keep: float) -> tuple[Re
     channel = max(alone, key=lambda name: alone[name])
     tried = [_tried(shown, channel, share) for share in SHARES]
     best = max(each.ndcg_at_10 for each in tried)
+    if not best:  # nobody is shown what they like, whatever is mixed in
+        return Reranking(), tried
     good = [each for each in tried if each.ndcg_at_10 >= keep * best]
     within = [each for each in good if each.overlap <= limit]
     chosen = max(within, key=lambda each: each.ndcg_at_10) if within else min(good, key=lambda each: each.overlap)

@@ -126,7 +126,7 @@ class Ranked:
     scores: NDArray[np.float32] | None
     told: Told
     sent: SentRequest | None = None
-    order: NDArray[np.float32] | None = None
+    order: NDArray[np.floating] | None = None
     """`[candidates]`, by what they are ordered, the greatest first; None leaves recall order."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.list_policy import POLICY_PARTS, ListPolicy
 from feature_repo.contracts.manifests import FILE_KINDS
 from feature_repo.contracts.objectives import PROBABILITY
-from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, read_json
+from feature_repo.contracts.publishing import CorruptRecordError, parse_json
 from feature_repo.contracts.signatures import Scope, part_signature
 from serving.recommender.errors import ReleaseError
 from serving.recommender.pair_features import PairPlan, plan_pairs
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.columns import Column
-    from feature_repo.contracts.manifests import Release
+    from feature_repo.contracts.manifests import Part, Release
     from feature_repo.contracts.places import Serving
     from feature_repo.contracts.signatures import Signature
     from serving.recommender.lifetimes import Lifetime
@@ -74,29 +75,28 @@ def load_policy(serving: Serving, release: Release) -> ListPolicy:
         ReleaseError: A file is missing, or has other bytes than the release says.
         CorruptRecordError: It says something else.
     """
-    files = _checked_files(serving, release)
-    record = {name: read_json(files[name], "publish it again") for name in POLICY_PARTS if name in files}
-    return ListPolicy.from_json(record, f"release {release.number} of {release.namespace}")
-
-
-def _checked_files(serving: Serving, release: Release) -> dict[str, Path]:
-    """Return name → file of every part that is one; ReleaseError where it is not what the release says."""
-    files: dict[str, Path] = {}
+    policy: dict[str, object] = {}
     for part in release.parts.values():
         if part.kind in FILE_KINDS:
             path = serving.file_part(release.namespace, part.name) / part.version / part.path
-            try:
-                received = file_sha256(path)
-            except OSError as error:
-                msg = (
-                    f"{path}: expected the {part.kind} of release {release.number}, received {error}; publish it again"
-                )
-                raise ReleaseError(msg) from error
-            if received != part.checksum:
-                msg = f"{path}: expected SHA-256 {part.checksum}, received {received}; publish it again"
-                raise ReleaseError(msg)
-            files[part.name] = path
-    return files
+            content = _checked(path, part, release)
+            if POLICY_PARTS.get(part.name) is part.kind:
+                policy[part.name] = parse_json(content, str(path), "publish it again")
+                ListPolicy.from_json({part.name: policy[part.name]}, str(path))
+    return ListPolicy.from_json(policy, f"release {release.number} of {release.namespace}")
+
+
+def _checked(path: Path, part: Part, release: Release) -> bytes:
+    """Return the content of a part that is a file; ReleaseError where it is not what the release says."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"{path}: expected the {part.kind} of release {release.number}, received {error}; publish it again"
+        raise ReleaseError(msg) from error
+    if (received := hashlib.sha256(content).hexdigest()) != part.checksum:
+        msg = f"{path}: expected SHA-256 {part.checksum}, received {received}; publish it again"
+        raise ReleaseError(msg)
+    return content
 
 
 def may_wait(before: Release | None, after: Release | None) -> bool:

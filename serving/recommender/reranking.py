@@ -20,7 +20,7 @@ def reranked(
     positions: NDArray[np.intp],
     answers: Mapping[str, Recalled],
     reranking: Reranking,
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Return `[candidates]`, by what a list is ordered; the scores themselves where nothing is mixed in.
 
     Scores, and logarithms of the channel's places, both in standard deviations of this list's candidates: an order has
@@ -38,7 +38,7 @@ def reranked(
         return scores
     mixed = (1 - reranking.share) * _standard(scores)
     mixed -= reranking.share * _standard(np.log(places_of(positions, found.positions)))
-    return mixed.astype(np.float32)
+    return mixed
 
 
 def places_of(positions: NDArray[np.intp], found: NDArray[np.intp]) -> NDArray[np.intp]:

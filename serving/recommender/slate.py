@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def order_slate(
-    catalogue: Catalogue, positions: NDArray[np.intp], values: NDArray[np.float32] | None, k: int
+    catalogue: Catalogue, positions: NDArray[np.intp], values: NDArray[np.floating] | None, k: int
 ) -> NDArray[np.intp]:
     """Return the rows of the `k` candidates to show, best first; ties stay in recall order.
 

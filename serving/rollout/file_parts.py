@@ -8,15 +8,23 @@ same content is the same version.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.list_policy import POLICY_ARTIFACTS, POLICY_PARTS, ListPolicy
 from feature_repo.contracts.manifests import FILE_KINDS, Part, PartKind
 from feature_repo.contracts.places import PART, Namespace
-from feature_repo.contracts.publishing import file_sha256, publishing_directory, read_json
+from feature_repo.contracts.publishing import (
+    CorruptRecordError,
+    file_sha256,
+    parse_json,
+    publishing_directory,
+    read_json,
+)
 from feature_repo.contracts.signatures import RANKING_MODEL
 from serving.rollout.errors import LostModelError, RolloutError, UnknownVersionError
 from serving.rollout.serving_model import is_number
@@ -43,7 +51,8 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     if kind not in FILE_KINDS:
         msg = f"part {model.part}: expected one of the kinds {sorted(map(str, FILE_KINDS))} for a file, received {kind}"
         raise RolloutError(msg)
-    _check_file(model, file, kind)
+    content = _content(model, file)
+    _check_content(model, content, file, kind)
     _check_namespace(model)
     known = file_versions(model)
     other = next((part for part in known.values() if part.kind is not kind), None) or _other_kind(model, kind)
@@ -53,7 +62,7 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     if model.part == RANKING_MODEL or model.base_path.is_dir():
         msg = f"part {model.part}: expected the name of a file, received that of a model; choose another name"
         raise RolloutError(msg)
-    checksum = file_sha256(file)
+    checksum = hashlib.sha256(content).hexdigest()
     same = next((part for part in known.values() if (part.checksum, part.path) == (checksum, file.name)), None)
     version = same.version if same is not None else str(max(known, default=0) + 1)
     part = same or Part(model.part, kind, version, checksum, run_id, path=file.name)
@@ -61,7 +70,7 @@ def publish_file(model: ServingModel, file: Path, kind: PartKind, run_id: str = 
     if same is not None and folder.exists() and _fault(model, part):
         shutil.rmtree(folder)  # damaged: nobody could load it
     with publishing_directory(folder) as made:
-        shutil.copyfile(file, made / file.name)
+        (made / file.name).write_bytes(content)  # what was looked at, whatever has become of the file
         part.write(made / PART)
     return part
 
@@ -73,18 +82,25 @@ def parts_of_run(model: ServingModel, registered: RegisteredVersion) -> dict[str
 
     Raises:
         RegistryUnavailableError: MLflow does not answer.
+        UnknownVersionError: The run has some of the files, and lacks others.
         CorruptRecordError: A file says what no recommender could go by.
     """
-    parts: dict[str, Part] = {}
-    for name, kind in POLICY_PARTS.items():
-        with tempfile.TemporaryDirectory(prefix="kestrel-part-") as folder:
-            artifact = f"{POLICY_ARTIFACTS}/{name}.json"
-            try:
-                file = model.registry.download_run_file(registered.run_id, artifact, Path(folder))
-            except UnknownVersionError:
-                continue
-            parts[name] = publish_file(model.of(name), file, kind, registered.run_id)
-    return parts
+    with tempfile.TemporaryDirectory(prefix="kestrel-part-") as folder:
+        files: dict[str, Path] = {}
+        for name in POLICY_PARTS:
+            with suppress(UnknownVersionError):
+                artifact = f"{POLICY_ARTIFACTS}/{name}.json"
+                files[name] = model.registry.download_run_file(registered.run_id, artifact, Path(folder))
+        if files and (absent := sorted(POLICY_PARTS.keys() - files.keys())):
+            msg = (
+                f"{registered.model} version {registered.version}, run {registered.run_id}: expected the artifacts "
+                f"{POLICY_ARTIFACTS}/{', '.join(POLICY_PARTS)}, {absent} are missing; train and gate it anew"
+            )
+            raise UnknownVersionError(msg)
+        return {
+            name: publish_file(model.of(name), file, POLICY_PARTS[name], registered.run_id)
+            for name, file in files.items()
+        }
 
 
 def published_part(model: ServingModel, version: int) -> Part | None:
@@ -133,18 +149,30 @@ def _fault(model: ServingModel, part: Part) -> str:
     path = _folder(model, part.version) / part.path
     found = file_sha256(path) if path.is_file() else "none"
     if found == part.checksum:
-        return ""
+        return _unfit(path, part)
     return (
         f"{path}: expected SHA-256 {part.checksum}, found {found}; "
         f"{model.command('publish-file', f'--kind {part.kind} --file <the same content>')} puts it back"
     )
 
 
+def _unfit(path: Path, part: Part) -> str:
+    """Return why no recommender could go by a file, as one of before its content was looked at; empty if it could."""
+    if POLICY_PARTS.get(part.name) is not part.kind:
+        return ""
+    try:
+        ListPolicy.from_json({part.name: read_json(path)}, str(path))
+    except CorruptRecordError as error:
+        return f"{error}; publish what is mended, and promote that version"
+    return ""
+
+
 def _folder(model: ServingModel, version: str) -> Path:
     return model.places.file_part(model.namespace, model.part) / version
 
 
-def _check_file(model: ServingModel, file: Path, kind: PartKind) -> None:
+def _content(model: ServingModel, file: Path) -> bytes:
+    """Return what is in a file that becomes a part: read once, so that what is published is what was looked at."""
     what = f"part {model.part}: expected a file"
     if not file.is_file():
         msg = f"{what}, found {'a folder' if file.is_dir() else 'none'} at {file}; name another"
@@ -152,13 +180,26 @@ def _check_file(model: ServingModel, file: Path, kind: PartKind) -> None:
     if file.name == PART:
         msg = f"{what} of another name than {PART}, which tells of the file, received {file}; rename it"
         raise RolloutError(msg)
-    if not file.stat().st_size:
+    content = file.read_bytes()
+    if not content:
         msg = f"{what} with something in it, received {file}, which is empty; write it first, or name another"
         raise RolloutError(msg)
+    return content
+
+
+def _check_content(model: ServingModel, content: bytes, file: Path, kind: PartKind) -> None:
+    """Refuse what no recommender could go by, and names by which none would find it."""
+    if POLICY_PARTS.get(model.part, kind) is not kind:
+        msg = f"part {model.part}: expected the kind {POLICY_PARTS[model.part]}, received {kind}; choose another name"
+        raise RolloutError(msg)
+    if kind in POLICY_PARTS.values() and model.part not in POLICY_PARTS:
+        (name,) = (name for name, own in POLICY_PARTS.items() if own is kind)
+        msg = f"part {model.part}: expected the name {name} for the kind {kind}, by which recommenders look; use it"
+        raise RolloutError(msg)
     if kind in _JSON_KINDS:
-        content = read_json(file, f"mend it, and publish it as {kind} again")
+        found = parse_json(content, str(file), f"mend it, and publish it as {kind} again")
         if kind in POLICY_PARTS.values():
-            ListPolicy.from_json({kind.value: content}, str(file))
+            ListPolicy.from_json({model.part: found}, str(file))
 
 
 def _check_namespace(model: ServingModel) -> None:

@@ -84,8 +84,8 @@ def _promotable(model: ServingModel, version: int, despite_champion: str) -> tup
     part, reason = part_of(model, registered)
     if (current := model.current()) is not None and registered.is_of(current):
         return part, reason, {}  # what is in force was compared when it came, and its files may be others by now
-    fitted = parts_of_run(model, registered) if part.kind is PartKind.RANKER else {}
-    return part, _why(model, registered, reason, despite_champion), fitted
+    why = _why(model, registered, reason, despite_champion)  # what is refused publishes nothing
+    return part, why, parts_of_run(model, registered) if part.kind is PartKind.RANKER else {}
 
 
 def _why(model: ServingModel, registered: RegisteredVersion, reason: str, despite_champion: str) -> str:

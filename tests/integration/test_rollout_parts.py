@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from feature_repo.contracts.jobs import JobError
-from feature_repo.contracts.list_policy import ListPolicy, Reranking
-from feature_repo.contracts.manifests import PartKind, Release
+from feature_repo.contracts.list_policy import DECLARED, POLICY_PARTS, ListPolicy, Reranking
+from feature_repo.contracts.manifests import Part, PartKind, Release
 from feature_repo.contracts.places import Serving
-from feature_repo.contracts.publishing import CorruptRecordError, write_json
+from feature_repo.contracts.publishing import CorruptRecordError, file_sha256, write_json
 from serving.recommender.release import load_policy
 from serving.rollout import (
     approve,
@@ -255,7 +255,7 @@ def test_a_file_is_a_part_like_any_other(
     made = publish.publish_part_file(quotas, file, PartKind.QUOTAS)
     assert made == publish.publish_part_file(quotas, file, PartKind.QUOTAS), "the same content is the same version"
     assert made["version"] == "2"
-    with pytest.raises(RolloutError, match="expected the kind quotas, which it has, received arms"):
+    with pytest.raises(RolloutError, match="part quotas: expected the kind quotas, received arms; choose another name"):
         publish.publish_part_file(quotas, file, PartKind.ARMS)
     with pytest.raises(RolloutError, match="expected the kind ranker, which it has, received arms"):
         publish.publish_part_file(model, file, PartKind.ARMS)
@@ -342,12 +342,7 @@ def test_of_a_version_that_a_file_has_not_its_own_commands_are_named(words: Serv
         ("words.txt", "", PartKind.VOCABULARY, "expected a file with something in it, received .*words.txt"),
         ("quotas.json", "", PartKind.QUOTAS, "expected a file with something in it"),
         ("quotas.json", '{"ease": "a"}', PartKind.QUOTAS, "quotas.json: expected quotas, whole numbers from 0 to 1000"),
-        (
-            "re.json",
-            '{"share": 0.5}',
-            PartKind.RERANKING,
-            "re.json: expected a share from 0 to 1 of one of",
-        ),
+        ("re.json", '{"share": 0.5}', PartKind.RERANKING, "re.json: expected a share from 0 to 1 of one of"),
         ("quotas.json", "popular: 1", PartKind.QUOTAS, r"expected a JSON object, .*\(Expecting value.*\); mend it"),
         ("arms.json", "[1]", PartKind.ARMS, "expected a JSON object, received a list; mend it, and publish it as arms"),
     ],
@@ -358,9 +353,62 @@ def test_a_file_that_nobody_could_use_is_not_published(  # noqa: PLR0917 - its e
     file = tmp_path / name
     if content is not None:
         file.write_text(content)
+    part = kind.value if kind in POLICY_PARTS.values() else "new"
     with pytest.raises(JobError, match=said):
-        publish.publish_part_file(model.of("new"), file, kind)
-    assert not model.places.file_part(model.namespace, "new").exists()
+        publish.publish_part_file(model.of(part), file, kind)
+    assert not model.places.file_part(model.namespace, part).exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "said"),
+    [
+        ("quotas", PartKind.VOCABULARY, "part quotas: expected the kind quotas, received vocabulary; choose another"),
+        ("reranking", PartKind.ARMS, "part reranking: expected the kind reranking, received arms"),
+        (
+            "mine",
+            PartKind.QUOTAS,
+            "part mine: expected the name quotas for the kind quotas, by which",
+        ),
+    ],
+)
+def test_a_policy_has_the_names_by_which_recommenders_look(
+    model: ServingModel, tmp_path: Path, part: str, kind: PartKind, said: str
+) -> None:
+    file = tmp_path / "file.json"
+    file.write_text("{}")
+    with pytest.raises(RolloutError, match=said):
+        publish.publish_part_file(model.of(part), file, kind)
+
+
+def test_a_policy_of_before_its_content_was_looked_at_does_not_come_into_force(
+    world: World, server: ModelServer, model: ServingModel
+) -> None:
+    roll_out(model, world.register(model.namespace, "first"))
+    folder = model.places.file_part(model.namespace, "quotas") / "1"
+    write_json(folder / "quotas.json", {"ease": 0.3})
+    sha256 = file_sha256(folder / "quotas.json")
+    Part("quotas", PartKind.QUOTAS, "1", sha256, path="quotas.json").write(folder / "part.json")
+    with pytest.raises(LostModelError, match=r"quotas\.json: expected quotas, whole numbers .*publish what is mended"):
+        promote.promote(model.of("quotas"), 1)
+    assert (versions(model), agreed(server, model)) == ({"ranking": "1"}, "first")
+
+
+def test_a_run_that_has_lost_some_of_its_policy_is_not_promoted_with_anothers(
+    world: World, model: ServingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = world.register(model.namespace, "first", policy=DECLARED)
+    publish.publish(model, version)
+    download = model.registry.download_run_file
+
+    def lost(run_id: str, artifact: str, folder: Path) -> Path:
+        if artifact == "release/reranking.json":
+            raise UnknownVersionError(artifact)
+        return download(run_id, artifact, folder)
+
+    monkeypatch.setattr(model.registry, "download_run_file", lost)
+    with pytest.raises(UnknownVersionError, match=r"expected the artifacts .*, \['reranking'\] are missing; train"):
+        promote.promote(model, version)
+    assert model.current_release() is None
 
 
 def test_a_file_needs_a_namespace_that_is_known_and_a_name_that_no_model_has(

@@ -49,9 +49,10 @@ def test_a_policy_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"arms": {}}, "here: expected the fields quotas, reranking, received arms; mend it"),
+        ({"arms": {}}, r"here: expected an object of quotas, reranking, received \['arms'\]; mend it"),
+        (None, "here: expected an object of quotas, reranking, received None; mend it"),
         ({"quotas": [1]}, r"quotas: expected a JSON object, received \[1\]"),
-        ({"quotas": {"esae": 1}}, "expected channels among ease, .*, received esae"),
+        ({"quotas": {"esae": 1}}, "expected channels among ease, .*, received ..esae"),
         ({"quotas": {"ease": -1}}, r"expected quotas, whole numbers from 0 to 1000, received \{'ease': -1\}"),
         ({"quotas": {"ease": 1.5}}, r"received \{'ease': 1.5\}"),
         ({"quotas": {"ease": True}}, r"received \{'ease': True\}"),
@@ -59,6 +60,7 @@ def test_a_policy_is_read_as_it_is_written() -> None:
         ({"reranking": {"channel": "ease", "share": 1.1}}, "expected a share from 0 to 1 .* received 1.1 of 'ease'"),
         ({"reranking": {"channel": "ease", "share": "a"}}, 'expected {"channel": "ease", "share": 0.3}'),
         ({"reranking": {"channel": "ease", "share": float("nan")}}, "expected a share from 0 to 1"),
+        ({"reranking": {"channel": "esae", "share": 0}}, "received 0 of 'esae'"),
         ({"reranking": {"weight": 1}}, 'expected {"channel": "ease", "share": 0.3}'),
     ],
 )
@@ -132,13 +134,22 @@ def permutations(users: int, seed: int) -> NDArray[np.intp]:
     return np.argsort(np.random.default_rng(seed).random((users, ITEMS)), axis=1)
 
 
-def test_recall_by_quotas_is_that_of_the_blended_candidates() -> None:
-    """The recommender's own blending is the oracle; quotas that share no divisor, so that no turns coincide."""
-    quotas = {"ease": 7, "itemcf": 11, "popular": 13, "trend": 0}
+@pytest.mark.parametrize(
+    "quotas",
+    [
+        {"ease": 7, "itemcf": 11, "popular": 13, "trend": 0},
+        {"ease": 10, "itemcf": 20, "popular": 20, "trend": 10},
+        {"ease": 5, "itemcf": 5, "popular": 5, "trend": 5},
+    ],
+    ids=["no turns coincide", "some do", "all do"],
+)
+def test_recall_by_quotas_is_that_of_the_blended_candidates(quotas: dict[str, int]) -> None:
+    """The recommender's own blending is the oracle."""
     found = {name: permutations(8, seed)[:, :25] for seed, name in enumerate(quotas)}
     found["popular"][:, 20:] = -1
     questions = asking(permutations(8, 9)[:, :5])
-    measured = recall_of(found_by_channels([(questions, Recall(np.empty((8, 0)), found))], 25), quotas, 20)
+    asked = Recall(np.empty((8, 0)), dict(reversed(found.items())))
+    measured = recall_of(found_by_channels([(questions, asked)], 25), quotas, 20)
     for user in range(8):
         recalled = [
             (Recalled(name, lists[user][lists[user] >= 0]), quotas[name])
@@ -164,6 +175,7 @@ def test_quotas_follow_what_channels_add() -> None:
     assert recall_of(found, fitted, 12).mean() > 0.8
     assert fitted["itemcf"] > fitted["ease"]
     assert fitted["circle"] == declared["circle"], "it was not asked"
+    ListPolicy.from_json({"quotas": fit_quotas(planted(60), {**declared, "itemcf": 900}, 12)}, "fitted")
     kept = fit_quotas(found, declared, 12, fixed=["itemcf", "ease"])
     assert (kept["itemcf"], kept["ease"]) == (5, 100), "somebody has set them"
 
@@ -216,6 +228,9 @@ def test_nothing_is_mixed_in_where_few_are_asked_or_no_channel_is_personal() -> 
     nobody = [replace(own, answers={}) for own in shown.scored.ranked if own is not None]
     shown = Lists(shown.questions, replace(shown.scored, ranked=nobody))
     assert fit_reranking([shown], 0.1, keep=0.5) == (Reranking(), [])
+    unliked = everybody_alike(40)
+    nothing = replace(cast("Any", unliked.questions), answer_items=np.full(80, -1))
+    assert fit_reranking([Lists(nothing, unliked.scored)], 0.0, keep=0.9)[0] == Reranking(), "no share is better"
 
 
 class RarestFirst:
@@ -254,7 +269,10 @@ def test_a_release_decides_how_its_lists_are_made(tmp_path: Path) -> None:
     assert mixed_scores != sorted(mixed_scores, reverse=True), "a score stays what the model says"
     only = dict.fromkeys(("popular", "trend", "new", "taste", "item2vec", "liked_30d"), 0)
     assert shown(ListPolicy({**only, "ease": 1}))[0] != own
+    of_ease = ListPolicy({**only, "ease": 1})
     assert (
-        shown(ListPolicy({**only, "ease": 1}), recommender_quotas={"ease": 0, "popular": 5})[0]
-        != (shown(ListPolicy({**only, "ease": 1}))[0])
+        shown(of_ease, recommender_candidates=100)[0]
+        != (shown(of_ease, recommender_candidates=100, recommender_quotas={"ease": 0, "taste": 5})[0])
     ), "a setting wins over the release"
+    nobody_gives = ListPolicy({**only, "ease": 0})
+    assert len(shown(nobody_gives)[0]) == 10, "what is popular comes after all others"

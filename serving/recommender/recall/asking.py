@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _DAY_S = 86_400
+_LAST = 1e-9
+"""A quota that gives a channel the turns after all others'."""
 _UNDECLARED_QUOTA = 10
 """Of a channel that the snapshot has and this code does not know."""
 
@@ -40,7 +42,7 @@ _UNDECLARED_QUOTA = 10
 class Channels:
     """What the channels found."""
 
-    recalled: list[tuple[Recalled, int]]
+    recalled: list[tuple[Recalled, float]]
     """Those with a share of the candidates, each with its quota."""
     likes: Likes
     """What they were told that the user likes."""
@@ -92,8 +94,10 @@ def ask_channels(  # noqa: PLR0917 - whom, about whom, as of when, of what, for 
         degraded.append(Missing.EMBEDDINGS)
     away = [*snapshot.table_problems, *(name for name in failed if name not in online.vectors)]
     degraded += map(missing_channel, away)
-    shares = quotas_in_force(snapshot.schema, quotas)
-    shares = {name: shares.get(name, quotas.get(name, _UNDECLARED_QUOTA)) for name in answers}
+    declared = quotas_in_force(snapshot.schema, quotas)
+    shares: dict[str, float] = {name: declared.get(name, quotas.get(name, _UNDECLARED_QUOTA)) for name in answers}
+    # Whatever the quotas, nobody gets a list that is too short while there is something popular.
+    shares[POPULAR] = shares.get(POPULAR, 0) or _LAST
     recalled = [(found, shares[name]) for name, found in answers.items() if shares[name] and len(found.positions)]
     return Channels(recalled, likes, answers, nearest)
 

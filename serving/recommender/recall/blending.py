@@ -36,7 +36,7 @@ class Candidates:
         return [name for name, found in zip(self.channels, self.found_by[row].tolist(), strict=True) if found]
 
 
-def blend(recalled: Sequence[tuple[Recalled, int]], n: int) -> Candidates:
+def blend(recalled: Sequence[tuple[Recalled, float]], n: int) -> Candidates:
     """Return up to `n` candidates from channels with their quotas.
 
     The channels take turns in proportion to their quotas (the first channel first where turns coincide), and what one

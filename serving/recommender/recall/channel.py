@@ -22,7 +22,7 @@ class Recalled:
     """`[found]`, falling; None of a channel that has an order and no measure."""
 
 
-def best(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:
+def best(values: NDArray[np.floating], n: int) -> NDArray[np.intp]:
     """Return the indices of the `n` greatest of `values`, greatest first, ties by index."""
     if n <= 0 or not len(values):
         return np.empty(0, dtype=np.intp)
