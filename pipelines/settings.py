@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     """How many origins before those a model that orders lists learns from, where the log is long enough."""
     question_users: Annotated[int, Field(ge=1, le=20_000)] = 2000
     """How many users are asked at an origin; of more, a sample."""
+    question_train_users: Annotated[int, Field(ge=1, le=20_000)] = 750
+    """How many of them, at an origin that models learn from: there are several of these."""
     question_ease_items: Annotated[int, Field(ge=1, le=20_000)] = 5000
     """So many of the most liked items EASE and ItemCF know; they take its square of memory."""
     channel_items: Annotated[int, Field(ge=1, le=20_000)] = 20_000

@@ -220,7 +220,7 @@ def _inputs(sources: Sources, training_set: str, origins: list[Origin]) -> dict[
         "schema": sources.schema.to_json(),
         "training_set": training_set,
         "origins": [[format_cutoff(each.moment), format_cutoff(each.end), each.role.value] for each in origins],
-        "users": settings.question_users,
+        "users": {role.value: _users_asked(settings, role) for role in Role},
         "days": settings.question_days,
         "ease_items": settings.question_ease_items,
         "embeddings": {kind.name: kind.parameters for kind in embeddings_named(settings.embedding_names)},
@@ -228,6 +228,12 @@ def _inputs(sources: Sources, training_set: str, origins: list[Origin]) -> dict[
         "channels": {channel.name: channel.definition for channel in fitted_channels(sources.schema)},
         "channel_sizes": [settings.channel_items, settings.channel_neighbours],
     }
+
+
+def _users_asked(settings: Settings, role: Role) -> int:
+    """Return how many users are asked at an origin at most."""
+    train = min(settings.question_train_users, settings.question_users)
+    return train if role is Role.TRAIN else settings.question_users
 
 
 def _write(  # noqa: PLR0917 - from what, of which moments, to where, under which names
@@ -243,7 +249,7 @@ def _write(  # noqa: PLR0917 - from what, of which moments, to where, under whic
     for each in origins:
         folder = part / cutoff_name(each.moment)
         folder.mkdir()
-        asked = ask(connection, each, sources.schema.positive, sources.settings.question_users)
+        asked = ask(connection, each, sources.schema.positive, _users_asked(sources.settings, each.role))
         pq.write_table(asked.questions, folder / QUESTIONS_FILE, compression="zstd")
         pq.write_table(asked.answers, folder / ANSWERS_FILE, compression="zstd")
         found.append(asked)

@@ -18,7 +18,7 @@ from feature_repo.contracts.schemas import MOVIELENS
 from pipelines.errors import JobError
 from pipelines.io.arrow import arrow_schema
 from pipelines.io.duck import duckdb_session
-from pipelines.jobs.questions import _check_features, _inputs, _note
+from pipelines.jobs.questions import _check_features, _inputs, _note, _users_asked
 from pipelines.questions.as_of import Sources
 from pipelines.questions.origins import Origin
 from pipelines.settings import Settings
@@ -67,9 +67,19 @@ def test_other_sizes_of_channels_are_other_questions(tmp_path):
         _inputs(
             Sources(Settings(state=tmp_path, **sizes), Namespace(tmp_path, "small"), MOVIELENS, (), {}), "", [ORIGIN]
         )
-        for sizes in ({}, {"channel_items": 100}, {"channel_neighbours": 100})
+        for sizes in ({}, {"channel_items": 100}, {"channel_neighbours": 100}, {"question_train_users": 7})
     ]
     assert all(one != other for one, other in combinations(inputs, 2))
+
+
+def test_fewer_users_are_asked_where_models_learn_from_several_origins(tmp_path):
+    settings = Settings(state=tmp_path, question_users=100, question_train_users=7)
+    assert {role: _users_asked(settings, role) for role in Role} == {
+        Role.TRAIN: 7,
+        Role.VALIDATION: 100,
+        Role.TEST: 100,
+    }
+    assert _users_asked(Settings(state=tmp_path, question_users=5), Role.TRAIN) == 5
 
 
 def told(role, asked, day=10):
