@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     weight_half_life_days: Annotated[float, Field(ge=0)] = 0.0
     """A train row this long before the end of train counts half; 0 weighs all rows alike."""
     list_rows: Annotated[int, Field(ge=0)] = 200_000
-    """Rows of train, about, where rows are candidates of recall: of more, each question keeps fewer of a kind (liked,
-    taken and not liked, not taken), 20 at least. 0 takes all."""
+    """About so many rows of train of each kind (liked, taken and not liked, not taken), where rows are candidates of
+    recall: of more, each question keeps fewer, 20 at least. 0 takes all."""
     ranking_windows: bool = False
     """Whether training sets for ranking hold the figures of windows, too. Models that are served read none of them."""
     train_fraction: Share = 0.8

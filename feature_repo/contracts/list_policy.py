@@ -47,7 +47,8 @@ class Reranking:
             received = f"received {dict(record)!r:.200}"
             msg = f'{source}: expected {{"channel": "ease", "share": 0.3}}, {received}; mend it'
             raise CorruptRecordError(msg)
-        if not 0 <= share <= 1 or channel not in (*PERSONAL_CHANNELS, *(() if share else ("",))):
+        nobody = () if share else ("",)
+        if not 0 <= share <= 1 or channel not in (*PERSONAL_CHANNELS, *nobody):
             msg = (
                 f"{source}: expected a share from 0 to 1 of one of the channels {', '.join(PERSONAL_CHANNELS)}, which "
                 f"tell users apart, received {share!r:.40} of {channel!r:.80}; mend it"

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
 
-from feature_repo.contracts.publishing import WRITE_ANEW, CorruptRecordError, read_json, text_sha256, write_json
+from feature_repo.contracts.publishing import (
+    WRITE_ANEW,
+    CorruptRecordError,
+    read_json,
+    text_sha256,
+    tree_sha256,
+    write_json,
+)
 from feature_repo.contracts.signatures import RANKING_MODEL
 
 if TYPE_CHECKING:
@@ -372,6 +379,14 @@ class Refit(_Record):
             f"version {self.version} has learned from events up to {self.learned_until}, and the gates ask from "
             f"{self.asked_from} on"
         )
+
+    def fault(self, root: Path) -> str:
+        """Return what is wrong with the fit, which lies in the namespace's folder `root`; empty where nothing is."""
+        saved_model = root / self.saved_model
+        received = tree_sha256(saved_model) if saved_model.is_dir() else "no folder"
+        if received == self.saved_model_sha256:
+            return ""
+        return f"{saved_model}: expected SHA-256 {self.saved_model_sha256}, received {received}"
 
     @property
     def why_not(self) -> str:

@@ -20,7 +20,7 @@ from feature_repo.contracts.manifests import Part, Release, TrainingSet, champio
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import CorruptRecordError, tree_sha256
+from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
 from feature_repo.contracts.signatures import (
@@ -139,16 +139,11 @@ def score_champion(
 
 def _fitted_again(folder: CandidateFolder, refit: Refit) -> _Compared:
     """Return the fit that stands in for the champion; CandidateError if it is not the one that was recorded."""
-    saved_model = folder.namespace.root / refit.saved_model
-    received = tree_sha256(saved_model) if saved_model.is_dir() else "no folder"
-    if received != refit.saved_model_sha256:
-        msg = (
-            f"{saved_model}: expected SHA-256 {refit.saved_model_sha256}, received {received}; run `python -m models "
-            f"refit --run-key {folder.run_key}` again"
-        )
+    if fault := refit.fault(folder.namespace.root):
+        msg = f"{fault}; run `python -m models refit --run-key {folder.run_key}` again"
         raise CandidateError(msg)
     manifest = folder.namespace.training_sets / refit.training_set_id / MANIFEST
-    return _Compared(refit.named, saved_model, TrainingSet.read(manifest))
+    return _Compared(refit.named, folder.namespace.root / refit.saved_model, TrainingSet.read(manifest))
 
 
 def _scored(

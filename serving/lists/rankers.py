@@ -19,7 +19,7 @@ from feature_repo.contracts.manifests import (
     model_data,
 )
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import CorruptRecordError, tree_sha256
+from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.questions import Asked
 from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from serving.lists.errors import QuestionsError, UnmeasurableError
@@ -209,14 +209,10 @@ def _learned_until(place: Namespace, release: Release, record: Refit | None) -> 
 
 def _fitted_again(place: Namespace, record: Refit, policy: ListPolicy) -> Ranker:
     """Return the fit that stands in for the champion; UnmeasurableError if it is not the one that was recorded."""
-    saved_model = place.root / record.saved_model
-    received = tree_sha256(saved_model) if saved_model.is_dir() else "no folder"
-    if received != record.saved_model_sha256:
-        msg = (
-            f"{record.named}: {saved_model}: expected SHA-256 {record.saved_model_sha256}, received {received}; run "
-            "`python -m models refit` again"
-        )
+    if fault := record.fault(place.root):
+        msg = f"{record.named}: {fault}; run `python -m models refit` again"
         raise UnmeasurableError(msg)
+    saved_model = place.root / record.saved_model
     release = candidate_release(place, record.training_set_id, saved_model, record.version)
     return Ranker(saved_model, release, policy, record.named)
 

@@ -80,7 +80,7 @@ def measure(settings: Settings, requests: int, k: int) -> dict[str, object]:
     took_ms: list[float] = []
     answers: list[dict[str, object]] = []
     parts = urlsplit(settings.recommender_uri)
-    # The standard library's client: a fuller one takes half a millisecond by itself.
+    # The standard library's client: httpx adds .3 ms to each request.
     with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)) as client:
         for user in users:
             start = time.perf_counter()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.list_policy import POLICY_PARTS, ListPolicy
+from feature_repo.contracts.list_policy import DECLARED, POLICY_PARTS, ListPolicy
 from feature_repo.contracts.manifests import FILE_KINDS
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.publishing import CorruptRecordError, parse_json
@@ -75,15 +75,15 @@ def load_policy(serving: Serving, release: Release) -> ListPolicy:
         ReleaseError: A file is missing, or has other bytes than the release says.
         CorruptRecordError: It says something else.
     """
-    policy: dict[str, object] = {}
+    policy = DECLARED
     for part in release.parts.values():
         if part.kind in FILE_KINDS:
             path = serving.file_part(release.namespace, part.name) / part.version / part.path
             content = _checked(path, part, release)
             if POLICY_PARTS.get(part.name) is part.kind:
-                policy[part.name] = parse_json(content, str(path), "publish it again")
-                ListPolicy.from_json({part.name: policy[part.name]}, str(path))
-    return ListPolicy.from_json(policy, f"release {release.number} of {release.namespace}")
+                found = ListPolicy.from_json({part.name: parse_json(content, str(path), "publish it again")}, str(path))
+                policy = replace(policy, **{part.name: getattr(found, part.name)})
+    return policy
 
 
 def _checked(path: Path, part: Part, release: Release) -> bytes:
