@@ -36,6 +36,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends; None where there are none."""
+        return (self.low, self.high) if np.isfinite([self.low, self.high]).all() else None
+
     def contains(self, value: float) -> bool:
         """Tell whether `value` lies between the ends, both included."""
         return self.low <= value <= self.high
@@ -74,6 +79,16 @@ def log_loss_statistic(labels: NDArray[Any], probabilities: NDArray[Any], users:
     """Return the mean log loss of resamples."""
     losses = np.bincount(users, weights=log_losses(labels, probabilities)).astype(np.float64)
     return _ratio(losses, np.bincount(users).astype(np.float64))
+
+
+def observed_over_expected_statistic(
+    labels: NDArray[Any], probabilities: NDArray[Any], users: NDArray[Any], size: int
+) -> Statistic:
+    """Return, of resamples of `size` users, how many rows are positive for each one that probabilities add up to."""
+    observed, expected = (
+        np.bincount(users, weights=of, minlength=size).astype(np.float64) for of in (labels, probabilities)
+    )
+    return _ratio(observed, expected)
 
 
 def rmse_statistic(values: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> Statistic:

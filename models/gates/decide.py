@@ -15,7 +15,7 @@ import numpy as np
 
 from feature_repo.contracts.manifests import Decision, champion_named
 from feature_repo.contracts.objectives import ORDERS, Metric
-from models.evaluation.metrics import auc, calibration, gauc, log_loss, rmse
+from models.evaluation.metrics import auc, gauc, log_loss, rmse
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
 from models.gates.bootstrap import (
     Interval,
@@ -27,6 +27,7 @@ from models.gates.bootstrap import (
     resample,
     rmse_statistic,
 )
+from models.gates.calibration import judge_calibration
 from models.gates.margins import BEST_SIMPLE, Slice
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.objectives import Objective
     from models.evaluation.lists import ListFigures
+    from models.gates.calibration import Bin, Calibrated
     from models.gates.margins import Limits, ListMargin, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
@@ -134,6 +136,8 @@ class Outcomes:
     gates: list[Gate]
     decision: Decision
     reason: str
+    calibration: list[Bin] = field(default_factory=list)
+    """Of the candidate's probabilities on the test rows; empty where its scores are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ def decide(
     """
     wanted = {Slice.MOMENT, *(margin.slice for margin in margins.comparisons)}
     measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
+    calibrated = _calibration(slices[Slice.MOMENT], margins, seed, ece_bins)
     gates = [
         *(_lists_compared(margin, evidence, margins) for margin in margins.lists),
         _eligible(evidence),
@@ -211,11 +216,12 @@ def decide(
             _compared(margin, slices[margin.slice], measured[margin.slice], evidence, margins)
             for margin in margins.comparisons
         ),
-        *_calibrated(slices[Slice.MOMENT], margins.limits, ece_bins),
+        *_calibrated(calibrated, slices[Slice.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
     ]
-    return _decision(gates, measured[Slice.MOMENT], evidence, margins)
+    outcomes = _decision(gates, measured[Slice.MOMENT], evidence, margins)
+    return replace(outcomes, calibration=calibrated.bins if calibrated else [])
 
 
 def _lists_compared(margin: ListMargin, evidence: Evidence, margins: Margins) -> Gate:
@@ -268,13 +274,13 @@ def _judged(gate: Gate, found: Comparison, allowed: float, said: str, few: str) 
     """Return the gate with the verdict of a comparison; an interval of too few users decides nothing."""
     low, high = found.interval.low, found.interval.high
     verdict = Outcome.PASS if low >= -allowed else Outcome.FAIL if high < -allowed else Outcome.UNDECIDED
-    known = bool(np.isfinite([low, high]).all())
+    ends = found.interval.ends
     return replace(
         gate,
         figure=found.difference + 0.0,  # no -0.0
         verdict=Outcome.UNDECIDED if few else verdict,
-        details=f"{said}{f', interval {low:+.4f} to {high:+.4f}' if known else ''}{few}.",
-        interval=(low, high) if known else None,
+        details=f"{said}{f', interval {low:+.4f} to {high:+.4f}' if ends else ''}{few}.",
+        interval=ends,
         least=min(0.0, -allowed),
     )
 
@@ -320,30 +326,36 @@ def _eligible(evidence: Evidence) -> Gate:
     return Gate("eligible", float(passed), "== 1", Outcome.PASS if passed else Outcome.FAIL, details)
 
 
-def _calibrated(test: TestScores, limits: Limits, bins: int) -> list[Gate]:
-    objective = test.objectives[CANDIDATE_ROW]
-    if not objective.probability:
+def _calibration(test: TestScores, margins: Margins, seed: int, bins: int) -> Calibrated | None:
+    """Return how well the candidate's probabilities fit; None where its scores are none."""
+    if not test.objectives[CANDIDATE_ROW].probability:
+        return None
+    scores = test.scores[CANDIDATE_ROW]
+    return judge_calibration(test.labels, scores, test.users, bins=bins, margins=margins, seed=seed)
+
+
+def _calibrated(found: Calibrated | None, objective: Objective, limits: Limits) -> list[Gate]:
+    if found is None:
         why = f"A score of the objective {objective.name} is no probability."
         return [
             Gate(name, None, "", Outcome.NOT_APPLICABLE, why)
             for name in ("calibration_error", "calibration_in_the_large")
         ]
-    found = calibration(test.labels, test.scores[CANDIDATE_ROW], bins)
-    error, ratio = found.expected_calibration_error, found.observed_over_expected
     return [
         Gate(
             "calibration_error",
-            _finite(error),
+            _finite(found.error),
             f"<= {limits.calibration_error:.4f}",
-            Outcome.PASS if error <= limits.calibration_error else Outcome.FAIL,
-            f"Over {len(found.rows)} bins, predicted and observed are {error:.4f} apart on average.",
+            Outcome.PASS if found.error <= limits.calibration_error else Outcome.FAIL,
+            f"Over {len(found.bins)} bins, predicted and observed are {found.error:.4f} apart on average.",
         ),
         Gate(
             "calibration_in_the_large",
-            _finite(ratio),
+            _finite(found.ratio),
             f"within 1 +- {limits.calibration_shift:.2f}",
-            Outcome.PASS if abs(ratio - 1) <= limits.calibration_shift else Outcome.FAIL,
-            f"There are {ratio:.3f} positives for each one predicted.",
+            Outcome.PASS if abs(found.ratio - 1) <= limits.calibration_shift else Outcome.FAIL,
+            f"There are {found.ratio:.3f} positives for each one predicted.",
+            interval=found.interval.ends,
         ),
     ]
 

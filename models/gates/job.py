@@ -220,6 +220,7 @@ def _report(
         "decision": outcomes.decision.value,
         "reason": outcomes.reason,
         "gates": [each.as_record() for each in outcomes.gates],
+        "calibration": [each.as_record() for each in outcomes.calibration],
         **{key: evaluation[key] for key in ("metrics", "rows", "users", "positives", "champion")},
         **{key: run[key] for key in ("run_id", "saved_model_sha256", "weights_sha256")},
         "training_set": {field: getattr(training_set, field) for field in lineage},

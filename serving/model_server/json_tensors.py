@@ -26,11 +26,13 @@ from serving.model_server.json_text import (
 from serving.protocol.tensors import STRING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from serving.model_server.inference import Arrays
+
+    _Convert = Callable[[Any, int], NDArray[Any]]
 
 ROW, COLUMNAR = "instances", "inputs"
 _BYTES_SUFFIX = "_bytes"
@@ -62,8 +64,10 @@ _NUMPY = {
     22: np.uint32,
     23: np.uint64,
 }
-_FLOATS = frozenset({1, 2})
-_DOUBLE = 2
+_FLOAT32, _DOUBLE, _INT64 = 1, 2, 9
+_FLOATS = frozenset({_FLOAT32, _DOUBLE})
+_AT_ONCE = frozenset({_FLOAT32, _INT64})
+"""What NumPy converts a list to without being told."""
 _EXACT_LENGTH = 16
 """A double written with so many characters is the same number to every parser."""
 _BOOL = 10
@@ -104,19 +108,23 @@ class _Irregular(Exception):  # noqa: N818 - control flow, not an error
 
 
 @np.errstate(over="ignore")  # beyond float32 there is infinity
-def regular_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Arrays] | None:
+def regular_inputs(
+    body: Mapping[str, Any], expected: Mapping[str, Any], *, may_have_bools: bool = True
+) -> tuple[str, Arrays] | None:
     """Return what `request_inputs` returns, or None if any value needs a closer look.
 
     Args:
         body: What `json_text.parse_quickly` made of the request.
         expected: Input name → TensorInfo of the signature.
+        may_have_bools: Whether any value may be true or false, which NumPy takes for 1 and 0 among numbers.
     """
+    convert = _regular if may_have_bools else _regular_numbers
     try:
         if COLUMNAR in body and ROW not in body:
-            return COLUMNAR, _regular_columns(body[COLUMNAR], expected)
+            return COLUMNAR, _regular_columns(body[COLUMNAR], expected, convert)
         instances = body.get(ROW)
         if COLUMNAR not in body and isinstance(instances, list) and instances:
-            return ROW, _regular_rows(instances, expected)
+            return ROW, _regular_rows(instances, expected, convert)
     except (_Irregular, OverflowError):
         pass
     return None
@@ -154,28 +162,42 @@ def request_inputs(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tupl
     raise invalid(msg)
 
 
-def _regular_rows(instances: list[Any], expected: Mapping[str, Any]) -> Arrays:
+def _regular_rows(instances: list[Any], expected: Mapping[str, Any], convert: _Convert) -> Arrays:
     if isinstance(instances[0], dict) and not is_base64_object(instances[0]):
         if set(map(type, instances)) != {dict} or set(map(len, instances)) != {len(expected)}:
             raise _Irregular
         try:
-            return {name: _regular([row[name] for row in instances], info.dtype) for name, info in expected.items()}
+            return {name: convert([row[name] for row in instances], info.dtype) for name, info in expected.items()}
         except KeyError:
             raise _Irregular from None
     if len(expected) != 1:
         raise _Irregular
     ((name, info),) = expected.items()
-    return {name: _regular(instances, info.dtype)}
+    return {name: convert(instances, info.dtype)}
 
 
-def _regular_columns(value: Any, expected: Mapping[str, Any]) -> Arrays:  # noqa: ANN401 - any JSON value
+def _regular_columns(value: Any, expected: Mapping[str, Any], convert: _Convert) -> Arrays:  # noqa: ANN401 - any JSON value
     if not isinstance(value, dict) or is_base64_object(value):
         if len(expected) != 1:
             raise _Irregular
         value = {next(iter(expected)): value}
     if not expected.keys() <= value.keys():
         raise _Irregular
-    return {name: _regular(value[name], info.dtype) for name, info in expected.items()}
+    return {name: convert(value[name], info.dtype) for name, info in expected.items()}
+
+
+def _regular_numbers(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
+    """Convert as `_regular` does where no leaf is a bool: NumPy's type then tells what the leaves are."""
+    if dtype in _AT_ONCE:
+        try:
+            array = np.array(values)
+        except (ValueError, TypeError):  # lists of several lengths
+            return _regular(values, dtype)
+        if dtype == _INT64 and array.dtype == np.int64:
+            return array
+        if dtype == _FLOAT32 and array.dtype.kind in "fi":
+            return array.astype(np.float64, copy=False).astype(np.float32)  # an integer is a double first
+    return _regular(values, dtype)
 
 
 def _regular(values: Any, dtype: int) -> NDArray[Any]:  # noqa: ANN401 - any JSON value
@@ -468,21 +490,37 @@ def float_texts(flat: NDArray[Any]) -> list[str]:
     if flat.dtype == np.float16:
         flat = flat.astype(np.float32)
     digits = 9 if flat.dtype == np.float32 else 17
-    values = flat.tolist()
-    texts = [f"{value:.6g}" for value in values]
-    same = np.array(texts, dtype=np.float64).astype(flat.dtype) == flat if texts else np.ones(0, dtype=bool)
-    for place in np.flatnonzero(~same).tolist():
-        texts[place] = f"{values[place]:.{digits}g}"
-    return [_number_text(text) for text in texts]
+    short = _has_six_digits(flat).tolist()
+    texts = [
+        f"{value:.{_DIGITS}g}" if is_short else f"{value:.{digits}g}"
+        for value, is_short in zip(flat.tolist(), short, strict=True)
+    ]
+    return [text if "." in text or "e" in text else _SPECIAL.get(text) or text + ".0" for text in texts]
+
+
+_DIGITS = 6
+_TENS = np.array([float(f"1e{power}") for power in range(-5, 11)])
+_ONE = 5
+"""The place of 1 among them."""
+
+
+def _has_six_digits(flat: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which numbers six significant digits read back to, `[n]`.
+
+    Six digits over a power of ten are the double that their text reads as, as both are exact. Beyond the powers at hand
+    the text itself is read.
+    """
+    sizes = np.abs(flat.astype(np.float64))
+    power = np.searchsorted(_TENS, sizes, side="right") - 1 - _ONE
+    at_hand = ((power >= -_ONE) & (power < _DIGITS)) | (sizes == 0)
+    scale = _TENS[_ONE + np.where(at_hand, np.minimum(_DIGITS - 1 - power, len(_TENS) - 1 - _ONE), 0)]
+    same: NDArray[np.bool_] = (np.rint(sizes * scale) / scale).astype(flat.dtype) == np.abs(flat)
+    for place in np.flatnonzero(~at_hand).tolist():
+        same[place] = flat.dtype.type(f"{flat[place]:.{_DIGITS}g}") == flat[place]
+    return same
 
 
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-def _number_text(text: str) -> str:
-    if "." in text or "e" in text:
-        return text
-    return _SPECIAL.get(text) or text + ".0"
 
 
 def error_body(message: str) -> str:

@@ -340,6 +340,7 @@ def _predict(raw: bytes) -> _Answer:
     quick = json_text.parse_quickly(raw)
     body = quick if quick is not None and isinstance(quick.get(_SIGNATURE_KEY, ""), str) else json_text.parse(raw)
     signature_name = _signature_name(body)
+    may_have_bools = b"true" in raw or b"false" in raw
 
     def answer(servable: Servable) -> str:
         known = signature_name or inference.DEFAULT_SIGNATURE
@@ -350,7 +351,9 @@ def _predict(raw: bytes) -> _Answer:
         if not signature.inputs:
             msg = f"Failed to get input map for signature: {signature_name or 'DEFAULT'}"
             raise invalid(msg)
-        found = json_tensors.regular_inputs(body, signature.inputs) if body is quick else None
+        found = None
+        if body is quick:
+            found = json_tensors.regular_inputs(body, signature.inputs, may_have_bools=may_have_bools)
         if found is None:
             found = json_tensors.request_inputs(json_text.parse(raw) if body is quick else body, signature.inputs)
         request_format, inputs = found

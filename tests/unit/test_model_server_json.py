@@ -43,6 +43,15 @@ bodies = st.fixed_dictionaries(
 )
 
 
+nested_numbers = st.recursive(
+    st.lists(st.integers(-(2**66), 2**66) | st.floats() | st.text(max_size=2))
+    | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1)
+    | st.lists(st.floats(), min_size=1),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
 def inputs_of(raw: bytes, signature: dict[str, Any]) -> Any:
     try:
         return json_tensors.request_inputs(json_text.parse(raw), signature)
@@ -81,11 +90,28 @@ def _bytes(value: Any) -> Any:
 def test_fast_and_thorough_conversion_agree(body: Any) -> None:
     raw = json.dumps(body).encode()
     quick = json_text.parse_quickly(raw)
-    fast = json_tensors.regular_inputs(quick, SIGNATURE) if quick is not None else None
+    if quick is None:
+        return
     thorough = inputs_of(raw, SIGNATURE)
+    fast = json_tensors.regular_inputs(quick, SIGNATURE)
     if fast is not None:
         assert not isinstance(thorough, ServingError), thorough
         assert same(fast, thorough)
+    if b"true" in raw or b"false" in raw:
+        return
+    fastest = json_tensors.regular_inputs(quick, SIGNATURE, may_have_bools=False)
+    assert (fastest is None) == (fast is None)
+    assert fastest is None or same(fastest, thorough)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(SIGNATURE)), nested_numbers)
+def test_without_bools_numbers_are_converted_at_once_with_the_same_result(name: str, values: Any) -> None:
+    body, expected = {"inputs": {name: values}}, {name: SIGNATURE[name]}
+    fast = json_tensors.regular_inputs(body, expected)
+    fastest = json_tensors.regular_inputs(body, expected, may_have_bools=False)
+    assert (fastest is None) == (fast is None)
+    assert fast is None or same(fast, fastest)
 
 
 @settings(deadline=None)
@@ -294,6 +320,24 @@ def test_rows_and_columns_are_written_as_the_real_server_writes_them() -> None:
     assert json.loads(json_tensors.response_body(two, json_tensors.ROW)) == {
         "predictions": [{"a": 1, "b_bytes": {"b64": "AQ=="}}]
     }
+
+
+decimals = st.builds(
+    lambda digits, power, sign: sign * float(np.float32(f"{digits}e{power}")),
+    st.integers(0, 10_000_001),
+    st.integers(-14, 8),
+    st.sampled_from([1, -1]),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.floats(width=32) | decimals), st.sampled_from([np.float32, np.float64]))
+def test_six_digits_are_written_where_they_read_back_the_same(numbers: list[float], dtype: type) -> None:
+    array = np.array(numbers, dtype=dtype)
+    for text, value in zip(json_tensors.float_texts(array), array.tolist(), strict=True):
+        short = f"{value:.6g}"
+        expected = short if dtype(short) == value else f"{value:.{9 if dtype is np.float32 else 17}g}"
+        assert text in {expected, expected + ".0", "NaN", "Infinity", "-Infinity"}
 
 
 @settings(deadline=None)

@@ -267,6 +267,30 @@ def test_bad_calibration_is_rejected():
     assert {"calibration_error", "calibration_in_the_large"} <= failed
 
 
+def test_observed_over_expected_has_intervals_whole_and_by_tenth():
+    test = _scores()
+    outcomes = _decide(test, FIRST)
+    whole = _gate(outcomes, "calibration_in_the_large")
+    low, high = whole.interval
+    assert low < whole.figure < high
+    assert whole.figure == pytest.approx(test.labels.sum() / test.scores["candidate"].sum())
+    order = np.argsort(test.scores["candidate"], kind="stable")
+    for place, found in enumerate(outcomes.calibration):
+        rows = order[place * 800 : (place + 1) * 800]
+        ratio = test.labels[rows].sum() / test.scores["candidate"][rows].sum()
+        assert (found.rows, found.as_record()["observed_over_expected"]) == (800, pytest.approx(ratio))
+        assert found.interval.contains(ratio)
+        binomial = np.sqrt((1 - found.observed) / found.observed / found.rows) * ratio
+        assert found.interval.high - found.interval.low == pytest.approx(2 * 1.96 * binomial, rel=0.35)
+    assert place == 9
+
+
+def test_scores_that_are_no_probability_have_no_observed_over_expected():
+    outcomes = _decide(_scores(objectives={"candidate": PAIRWISE}), FIRST)
+    assert not outcomes.calibration
+    assert _gate(outcomes, "calibration_in_the_large").verdict is Outcome.NOT_APPLICABLE
+
+
 def test_margins_are_a_file_of_ones_own(tmp_path):
     own = tmp_path / "margins.yaml"
     own.write_text(yaml.safe_dump(MARGINS.model_dump(mode="json") | {"max_gain": 0.01}), encoding="utf-8")
