@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 # Tests wait now and then, so that two cores have room for a third process, where there is memory for it (kB).
 TEST_PROCESSES := $(shell awk '/^MemTotal:/ {print ($$2 > 12000000) ? 3 : 2}' /proc/meminfo)
 
-.PHONY: help setup demo test lint up down status logs reset bench-data bench-lists bench-serving bench-stream
+.PHONY: help setup demo test test-zoo lint up down status logs reset bench-data bench-lists bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ setup: ## Make the environment (the other commands do so by themselves)
 demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=<yaml> NAMESPACE=<name> CUTOFF=<date>
 	@$(LOCAL) demo
 
-test: setup ## Run every test; ARGS="-k name" chooses
-	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup ## Run every test but the zoo's; ARGS="-k name" chooses
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -m "not zoo" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-zoo: setup ## Fit every ranking model several times: seeds, planted interactions, serving; ARGS="-k name" chooses
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -m zoo -n $(TEST_PROCESSES) --dist loadgroup tests/unit/models $(ARGS)
 
 lint: setup ## Check style, types, imports and the lock
 	@$(PYTHON_ENV) -m ruff check

@@ -1,4 +1,4 @@
-"""The model plane's jobs: `python -m models {specs,train,choose,refit,evaluate,gate}`."""
+"""The model plane's jobs: `python -m models {catalogue,specs,train,choose,refit,evaluate,gate}`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from feature_repo.contracts.isolation import keep_out
 from feature_repo.contracts.jobs import COMMAND_LINE, run_job
 from feature_repo.contracts.objectives import Metric
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import replacing
 from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
 from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
@@ -21,6 +22,8 @@ from models.settings import settings
 from models.specs.spec import Spec, Specs, parse_spec, read_specs
 
 Kind = TypeVar("Kind")
+
+_COSTS = Path(__file__).parent.parent / "docs" / "results" / "models.json"
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, **COMMAND_LINE)
 
@@ -89,6 +92,24 @@ def _spec(given: str) -> Spec:
     if given.lstrip().startswith("{"):
         return parse_spec(_json_object(given)).whole()
     return _specs().named(given).whole()
+
+
+@app.command()
+def catalogue(
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the list for people, as Markdown.")] = None,
+) -> None:
+    """Print every class of models that specs can name, and its costs where `make bench-models` has measured them."""
+
+    def job() -> dict[str, object]:
+        from models.ranking.listing import listing, measured_costs, to_markdown  # noqa: PLC0415 - TensorFlow, as above
+
+        ranking = listing(measured_costs(_COSTS))
+        if page is not None:
+            with replacing(page) as part:
+                part.write_text(to_markdown(ranking), encoding="utf-8")
+        return {"ranking": ranking, "retrieval": []}
+
+    run_job(job)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from feature_repo.contracts.objectives import OBJECTIVES
 from feature_repo.contracts.on_demand import check_on_demand
 from models.encoding import Encoded, build_encoder
 from models.errors import BuildError
@@ -54,6 +55,12 @@ class RankingModel(ABC, Generic[Config]):
 
     name: ClassVar[str]
     """As specs have it."""
+    paper: ClassVar[str]
+    """Where it was published: authors, title (venue and year)."""
+    inputs: ClassVar[tuple[str, ...]] = ("fields",)
+    """What it needs of the encoded columns: any `fields`, some of the `user` or the `item`, a `history` of items."""
+    objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)
+    """What it can learn."""
     config_class: ClassVar[type[RankingConfig]]
     on_demand: ClassVar[tuple[str, ...]] = ()
     """What it reads of the request where its config does not say."""
@@ -88,6 +95,10 @@ class KerasModel(RankingModel[LoopConfig]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the untrained keras.Model: encoded columns by name → logit `[batch, 1]`."""
 
+    def optimizer(self) -> Any:
+        """Return what takes the steps of the fit; the loop's own where it is None."""
+        return None
+
     def build_heads(self, encoded: Encoded, seed: int, heads: tuple[str, ...]) -> Any:
         """Return the untrained keras.Model of an objective with several heads: → logits `[batch, heads]`.
 
@@ -111,7 +122,7 @@ class KerasModel(RankingModel[LoopConfig]):
                 f"of which Keras says: {' '.join(str(error).split()):.400}; change the config"
             )
             raise BuildError(msg) from error
-        return fit_by_keras(scorer, encoded, context, self.config.fit)
+        return fit_by_keras(scorer, encoded, context, self.config.fit, self.optimizer())
 
 
 def encoded_inputs(encoded: Encoded) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from pydantic import Field
 
 from feature_repo.contracts.on_demand import Computation
 from models.errors import BuildError
-from models.layers.mean_pooling import MeanPooling
-from models.ranking.base import KerasConfig, KerasModel, RankingConfig, Widths, encoded_inputs
+from models.ranking.base import KerasModel, Widths, encoded_inputs
+from models.ranking.fields import FieldsConfig, FieldsModel
 from models.training.fit import Fitted
 from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
-    from models.encoding import Encoded
+    from models.ranking.base import RankingConfig
+    from models.ranking.fields import Fields
     from models.training.fit import FitContext
 
 
@@ -30,7 +31,7 @@ _APART = 1000
 """Between the seeds of two members, so that models of neighbouring seeds have no member in common."""
 
 
-class MLPConfig(KerasConfig):
+class MLPConfig(FieldsConfig):
     """The perceptron. Its batches are of some thirty questions, where a hundred candidates of each are learned from.
 
     The loss of a hundred validation questions rises and falls: a fit that stops at the first rise has learned little.
@@ -44,9 +45,7 @@ class MLPConfig(KerasConfig):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """After each hidden layer."""
     l2: float = Field(default=1e-4, ge=0, le=1_000)
-    """Weight decay on the layers' kernels."""
-    unknown_rate: float = Field(default=0.3, ge=0, lt=1)
-    """Share of terms that are taken for unknown in training."""
+    """Weight decay on vectors, and on the layers' kernels."""
     members: int = Field(default=1, ge=1, le=20)
     """So many perceptrons are fitted, each from first weights of its own; the score is the mean of their logits."""
     linear_members: int = Field(default=0, ge=0, le=20)
@@ -55,10 +54,11 @@ class MLPConfig(KerasConfig):
     """Of the linear members: they can be fitted at a higher rate."""
 
 
-class MLP(KerasModel[MLPConfig]):
+class MLP(FieldsModel[MLPConfig]):
     """Embeddings, averaged over lists, beside the numbers, through dense layers."""
 
     name: ClassVar[str] = "mlp"
+    paper: ClassVar[str] = "Covington et al., Deep Neural Networks for YouTube Recommendations (RecSys 2016)"
     config_class: ClassVar[type[RankingConfig]] = MLPConfig
     on_demand: ClassVar[tuple[str, ...]] = (Computation.ELAPSED.value, Computation.TERM_MATCH.value)
 
@@ -89,38 +89,22 @@ class MLP(KerasModel[MLPConfig]):
         fit = self.config.fit.model_copy(update={"learning_rate": self.config.linear_learning_rate})
         return MLP(self.config.model_copy(update={"hidden": (), "fit": fit}))
 
-    def build(self, encoded: Encoded, seed: int) -> Any:
-        """Return the perceptron.
+    def logit(self, fields: Fields) -> Any:
+        """Return the perceptron's.
 
         Raises:
             BuildError: The config leaves out all that there is.
         """
-        inputs = encoded_inputs(encoded)
-        encoded = self.reading(encoded)
         # A number whose value is missing is 0, and the flag beside it says that there is none.
-        fields = [inputs[name] for name in encoded.numeric]
-        if self.config.embedding_size:
-            fields += self._pooled(encoded, inputs, seed)
-        if not fields:
+        hidden = fields.flat(self.config.embedding_size) if self.config.embedding_size else fields.numbers
+        if hidden is None:
             msg = "expected numbers among the encoded columns, received none; set embedding_size above 0"
             raise BuildError(msg)
-        hidden = ops.concatenate(fields, axis=-1)
         for layer, width in enumerate(self.config.hidden):
             hidden = self._dense(width, f"deep_{layer}", activation="relu")(hidden)
-            hidden = keras.layers.Dropout(self.config.dropout, seed=seed + layer, name=f"deep_{layer}_dropout")(hidden)
-        return keras.Model(inputs, self._dense(1, "logit")(hidden), name=self.name)
-
-    def _pooled(self, encoded: Encoded, inputs: dict[str, Any], seed: int) -> list[Any]:
-        """Return one vector per categorical column, `[batch, embedding_size]`."""
-        tables = {
-            vocabulary: keras.layers.Embedding(size, self.config.embedding_size, name=f"{vocabulary}_embedding")
-            for vocabulary, size in encoded.vocabulary_sizes.items()
-        }
-        pooled = []
-        for name, vocabulary in encoded.categorical.items():
-            indices = encoded.unknown_dropout(name, self.config.unknown_rate, seed)(inputs[name])
-            pooled.append(MeanPooling(name=f"{name}_pooled")(tables[vocabulary](indices), indices))
-        return pooled
+            dropout = keras.layers.Dropout(self.config.dropout, seed=fields.seed + layer, name=f"deep_{layer}_dropout")
+            hidden = dropout(hidden)
+        return self._dense(1, "logit")(hidden)
 
     def _dense(self, width: int, name: str, activation: str | None = None) -> Any:
         regulariser = keras.regularizers.L2(self.config.l2)

@@ -39,8 +39,12 @@ class FitConfig(BaseModel):
     """Of Adam."""
 
 
-def fit_by_keras(scorer: Any, encoded: Encoded, context: FitContext, config: FitConfig) -> Fitted:
+def fit_by_keras(
+    scorer: Any, encoded: Encoded, context: FitContext, config: FitConfig, optimizer: Any = None
+) -> Fitted:
     """Fit a keras.Model (encoded columns → logits `[batch, heads]`), whose weights may be those of an earlier stage.
+
+    The optimiser is Adam where none is given.
 
     Raises:
         NotFiniteError: the loss, or a metric, became NaN or infinite.
@@ -48,7 +52,7 @@ def fit_by_keras(scorer: Any, encoded: Encoded, context: FitContext, config: Fit
     objective = learned(context.signature.objective)
     watched = keras.metrics.MeanMetricWrapper(objective.loss, name=objective.loss_name)
     scorer.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=optimizer or keras.optimizers.Adam(config.learning_rate),
         loss=_Loss(objective),
         weighted_metrics=[watched, *objective.metrics()],
     )

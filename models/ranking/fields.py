@@ -1,0 +1,295 @@
+"""The input layer of every ranking model: encoded columns as weights and vectors.
+
+A *field* is one encoded column: of terms (one, or a list of them, which is averaged), or of numbers (a number with the
+flag beside it that says whether it is missing). No model makes embeddings by itself:
+
+    encoded columns ─┬─ linear(units)   a weight per term and number, summed    [batch, units]
+                     ├─ vectors(size)   one vector per field                    [batch, fields, size]
+                     ├─ crossed(size)   per field, one for each other field     [batch, fields, fields, size]
+                     ├─ flat(size)      the vectors of terms beside the numbers [batch, width]
+                     └─ history(size)   a user's items, the candidate, a mask
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+from keras import ops
+from pydantic import Field
+
+from feature_repo.contracts.signatures import Scope
+from models.errors import BuildError
+from models.layers.grouped_numbers import GroupedNumbers
+from models.layers.mean_pooling import MeanPooling
+from models.layers.numeric_embedding import NumericEmbedding
+from models.layers.vocabulary_index import MISSING_INDEX
+from models.ranking.base import KerasConfig, KerasModel, Widths, encoded_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from models.encoding import Encoded
+
+_SMALL = 0.01
+"""Standard deviation of first vectors: products of two start near 0."""
+
+
+class FieldsConfig(KerasConfig):
+    """What the config of a model of fields holds."""
+
+    l2: float = Field(default=1e-5, ge=0, le=1_000)
+    """Weight decay on vectors, and on the linear weights of terms."""
+    unknown_rate: float = Field(default=0.3, ge=0, lt=1)
+    """Share of terms that are taken for unknown in training."""
+
+
+class VectorsConfig(FieldsConfig):
+    """What the config of a model holds whose fields have vectors."""
+
+    embedding_size: int = Field(default=8, ge=1, le=256)
+    """Dimensions of every vector."""
+
+
+class DeepConfig(VectorsConfig):
+    """What the config of a model of fields with a perceptron holds."""
+
+    hidden: Widths = (64, 32)
+    """Widths of the perceptron's layers."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After each of them."""
+    batch_norm: bool = False
+    """Whether each layer's outputs are normalised over the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A user's last items beside the candidate, in vectors of one table."""
+
+    items: Any
+    """float32 `[batch, length, size]`, the latest first; zeros where there is none."""
+    candidate: Any
+    """float32 `[batch, size]`."""
+    mask: Any
+    """float32 `[batch, length]`: 1 where there is an item."""
+    indices: Any
+    """int32 `[batch, length]`: the items' indices; 0 where there is none."""
+
+
+class Fields:
+    """Encoded columns of a graph that is being built.
+
+    Args:
+        inputs: All that there are, symbolic: what a keras.Model of the graph takes.
+        encoded: Those that the model reads.
+        seed: Of the terms that are taken for unknown.
+        unknown_rate: The share of them, in training.
+        l2: Weight decay on vectors, and on the linear weights of terms.
+    """
+
+    def __init__(self, inputs: dict[str, Any], encoded: Encoded, seed: int, *, unknown_rate: float, l2: float) -> None:
+        self.inputs = inputs
+        self.encoded = encoded
+        self.seed = seed
+        self._regulariser = keras.regularizers.L2(l2)
+        self._l2 = l2
+        self.indices = {
+            name: self.encoded.unknown_dropout(name, unknown_rate, seed)(self.inputs[name])
+            for name in self.encoded.categorical
+        }
+        """Column of terms → int32 `[batch]` or `[batch, length]`."""
+        numbers = [self.inputs[name] for name in self.encoded.numeric]
+        self._sizes = tuple(int(each.shape[-1]) for each in numbers)
+        self.numbers = ops.concatenate(numbers, axis=-1) if numbers else None
+        """float32 `[batch, numbers]`; None where there are none."""
+        self._tables: dict[str, dict[str, Any]] = {}
+        self._pooled: dict[str, dict[str, Any]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields: columns of terms, then columns of numbers."""
+        return (*self.encoded.categorical, *self.encoded.numeric)
+
+    def check_pairs(self) -> None:
+        """Raise BuildError where there is one field alone, of which there are no pairs."""
+        if len(self.names) == 1:
+            msg = f"expected two fields at least, received {self.names[0]} alone; give the spec more features"
+            raise BuildError(msg)
+
+    def linear(self, units: int = 1, name: str = "weight") -> Any:
+        """Return `[batch, units]`: a weight per term and number and unit, summed; terms of a list are averaged."""
+        parts = [keras.layers.Dense(units, name=name)(self.numbers)] if self.numbers is not None else []
+        # One unit begins with nothing; several would stay alike.
+        first = "zeros" if units == 1 else None
+        parts += [self._own(column, units, name, first) for column in self.indices]
+        return ops.sum(ops.stack(parts), axis=0)
+
+    def vectors(self, size: int, name: str = "embedding") -> Any:
+        """Return `[batch, fields, size]`: a vector per field; columns of one vocabulary share a table."""
+        parts = [ops.stack(list(self.pooled(size, name).values()), axis=1)] if self.indices else []
+        if self.numbers is not None:
+            parts.append(GroupedNumbers(self._sizes, size, self._l2, name=f"numbers_{name}")(self.numbers))
+        return ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def pooled(self, size: int, name: str = "embedding") -> dict[str, Any]:
+        """Return column of terms → `[batch, size]`: its term's vector, or the mean of a list's."""
+        if name not in self._pooled:
+            lookup = self.tables(size, name)
+            self._pooled[name] = {
+                column: self._averaged(column, lookup(column), f"{column}_{name}_averaged") for column in self.indices
+            }
+        return dict(self._pooled[name])
+
+    def number_vectors(self, size: int, name: str = "numeric_embedding") -> list[Any]:
+        """Return `[batch, numbers, size]`, a vector for each number by itself; an empty list where there is none."""
+        return [] if self.numbers is None else [NumericEmbedding(size, self._l2, name=name)(self.numbers)]
+
+    def crossed(self, size: int, name: str = "crossed") -> Any:
+        """Return `[batch, fields, fields, size]`: at `[i, j]` the vector that field i has for field j.
+
+        Raises:
+            BuildError: There is one field alone.
+        """
+        self.check_pairs()
+        count = len(self.names)
+        parts = [ops.expand_dims(self._own(column, count * size, name), 1) for column in self.indices]
+        if self.numbers is not None:
+            parts.append(GroupedNumbers(self._sizes, count * size, self._l2, name=f"numbers_{name}")(self.numbers))
+        return ops.reshape(ops.concatenate(parts, axis=1), (-1, count, count, size))
+
+    def flat(self, size: int, sizes: Mapping[str, int] | None = None, name: str = "embedding") -> Any:
+        """Return `[batch, width]`: the vectors of terms, one after the other, then the numbers as they are.
+
+        Args:
+            size: Of each vector.
+            sizes: Column of terms → a size of its own, with a table of its own.
+            name: Of the tables.
+        """
+        own = sizes or {}
+        shared = self.pooled(size, name) if self.indices.keys() - own.keys() else {}
+        parts = [
+            self._own(column, own[column], f"own_{name}") if column in own else shared[column]
+            for column in self.indices
+        ]
+        if self.numbers is not None:
+            parts.append(self.numbers)
+        return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def of(self, scope: Scope, size: int, name: str = "embedding") -> Any:
+        """Return `[batch, width]`: what `flat` returns, of the columns that describe the user or the item alone.
+
+        Raises:
+            BuildError: There is none.
+        """
+        pooled = self.pooled(size, name)
+        scopes = self.encoded.scopes
+        parts = [pooled[column] for column in self.indices if scopes[column] is scope]
+        parts += [self.inputs[column] for column in self.encoded.numeric if scopes[column] is scope]
+        if not parts:
+            msg = f"expected columns of the {scope.value}, received {sorted(self.names)}; give the spec such features"
+            raise BuildError(msg)
+        return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def history(self, size: int, name: str = "embedding") -> History:
+        """Return the user's last items and the candidate: a list and a term that share a vocabulary.
+
+        Raises:
+            BuildError: There is no such pair of columns.
+        """
+        found = [
+            (items, candidate)
+            for items, vocabulary in self.encoded.categorical.items()
+            for candidate, other in self.encoded.categorical.items()
+            if vocabulary == other and self._is_list(items) and not self._is_list(candidate)
+            if (self.encoded.scopes[items], self.encoded.scopes[candidate]) == (Scope.USER, Scope.ITEM)
+        ]
+        if not found:
+            msg = (
+                "expected a list of the user's and a term of the item's of one vocabulary, such as user_last_items and "
+                f"item_id, received {sorted(self.names)}; give the spec such features"
+            )
+            raise BuildError(msg)
+        items, candidate = found[0]
+        lookup = self.tables(size, name)
+        mask = ops.cast(ops.not_equal(self.indices[items], MISSING_INDEX), "float32")
+        return History(
+            lookup(items) * ops.expand_dims(mask, -1),
+            self._averaged(candidate, lookup(candidate), f"{candidate}_{name}_candidate"),
+            mask,
+            self.indices[items],
+        )
+
+    def tables(self, size: int, name: str = "embedding") -> Callable[[str], Any]:
+        """Return a look-up: column of terms → `[batch, size]` or `[batch, length, size]`.
+
+        Columns of one vocabulary share a table, called `<vocabulary>_<name>`.
+        """
+        if name not in self._tables:
+            self._tables[name] = {
+                vocabulary: self._table(vocabulary, size, f"{vocabulary}_{name}")
+                for vocabulary in self.encoded.vocabularies
+            }
+        tables = self._tables[name]
+        return lambda column: tables[self.encoded.categorical[column]](self.indices[column])
+
+    def _is_list(self, column: str) -> bool:
+        return len(self.inputs[column].shape) > 1
+
+    def _own(self, column: str, size: int, name: str, initialiser: str | None = None) -> Any:
+        """Return `[batch, size]` of a table that the column has for itself."""
+        table = self._table(self.encoded.categorical[column], size, f"{column}_{name}", initialiser)
+        return self._averaged(column, table(self.indices[column]), f"{column}_{name}_averaged")
+
+    def _averaged(self, column: str, vectors: Any, name: str) -> Any:
+        return MeanPooling(name=name)(vectors, self.indices[column])
+
+    def _table(self, vocabulary: str, size: int, name: str, initialiser: str | None = None) -> Any:
+        return keras.layers.Embedding(
+            self.encoded.vocabulary_sizes[vocabulary],
+            size,
+            embeddings_initializer=initialiser or keras.initializers.RandomNormal(stddev=_SMALL),
+            embeddings_regularizer=self._regulariser,
+            name=name,
+        )
+
+
+FieldsLike = TypeVar("FieldsLike", bound=FieldsConfig)
+
+
+class FieldsModel(KerasModel[FieldsLike]):
+    """A model that says what logit its fields give."""
+
+    @abstractmethod
+    def logit(self, fields: Fields) -> Any:
+        """Return the logit, `[batch, 1]`."""
+
+    def build(self, encoded: Encoded, seed: int) -> Any:
+        """Return the graph of the logit."""
+        config = self.config
+        inputs = encoded_inputs(encoded)
+        fields = Fields(inputs, self.reading(encoded), seed, unknown_rate=config.unknown_rate, l2=config.l2)
+        return keras.Model(inputs, self.logit(fields), name=self.name)
+
+
+def perceptron(values: Any, config: DeepConfig, name: str = "deep", widths: Widths | None = None) -> Any:
+    """Return the last hidden layer, `[batch, width]`, of layers over `values`, `[batch, ...]`; ReLU, then dropout.
+
+    Args:
+        values: What the first layer sees.
+        config: Dropout, normalisation, and widths where none are given.
+        name: Of the layers, which are numbered.
+        widths: Of the layers.
+    """
+    for layer, width in enumerate(config.hidden if widths is None else widths):
+        values = keras.layers.Dense(width, name=f"{name}_{layer}")(values)
+        if config.batch_norm:
+            values = keras.layers.BatchNormalization(name=f"{name}_{layer}_norm")(values)
+        values = keras.layers.Dropout(config.dropout, name=f"{name}_{layer}_dropout")(ops.relu(values))
+    return values
+
+
+def to_logit(values: Any, name: str = "logit") -> Any:
+    """Return `[batch, 1]` of `[batch, width]`: a weight for each, and a bias."""
+    return keras.layers.Dense(1, name=name)(values)

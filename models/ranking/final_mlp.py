@@ -1,0 +1,61 @@
+"""FinalMLP: two perceptrons, each behind a gate of its own, and a bilinear fusion of both.
+
+Mao et al., FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction (AAAI 2023), section 3.
+
+    user's fields ─ gate 1 ─┐
+    all fields ──┬──────────┴─ product ─ perceptron 1 ─┐
+                 └──────────┬─ product ─ perceptron 2 ─┴─ bilinear fusion ─ logit
+    item's fields ─ gate 2 ─┘
+
+Deviation: numbers are gated one by one, as the dimensions of vectors are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+from pydantic import Field
+
+from feature_repo.contracts.signatures import Scope
+from models.layers.bilinear_fusion import BilinearFusion
+from models.ranking.base import Widths
+from models.ranking.fields import DeepConfig, FieldsModel, perceptron
+
+if TYPE_CHECKING:
+    from models.ranking.base import RankingConfig
+    from models.ranking.fields import Fields
+
+
+class FinalMLPConfig(DeepConfig):
+    """FinalMLP."""
+
+    hidden: Widths = Field(default=(64, 32), min_length=1)
+    """Widths of the first perceptron's layers."""
+    second: Widths = Field(default=(64,), min_length=1)
+    """Widths of the second perceptron's layers."""
+    gate: Widths = (32,)
+    """Widths of each gate's layers."""
+    heads: int = Field(default=4, ge=1, le=64)
+    """Of the fusion; they divide the last width of both perceptrons."""
+
+
+class FinalMLP(FieldsModel[FinalMLPConfig]):
+    """Two streams that see the fields by different gates."""
+
+    name: ClassVar[str] = "finalmlp"
+    paper: ClassVar[str] = "Mao et al., FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction (AAAI 2023)"
+    inputs: ClassVar[tuple[str, ...]] = ("fields", "user", "item")
+    config_class: ClassVar[type[RankingConfig]] = FinalMLPConfig
+
+    def logit(self, fields: Fields) -> Any:
+        """Return the fusion of both streams."""
+        size = self.config.embedding_size
+        values = fields.flat(size)
+        streams = []
+        for number, (scope, widths) in enumerate(((Scope.USER, self.config.hidden), (Scope.ITEM, self.config.second))):
+            context = fields.of(scope, size, f"gate_{number}_embedding")
+            hidden = perceptron(context, self.config, f"gate_{number}", self.config.gate)
+            gate = 2 * keras.layers.Dense(values.shape[-1], activation="sigmoid", name=f"gate_{number}_out")(hidden)
+            streams.append(perceptron(gate * values, self.config, f"stream_{number}", widths))
+        return BilinearFusion(self.config.heads, name="fusion")(*streams)

@@ -1,0 +1,48 @@
+"""A neural factorisation machine: the pairs' products are pooled to one vector, and a perceptron sees it.
+
+He and Chua, Neural Factorization Machines for Sparse Predictive Analytics (SIGIR 2017), section 3.
+
+    fields ─┬─ weights ──────────────────────────────────────────────┐
+            └─ vectors ─ pairs' products, summed ─ perceptron ───────┴─ sum ─ logit
+
+Deviation: dropout after the pooling has the rate of the layers'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+from keras import ops
+
+from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
+
+if TYPE_CHECKING:
+    from models.ranking.base import RankingConfig
+    from models.ranking.fields import Fields
+
+
+class NFMConfig(DeepConfig):
+    """The neural factorisation machine."""
+
+
+class NFM(FieldsModel[NFMConfig]):
+    """First order, and a perceptron over pooled pairs."""
+
+    name: ClassVar[str] = "nfm"
+    paper: ClassVar[str] = "He and Chua, Neural Factorization Machines for Sparse Predictive Analytics (SIGIR 2017)"
+    config_class: ClassVar[type[RankingConfig]] = NFMConfig
+
+    def logit(self, fields: Fields) -> Any:
+        """Return the sum of both."""
+        pooled = bi_interaction(fields.vectors(self.config.embedding_size))
+        pooled = keras.layers.Dropout(self.config.dropout, name="pooled_dropout")(pooled)
+        return fields.linear() + to_logit(perceptron(pooled, self.config))
+
+
+def bi_interaction(vectors: Any) -> Any:
+    """Return the sum of all pairs' products, `[batch, embedding_size]`, of `[batch, fields, embedding_size]`.
+
+    Half of (sum of v)^2 - sum of v^2, as a factorisation machine has it, but for each dimension (equation 4).
+    """
+    return 0.5 * (ops.square(ops.sum(vectors, axis=1)) - ops.sum(ops.square(vectors), axis=1))

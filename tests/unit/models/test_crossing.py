@@ -1,0 +1,314 @@
+"""Models that cross fields: each layer beside loops over its equation, and models that are simpler ones in part."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from models.dataset import TRAIN
+from models.encoding import build_encoder
+from models.errors import BuildError
+from models.layers.attention_pooling import AttentionPooling
+from models.layers.bilinear_fusion import BilinearFusion
+from models.layers.compressed_interactions import CompressedInteractions
+from models.layers.cross import MatrixCross, VectorCross
+from models.layers.field_attention import FieldAttention
+from models.layers.field_aware_products import FieldAwareProducts
+from models.layers.grouped_numbers import GroupedNumbers
+from models.layers.hashed_crosses import HashedCrosses
+from models.layers.mask_block import MaskBlock
+from models.layers.mixture_logit import MixtureLogit
+from models.layers.pairwise_products import InnerProducts, PairwiseProducts
+from models.layers.residual_unit import ResidualUnit
+from models.ranking.catalogue import RANKING_MODELS
+from models.ranking.nfm import bi_interaction
+from models.ranking.wide_deep import WideDeep, WideDeepConfig, is_wide
+from models.training.parted_optimizer import PartedOptimizer
+
+BATCH, FIELDS, SIZE = 5, 4, 3
+
+
+@pytest.fixture
+def vectors():
+    return np.random.default_rng(3).normal(size=(BATCH, FIELDS, SIZE)).astype(np.float32)
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(4).normal(size=(BATCH, 6)).astype(np.float32)
+
+
+def _called(layer, *inputs):
+    """Return what a layer makes of its inputs, and its weights by name, drawn anew so that no bias is 0."""
+    layer(*inputs)
+    dice = np.random.default_rng(5)
+    for weight in layer.weights:
+        weight.assign(dice.normal(size=weight.shape))
+    return np.array(layer(*inputs)), {weight.path.split("/", 1)[-1]: weight.numpy() for weight in layer.weights}
+
+
+def _sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+def _relu(value):
+    return np.maximum(value, 0)
+
+
+def test_products_of_every_pair(vectors):
+    pairs = list(combinations(range(FIELDS), 2))
+    expected = [[row[i] * row[j] for i, j in pairs] for row in vectors]
+    np.testing.assert_allclose(PairwiseProducts()(vectors), expected, rtol=1e-5)
+    inner = [[row[i] @ row[j] for i, j in pairs] for row in vectors]
+    np.testing.assert_allclose(InnerProducts()(vectors), inner, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(bi_interaction(vectors), np.sum(expected, axis=1), rtol=1e-4, atol=1e-5)
+
+
+def test_field_aware_products():
+    crossed = np.random.default_rng(6).normal(size=(BATCH, FIELDS, FIELDS, SIZE)).astype(np.float32)
+    expected = [[sum(row[i, j] @ row[j, i] for i, j in combinations(range(FIELDS), 2))] for row in crossed]
+    np.testing.assert_allclose(FieldAwareProducts()(crossed), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_grouped_numbers(values):
+    layer = GroupedNumbers((2, 1, 3), SIZE)
+    received, weights = _called(layer, values)
+    groups = [(0, 2), (2, 3), (3, 6)]
+    expected = [[sum(row[n] * weights["vectors"][n] for n in range(*group)) for group in groups] for row in values]
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hashed_crosses_average_lists_and_leave_missing_terms_out():
+    one, many = np.array([3, 0, 2]), np.array([[4, 5, 0], [4, 0, 0], [0, 0, 0]])
+    layer = HashedCrosses([(0, 1)], buckets=1 << 20)
+    received, weights = _called(layer, [ops.convert_to_tensor(one), ops.convert_to_tensor(many)])
+    (table,) = weights.values()
+
+    def weight(first, second):
+        return table[(first * 2_654_435_761 + second * 2_246_822_519) % (1 << 20)]
+
+    expected = [[(weight(3, 4) + weight(3, 5)) / 2], [0], [0]]
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    pairs = {(i * 2_654_435_761 + j * 2_246_822_519) % (1 << 16) for i in range(2, 40) for j in range(2, 40)}
+    assert len(pairs) > 38 * 38 * 0.97, "few of 1,444 crosses meet among 65,536 weights"
+
+
+def test_a_mixture_of_logistic_regressions():
+    dice = np.random.default_rng(7)
+    gates, logits = (dice.normal(size=(BATCH, 4)).astype(np.float32) * 3 for _ in range(2))
+    shares = np.exp(gates) / np.exp(gates).sum(axis=1, keepdims=True)
+    probability = (shares * _sigmoid(logits)).sum(axis=1)
+    np.testing.assert_allclose(_sigmoid(np.array(MixtureLogit()(gates, logits))[:, 0]), probability, rtol=1e-5)
+    far = np.array(MixtureLogit()(gates, np.full_like(logits, 90.0)))
+    np.testing.assert_allclose(far, 90, rtol=1e-5, err_msg="neither a probability of 1 nor its complement is lost")
+
+
+def test_residual_unit(values):
+    received, weights = _called(ResidualUnit(4), values)
+    hidden = _relu(values @ weights["inner/kernel"] + weights["inner/bias"])
+    expected = _relu(values + hidden @ weights["outer/kernel"] + weights["outer/bias"])
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_pooling(vectors):
+    received, weights = _called(AttentionPooling(2), vectors)
+    expected = []
+    for row in vectors:
+        worth = [
+            float((_relu(each @ weights["hidden/kernel"] + weights["hidden/bias"]) @ weights["worth/kernel"])[0])
+            for each in row
+        ]
+        shares = np.exp(worth) / np.exp(worth).sum()
+        expected.append(sum(share * each for share, each in zip(shares, row, strict=True)))
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_by_a_vector(values):
+    first = values[::-1].copy()
+    received, weights = _called(VectorCross(), first, values)
+    expected = [
+        x0 * float(x @ weights["kernel"][:, 0]) + weights["bias"] + x for x0, x in zip(first, values, strict=True)
+    ]
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("gated", [False, True])
+def test_cross_by_a_matrix(values, rank, gated):
+    first = values[::-1].copy()
+    received, weights = _called(MatrixCross(rank, gated=gated), first, values)
+    matrix = weights["narrow/kernel"] @ weights["wide/kernel"] if rank else weights["wide/kernel"]
+    expected = []
+    for x0, x in zip(first, values, strict=True):
+        crossed = x0 * (x @ matrix + weights["wide/bias"])
+        expected.append(crossed * (_sigmoid(x @ weights["gate/kernel"]) if gated else 1) + x)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_compressed_interactions(vectors):
+    before = np.random.default_rng(8).normal(size=(BATCH, 2, SIZE)).astype(np.float32)
+    received, weights = _called(CompressedInteractions(3), before, vectors)
+    kernel = weights["kernel"].reshape(2, FIELDS, 3)
+    expected = np.zeros((BATCH, 3, SIZE))
+    for row in range(BATCH):
+        for h in range(3):
+            for i in range(2):
+                for j in range(FIELDS):
+                    expected[row, h] += kernel[i, j, h] * before[row, i] * vectors[row, j]
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_field_attention(vectors):
+    heads, size = 2, 3
+    received, weights = _called(FieldAttention(heads, size), vectors)
+    for row in range(BATCH):
+        for field in range(FIELDS):
+            found = []
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                query, keys, shown = (
+                    vectors[row] @ weights[f"{name}/kernel"][:, own] for name in ("query", "key", "value")
+                )
+                worth = np.array([query[field] @ key for key in keys])
+                shares = np.exp(worth - worth.max()) / np.exp(worth - worth.max()).sum()
+                found.append(sum(share * each for share, each in zip(shares, shown, strict=True)))
+            expected = _relu(np.concatenate(found) + vectors[row, field] @ weights["residual/kernel"])
+            np.testing.assert_allclose(received[row, field], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_bilinear_fusion():
+    dice = np.random.default_rng(9)
+    x, y = dice.normal(size=(BATCH, 4)).astype(np.float32), dice.normal(size=(BATCH, 6)).astype(np.float32)
+    received, weights = _called(BilinearFusion(2), x, y)
+    for row in range(BATCH):
+        expected = x[row] @ weights["first/kernel"] + weights["first/bias"] + y[row] @ weights["second/kernel"]
+        for head in range(2):
+            expected = (
+                expected + x[row, 2 * head : 2 * head + 2] @ weights["kernel"][head] @ y[row, 3 * head : 3 * head + 3]
+            )
+        np.testing.assert_allclose(received[row], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="expected widths that 3 heads divide, received 4 and 6"):
+        BilinearFusion(3)(x, y)
+
+
+def test_mask_block(values):
+    row = np.random.default_rng(10).normal(size=(BATCH, 4)).astype(np.float32)
+    received, weights = _called(MaskBlock(3, reduction=0.5), values, row)
+    inner = _relu(row @ weights["aggregation/kernel"] + weights["aggregation/bias"])
+    assert inner.shape[1] == 2
+    mask = inner @ weights["projection/kernel"] + weights["projection/bias"]
+    hidden = (mask * values) @ weights["hidden/kernel"]
+    normal = (hidden - hidden.mean(axis=1, keepdims=True)) / np.sqrt(hidden.var(axis=1, keepdims=True) + 1e-3)
+    expected = _relu(normal * weights["norm/gamma"] + weights["norm/beta"])
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def encoded(dataset):
+    return build_encoder(dataset.signature, dataset.transforms)
+
+
+@pytest.fixture(scope="module")
+def rows(dataset, encoded):
+    return encoded.run(dataset[TRAIN].take(np.arange(60)).features, dataset.signature)
+
+
+def _built(name, encoded, **config):
+    """Return the untrained graph of a model, its weights drawn so that every part says something."""
+    model_class = RANKING_MODELS[name]
+    scorer = model_class(model_class.config_class(**config)).build(encoded, seed=1)
+    dice = np.random.default_rng(11)
+    for weight in scorer.trainable_weights:
+        weight.assign(dice.normal(scale=0.3, size=weight.shape))
+    return scorer
+
+
+def _take_over(scorer, other):
+    """Give a graph the weights of another's layers of the same names."""
+    known = {layer.name: layer for layer in other.layers}
+    for layer in scorer.layers:
+        if layer.name in known:
+            layer.set_weights(known[layer.name].get_weights())
+
+
+@pytest.mark.parametrize("name", ["fm", "ffm"])
+def test_a_factorisation_machine_with_zero_vectors_is_logistic_regression(name, encoded, rows):
+    scorer, linear = _built(name, encoded), _built("lr", encoded)
+    _take_over(scorer, linear)
+    assert not np.allclose(scorer(rows), linear(rows))
+    for layer in scorer.layers:
+        if layer.name.endswith(("_embedding", "_crossed")):
+            layer.set_weights([np.zeros_like(each) for each in layer.get_weights()])
+    np.testing.assert_allclose(scorer(rows), linear(rows), atol=1e-5)
+
+
+def test_neumf_without_its_perceptron_is_gmf(encoded, rows):
+    scorer, product = _built("neumf", encoded), _built("gmf", encoded)
+    known = {layer.name: layer for layer in product.layers}
+    for layer in scorer.layers:
+        if layer.name == "logit":
+            kernel, bias = known["logit"].get_weights()
+            whole = np.zeros_like(layer.get_weights()[0])
+            whole[: len(kernel)] = kernel
+            layer.set_weights([whole, bias])
+        elif layer.name in known:
+            layer.set_weights(known[layer.name].get_weights())
+    np.testing.assert_allclose(scorer(rows), product(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(RANKING_MODELS))
+def test_gradients_reach_every_weight(name, encoded, rows, dataset):
+    import tensorflow as tf
+
+    model_class = RANKING_MODELS[name]
+    if not hasattr(model_class, "build"):
+        pytest.skip("it fits itself")
+    scorer = _built(name, encoded)
+    labels = dataset[TRAIN].labels[:60].astype(np.float32)[:, None]
+    with tf.GradientTape() as tape:
+        loss = keras.losses.binary_crossentropy(labels, scorer(rows, training=False), from_logits=True)
+    gradients = tape.gradient(loss, [weight.value for weight in scorer.trainable_weights])
+    for weight, gradient in zip(scorer.trainable_weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.abs(np.array(tf.convert_to_tensor(gradient))).max() > 0, weight.path
+
+
+def test_wide_and_deep_parts_have_optimisers_of_their_own(encoded, rows, dataset):
+    model = WideDeep(WideDeepConfig(wide_l1=1000))
+    scorer = model.build(encoded, seed=1)
+    deep = {weight.path: weight.numpy().copy() for weight in scorer.trainable_weights if not is_wide(weight.path)}
+    scorer.compile(optimizer=model.optimizer(), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    scorer.fit(rows, dataset[TRAIN].labels[:60], epochs=2, batch_size=20, verbose=0)
+    wide = [weight for weight in scorer.trainable_weights if is_wide(weight.path)]
+    assert {"wide/kernel", "item_id_wide/embeddings"} <= {weight.path for weight in wide}
+    assert all((weight.numpy() == 0).all() for weight in wide), "FTRL's L1 keeps all at 0"
+    moved = {path for path, before in deep.items() if not np.array_equal(before, _weight(scorer, path))}
+    assert moved == deep.keys()
+    assert int(scorer.optimizer.iterations) == 6
+
+
+def _weight(scorer, path):
+    return next(weight.numpy() for weight in scorer.trainable_weights if weight.path == path)
+
+
+def test_parts_take_the_steps_that_they_would_take_alone():
+    def step(optimizer):
+        both = [keras.Variable(np.ones(3, np.float32), name=name) for name in ("a_wide", "b")]
+        optimizer.build(both)
+        for _ in range(3):
+            optimizer.apply([ops.ones(3) * 0.5, ops.ones(3) * 2.0], both)
+        return [each.numpy() for each in both]
+
+    parted = PartedOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.2), lambda path: path == "a_wide")
+    first, second = step(parted)
+    np.testing.assert_allclose(first, step(keras.optimizers.SGD(0.1))[0])
+    np.testing.assert_allclose(second, step(keras.optimizers.Adam(0.2))[1])
+
+
+def test_crosses_of_columns_that_are_not_there_are_refused(encoded):
+    with pytest.raises(BuildError, match=r"crosses of \['no_such'\]: expected columns of terms among .*item_id"):
+        WideDeep(WideDeepConfig(crosses=(("item_id", "no_such"),))).build(encoded, seed=1)
