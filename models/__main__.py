@@ -1,8 +1,9 @@
-"""The model plane's jobs: `python -m models {catalogue,specs,train,choose,refit,evaluate,gate}`."""
+"""The model plane's jobs: `python -m models {catalogue,benchmark,specs,train,choose,refit,evaluate,gate}`."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -108,6 +109,39 @@ def catalogue(
             with replacing(page) as part:
                 part.write_text(to_markdown(ranking), encoding="utf-8")
         return {"ranking": ranking, "retrieval": []}
+
+    run_job(job)
+
+
+class Task(StrEnum):
+    """What models are compared at."""
+
+    RANKING = "ranking"
+
+
+class Protocol(StrEnum):
+    """How rows are divided."""
+
+    GIVEN_SPLIT = "given-split"
+
+
+@app.command()
+def benchmark(  # noqa: PLR0917 - typer's options
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="With dataset.yaml, train, valid and test.")],
+    models: Annotated[str, typer.Option(metavar="NAMES", help="Of `catalogue`, with commas between.")],
+    task: Annotated[Task, typer.Option(help="What is learned.")] = Task.RANKING,  # noqa: ARG001 - there is one today
+    protocol: Annotated[Protocol, typer.Option(help="How rows are divided.")] = Protocol.GIVEN_SPLIT,  # noqa: ARG001 - as above
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Fits of each model.")] = 1,
+    preset: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings, and published rows.")] = None,
+) -> None:
+    """Fit models to rows that others have divided, and score the test rows."""
+
+    def job() -> dict[str, object]:
+        from models.benchmark.job import benchmark  # noqa: PLC0415 - TensorFlow, as above
+        from models.benchmark.presets import read_presets  # noqa: PLC0415
+
+        presets = read_presets(preset) if preset is not None else None
+        return benchmark(data, [name.strip() for name in models.split(",")], seeds, presets)
 
     run_job(job)
 

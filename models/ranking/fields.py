@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import keras
 from keras import ops
@@ -62,6 +62,8 @@ class DeepConfig(VectorsConfig):
     """After each of them."""
     batch_norm: bool = False
     """Whether each layer's outputs are normalised over the batch."""
+    sizes: dict[str, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
+    """Column of terms → dimensions of its own, in a table of its own, where vectors stand one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,30 @@ class Fields:
         seed: Of the terms that are taken for unknown.
         unknown_rate: The share of them, in training.
         l2: Weight decay on vectors, and on the linear weights of terms.
+        sizes: Column of terms → the size of its vector in `flat`, where that is its own.
+
+    Raises:
+        BuildError: `sizes` names a column that is none of terms.
     """
 
-    def __init__(self, inputs: dict[str, Any], encoded: Encoded, seed: int, *, unknown_rate: float, l2: float) -> None:
+    def __init__(
+        self,
+        inputs: dict[str, Any],
+        encoded: Encoded,
+        seed: int,
+        *,
+        unknown_rate: float,
+        l2: float,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.inputs = inputs
         self.encoded = encoded
         self.seed = seed
+        self._own_sizes = dict(sizes or {})
+        if unknown := sorted(self._own_sizes.keys() - encoded.categorical.keys()):
+            there = sorted(encoded.categorical)
+            msg = f"sizes of {unknown}: expected columns of terms, received none such among {there}; mend the config"
+            raise BuildError(msg)
         self._regulariser = keras.regularizers.L2(l2)
         self._l2 = l2
         self.indices = {
@@ -164,10 +184,10 @@ class Fields:
 
         Args:
             size: Of each vector.
-            sizes: Column of terms → a size of its own, with a table of its own.
+            sizes: Column of terms → a size of its own, with a table of its own; those of the config where left out.
             name: Of the tables.
         """
-        own = sizes or {}
+        own = self._own_sizes if sizes is None else sizes
         shared = self.pooled(size, name) if self.indices.keys() - own.keys() else {}
         parts = [
             self._own(column, own[column], f"own_{name}") if column in own else shared[column]
@@ -265,12 +285,23 @@ class FieldsModel(KerasModel[FieldsLike]):
     def logit(self, fields: Fields) -> Any:
         """Return the logit, `[batch, 1]`."""
 
+    def fields(self, encoded: Encoded, seed: int) -> Fields:
+        """Return what the model reads of the encoded columns, as its config has it."""
+        config = self.config
+        sizes = config.sizes if isinstance(config, DeepConfig) else {}
+        return Fields(
+            encoded_inputs(encoded),
+            self.reading(encoded),
+            seed,
+            unknown_rate=config.unknown_rate,
+            l2=config.l2,
+            sizes=sizes,
+        )
+
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the graph of the logit."""
-        config = self.config
-        inputs = encoded_inputs(encoded)
-        fields = Fields(inputs, self.reading(encoded), seed, unknown_rate=config.unknown_rate, l2=config.l2)
-        return keras.Model(inputs, self.logit(fields), name=self.name)
+        fields = self.fields(encoded, seed)
+        return keras.Model(fields.inputs, self.logit(fields), name=self.name)
 
 
 def perceptron(values: Any, config: DeepConfig, name: str = "deep", widths: Widths | None = None) -> Any:

@@ -40,7 +40,7 @@ from keras import ops
 from pydantic import Field
 
 from models.layers.gated_experts import GatedExperts
-from models.ranking.base import Widths, encoded_inputs
+from models.ranking.base import Widths
 from models.ranking.fields import DeepConfig, Fields, FieldsModel, perceptron, to_logit
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class MultiTask(FieldsModel[MultiTaskLike]):
 
     def build_heads(self, encoded: Encoded, seed: int, heads: tuple[str, ...]) -> Any:
         """Return one graph of all heads."""
-        config, inputs = self.config, encoded_inputs(encoded)
-        fields = Fields(inputs, self.reading(encoded), seed, unknown_rate=config.unknown_rate, l2=config.l2)
-        return keras.Model(inputs, self._logits(fields, heads), name=self.name)
+        fields = self.fields(encoded, seed)
+        return keras.Model(fields.inputs, self._logits(fields, heads), name=self.name)
 
     def _logits(self, fields: Fields, heads: tuple[str, ...]) -> Any:
         """Return `[batch, heads]`."""

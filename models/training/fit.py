@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import tensorflow as tf
 
-from models.dataset import TRAIN, VALID, Dataset, Split
+from models.dataset import TRAIN, VALID, Split
 from models.objectives import learned
 from models.training.calibration import calibrated
 
@@ -56,7 +56,22 @@ class Fitted:
     """What else the run shows of the fit, by name."""
 
 
-def fit(model: RankingModel[RankingConfig], dataset: Dataset, seed: int) -> Fitted:
+class Fittable(Protocol):
+    """Rows to fit to: a training set in memory, or a split that others have given."""
+
+    @property
+    def signature(self) -> Signature:
+        """The raw columns, and the objective."""
+
+    @property
+    def transforms(self) -> Transforms:
+        """What the encodings have fitted on the train rows."""
+
+    def __getitem__(self, name: str) -> Split:
+        """Return the split of a name, of which TRAIN and VALID are read."""
+
+
+def fit(model: RankingModel[RankingConfig], dataset: Fittable, seed: int) -> Fitted:
     """Let `model` fit itself to the train and validation rows; probabilities are calibrated on the latter.
 
     The same seed gives the same weights.

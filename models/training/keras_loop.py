@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -37,6 +37,12 @@ class FitConfig(BaseModel):
     """Passes without a smaller loss of the validation rows; then fitting stops, and the best weights come back."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam."""
+    clip_norm: float = Field(default=0.0, ge=0, le=1e6)
+    """Gradients are shortened to this norm, all together; 0 leaves them."""
+    plateau_factor: float = Field(default=1.0, gt=0, le=1)
+    """The learning rate is multiplied by it after each pass that was no better; 1 leaves it."""
+    stop_by: Literal["loss", "auc"] = "loss"
+    """Of the validation rows; `auc` where the objective has one."""
 
 
 def fit_by_keras(
@@ -52,7 +58,7 @@ def fit_by_keras(
     objective = learned(context.signature.objective)
     watched = keras.metrics.MeanMetricWrapper(objective.loss, name=objective.loss_name)
     scorer.compile(
-        optimizer=optimizer or keras.optimizers.Adam(config.learning_rate),
+        optimizer=optimizer or keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm or None),
         loss=_Loss(objective),
         weighted_metrics=[watched, *objective.metrics()],
     )
@@ -60,8 +66,14 @@ def fit_by_keras(
         (encoded.run(split.features, context.signature), objective.targets(split), objective.weights(split))
         for split in (context.train, context.valid)
     )
-    stopping = keras.callbacks.EarlyStopping(
-        monitor=f"val_{objective.loss_name}", mode="min", patience=config.patience, restore_best_weights=True
+    watching = {"monitor": f"val_{objective.loss_name}", "mode": "min"}
+    if config.stop_by == "auc" and any(metric.name == "auc" for metric in objective.metrics()):
+        watching = {"monitor": "val_auc", "mode": "max"}
+    stopping = keras.callbacks.EarlyStopping(**watching, patience=config.patience, restore_best_weights=True)
+    slowing = (
+        [keras.callbacks.ReduceLROnPlateau(**watching, factor=config.plateau_factor, patience=1, min_delta=0.0)]
+        if config.plateau_factor < 1
+        else []
     )
     given: dict[str, Any] = {"x": train[0], "y": train[1], "sample_weight": train[2], "validation_data": valid}
     if context.signature.objective.grouped:
@@ -74,7 +86,7 @@ def fit_by_keras(
         **given,
         batch_size=None if context.signature.objective.grouped else config.batch_size,
         epochs=config.epochs,
-        callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
+        callbacks=[stopping, *slowing, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
         verbose=0,
     ).history
     _check_finite(scorer.name, history, config)

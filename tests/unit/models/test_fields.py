@@ -11,6 +11,7 @@ from models.dataset import TRAIN, read_dataset
 from models.encoding import build_encoder
 from models.errors import BuildError
 from models.ranking.base import encoded_inputs
+from models.ranking.deep_crossing import DeepCrossing, DeepCrossingConfig
 from models.ranking.fields import Fields
 
 SIZE = 3
@@ -95,6 +96,21 @@ def test_flat_has_the_terms_then_the_numbers_and_a_size_per_field(fields, rows):
     numbers = np.concatenate([rows[name] for name in fields.encoded.numeric], axis=1)
     assert flat.shape[1] == SIZE * (len(fields.encoded.categorical) - 1) + 5 + numbers.shape[1]
     np.testing.assert_allclose(flat[:, -numbers.shape[1] :], numbers)
+
+
+def test_a_config_says_which_columns_have_sizes_of_their_own(encoded):
+    model = DeepCrossing(DeepCrossingConfig(embedding_size=SIZE, sizes={"item_id": 7}))
+    tables = {layer.name: layer.output_dim for layer in _tables(model.build(encoded, 1))}
+    assert tables["item_id_own_embedding"] == 7
+    assert tables["item_embedding"] == SIZE, "the history's, which shares the vocabulary"
+    with pytest.raises(
+        BuildError, match=r"sizes of \['no_such'\]: expected columns of terms, received none such among"
+    ):
+        DeepCrossing(DeepCrossingConfig(sizes={"no_such": 7})).build(encoded, 1)
+
+
+def _tables(model):
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
 
 
 def test_the_user_and_the_item_alone(fields, rows):

@@ -1,0 +1,250 @@
+"""A given split: rows of fields that somebody has divided into train, valid and test.
+
+    dataset.yaml    label: clicked
+                    group: user                            # whose rows GAUC compares; may be left out
+                    fields:
+                      - {name: user, type: categorical, of: user}
+                      - {name: item, type: categorical}
+                      - {name: seen, type: sequence, shares: item, of: user}
+                      - {name: age, type: numeric, of: user}
+    train.csv, valid.csv, test.csv, or the same as Parquet
+
+A CSV file has a header; the terms of a sequence are separated by spaces there. An empty cell and a null are missing.
+Vocabularies, means and deviations are those of the train rows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from feature_repo.contracts.columns import Column, Dtype, Encoding
+from feature_repo.contracts.objectives import PROBABILITY
+from feature_repo.contracts.signatures import RANKING_MODEL, SCORE, ModelInput, Scope, Signature
+from models.dataset import TEST, TRAIN, VALID, Split
+from models.declared import read_declared
+from models.errors import DatasetError
+from models.inputs import from_arrow
+from models.transforms import LIMIT, Scaling, Transforms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+DECLARATION = "dataset.yaml"
+_EXAMPLE = Path(__file__).parent / DECLARATION
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+_MISSING_NUMBER = -1e30
+"""No field has it: what is missing has to be a number on its way into the graph."""
+
+
+class DeclaredField(BaseModel):
+    """One field of the rows."""
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1)
+    """The column's, in every file."""
+    type: Literal["categorical", "numeric", "sequence"]
+    shares: str = ""
+    """The field whose terms this one's are: both have one table of vectors."""
+    of: Literal["user", "item"] = "item"
+    """Whom it describes, for models that tell the two apart."""
+
+
+class GivenDataset(BaseModel):
+    """What stands in a given split's `dataset.yaml`."""
+
+    model_config = _STRICT
+
+    label: str = Field(min_length=1)
+    """The column of 0 and 1."""
+    group: str = ""
+    """The field whose terms say which rows GAUC compares."""
+    fields: tuple[DeclaredField, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> GivenDataset:
+        kinds = {field.name: field.type for field in self.fields}
+        if len(kinds) < len(self.fields) or self.label in kinds:
+            msg = f"fields and label: expected a name of its own for each, received {[f.name for f in self.fields]}"
+            raise ValueError(msg)
+        for field in self.fields:
+            if field.shares and (field.type == "numeric" or kinds.get(field.shares, "numeric") == "numeric"):
+                msg = f"field {field.name}: shares {field.shares!r}: expected terms that share those of another field"
+                raise ValueError(msg)
+        if self.group and kinds.get(self.group) != "categorical":
+            msg = f"group {self.group!r}: expected the name of a categorical field"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSplit:
+    """A given split in memory, as `fit` takes it."""
+
+    signature: Signature
+    transforms: Transforms
+    splits: Mapping[str, Split]
+    has_groups: bool
+    """Whether the users of the splits are groups that mean something."""
+
+    def __getitem__(self, name: str) -> Split:
+        """Return TRAIN, VALID or TEST."""
+        return self.splits[name]
+
+
+def read_given_split(folder: Path) -> GivenSplit:
+    """Read a folder.
+
+    Raises:
+        DatasetError: `dataset.yaml` or a file is missing or says something else; the message names it.
+    """
+    declared = read_declared(GivenDataset, folder / DECLARATION, _EXAMPLE, DatasetError)
+    tables = {name: _read(folder, name, declared) for name in (TRAIN, VALID, TEST)}
+    names = _column_names(declared)
+    signature = Signature(RANKING_MODEL, _inputs(declared, names, tables), SCORE, PROBABILITY)
+    columns = {column.name: column for column in signature.input_columns}
+    features = {
+        split: {
+            names[field.name]: from_arrow(table[field.name], columns[names[field.name]]) for field in declared.fields
+        }
+        for split, table in tables.items()
+    }
+    splits = {split: _split(split, table, declared, features[split]) for split, table in tables.items()}
+    return GivenSplit(signature, _fitted(signature, features[TRAIN]), splits, has_groups=bool(declared.group))
+
+
+def _read(folder: Path, name: str, declared: GivenDataset) -> pa.Table:
+    """Return a split's columns, as types that the fields have."""
+    parquet, text = folder / f"{name}.parquet", folder / f"{name}.csv"
+    path = parquet if parquet.is_file() else text
+    kinds: dict[str, pa.DataType] = {
+        field.name: pa.float64() if field.type == "numeric" else pa.string() for field in declared.fields
+    } | {declared.label: pa.float64()}
+    try:
+        if path is parquet:
+            table = pq.read_table(path, partitioning=None)
+        else:
+            options = pa_csv.ConvertOptions(column_types=kinds, strings_can_be_null=True, null_values=[""])
+            table = pa_csv.read_csv(path, convert_options=options)
+    except (OSError, pa.ArrowException) as error:
+        msg = f"{path}: expected a CSV file with a header, or {parquet.name}, received {error}"
+        raise DatasetError(msg) from error
+    if absent := sorted(kinds.keys() - set(table.column_names)):
+        msg = f"{path}: expected columns {sorted(kinds)}, received none called {absent}; mend it, or {DECLARATION}"
+        raise DatasetError(msg)
+    if not table.num_rows:
+        msg = f"{path}: expected rows, received none"
+        raise DatasetError(msg)
+    sequences = {field.name for field in declared.fields if field.type == "sequence"}
+    columns = {column: _typed(path, table[column], column, kinds[column], column in sequences) for column in kinds}
+    return pa.table(columns)
+
+
+def _typed(
+    path: Path,
+    values: pa.ChunkedArray,
+    column: str,
+    kind: pa.DataType,
+    is_sequence: bool,  # noqa: FBT001 - private, one call
+) -> pa.ChunkedArray:
+    """Return a column as numbers, terms, or lists of terms."""
+    is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+    try:
+        if not is_sequence:
+            return values.cast(kind)
+        if is_list:
+            return values.cast(pa.list_(pa.string()))
+        text = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        lists = pc.split_pattern_regex(text, r"\s+")
+        return pc.if_else(pc.equal(pc.utf8_length(text), 0), pa.scalar([], pa.list_(pa.string())), lists)
+    except pa.ArrowException as error:
+        expected = "a sequence" if is_sequence else "numbers" if kind == pa.float64() else "terms"
+        msg = f"{path}: column {column}: expected {expected}, received {values.type} ({error})"
+        raise DatasetError(msg) from error
+
+
+def _column_names(declared: GivenDataset) -> dict[str, str]:
+    """Return field → a name that a column of a signature can have."""
+    names: dict[str, str] = {}
+    for number, field in enumerate(declared.fields):
+        plain = re.sub(r"[^a-z0-9]+", "_", field.name.lower()).strip("_")
+        plain = plain if plain[:1].isalpha() else f"field_{plain}".rstrip("_")
+        names[field.name] = f"{plain}_{number}" if plain in {*names.values(), SCORE.name} else plain
+    return names
+
+
+def _inputs(declared: GivenDataset, names: Mapping[str, str], tables: Mapping[str, pa.Table]) -> tuple[ModelInput, ...]:
+    """Return a column of a model for each field; a sequence is as long as the longest of any split."""
+    inputs = []
+    for field in declared.fields:
+        vocabulary = names[field.shares or field.name]
+        length = 0
+        if field.type == "sequence":
+            longest = (pc.max(pc.list_value_length(table[field.name])).as_py() for table in tables.values())
+            length = max(1, *(found or 0 for found in longest))
+        column = (
+            Column(
+                names[field.name],
+                Dtype.FLOAT32,
+                field.name,
+                nullable=True,
+                missing=_MISSING_NUMBER,
+                encoding=Encoding.STANDARD,
+            )
+            if field.type == "numeric"
+            else Column(
+                names[field.name],
+                Dtype.STRING,
+                field.name,
+                length=length,
+                nullable=True,
+                missing="",
+                encoding=Encoding.VOCABULARY,
+                vocabulary=vocabulary,
+            )
+        )
+        inputs.append(ModelInput(column, Scope(field.of)))
+    return tuple(inputs)
+
+
+def _split(name: str, table: pa.Table, declared: GivenDataset, features: Mapping[str, NDArray[Any]]) -> Split:
+    labels = table[declared.label].to_numpy()
+    if wrong := sorted(set(np.unique(labels[~np.isin(labels, (0, 1))]).tolist()))[:5]:
+        msg = f"{name}: column {declared.label}: expected labels of 0 and 1 on every row, received {wrong}"
+        raise DatasetError(msg)
+    groups = table[declared.group].to_numpy() if declared.group else np.zeros(table.num_rows)
+    _, users = np.unique(groups.astype(str), return_inverse=True)
+    weights = np.ones(table.num_rows, dtype=np.float32)
+    return Split(name, dict(features), labels.astype(np.int64), weights, users.astype(np.int64), {})
+
+
+def _fitted(signature: Signature, train: Mapping[str, NDArray[Any]]) -> Transforms:
+    """Return the vocabularies, most frequent terms first, and the scalings of the train rows."""
+    terms: dict[str, list[NDArray[Any]]] = {}
+    scalings = {}
+    for column in signature.input_columns:
+        values = train[column.name]
+        if column.encoding is Encoding.VOCABULARY:
+            terms.setdefault(column.vocabulary, []).append(values.ravel())
+            continue
+        known = values[values != np.float32(_MISSING_NUMBER)].astype(np.float64)
+        spread = float(known.std()) if known.size else 0.0
+        scalings[column.name] = Scaling(float(known.mean()) if known.size else 0.0, spread or 1.0, -LIMIT, LIMIT)
+    vocabularies = {}
+    for name, parts in terms.items():
+        found, counts = np.unique(np.concatenate(parts).astype(str), return_counts=True)
+        order = np.lexsort((found, -counts))
+        vocabularies[name] = tuple(term for term in found[order].tolist() if term)
+    return Transforms(vocabularies, scalings, boundaries={}, prior_mean=0.0)

@@ -1,0 +1,109 @@
+"""Presets: the settings under which others published a row for each model, and the rows.
+
+    common: {embedding_size: 10, batch_size: 4096, learning_rate: 0.001}
+    models:
+      fm: {l2: 5.0e-6, auc: 0.9671, seeds: 1}
+
+A setting is a field of the model's config, or of its `fit`. `auc` and `seeds` are the published row. `l2` is that of
+the benchmark, which adds half of it times the sum of squares; a config adds the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.declared import read_declared, told
+from models.errors import SpecError
+from models.ranking.base import KerasConfig
+from models.ranking.catalogue import ranking_model
+from models.ranking.fields import DeepConfig
+from models.training.keras_loop import FitConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_EXAMPLE = Path(__file__).parent / "presets.yaml"
+_FIT = FitConfig(
+    batch_size=4096, epochs=100, patience=2, learning_rate=1e-3, stop_by="auc", plateau_factor=0.1, clip_norm=10.0
+)
+"""How the benchmark fits: by the validation rows' AUC, a tenth of the rate where it does not rise, gradients cut."""
+_HIDDEN = (400, 400, 400)
+"""Widths of a perceptron in the benchmark, where a preset names none."""
+_PUBLISHED = ("auc", "seeds")
+
+
+class Presets(BaseModel):
+    """A file of presets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    common: dict[str, Any] = {}
+    """Settings of every model."""
+    models: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Model → its settings, and its published row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What one model is fitted with, and what others found."""
+
+    config: Any
+    """Of the model's class."""
+    published: Mapping[str, float]
+    """`auc`, and of how many `seeds`; empty where nothing was published."""
+
+
+def read_presets(path: Path) -> Presets:
+    """Return the presets of a file.
+
+    Raises:
+        SpecError: It is no such file.
+    """
+    return read_declared(Presets, path, _EXAMPLE, SpecError)
+
+
+def preset_of(name: str, presets: Presets | None) -> Preset:
+    """Return a model's preset: with none its class's defaults, fitted as the benchmark fits.
+
+    Raises:
+        SpecError: There is no such model, or a setting is none of its config.
+    """
+    config_class = ranking_model(name).config_class
+    settings = {**presets.common, **presets.models.get(name, {})} if presets else {}
+    published: dict[str, float] = {key: settings.pop(key) for key in _PUBLISHED if key in settings}
+    settings = _named_as_here(name, settings)
+    fit = {key: settings.pop(key) for key in list(settings) if key in FitConfig.model_fields}
+    own = {key: value for key, value in settings.items() if key in config_class.model_fields}
+    # What is common to all need not be a setting of each: a linear model has no vectors.
+    unknown = settings.keys() - own.keys() - (presets.common.keys() if presets else set())
+    if unknown:
+        msg = f"preset of {name}: settings {sorted(unknown)}: expected some of {sorted(config_class.model_fields)}"
+        raise SpecError(msg)
+    if issubclass(config_class, KerasConfig):
+        own["fit"] = _FIT.model_copy(update=fit).model_dump()
+    if "unknown_rate" in config_class.model_fields:
+        own.setdefault("unknown_rate", 0.0)
+    hidden = config_class.model_fields.get("hidden")
+    if hidden is not None and hidden.default == DeepConfig.model_fields["hidden"].default:
+        own.setdefault("hidden", _HIDDEN)
+    try:
+        return Preset(config_class.model_validate(own), published)
+    except ValidationError as error:
+        msg = f"preset of {name}: {told(error)}"
+        raise SpecError(msg) from error
+
+
+def _named_as_here(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by the names of the configs."""
+    renamed = dict(settings)
+    if "l2" in renamed:
+        renamed["l2"] = float(renamed["l2"]) / 2
+    if "cin" in renamed:
+        renamed["maps"] = [renamed.pop("cin")]
+    if name == "finalmlp" and renamed.get("hidden") and isinstance(renamed["hidden"][0], list):
+        renamed["hidden"], renamed["second"] = renamed["hidden"]
+    return renamed

@@ -1,0 +1,199 @@
+"""Data that others have divided: what is read of it, what is refused, and the rows of the benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from feature_repo.contracts.signatures import Scope
+from models.benchmark.given_split import read_given_split
+from models.benchmark.job import benchmark
+from models.benchmark.presets import Presets, preset_of, read_presets
+from models.dataset import TEST, TRAIN, VALID
+from models.errors import DatasetError, SpecError
+
+DECLARED = {
+    "label": "clicked",
+    "group": "User",
+    "fields": [
+        {"name": "User", "type": "categorical", "of": "user"},
+        {"name": "item id", "type": "categorical"},
+        {"name": "seen", "type": "sequence", "shares": "item id", "of": "user"},
+        {"name": "price", "type": "numeric"},
+    ],
+}
+ROWS = {TRAIN: 1200, VALID: 300, TEST: 400}
+
+
+def _rows(seed, rows):
+    """Return rows that are clicked where a user's taste and an item's kind are the same."""
+    dice = np.random.default_rng(seed)
+    users, items = dice.integers(0, 20, rows), dice.integers(0, 30, rows)
+    likes = np.where(dice.random(rows) < 0.9, users % 3 == items % 3, dice.random(rows) < 0.5)
+    seen = [[f"i{item}" for item in dice.integers(0, 30, dice.integers(0, 4))] for _ in range(rows)]
+    return {
+        "clicked": likes.astype(np.int64),
+        "User": [f"u{user}" for user in users],
+        "item id": [f"i{item}" for item in items],
+        "seen": seen,
+        "price": np.where(items % 5 == 0, np.nan, items * 1.5),
+    }
+
+
+def _write(folder, kind="csv", declared=None, **changes):
+    """Write a folder; `changes` are columns of train."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(declared or DECLARED), encoding="utf-8")
+    for seed, (name, rows) in enumerate(ROWS.items()):
+        columns = _rows(seed, rows) | (changes if name == TRAIN else {})
+        table = pa.table({column: pa.array(values, from_pandas=True) for column, values in columns.items()})
+        if kind == "parquet":
+            pq.write_table(table, folder / f"{name}.parquet")
+            continue
+        text = [" ".join(each) if isinstance(each, list) else each for each in table["seen"].to_pylist()]
+        place = table.column_names.index("seen")
+        pa_csv.write_csv(table.set_column(place, "seen", pa.array(text)), folder / f"{name}.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return _write(tmp_path_factory.mktemp("given") / "csv")
+
+
+def test_text_and_parquet_are_the_same_rows(folder, tmp_path):
+    text, parquet = read_given_split(folder), read_given_split(_write(tmp_path / "parquet", "parquet"))
+    assert text.signature == parquet.signature
+    assert text.transforms == parquet.transforms
+    for name, rows in ROWS.items():
+        assert text[name].rows == parquet[name].rows == rows
+        for column, values in text[name].features.items():
+            np.testing.assert_array_equal(values, parquet[name].features[column])
+        np.testing.assert_array_equal(text[name].labels, _rows(list(ROWS).index(name), rows)["clicked"])
+
+
+def test_fields_become_columns(folder):
+    given = read_given_split(folder)
+    user, item, seen, price = given.signature.input_columns
+    assert [user.name, item.name, seen.name, price.name] == ["user", "item_id", "seen", "price"]
+    assert seen.vocabulary == item.vocabulary
+    assert seen.length == 3
+    assert [each.scope for each in given.signature.inputs] == [Scope.USER, Scope.ITEM, Scope.USER, Scope.ITEM]
+    assert set(given.transforms.vocabularies) == {"user", "item_id"}
+    rows = _rows(0, ROWS[TRAIN])
+    known = rows["price"][np.isfinite(rows["price"])]
+    assert given.transforms.scalings["price"].centre == pytest.approx(known.mean())
+    assert given.transforms.scalings["price"].scale == pytest.approx(known.std())
+    assert given[TRAIN].users.max() == 19
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"clicked": [2] * 1200}, r"column clicked: expected labels of 0 and 1 on every row, received \[2"),
+        ({"price": ["dear"] * 1200}, r"train.parquet: column price: expected numbers, received string"),
+        ({"seen": [1] * 1200}, None),
+    ],
+)
+def test_columns_of_another_kind_are_refused(change, told, tmp_path):
+    folder = _write(tmp_path, "parquet", **change)
+    if told is None:
+        assert read_given_split(folder)[TRAIN].features["seen"][0].tolist() == ["1", "", ""]
+        return
+    with pytest.raises(DatasetError, match=told):
+        read_given_split(folder)
+
+
+def _without(field):
+    return DECLARED | {"fields": [each for each in DECLARED["fields"] if each["name"] != field]}
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        (_without("item id"), "field seen: shares 'item id': expected terms that share those of another field"),
+        (_without("User"), "group 'User': expected the name of a categorical field"),
+        (DECLARED | {"label": "price"}, "expected a name of its own for each"),
+        (DECLARED | {"labels": "x"}, "labels: Extra inputs are not permitted"),
+        (DECLARED | {"fields": [*DECLARED["fields"], {"name": "age", "type": "numeric"}]}, r"none called \['age'\]"),
+    ],
+)
+def test_a_declaration_that_fits_nothing_is_refused(declared, told, tmp_path):
+    with pytest.raises(DatasetError, match=told):
+        read_given_split(_write(tmp_path, declared=declared))
+
+
+def test_a_file_that_is_not_there_is_named(folder, tmp_path):
+    whole = _write(tmp_path)
+    (whole / "valid.csv").unlink()
+    with pytest.raises(DatasetError, match=r"valid.csv: expected a CSV file with a header, or valid.parquet"):
+        read_given_split(whole)
+    with pytest.raises(DatasetError, match=r"nowhere/dataset.yaml: expected a YAML file"):
+        read_given_split(tmp_path / "nowhere")
+
+
+QUICK = Presets(
+    common={"embedding_size": 4, "batch_size": 100, "learning_rate": 0.03, "epochs": 8},
+    models={"lr": {"auc": 0.9, "seeds": 5}, "fm": {"l2": 1e-4}},
+)
+
+
+def test_crossing_models_beat_a_linear_one_where_only_pairs_tell(folder):
+    found = benchmark(folder, ["lr", "fm"], 1, QUICK)
+    linear, pairs = found["rows"]
+    assert (linear["model"], pairs["model"]) == ("lr", "fm")
+    assert linear["auc"] < 0.65
+    assert min(pairs["auc"], pairs["gauc"]) > 0.8
+    assert all(row["seconds"] > 0 and row["log_loss"] > 0 for row in found["rows"])
+    assert found["published"] == {"lr": {"auc": 0.9, "seeds": 5}, "fm": {}}
+
+
+def test_settings_have_the_names_of_the_configs():
+    preset = preset_of("xdeepfm", Presets(common={"embedding_size": 10}, models={"xdeepfm": {"l2": 0.1, "cin": 64}}))
+    assert (preset.config.embedding_size, preset.config.l2, preset.config.maps) == (10, 0.05, (64,))
+    assert preset.config.unknown_rate == 0
+    assert preset.config.fit.stop_by == "auc"
+    assert preset.config.hidden == (400, 400, 400), "the benchmark's, where neither preset nor class has others"
+    assert preset_of("autoint", None).config.hidden == ()
+    two = preset_of("finalmlp", Presets(models={"finalmlp": {"hidden": [[400], [100]], "heads": 5}}))
+    assert (two.config.hidden, two.config.second, two.config.heads) == ((400,), (100,), 5)
+    assert preset_of("lr", QUICK).config.fit.batch_size == 100, "it has no vectors, which the others have in common"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"depth": 3}, r"settings \['depth'\]: expected some of"), ({"hidden": [-1]}, "greater than or equal to 1")],
+)
+def test_settings_that_a_model_does_not_have_are_refused(settings, told):
+    with pytest.raises(SpecError, match=rf"preset of dcn: .*{told}"):
+        preset_of("dcn", Presets(models={"dcn": settings}))
+
+
+def test_the_example_of_presets_is_one():
+    presets = read_presets(Path(__file__).parents[3] / "models" / "benchmark" / "presets.yaml")
+    assert all(preset_of(name, presets).config for name in presets.models)
+
+
+def test_the_command_ends_with_one_object(folder, tmp_path):
+    from models.__main__ import app
+
+    preset = tmp_path / "preset.yaml"
+    once = QUICK.model_copy(update={"common": {**QUICK.common, "epochs": 1}})
+    preset.write_text(json.dumps(once.model_dump()), encoding="utf-8")
+    given = ["benchmark", "--task", "ranking", "--protocol", "given-split", "--data", str(folder), "--models", "lr"]
+    result = CliRunner().invoke(app, [*given, "--preset", str(preset), "--seeds", "2"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout.splitlines()[-1])["rows"]
+    assert [(row["model"], row["seed"]) for row in rows] == [("lr", 1), ("lr", 2)]
+    assert all(row.keys() == {"model", "seed", "auc", "gauc", "log_loss", "seconds"} for row in rows)
+    wrong = CliRunner().invoke(app, [*given[:-1], "lr,nobody"])
+    assert wrong.exit_code != 0
+    assert "model 'nobody': expected one of" in wrong.output + str(wrong.stderr)
