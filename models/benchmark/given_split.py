@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 DECLARATION = "dataset.yaml"
 _EXAMPLE = Path(__file__).parent / DECLARATION
 _STRICT = ConfigDict(frozen=True, extra="forbid")
-_MISSING_NUMBER = -1e30
+_LARGEST = 1e30
+_MISSING_NUMBER = -_LARGEST
 """No field has it: what is missing has to be a number on its way into the graph."""
 
 
@@ -141,8 +142,9 @@ def _read(folder: Path, name: str, declared: GivenDataset) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         msg = f"{path}: expected a CSV file with a header, or {parquet.name}, received {error}"
         raise DatasetError(msg) from error
-    if absent := sorted(kinds.keys() - set(table.column_names)):
-        msg = f"{path}: expected columns {sorted(kinds)}, received none called {absent}; mend it, or {DECLARATION}"
+    if wrong := {column: times for column in sorted(kinds) if (times := table.column_names.count(column)) != 1}:
+        told = ", ".join(f"{column!r} {times} times" for column, times in wrong.items())
+        msg = f"{path}: expected each of the columns {sorted(kinds)} once, received {told}; mend it, or {DECLARATION}"
         raise DatasetError(msg)
     if not table.num_rows:
         msg = f"{path}: expected rows, received none"
@@ -162,6 +164,8 @@ def _typed(
     """Return a column as numbers, terms, or lists of terms."""
     is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
     try:
+        if kind == pa.float64():
+            return _numbers(path, values.cast(kind), column)
         if not is_sequence:
             return values.cast(kind)
         if is_list:
@@ -175,13 +179,25 @@ def _typed(
         raise DatasetError(msg) from error
 
 
+def _numbers(path: Path, values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    """Return numbers that a FLOAT32 holds; NaN is missing, as in every file of the project."""
+    numbers = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+    if pc.any(pc.greater_equal(pc.abs(numbers), _LARGEST)).as_py():
+        largest = pc.max(pc.abs(numbers)).as_py()
+        msg = f"{path}: column {column}: expected numbers nearer to 0 than {_LARGEST:g}, received {largest}"
+        raise DatasetError(msg)
+    return numbers
+
+
 def _column_names(declared: GivenDataset) -> dict[str, str]:
     """Return field → a name that a column of a signature can have."""
     names: dict[str, str] = {}
-    for number, field in enumerate(declared.fields):
+    for field in declared.fields:
         plain = re.sub(r"[^a-z0-9]+", "_", field.name.lower()).strip("_")
         plain = plain if plain[:1].isalpha() else f"field_{plain}".rstrip("_")
-        names[field.name] = f"{plain}_{number}" if plain in {*names.values(), SCORE.name} else plain
+        while plain in {*names.values(), SCORE.name}:
+            plain += "_"
+        names[field.name] = plain
     return names
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.declared import read_declared, told
 from models.errors import SpecError
 from models.ranking.base import KerasConfig
-from models.ranking.catalogue import ranking_model
+from models.ranking.catalogue import RANKING_MODELS, ranking_model
 from models.ranking.fields import DeepConfig
 from models.training.keras_loop import FitConfig
 
@@ -34,6 +34,8 @@ _FIT = FitConfig(
 _HIDDEN = (400, 400, 400)
 """Widths of a perceptron in the benchmark, where a preset names none."""
 _PUBLISHED = ("auc", "seeds")
+_ANYWHERE = {field for model in RANKING_MODELS.values() for field in model.config_class.model_fields}
+"""Settings that some model has."""
 
 
 class Presets(BaseModel):
@@ -78,9 +80,9 @@ def preset_of(name: str, presets: Presets | None) -> Preset:
     settings = _named_as_here(name, settings)
     fit = {key: settings.pop(key) for key in list(settings) if key in FitConfig.model_fields}
     own = {key: value for key, value in settings.items() if key in config_class.model_fields}
-    # What is common to all need not be a setting of each: a linear model has no vectors.
-    unknown = settings.keys() - own.keys() - (presets.common.keys() if presets else set())
-    if unknown:
+    # What is common to all need not be a setting of each, as a linear model has no vectors; but of some model.
+    common = presets.common.keys() & _ANYWHERE if presets else set()
+    if unknown := settings.keys() - own.keys() - common:
         msg = f"preset of {name}: settings {sorted(unknown)}: expected some of {sorted(config_class.model_fields)}"
         raise SpecError(msg)
     if issubclass(config_class, KerasConfig):

@@ -47,7 +47,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
+class CalibrationFigures:
     """How well probabilities fit."""
 
     error: float
@@ -67,13 +67,13 @@ def judge_calibration(
     bins: int,
     margins: Margins,
     seed: int,
-) -> Calibrated:
+) -> CalibrationFigures:
     """Compare predicted with observed; all arrays are `[rows]`, and every interval is of the same draws of users."""
     found = calibration(labels, probabilities, bins)
     statistics = dict(_statistics(labels, probabilities, users, found.rows))
     draws = resample(statistics, int(users.max()) + 1, margins.resamples, seed)
     intervals = {name: percentile_interval(drawn, margins.confidence) for name, drawn in draws.items()}
-    return Calibrated(
+    return CalibrationFigures(
         found.expected_calibration_error,
         found.observed_over_expected,
         intervals.pop(_WHOLE),

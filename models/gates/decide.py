@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from feature_repo.contracts.objectives import Objective
     from models.evaluation.lists import ListFigures
-    from models.gates.calibration import Bin, Calibrated
+    from models.gates.calibration import Bin, CalibrationFigures
     from models.gates.margins import Limits, ListMargin, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
@@ -326,7 +326,7 @@ def _eligible(evidence: Evidence) -> Gate:
     return Gate("eligible", float(passed), "== 1", Outcome.PASS if passed else Outcome.FAIL, details)
 
 
-def _calibration(test: TestScores, margins: Margins, seed: int, bins: int) -> Calibrated | None:
+def _calibration(test: TestScores, margins: Margins, seed: int, bins: int) -> CalibrationFigures | None:
     """Return how well the candidate's probabilities fit; None where its scores are none."""
     if not test.objectives[CANDIDATE_ROW].probability:
         return None
@@ -334,7 +334,7 @@ def _calibration(test: TestScores, margins: Margins, seed: int, bins: int) -> Ca
     return judge_calibration(test.labels, scores, test.users, bins=bins, margins=margins, seed=seed)
 
 
-def _calibrated(found: Calibrated | None, objective: Objective, limits: Limits) -> list[Gate]:
+def _calibrated(found: CalibrationFigures | None, objective: Objective, limits: Limits) -> list[Gate]:
     if found is None:
         why = f"A score of the objective {objective.name} is no probability."
         return [

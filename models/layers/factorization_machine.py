@@ -26,6 +26,15 @@ class FactorizationMachine(keras.layers.Layer):  # type: ignore[misc]  # Keras s
 
     def call(self, fields: Any) -> Any:
         """Return the sum over all pairs."""
-        square_of_sum = ops.square(ops.sum(fields, axis=1))
-        sum_of_squares = ops.sum(ops.square(fields), axis=1)
-        return 0.5 * ops.sum(square_of_sum - sum_of_squares, axis=-1, keepdims=True)
+        return ops.sum(bi_interaction(fields), axis=-1, keepdims=True)
+
+
+def bi_interaction(fields: Any) -> Any:
+    """Return the sum of all pairs' products, dimension by dimension, `[batch_size, embedding_size]`.
+
+    He and Chua, Neural Factorization Machines for Sparse Predictive Analytics (SIGIR 2017), equation 4.
+
+    Args:
+        fields: float32 `[batch_size, num_fields, embedding_size]`.
+    """
+    return 0.5 * (ops.square(ops.sum(fields, axis=1)) - ops.sum(ops.square(fields), axis=1))

@@ -110,19 +110,26 @@ class KerasModel(RankingModel[LoopConfig]):
             graph.name = f"{self.name}_{head}"
         return keras.Model(inputs, ops.concatenate([graph(inputs) for graph in graphs], axis=-1), name=self.name)
 
-    def fit(self, context: FitContext) -> Fitted:
-        """Fit what `build` returns; the validation rows say when to stop."""
-        encoded = build_encoder(context.signature, context.transforms)
+    def graph(self, encoded: Encoded, context: FitContext) -> Any:
+        """Return the untrained keras.Model of the context's objective.
+
+        Raises:
+            BuildError: The config gives none; the message has what Keras says.
+        """
         heads = context.signature.objective.heads
         try:
-            scorer = self.build_heads(encoded, context.seed, heads) if heads else self.build(encoded, context.seed)
+            return self.build_heads(encoded, context.seed, heads) if heads else self.build(encoded, context.seed)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError, tf.errors.OpError) as error:
             msg = (
                 f"model {self.name}: expected a config that gives a graph, received {self.config.model_dump_json()}, "
                 f"of which Keras says: {' '.join(str(error).split()):.400}; change the config"
             )
             raise BuildError(msg) from error
-        return fit_by_keras(scorer, encoded, context, self.config.fit, self.optimizer())
+
+    def fit(self, context: FitContext) -> Fitted:
+        """Fit the graph; the validation rows say when to stop."""
+        encoded = build_encoder(context.signature, context.transforms)
+        return fit_by_keras(self.graph(encoded, context), encoded, context, self.config.fit, self.optimizer())
 
 
 def encoded_inputs(encoded: Encoded) -> dict[str, Any]:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from models.ranking.fields import Fields
 
 
+_ACTIVATIONS = {"dice": Dice, "relu": keras.layers.ReLU}
+
+
 class DINConfig(DeepConfig):
     """The deep interest network."""
 
@@ -63,15 +66,4 @@ class DIN(FieldsModel[DINConfig]):
         unit = LocalActivationUnit(config.attention_hidden, config.activation, name="interest")
         interest = unit(history.items, history.candidate, history.mask)
         values = ops.concatenate([fields.flat(config.embedding_size), interest], axis=-1)
-        return to_logit(perceptron(values, config) if config.activation == "relu" else self._with_dice(values))
-
-    def _with_dice(self, values: Any) -> Any:
-        """Return what `perceptron` returns, with Dice in the place of ReLU."""
-        config = self.config
-        for layer, width in enumerate(config.hidden):
-            values = keras.layers.Dense(width, name=f"deep_{layer}")(values)
-            if config.batch_norm:
-                values = keras.layers.BatchNormalization(name=f"deep_{layer}_norm")(values)
-            values = Dice(name=f"deep_{layer}_dice")(values)
-            values = keras.layers.Dropout(config.dropout, name=f"deep_{layer}_dropout")(values)
-        return values
+        return to_logit(perceptron(values, config, activation=_ACTIVATIONS[config.activation]))

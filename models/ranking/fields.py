@@ -4,6 +4,7 @@ A *field* is one encoded column: of terms (one, or a list of them, which is aver
 flag beside it that says whether it is missing). No model makes embeddings by itself:
 
     encoded columns ─┬─ linear(units)   a weight per term and number, summed    [batch, units]
+                     ├─ weights()       the same, a field's by itself           [batch, fields, 1]
                      ├─ vectors(size)   one vector per field                    [batch, fields, size]
                      ├─ crossed(size)   per field, one for each other field     [batch, fields, fields, size]
                      ├─ flat(size)      the vectors of terms beside the numbers [batch, width]
@@ -109,6 +110,8 @@ class Fields:
         self.encoded = encoded
         self.seed = seed
         self._own_sizes = dict(sizes or {})
+        self.unread_sizes = sorted(self._own_sizes)
+        """Columns whose size of their own nothing has asked for yet."""
         if unknown := sorted(self._own_sizes.keys() - encoded.categorical.keys()):
             there = sorted(encoded.categorical)
             msg = f"sizes of {unknown}: expected columns of terms, received none such among {there}; mend the config"
@@ -121,7 +124,7 @@ class Fields:
         }
         """Column of terms → int32 `[batch]` or `[batch, length]`."""
         numbers = [self.inputs[name] for name in self.encoded.numeric]
-        self._sizes = tuple(int(each.shape[-1]) for each in numbers)
+        self._number_sizes = tuple(int(each.shape[-1]) for each in numbers)
         self.numbers = ops.concatenate(numbers, axis=-1) if numbers else None
         """float32 `[batch, numbers]`; None where there are none."""
         self._tables: dict[str, dict[str, Any]] = {}
@@ -146,12 +149,15 @@ class Fields:
         parts += [self._own(column, units, name, first) for column in self.indices]
         return ops.sum(ops.stack(parts), axis=0)
 
+    def weights(self, name: str = "weight") -> Any:
+        """Return `[batch, fields, 1]`: each field's part of what `linear` sums, without its constant."""
+        parts = [ops.expand_dims(self._own(column, 1, name, "zeros"), 1) for column in self.indices]
+        return self._beside_numbers(parts, 1, name, l2=0.0)
+
     def vectors(self, size: int, name: str = "embedding") -> Any:
         """Return `[batch, fields, size]`: a vector per field; columns of one vocabulary share a table."""
         parts = [ops.stack(list(self.pooled(size, name).values()), axis=1)] if self.indices else []
-        if self.numbers is not None:
-            parts.append(GroupedNumbers(self._sizes, size, self._l2, name=f"numbers_{name}")(self.numbers))
-        return ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return self._beside_numbers(parts, size, name, l2=self._l2)
 
     def pooled(self, size: int, name: str = "embedding") -> dict[str, Any]:
         """Return column of terms → `[batch, size]`: its term's vector, or the mean of a list's."""
@@ -175,19 +181,16 @@ class Fields:
         self.check_pairs()
         count = len(self.names)
         parts = [ops.expand_dims(self._own(column, count * size, name), 1) for column in self.indices]
-        if self.numbers is not None:
-            parts.append(GroupedNumbers(self._sizes, count * size, self._l2, name=f"numbers_{name}")(self.numbers))
-        return ops.reshape(ops.concatenate(parts, axis=1), (-1, count, count, size))
+        crossed = self._beside_numbers(parts, count * size, name, l2=self._l2)
+        return ops.reshape(crossed, (-1, count, count, size))
 
-    def flat(self, size: int, sizes: Mapping[str, int] | None = None, name: str = "embedding") -> Any:
+    def flat(self, size: int, name: str = "embedding") -> Any:
         """Return `[batch, width]`: the vectors of terms, one after the other, then the numbers as they are.
 
-        Args:
-            size: Of each vector.
-            sizes: Column of terms → a size of its own, with a table of its own; those of the config where left out.
-            name: Of the tables.
+        A column whose size is its own has a table of its own, too.
         """
-        own = self._own_sizes if sizes is None else sizes
+        own = self._own_sizes
+        self.unread_sizes = []
         shared = self.pooled(size, name) if self.indices.keys() - own.keys() else {}
         parts = [
             self._own(column, own[column], f"own_{name}") if column in own else shared[column]
@@ -254,6 +257,13 @@ class Fields:
         tables = self._tables[name]
         return lambda column: tables[self.encoded.categorical[column]](self.indices[column])
 
+    def _beside_numbers(self, parts: list[Any], size: int, name: str, *, l2: float) -> Any:
+        """Return `[batch, fields, size]`: the parts of terms, then a vector for each column of numbers."""
+        if self.numbers is not None:
+            grouped = GroupedNumbers(self._number_sizes, size, l2, name=f"numbers_{name}")
+            parts = [*parts, grouped(self.numbers)]
+        return ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
     def _is_list(self, column: str) -> bool:
         return len(self.inputs[column].shape) > 1
 
@@ -301,23 +311,42 @@ class FieldsModel(KerasModel[FieldsLike]):
     def build(self, encoded: Encoded, seed: int) -> Any:
         """Return the graph of the logit."""
         fields = self.fields(encoded, seed)
-        return keras.Model(fields.inputs, self.logit(fields), name=self.name)
+        return self.graph_of(fields, self.logit(fields))
+
+    def graph_of(self, fields: Fields, logits: Any) -> Any:
+        """Return the keras.Model of these logits; BuildError where they have no use for what the config says."""
+        if fields.unread_sizes:
+            msg = (
+                f"sizes of {fields.unread_sizes}: expected none for model {self.name}, all of whose vectors have one "
+                "size; take them out of the config"
+            )
+            raise BuildError(msg)
+        return keras.Model(fields.inputs, logits, name=self.name)
 
 
-def perceptron(values: Any, config: DeepConfig, name: str = "deep", widths: Widths | None = None) -> Any:
-    """Return the last hidden layer, `[batch, width]`, of layers over `values`, `[batch, ...]`; ReLU, then dropout.
+def perceptron(
+    values: Any,
+    config: DeepConfig,
+    name: str = "deep",
+    widths: Widths | None = None,
+    activation: Callable[..., Any] = keras.layers.ReLU,
+) -> Any:
+    """Return the last hidden layer, `[batch, width]`, of layers over `values`, `[batch, ...]`, each with dropout.
 
     Args:
         values: What the first layer sees.
         config: Dropout, normalisation, and widths where none are given.
         name: Of the layers, which are numbered.
         widths: Of the layers.
+        activation: The class of layers behind each of them.
     """
+    kind = activation.__name__.lower()
     for layer, width in enumerate(config.hidden if widths is None else widths):
         values = keras.layers.Dense(width, name=f"{name}_{layer}")(values)
         if config.batch_norm:
             values = keras.layers.BatchNormalization(name=f"{name}_{layer}_norm")(values)
-        values = keras.layers.Dropout(config.dropout, name=f"{name}_{layer}_dropout")(ops.relu(values))
+        values = activation(name=f"{name}_{layer}_{kind}")(values)
+        values = keras.layers.Dropout(config.dropout, name=f"{name}_{layer}_dropout")(values)
     return values
 
 

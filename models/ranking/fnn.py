@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from keras import ops
 
 from models.encoding import build_encoder
-from models.layers.grouped_numbers import GroupedNumbers
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
 from models.ranking.fm import FM, FMConfig
 from models.training.keras_loop import FitConfig, fit_by_keras
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from models.ranking.fields import Fields
     from models.training.fit import FitContext, Fitted
 
-_NUMBERS_WEIGHT, _OWN_WEIGHT = "numbers_weight", "_own_weight"
-"""Layers of the perceptron: all numbers' weights, and the end of the name of a column's."""
+_NUMBERS_WEIGHT = "numbers_weight"
+"""The perceptron's layer of all numbers' weights."""
 
 
 class FNNConfig(DeepConfig):
@@ -70,10 +69,7 @@ class FNN(FieldsModel[FNNConfig]):
                 unknown_rate=config.unknown_rate,
             )
         )
-        first, second = (
-            model.build_heads(encoded, context.seed, heads) if heads else model.build(encoded, context.seed)
-            for model in (machine, self)
-        )
+        first, second = (model.graph(encoded, context) for model in (machine, self))
         before = fit_by_keras(first, encoded, context, config.first)
         context.tell("the factorisation machine is fitted")
         for head in heads:
@@ -88,20 +84,9 @@ class FNN(FieldsModel[FNNConfig]):
     def logit(self, fields: Fields) -> Any:
         """Return what the layers say of weights and vectors."""
         vectors = fields.vectors(self.config.embedding_size)
-        values = ops.concatenate([self._weights(fields), vectors], axis=-1)
+        values = ops.concatenate([fields.weights(), vectors], axis=-1)
         width = len(fields.names) * (1 + self.config.embedding_size)
         return to_logit(perceptron(ops.reshape(values, (-1, width)), self.config))
-
-    def _weights(self, fields: Fields) -> Any:
-        """Return `[batch, fields, 1]`: each field's weight by itself, which `Fields.linear` sums."""
-        parts = []
-        if columns := tuple(fields.indices):
-            own = fields.flat(1, dict.fromkeys(columns, 1), "weight")[:, : len(columns)]
-            parts.append(ops.expand_dims(own, -1))
-        if fields.numbers is not None:
-            sizes = [int(fields.inputs[name].shape[-1]) for name in fields.encoded.numeric]
-            parts.append(GroupedNumbers(sizes, 1, name=_NUMBERS_WEIGHT)(fields.numbers))
-        return ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 def copy_fields(machine: Any, perceptron: Any) -> None:
@@ -110,7 +95,5 @@ def copy_fields(machine: Any, perceptron: Any) -> None:
     if "weight" in learned:  # of numbers, with the constant
         learned[_NUMBERS_WEIGHT] = learned["weight"][:1]
     for layer in perceptron.layers:
-        column = layer.name.removesuffix(_OWN_WEIGHT)
-        name = layer.name if column == layer.name else f"{column}_weight"
-        if layer.weights and name in learned:
-            layer.set_weights(learned[name])
+        if layer.weights and layer.name in learned:
+            layer.set_weights(learned[layer.name])

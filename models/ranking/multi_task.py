@@ -35,7 +35,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import keras
 from keras import ops
 from pydantic import Field
 
@@ -108,7 +107,7 @@ class MultiTask(FieldsModel[MultiTaskLike]):
     def build_heads(self, encoded: Encoded, seed: int, heads: tuple[str, ...]) -> Any:
         """Return one graph of all heads."""
         fields = self.fields(encoded, seed)
-        return keras.Model(fields.inputs, self._logits(fields, heads), name=self.name)
+        return self.graph_of(fields, self._logits(fields, heads))
 
     def _logits(self, fields: Fields, heads: tuple[str, ...]) -> Any:
         """Return `[batch, heads]`."""

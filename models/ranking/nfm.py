@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
-from keras import ops
 
+from models.layers.factorization_machine import bi_interaction
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
 
 if TYPE_CHECKING:
@@ -38,11 +38,3 @@ class NFM(FieldsModel[NFMConfig]):
         pooled = bi_interaction(fields.vectors(self.config.embedding_size))
         pooled = keras.layers.Dropout(self.config.dropout, name="pooled_dropout")(pooled)
         return fields.linear() + to_logit(perceptron(pooled, self.config))
-
-
-def bi_interaction(vectors: Any) -> Any:
-    """Return the sum of all pairs' products, `[batch, embedding_size]`, of `[batch, fields, embedding_size]`.
-
-    Half of (sum of v)^2 - sum of v^2, as a factorisation machine has it, but for each dimension (equation 4).
-    """
-    return 0.5 * (ops.square(ops.sum(vectors, axis=1)) - ops.sum(ops.square(vectors), axis=1))

@@ -21,7 +21,6 @@ from pydantic import Field
 from models.errors import BuildError
 from models.layers.hashed_crosses import HashedCrosses
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
-from models.training.parted_optimizer import PartedOptimizer
 
 if TYPE_CHECKING:
     from models.ranking.base import RankingConfig
@@ -75,11 +74,14 @@ class WideDeep(FieldsModel[WideDeepConfig]):
 
     def optimizer(self) -> Any:
         """Return FTRL for the wide part, Adam for the deep one."""
+        fit = self.config.fit
+        adam = fit.adam()
         ftrl = keras.optimizers.Ftrl(
-            self.config.wide_learning_rate, l1_regularization_strength=self.config.wide_l1, name="ftrl"
+            self.config.wide_learning_rate,
+            l1_regularization_strength=self.config.wide_l1,
+            global_clipnorm=fit.clip_norm or None,
         )
-        adam = keras.optimizers.Adam(self.config.fit.learning_rate)
-        return PartedOptimizer(ftrl, adam, is_wide)
+        return keras.optimizers.MultiOptimizer(lambda weight: ftrl if is_wide(weight.path) else adam)
 
 
 def is_wide(path: str) -> bool:

@@ -34,7 +34,7 @@ class FitConfig(BaseModel):
     epochs: int = Field(default=30, ge=1, le=10_000)
     """At most so many passes over the train rows."""
     patience: int = Field(default=3, ge=1, le=10_000)
-    """Passes without a smaller loss of the validation rows; then fitting stops, and the best weights come back."""
+    """Passes that are no better by the validation rows; then fitting stops, and the best weights come back."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam."""
     clip_norm: float = Field(default=0.0, ge=0, le=1e6)
@@ -42,7 +42,11 @@ class FitConfig(BaseModel):
     plateau_factor: float = Field(default=1.0, gt=0, le=1)
     """The learning rate is multiplied by it after each pass that was no better; 1 leaves it."""
     stop_by: Literal["loss", "auc"] = "loss"
-    """Of the validation rows; `auc` where the objective has one."""
+    """What of the validation rows says which pass is better; `auc` where the objective has one."""
+
+    def adam(self) -> Any:
+        """Return the optimiser of a model that brings none."""
+        return keras.optimizers.Adam(self.learning_rate, global_clipnorm=self.clip_norm or None)
 
 
 def fit_by_keras(
@@ -58,7 +62,7 @@ def fit_by_keras(
     objective = learned(context.signature.objective)
     watched = keras.metrics.MeanMetricWrapper(objective.loss, name=objective.loss_name)
     scorer.compile(
-        optimizer=optimizer or keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm or None),
+        optimizer=optimizer or config.adam(),
         loss=_Loss(objective),
         weighted_metrics=[watched, *objective.metrics()],
     )

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.dataset import TRAIN
+from models.dataset import TRAIN, VALID
 from models.encoding import build_encoder
 from models.errors import BuildError
 from models.layers.attention_pooling import AttentionPooling
 from models.layers.bilinear_fusion import BilinearFusion
 from models.layers.compressed_interactions import CompressedInteractions
 from models.layers.cross import MatrixCross, VectorCross
+from models.layers.factorization_machine import bi_interaction
 from models.layers.field_attention import FieldAttention
 from models.layers.field_aware_products import FieldAwareProducts
 from models.layers.grouped_numbers import GroupedNumbers
@@ -24,10 +25,12 @@ from models.layers.mask_block import MaskBlock
 from models.layers.mixture_logit import MixtureLogit
 from models.layers.pairwise_products import InnerProducts, PairwiseProducts
 from models.layers.residual_unit import ResidualUnit
+from models.ranking.base import KerasModel
 from models.ranking.catalogue import RANKING_MODELS
-from models.ranking.nfm import bi_interaction
 from models.ranking.wide_deep import WideDeep, WideDeepConfig, is_wide
-from models.training.parted_optimizer import PartedOptimizer
+from models.training.fit import FitContext
+from models.training.keras_loop import FitConfig
+from tests.gradients import unreached
 
 BATCH, FIELDS, SIZE = 5, 4, 3
 
@@ -260,21 +263,11 @@ def test_neumf_without_its_perceptron_is_gmf(encoded, rows):
     np.testing.assert_allclose(scorer(rows), product(rows), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(RANKING_MODELS))
-def test_gradients_reach_every_weight(name, encoded, rows, dataset):
-    import tensorflow as tf
-
-    model_class = RANKING_MODELS[name]
-    if not hasattr(model_class, "build"):
-        pytest.skip("it fits itself")
+@pytest.mark.parametrize("name", [name for name, model in RANKING_MODELS.items() if issubclass(model, KerasModel)])
+def test_gradients_reach_every_weight(name, encoded, rows):
     scorer = _built(name, encoded)
-    labels = dataset[TRAIN].labels[:60].astype(np.float32)[:, None]
-    with tf.GradientTape() as tape:
-        loss = keras.losses.binary_crossentropy(labels, scorer(rows, training=False), from_logits=True)
-    gradients = tape.gradient(loss, [weight.value for weight in scorer.trainable_weights])
-    for weight, gradient in zip(scorer.trainable_weights, gradients, strict=True):
-        assert gradient is not None, weight.path
-        assert np.abs(np.array(tf.convert_to_tensor(gradient))).max() > 0, weight.path
+    assert scorer.trainable_weights
+    assert unreached(scorer, rows) == []
 
 
 def test_wide_and_deep_parts_have_optimisers_of_their_own(encoded, rows, dataset):
@@ -297,16 +290,30 @@ def _weight(scorer, path):
 
 def test_parts_take_the_steps_that_they_would_take_alone():
     def step(optimizer):
-        both = [keras.Variable(np.ones(3, np.float32), name=name) for name in ("a_wide", "b")]
+        both = []
+        for layer in ("item_id_wide", "deep_0"):
+            with keras.name_scope(layer):
+                both.append(keras.Variable(np.ones(3, np.float32), name="kernel"))
         optimizer.build(both)
         for _ in range(3):
             optimizer.apply([ops.ones(3) * 0.5, ops.ones(3) * 2.0], both)
         return [each.numpy() for each in both]
 
-    parted = PartedOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.2), lambda path: path == "a_wide")
-    first, second = step(parted)
-    np.testing.assert_allclose(first, step(keras.optimizers.SGD(0.1))[0])
+    config = WideDeepConfig(wide_learning_rate=0.1, wide_l1=0.01, fit={"learning_rate": 0.2})
+    first, second = step(WideDeep(config).optimizer())
+    np.testing.assert_allclose(first, step(keras.optimizers.Ftrl(0.1, l1_regularization_strength=0.01))[0])
     np.testing.assert_allclose(second, step(keras.optimizers.Adam(0.2))[1])
+
+
+def test_both_parts_are_slowed_and_their_gradients_shortened(dataset):
+    fit = FitConfig(batch_size=512, epochs=3, patience=3, learning_rate=1e-9, plateau_factor=0.5, clip_norm=2.0)
+    model = WideDeep(WideDeepConfig(fit=fit, wide_learning_rate=1e-9))
+    given = FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed=1)
+    optimizer = model.fit(given).scorer.optimizer
+    rates = {type(each).__name__: float(each.learning_rate) for each in optimizer.optimizers}
+    assert rates.keys() == {"Ftrl", "Adam"}
+    assert max(rates.values()) <= 0.5e-9, "passes that change nothing are no better"
+    assert {each.global_clipnorm for each in optimizer.optimizers} == {2.0}
 
 
 def test_crosses_of_columns_that_are_not_there_are_refused(encoded):

@@ -13,6 +13,7 @@ from models.errors import BuildError
 from models.ranking.base import encoded_inputs
 from models.ranking.deep_crossing import DeepCrossing, DeepCrossingConfig
 from models.ranking.fields import Fields
+from models.ranking.nfm import NFM, NFMConfig
 
 SIZE = 3
 
@@ -81,6 +82,21 @@ def test_a_weight_per_term_and_number(fields, rows):
     assert (_values(fields, fields.linear(1, "alone"), rows)[1].get_layer("item_id_alone").get_weights()[0] == 0).all()
 
 
+def test_weights_are_what_linear_sums(fields, rows):
+    weights, model = _values(fields, fields.weights(), rows)
+    assert weights.shape == (40, len(fields.names), 1)
+    dice = np.random.default_rng(2)
+    for layer in model.layers:
+        layer.set_weights([dice.normal(size=each.shape) for each in layer.get_weights()])
+    linear = _values(fields, fields.linear(), rows)[1]
+    for layer in linear.layers:
+        if layer.name == "weight":
+            layer.set_weights([_table(model, "numbers_weight"), np.zeros(1)])
+        elif layer.weights:
+            layer.set_weights([_table(model, layer.name)])
+    np.testing.assert_allclose(model(rows, training=False).numpy().sum(axis=1), linear(rows, training=False), atol=1e-4)
+
+
 def test_a_field_has_a_vector_for_each_other(fields, rows):
     crossed, model = _values(fields, fields.crossed(SIZE), rows)
     count = len(fields.names)
@@ -91,8 +107,9 @@ def test_a_field_has_a_vector_for_each_other(fields, rows):
     np.testing.assert_allclose(crossed[:, 0], expected, atol=1e-6)
 
 
-def test_flat_has_the_terms_then_the_numbers_and_a_size_per_field(fields, rows):
-    flat, _ = _values(fields, fields.flat(SIZE, {"item_id": 5}), rows)
+def test_flat_has_the_terms_then_the_numbers_and_a_size_per_field(encoded, fields, rows):
+    sized = Fields(encoded_inputs(encoded), encoded, 1, unknown_rate=0.3, l2=0.0, sizes={"item_id": 5})
+    flat, _ = _values(sized, sized.flat(SIZE), rows)
     numbers = np.concatenate([rows[name] for name in fields.encoded.numeric], axis=1)
     assert flat.shape[1] == SIZE * (len(fields.encoded.categorical) - 1) + 5 + numbers.shape[1]
     np.testing.assert_allclose(flat[:, -numbers.shape[1] :], numbers)
@@ -107,6 +124,8 @@ def test_a_config_says_which_columns_have_sizes_of_their_own(encoded):
         BuildError, match=r"sizes of \['no_such'\]: expected columns of terms, received none such among"
     ):
         DeepCrossing(DeepCrossingConfig(sizes={"no_such": 7})).build(encoded, 1)
+    with pytest.raises(BuildError, match=r"sizes of \['item_id'\]: expected none for model nfm"):
+        NFM(NFMConfig(sizes={"item_id": 7})).build(encoded, 1)
 
 
 def _tables(model):

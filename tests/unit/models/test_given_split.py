@@ -112,6 +112,38 @@ def test_columns_of_another_kind_are_refused(change, told, tmp_path):
         read_given_split(folder)
 
 
+def test_nan_is_missing_and_beyond_float32_is_refused(folder, tmp_path):
+    columns = _rows(0, 1200)
+    whole = _write(tmp_path / "nan", "parquet")
+    pq.write_table(
+        pa.table(columns | {"price": pa.array(columns["price"], from_pandas=False)}), whole / "train.parquet"
+    )
+    assert pq.read_table(whole / "train.parquet")["price"].null_count == 0, "NaN, and no null"
+    assert read_given_split(whole).transforms == read_given_split(folder).transforms
+    with pytest.raises(DatasetError, match=r"column price: expected numbers nearer to 0 than 1e\+30, received inf"):
+        read_given_split(_write(tmp_path / "inf", "parquet", price=[np.inf] * 1200))
+
+
+def test_names_that_columns_cannot_have_are_told_apart(tmp_path):
+    names = ["x", "x_2", "X", "\u7528\u6237", "score"]
+    declared = {"label": "clicked", "fields": [{"name": name, "type": "categorical"} for name in names]}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
+    for split in ROWS:
+        pq.write_table(
+            pa.table({"clicked": [0, 1], **{name: ["a", "b"] for name in names}}), tmp_path / f"{split}.parquet"
+        )
+    columns = [column.name for column in read_given_split(tmp_path).signature.input_columns]
+    assert columns == ["x", "x_2", "x_", "field", "score_"]
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path):
+    folder = _write(tmp_path)
+    text = (folder / "test.csv").read_text(encoding="utf-8").splitlines()
+    (folder / "test.csv").write_text("\n".join(f"{line},{line.split(',')[1]}" for line in text), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"test.csv: expected each of the columns .* once, received 'User' 2 times"):
+        read_given_split(folder)
+
+
 def _without(field):
     return DECLARED | {"fields": [each for each in DECLARED["fields"] if each["name"] != field]}
 
@@ -123,7 +155,7 @@ def _without(field):
         (_without("User"), "group 'User': expected the name of a categorical field"),
         (DECLARED | {"label": "price"}, "expected a name of its own for each"),
         (DECLARED | {"labels": "x"}, "labels: Extra inputs are not permitted"),
-        (DECLARED | {"fields": [*DECLARED["fields"], {"name": "age", "type": "numeric"}]}, r"none called \['age'\]"),
+        (DECLARED | {"fields": [*DECLARED["fields"], {"name": "age", "type": "numeric"}]}, "received 'age' 0 times"),
     ],
 )
 def test_a_declaration_that_fits_nothing_is_refused(declared, told, tmp_path):
@@ -175,6 +207,11 @@ def test_settings_have_the_names_of_the_configs():
 def test_settings_that_a_model_does_not_have_are_refused(settings, told):
     with pytest.raises(SpecError, match=rf"preset of dcn: .*{told}"):
         preset_of("dcn", Presets(models={"dcn": settings}))
+
+
+def test_a_common_setting_that_no_model_has_is_refused():
+    with pytest.raises(SpecError, match=r"preset of fm: settings \['embeding_size'\]"):
+        preset_of("fm", Presets(common={"embeding_size": 4}, models={"fm": {}}))
 
 
 def test_the_example_of_presets_is_one():

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy import stats
 
 from feature_repo.contracts.objectives import OBJECTIVES
@@ -19,6 +18,7 @@ from models.objectives import learned
 from models.ranking.youtube import YouTube, YouTubeConfig
 from models.training.fit import fit
 from models.training.keras_loop import FitConfig
+from tests.gradients import unreached
 from tests.movielens import MOVIELENS
 from tests.training_set_fixture import write_training_set
 
@@ -65,11 +65,8 @@ def test_layers_see_averaged_vectors_numbers_and_powers(graph):
 
 def test_every_weight_is_learned(graph):
     _, scorer, columns = graph
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(scorer(columns, training=False) - 3.0))
-    weights = scorer.trainable_weights
-    for weight, gradient in zip(weights, tape.gradient(loss, [each.value for each in weights]), strict=True):
-        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+    assert scorer.trainable_weights
+    assert unreached(scorer, columns) == []
 
 
 def test_without_numbers_it_reads_terms(dataset):
