@@ -21,7 +21,7 @@ from models.inputs import Columns, keras_inputs, to_tensors
 from models.layers.hashed_index import HashedIndex
 from models.layers.indicator import Indicator
 from models.layers.quantile_index import QuantileIndex
-from models.layers.rescale import Rescale
+from models.layers.rescale import Rescale, Scaled
 from models.layers.sequence_weights import SequenceWeights
 from models.layers.unknown_dropout import UnknownDropout
 from models.layers.vector_norm import VectorNorm
@@ -125,8 +125,9 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
         name: VocabularyIndex(list(transforms.vocabularies[name]), sharing[0].buckets, name=f"{name}_vocabulary")
         for name, sharing in vocabularies(signature.input_columns).items()
     }
+    rescaled = _rescaled(columns)
     for item in signature.inputs:
-        _add_column(columns, item.column, item.scope, lookups)
+        _add_column(columns, item.column, item.scope, lookups, rescaled)
     for owner, name in ((Scope.USER, USER_SMOOTHED_MEAN), (Scope.ITEM, ITEM_SMOOTHED_MEAN)):
         count, mean = f"{owner.value}_event_count", f"{owner.value}_value_mean"
         if count in columns.inputs and mean in columns.inputs:
@@ -146,10 +147,16 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
     )
 
 
-def _add_column(columns: EncodedColumns, column: Column, scope: Scope, lookups: dict[str, VocabularyIndex]) -> None:
+def _add_column(
+    columns: EncodedColumns,
+    column: Column,
+    scope: Scope,
+    lookups: dict[str, VocabularyIndex],
+    rescaled: dict[str, Any],
+) -> None:
     """Add what a raw column's encoding makes of it; what has none is read by whoever knows its name."""
     name, values = column.name, columns.inputs[column.name]
-    missing = -1.0 if column.missing is None or isinstance(column.missing, str) else float(column.missing)
+    missing = _missing(column)
     if column.encoding in TERM_ENCODINGS:
         lookup = lookups[column.vocabulary]
         vocabulary = Vocabulary(len(lookup.vocabulary), lookup.buckets)
@@ -165,21 +172,29 @@ def _add_column(columns: EncodedColumns, column: Column, scope: Scope, lookups: 
         indices = QuantileIndex(boundaries, missing, column.curve.value, name=f"{name}_bucket")(values)
         columns.add_indices(name, indices, scope, name, Vocabulary(len(boundaries) + 1))
     elif column.encoding in SCALE_ENCODINGS:
-        columns.add_numbers(name, _rescale(columns, column, missing)(values), scope)
+        columns.add_numbers(name, rescaled[name], scope)
     elif column.encoding is Encoding.NORM:
         columns.add_numbers(name, VectorNorm(column.norm, missing, name=f"{name}_norm")(values), scope)
     elif name == LAST_VALUES:
         columns.add(name, SequenceWeights(columns.transforms.prior_mean, name="user_last_weights")(values), scope)
 
 
-def _rescale(columns: EncodedColumns, column: Column, missing: float) -> Rescale:
+def _rescaled(columns: EncodedColumns) -> dict[str, Any]:
+    """Return what becomes of the numbers that are moved and stretched, those of one scope in one go."""
+    rescaled: dict[str, Any] = {}
+    for scope in Scope:
+        numbers = [each for each in columns.signature.scoped(scope) if each.encoding in SCALE_ENCODINGS]
+        if numbers:
+            layer = Rescale([_scaled(columns, each) for each in numbers], name=f"{scope.value}_rescaled")
+            made = layer(*(columns.inputs[each.name] for each in numbers))
+            rescaled |= {each.name: tensor for each, tensor in zip(numbers, made, strict=True)}
+    return rescaled
+
+
+def _scaled(columns: EncodedColumns, column: Column) -> Scaled:
     scaling = columns.transforms.scalings[column.name]
-    return Rescale(
-        scaling.centre,
-        scaling.scale,
-        missing,
-        curve=column.curve.value,
-        lowest=scaling.lowest,
-        highest=scaling.highest,
-        name=f"{column.name}_rescaled",
-    )
+    return Scaled(scaling.centre, scaling.scale, _missing(column), column.curve.value, scaling.lowest, scaling.highest)
+
+
+def _missing(column: Column) -> float:
+    return -1.0 if column.missing is None or isinstance(column.missing, str) else float(column.missing)

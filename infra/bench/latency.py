@@ -43,8 +43,10 @@ class Latency:
     way: str
     p50_ms: float
     p99_ms: float
+    added_ms: float
+    """Its p50 less that of the call in process, of the same run."""
     ratio: float
-    """Its p50 over that of the call in process, of the same run."""
+    """The one over the other."""
     mean: Mean | None
     """Where its time went; None in process."""
 
@@ -166,7 +168,7 @@ def _in_turns(
     for way, times in taken.items():
         p50, p99 = map(float, np.percentile(times, (50, 99)))
         mean = None if way == IN_PROCESS else _mean(float(np.mean(times)), way, before, after)
-        latencies.append(Latency(signature_name, rows, way, p50, p99, p50 / in_process, mean))
+        latencies.append(Latency(signature_name, rows, way, p50, p99, p50 - in_process, p50 / in_process, mean))
     return latencies
 
 

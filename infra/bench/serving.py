@@ -49,12 +49,17 @@ if TYPE_CHECKING:
 
 CLIENTS, LOADED_ROWS = 8, 100
 EARLY_SWAP = 5
-_TARGET_RATIOS = {
-    (ONE_USER_SIGNATURE, 100, GRPC): 1.05,
-    (ONE_USER_SIGNATURE, 100, REST): 1.2,
-    (ROWS_SIGNATURE, 500, REST): 1.6,
+_TARGETS_MS = {
+    (ONE_USER_SIGNATURE, 1, IN_PROCESS): 1.0,
+    (ONE_USER_SIGNATURE, 100, IN_PROCESS): 1.5,
+    (ONE_USER_SIGNATURE, 100, GRPC): 0.2,
+    (ONE_USER_SIGNATURE, 100, REST): 0.5,
+    (ROWS_SIGNATURE, 500, REST): 4.9,
 }
-"""1.25 times what TensorFlow ModelServer takes, over the call in process."""
+"""Of the graph, in process: its fixed cost. Of the server: what it adds, no more than before graphs became cheaper.
+
+A ratio to the call in process would call the server slower whenever a graph becomes faster.
+"""
 _TARGET_SWAP_RATIO, _TARGET_MEMORY_RATIO = 2.0, 1.1
 
 
@@ -151,12 +156,12 @@ def _steps(model: ServingModel, versions: list[int]) -> Iterator[tuple[str, Call
 
 def _latency_table(latencies: Sequence[Latency]) -> Table:
     table = Table(title="One caller at a time, milliseconds", box=None, title_justify="left")
-    for heading in ("signature", "rows", "way", "p50", "p99", "p50 / in process", "target"):
+    for heading in ("signature", "rows", "way", "p50", "p99", "added to in process", "/ in process", "target"):
         table.add_column(heading, justify="left" if heading in {"signature", "way"} else "right")
     for one in latencies:
-        target = _target_ratio(one)
-        verdict = f"<= {target} {_verdict(one.ratio <= target)}" if target else ""
-        figures = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.ratio:.2f}")
+        target, judged = _target_ms(one), one.p50_ms if one.way == IN_PROCESS else one.added_ms
+        verdict = f"<= {target} {_verdict(judged <= target)}" if target else ""
+        figures = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.added_ms:.2f}", f"{one.ratio:.2f}")
         table.add_row(one.signature_name, str(one.rows), one.way, *figures, verdict)
     return table
 
@@ -172,20 +177,20 @@ def _mean_table(latencies: Sequence[Latency]) -> Table:
     return table
 
 
-def _target_ratio(latency: Latency) -> float | None:
-    return _TARGET_RATIOS.get((latency.signature_name, latency.rows, latency.way))
+def _target_ms(latency: Latency) -> float | None:
+    return _TARGETS_MS.get((latency.signature_name, latency.rows, latency.way))
 
 
 def _latency_figures(latencies: Sequence[Latency]) -> Iterator[Figure]:
     for one in latencies:
-        what, target = f"{one.signature_name}, {one.rows} {'row' if one.rows == 1 else 'rows'}", _target_ratio(one)
-        call = f"{one.way.replace(' ', '-')} {what}"
-        yield Figure(f"p50 of {call}", one.p50_ms, "ms", "lower")
+        target = _target_ms(one)
+        judged = target, target is not None
+        call = f"{one.way.replace(' ', '-')} {one.signature_name}, {one.rows} {'row' if one.rows == 1 else 'rows'}"
+        yield Figure(f"p50 of {call}", one.p50_ms, "ms", "lower", *(judged if one.way == IN_PROCESS else ()))
         yield Figure(f"p99 of {call}", one.p99_ms, "ms", "lower")
         if one.way != IN_PROCESS:
-            yield Figure(
-                f"p50 of {call}, over in-process", one.ratio, "ratio", "lower", target, hard=target is not None
-            )
+            yield Figure(f"p50 of {call}, added to in-process", one.added_ms, "ms", "lower", *judged)
+            yield Figure(f"p50 of {call}, over in-process", one.ratio, "ratio", "lower")
         if one.mean:
             yield Figure(f"mean of {call}: client and network", one.mean.client_and_network, "ms", "lower")
             yield Figure(f"mean of {call}: server", one.mean.server, "ms", "lower")

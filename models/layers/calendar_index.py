@@ -31,7 +31,7 @@ class CalendarIndex(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no
     """
 
     def __init__(self, part: str, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.part = part
 
     def call(self, moments: Any) -> Any:

@@ -24,7 +24,7 @@ class Calibration(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no t
     """
 
     def __init__(self, scales: Sequence[float], offsets: Sequence[float], **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.scales, self.offsets = [float(each) for each in scales], [float(each) for each in offsets]
 
     def build(self, _: Any) -> None:

@@ -24,7 +24,7 @@ class DecayedCount(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
     """
 
     def __init__(self, half_life_days: float, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.half_life_days = half_life_days
 
     def call(self, request: Any, until: Any) -> Any:

@@ -15,18 +15,28 @@ class FactorizationMachine(keras.layers.Layer):  # type: ignore[misc]  # Keras s
     Rendle, Factorization Machines (ICDM 2010), lemma 3.1: half of (sum of v)^2 - sum of v^2, summed over dimensions.
 
     Call arguments:
-        fields: float32 `[batch_size, num_fields, embedding_size]`.
+        total: The sum of v, float32 `[batch_size, embedding_size]`.
+        squares: The sum of v^2, the same.
 
     Returns:
         float32 `[batch_size, 1]`.
 
     Example:
-        >>> FactorizationMachine()(ops.array([[[1.0, 2.0], [3.0, 4.0]]]))  # 1 x 3 + 2 x 4 = 11
+        >>> FactorizationMachine()(*sums(ops.array([[[1.0, 2.0], [3.0, 4.0]]])))  # 1 x 3 + 2 x 4 = 11
     """
 
-    def call(self, fields: Any) -> Any:
+    def call(self, total: Any, squares: Any) -> Any:
         """Return the sum over all pairs."""
-        return ops.sum(bi_interaction(fields), axis=-1, keepdims=True)
+        return ops.sum(0.5 * (ops.square(total) - squares), axis=-1, keepdims=True)
+
+
+def sums(fields: Any) -> tuple[Any, Any]:
+    """Return the sum of field vectors, and that of their squares, `[batch_size, embedding_size]` each.
+
+    Args:
+        fields: float32 `[batch_size, num_fields, embedding_size]`.
+    """
+    return ops.sum(fields, axis=1), ops.sum(ops.square(fields), axis=1)
 
 
 def bi_interaction(fields: Any) -> Any:
@@ -37,4 +47,5 @@ def bi_interaction(fields: Any) -> Any:
     Args:
         fields: float32 `[batch_size, num_fields, embedding_size]`.
     """
-    return 0.5 * (ops.square(ops.sum(fields, axis=1)) - ops.sum(ops.square(fields), axis=1))
+    total, squares = sums(fields)
+    return 0.5 * (ops.square(total) - squares)

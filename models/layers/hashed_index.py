@@ -22,7 +22,7 @@ class HashedIndex(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no t
     """
 
     def __init__(self, buckets: int, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.buckets = buckets
 
     def call(self, terms: tf.Tensor) -> tf.Tensor:

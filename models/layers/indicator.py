@@ -22,7 +22,7 @@ class Indicator(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no typ
     """
 
     def __init__(self, size: int, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.size = size
 
     def call(self, indices: Any) -> Any:

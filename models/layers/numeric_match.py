@@ -25,7 +25,7 @@ class NumericMatch(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
     """
 
     def __init__(self, missing: float, least: float, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.missing, self.least = missing, least
 
     def call(self, candidate: Any, mean: Any, std: Any) -> Any:

@@ -28,7 +28,7 @@ class QuantileIndex(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no
     def __init__(
         self, boundaries: list[float], missing: float, curve: str = Curve.LINEAR.value, **options: Any
     ) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.boundaries, self.missing, self.curve = list(boundaries), missing, curve
 
     def call(self, values: Any) -> Any:

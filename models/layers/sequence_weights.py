@@ -22,7 +22,7 @@ class SequenceWeights(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
     """
 
     def __init__(self, prior: float, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.prior = prior
 
     def call(self, values: Any) -> Any:

@@ -23,7 +23,7 @@ class SmoothedMean(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
     """
 
     def __init__(self, prior: float, pseudo_count: float, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.prior, self.pseudo_count = prior, pseudo_count
 
     def call(self, counts: Any, means: Any) -> Any:

@@ -25,7 +25,7 @@ class TermMatch(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no typ
     """
 
     def __init__(self, terms: int, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.terms = terms
 
     def call(self, candidate: Any, user: Any) -> Any:

@@ -22,7 +22,7 @@ class VectorNorm(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
     """
 
     def __init__(self, order: float, missing: float, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.order, self.missing = float(order), missing
 
     def call(self, values: Any) -> Any:

@@ -32,8 +32,8 @@ class VocabularyIndex(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
     With more than one bucket, terms out of the vocabulary are told apart by their hash (FarmHash Fingerprint64): the
     first bucket is 1, the others follow the last term.
 
-    `keras.layers.StringLookup` does the work; it refuses an empty vocabulary, which a column that the source never
-    fills has (MovieLens latest-small knows no occupations).
+    It is one operation of the graph. `keras.layers.StringLookup` takes four, and refuses an empty vocabulary, which a
+    column that the source never fills has (MovieLens latest-small knows no occupations).
 
     Call arguments:
         terms: strings of any shape, `[batch_size]` or `[batch_size, length]`.
@@ -46,20 +46,16 @@ class VocabularyIndex(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
     """
 
     def __init__(self, vocabulary: list[str], buckets: int = 1, **options: Any) -> None:
-        super().__init__(trainable=False, **options)
+        super().__init__(**{**options, "trainable": False})
         self.vocabulary, self.buckets = list(vocabulary), max(buckets, 1)
-        self._lookup = (
-            keras.layers.StringLookup(vocabulary=self.vocabulary, mask_token="", num_oov_indices=1)
-            if self.vocabulary
-            else None
-        )
+        keys = tf.constant(["", *self.vocabulary], tf.string)
+        indices = tf.range(FIRST_TERM_INDEX - 1, FIRST_TERM_INDEX + len(self.vocabulary))
+        values = tf.where(tf.equal(keys, ""), MISSING_INDEX, indices)
+        self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), UNKNOWN_INDEX)
 
     def call(self, terms: tf.Tensor) -> tf.Tensor:
         """Return the index of each term."""
-        if self._lookup is None:
-            indices = tf.where(tf.equal(terms, ""), MISSING_INDEX, UNKNOWN_INDEX)
-        else:
-            indices = tf.cast(self._lookup(terms), tf.int32)
+        indices = self._table.lookup(terms)
         if self.buckets == 1:
             return indices
         bucket = tf.cast(tf.strings.to_hash_bucket_fast(terms, self.buckets), tf.int32)

@@ -7,6 +7,7 @@ both with the candidate's embedding; numbers enter the deep part as they are, be
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras import ops
@@ -15,7 +16,7 @@ from pydantic import Field
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.on_demand import USER_RECENCY, Computation
 from models.encoding import LAST_VALUES
-from models.layers.factorization_machine import FactorizationMachine
+from models.layers.factorization_machine import FactorizationMachine, sums
 from models.layers.weighted_pooling import WeightedPooling
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
 from models.training.keras_loop import FitConfig
@@ -53,9 +54,9 @@ class DeepFM(FieldsModel[DeepFMConfig]):
         """Return linear part + second-order part + deep part; of numbers there may be none, and of fields none."""
         size = self.config.embedding_size
         vectors = self._vectors(fields, size)
-        pairs = [ops.stack(list(vectors.values()), axis=1)] if vectors else []
-        pairs += fields.number_vectors(size)
-        second_order = FactorizationMachine(name="second_order")(ops.concatenate(pairs, axis=1))
+        parts = [sums(ops.stack(list(vectors.values()), axis=1))] if vectors else []
+        totals, squares = zip(*parts, *fields.number_sums(size), strict=True)
+        second_order = FactorizationMachine(name="second_order")(reduce(ops.add, totals), reduce(ops.add, squares))
         return fields.linear() + second_order + self._deep(vectors, fields)
 
     def _vectors(self, fields: Fields, size: int) -> dict[str, Any]:

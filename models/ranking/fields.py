@@ -25,7 +25,8 @@ from feature_repo.contracts.signatures import Scope
 from models.errors import BuildError
 from models.layers.grouped_numbers import GroupedNumbers
 from models.layers.mean_pooling import MeanPooling
-from models.layers.numeric_embedding import NumericEmbedding
+from models.layers.numeric_sums import NumericSums
+from models.layers.term_embedding import TermEmbedding
 from models.layers.vocabulary_index import MISSING_INDEX
 from models.ranking.base import KerasConfig, KerasModel, Widths, encoded_inputs
 
@@ -168,9 +169,9 @@ class Fields:
             }
         return dict(self._pooled[name])
 
-    def number_vectors(self, size: int, name: str = "numeric_embedding") -> list[Any]:
-        """Return `[batch, numbers, size]`, a vector for each number by itself; an empty list where there is none."""
-        return [] if self.numbers is None else [NumericEmbedding(size, self._l2, name=name)(self.numbers)]
+    def number_sums(self, size: int, name: str = "numeric_embedding") -> list[tuple[Any, Any]]:
+        """Return sum and sum of squares, `[batch, size]` each, of a vector per number; nothing where there is none."""
+        return [] if self.numbers is None else [NumericSums(size, self._l2, name=name)(self.numbers)]
 
     def crossed(self, size: int, name: str = "crossed") -> Any:
         """Return `[batch, fields, fields, size]`: at `[i, j]` the vector that field i has for field j.
@@ -276,7 +277,7 @@ class Fields:
         return MeanPooling(name=name)(vectors, self.indices[column])
 
     def _table(self, vocabulary: str, size: int, name: str, initialiser: str | None = None) -> Any:
-        return keras.layers.Embedding(
+        return TermEmbedding(
             self.encoded.vocabulary_sizes[vocabulary],
             size,
             embeddings_initializer=initialiser or keras.initializers.RandomNormal(stddev=_SMALL),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from models.layers.factorization_machine import FactorizationMachine
+from models.layers.factorization_machine import FactorizationMachine, sums
 from models.ranking.fields import FieldsModel, VectorsConfig
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class FM(FieldsModel[FMConfig]):
     def logit(self, fields: Fields) -> Any:
         """Return the sum of both."""
         vectors = fields.vectors(self.config.embedding_size)
-        return fields.linear() + FactorizationMachine(name="second_order")(vectors)
+        return fields.linear() + FactorizationMachine(name="second_order")(*sums(vectors))

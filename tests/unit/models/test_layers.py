@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from models.layers.calendar_index import CalendarIndex
 from models.layers.decayed_count import DecayedCount
 from models.layers.elapsed import Elapsed
-from models.layers.factorization_machine import FactorizationMachine
+from models.layers.factorization_machine import FactorizationMachine, sums
 from models.layers.hashed_index import HashedIndex
 from models.layers.indicator import Indicator
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_match import NumericMatch
+from models.layers.numeric_sums import NumericSums
 from models.layers.quantile_index import QuantileIndex
-from models.layers.rescale import Rescale
+from models.layers.rescale import Rescale, Scaled
 from models.layers.sequence_weights import SequenceWeights
 from models.layers.smoothed_mean import SmoothedMean
+from models.layers.term_embedding import TermEmbedding
 from models.layers.term_match import TermMatch
 from models.layers.unknown_dropout import UnknownDropout
 from models.layers.vector_norm import VectorNorm
@@ -75,9 +77,8 @@ def test_vector_norm_by_hand(order, expected):
 
 
 def test_rescale_marks_what_was_missing():
-    layer = Rescale(centre=2.0, scale=4.0, missing=-1.0)
-    received = layer(tf.constant([6.0, -1.0, np.nan, np.inf, 1e9])).numpy()
-    assert received.tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [8.0, 1.0]]
+    (received,) = Rescale([Scaled(centre=2.0, scale=4.0)])(tf.constant([6.0, -1.0, np.nan, np.inf, 1e9]))
+    assert received.numpy().tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [8.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -85,14 +86,29 @@ def test_rescale_marks_what_was_missing():
     [("log", [np.log(2), np.log(8)]), ("sqrt", [1, 7**0.5]), ("square", [1, 8]), ("linear", [1, 7])],
 )
 def test_rescale_takes_a_curve_first(curve, expected):
-    layer = Rescale(centre=0.0, scale=1.0, missing=0.0, curve=curve)
-    received = layer(tf.constant([0, 1, 7], tf.int64)).numpy()
-    np.testing.assert_allclose(received, [[0, 0], [expected[0], 1], [expected[1], 1]], rtol=1e-6)
+    (received,) = Rescale([Scaled(missing=0.0, curve=curve)])(tf.constant([0, 1, 7], tf.int64))
+    np.testing.assert_allclose(received.numpy(), [[0, 0], [expected[0], 1], [expected[1], 1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("curve", ["log", "sqrt"])
 def test_a_curve_takes_a_negative_number_for_zero(curve):
-    assert Rescale(0.0, 1.0, -1.0, curve=curve)(tf.constant([-0.5, -2.0])).numpy().tolist() == [[0, 1], [0, 1]]
+    (received,) = Rescale([Scaled(curve=curve)])(tf.constant([-0.5, -2.0]))
+    assert received.numpy().tolist() == [[0, 1], [0, 1]]
+
+
+def test_columns_rescaled_together_are_what_each_is_alone():
+    random = np.random.default_rng(5)
+    kinds = [(curve, dtype) for curve in ("square", "log", "linear", "sqrt") for dtype in (tf.int64, tf.float32)] * 2
+    scaled = [
+        Scaled(random.normal(), random.uniform(0.5, 2), float(random.integers(-1, 2)), curve, -1.5, 2.0)
+        for curve, _ in kinds
+    ]
+    columns = [tf.cast(random.integers(-2, 5, 20), dtype) for _, dtype in kinds]
+    together = Rescale(scaled)(*columns)
+    alone = [Rescale([each])(column)[0] for each, column in zip(scaled, columns, strict=True)]
+    np.testing.assert_array_equal(tf.stack(together).numpy(), tf.stack(alone).numpy())
+    again = Rescale.from_config(Rescale(scaled).get_config())
+    np.testing.assert_array_equal(tf.stack(again(*columns)).numpy(), tf.stack(alone).numpy())
 
 
 @given(st.integers(1, 4_102_444_800))
@@ -171,7 +187,23 @@ def test_term_match_takes_one_user_for_many_candidates_and_no_shared_index_for_a
 def test_factorization_machine_sums_all_pairs():
     fields = np.random.default_rng(1).normal(size=(4, 5, 3)).astype(np.float32)
     expected = [sum(float(row[i] @ row[j]) for i, j in combinations(range(5), 2)) for row in fields]
-    assert FactorizationMachine()(fields).numpy()[:, 0] == pytest.approx(expected, abs=1e-4)
+    assert FactorizationMachine()(*sums(fields)).numpy()[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_sums_of_scaled_vectors_are_those_of_the_vectors():
+    numbers = np.random.default_rng(2).normal(size=(4, 5)).astype(np.float32)
+    layer = NumericSums(3)
+    total, squares = layer(numbers)
+    vectors = [[number * vector for number, vector in zip(row, layer.vectors.numpy(), strict=True)] for row in numbers]
+    np.testing.assert_allclose(total, np.sum(vectors, axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(squares, np.sum(np.square(vectors), axis=1), rtol=1e-5, atol=1e-7)
+
+
+def test_term_embedding_is_keras_s():
+    indices = tf.constant([[0, 3], [1, 1]])
+    layer = TermEmbedding(4, 2)
+    layer.build()
+    np.testing.assert_array_equal(layer(indices), layer.embeddings.numpy()[indices.numpy()])
 
 
 def test_unknown_dropout_replaces_known_terms_in_training_alone():

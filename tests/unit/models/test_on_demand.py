@@ -159,3 +159,11 @@ def _value(cell: str, column: Column) -> Any:
     if column.name.endswith("_time"):
         return int(datetime.fromisoformat(cell).replace(tzinfo=UTC).timestamp())
     return int(cell) if column.dtype is Dtype.INT64 else float(cell)
+
+
+def test_every_layer_of_the_encoder_is_made_again_by_its_config(encoder: Any) -> None:
+    layers = [layer for layer in encoder.model.layers if type(layer).__module__.startswith("models.")]
+    assert len({type(layer) for layer in layers}) > 5
+    for layer in layers:
+        again = type(layer).from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
