@@ -2,8 +2,8 @@
 
 Chen et al., Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019), sections 2.1 to 2.3.
 
-    items [batch, length, size] + positions 1, 2, ... ─┐
-    candidate [batch, size] + position 0 ──────────────┴─ blocks ─ the candidate's output [batch, size] ─┐
+    items [batch, length, size] + positions, by age ───┐
+    candidate [batch, size] + the position of now ─────┴─ blocks ─ the candidate's output [batch, size] ─┐
     fields, the candidate among them ─ flat [batch, width] ──────────────────────────────────────────────┴─┐
                                                                                     logit ─ perceptron ────┘
     a block:
@@ -18,8 +18,10 @@ block, as the paper has it, the user's items are projected to keys and values on
 one question of them.
 
 Deviations:
-- Positions are ranks, 0 the candidate, 1 the latest item, and so on: no times are known. They are learned vectors that
-  are added; the paper's are of time differences, and beside the item's. Padding has none, wherever it stands.
+- A position is the age of an event, as in the paper, by buckets; the candidate's is that of now. Where no times are
+  known, positions are ranks: 0 the candidate, 1 the latest item, and so on, not counting padding. They are learned
+  vectors that are added; in the paper they stand beside the item's.
+- What the spec's features tell of an event beside its age (`History.told`: type, value) is projected and added, too.
 - A history without items gives zeros; the paper's candidate attends to itself there.
 - LeakyReLU's slope is the config's; the paper gives none.
 - The size of the heads is the config's; in the paper it is the embedding's over the number of heads.
@@ -36,6 +38,7 @@ from keras import ops
 from pydantic import Field
 
 from models.layers.masked_attention import MaskedAttention
+from models.layers.sequence_ages import AGE_COUNT, NOW_INDEX
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
 
 if TYPE_CHECKING:
@@ -76,17 +79,23 @@ class BST(FieldsModel[BSTConfig]):
     def logit(self, fields: Fields) -> Any:
         """Return a perceptron's of the candidate's output and the fields."""
         config = self.config
-        history = fields.history(config.embedding_size)
-        ranks = ops.cast(ops.cumsum(history.mask, axis=1), "int32")
-        position = keras.layers.Embedding(ranks.shape[1] + 1, config.embedding_size, name="position")
-        items = history.items + position(ranks)
-        candidate = ops.expand_dims(history.candidate + position(ops.zeros_like(ranks[:, 0])), 1)
+        size = config.embedding_size
+        history = fields.history(size, told_ages=False)
+        items = history.items
+        if history.told is not None:
+            items = items + keras.layers.Dense(size, use_bias=False, name="told")(history.told)
+        places, now, count = history.ages, NOW_INDEX, AGE_COUNT
+        if places is None:
+            places, now, count = ops.cast(ops.cumsum(history.mask, axis=1), "int32"), 0, history.mask.shape[1] + 1
+        position = keras.layers.Embedding(count, size, name="position")
+        items = items + position(places)
+        candidate = ops.expand_dims(history.candidate + position(ops.full_like(places[:, 0], now)), 1)
         first = ops.ones_like(history.mask[:, :1])
         known = ops.concatenate([first, history.mask], axis=1)
         for number in range(config.blocks):
             items, candidate = self._block(number, items, candidate, known, last=number == config.blocks - 1)
         interest = candidate[:, 0] * ops.max(history.mask, axis=1, keepdims=True)
-        return to_logit(perceptron(ops.concatenate([fields.flat(config.embedding_size), interest], axis=-1), config))
+        return to_logit(perceptron(ops.concatenate([fields.flat(size), interest], axis=-1), config))
 
     def _block(self, number: int, items: Any, candidate: Any, known: Any, *, last: bool) -> tuple[Any, Any]:
         """Return a block's outputs, of items `[batch, length, size]` and of the candidate `[batch, 1, size]`.
