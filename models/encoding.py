@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from feature_repo.contracts.columns import SCALE_ENCODINGS, TERM_ENCODINGS, Encoding, vocabularies
-from feature_repo.contracts.on_demand import Computation
+from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.on_demand import REQUEST_TIME, Computation
 from feature_repo.contracts.signatures import Scope, Signature
 from models.encoded_columns import EncodedColumns, Vocabulary
 from models.errors import UnknownFeatureError
@@ -154,7 +155,8 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
 def _check_all_are_read(columns: EncodedColumns) -> None:
     """Refuse columns that would be sent with every request for nothing."""
     signature = columns.signature
-    read = columns.outputs.keys() | {name for feature in signature.on_demand for name in feature.inputs}
+    given = {ITEM_ID.name, REQUEST_TIME.name}  # of every request, whatever the spec's features are
+    read = columns.outputs.keys() | given | {name for feature in signature.on_demand for name in feature.inputs}
     if unread := [column.name for column in signature.input_columns if column.name not in read]:
         msg = (
             f"signature {signature.model}: expected columns with an encoding, or of which something is computed, "

@@ -39,31 +39,19 @@ from pydantic import Field
 
 from models.layers.masked_attention import MaskedAttention
 from models.layers.sequence_ages import AGE_COUNT, NOW_INDEX
-from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
+from models.ranking.fields import FieldsModel, perceptron, to_logit
+from models.ranking.transformer import TransformerConfig, behind_attention, projections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from models.ranking.base import RankingConfig
     from models.ranking.fields import Fields
 
-_EPSILON = 1e-6
-"""Of LayerNorm; Keras's own, 1e-3, would be all there is of the variance of first vectors."""
 
-
-class BSTConfig(DeepConfig):
+class BSTConfig(TransformerConfig):
     """The behavior sequence transformer."""
 
     blocks: int = Field(default=1, ge=1, le=8)
     """Of self-attention, one after the other."""
-    heads: int = Field(default=2, ge=1, le=64)
-    """Of each block's attention."""
-    head_size: int = Field(default=8, ge=1, le=256)
-    """Dimensions of each head's queries, keys and values."""
-    feed_forward: int = Field(default=32, ge=1, le=8_192)
-    """Width of the hidden layer of each block's feed-forward part."""
-    leak: float = Field(default=0.2, ge=0, lt=1)
-    """What LeakyReLU lets through of a negative number."""
 
 
 class BST(FieldsModel[BSTConfig]):
@@ -104,37 +92,13 @@ class BST(FieldsModel[BSTConfig]):
         the last block the items' outputs are not computed.
         """
         config, name = self.config, f"block_{number}"
-        # A bias of the keys would be the same for all, and cancel out.
-        queries, keys, values = (
-            keras.layers.Dense(config.heads * config.head_size, use_bias=False, name=f"{name}_{each}")
-            for each in ("queries", "keys", "values")
-        )
+        queries, keys, values = projections(config, name)
         all_keys = ops.concatenate([keys(candidate), keys(items)], axis=1)
         all_values = ops.concatenate([values(candidate), values(items)], axis=1)
         attention = MaskedAttention(config.heads, name=f"{name}_attention")
-        behind = self._behind_attention(name)
+        behind = behind_attention(config, name)
         of_candidate, *of_items = (
             behind(each, attention(queries(each), all_keys, all_values, known))
             for each in ([candidate] if last else [candidate, items])
         )
         return (of_items[0] if of_items else items), of_candidate
-
-    def _behind_attention(self, name: str) -> Callable[[Any, Any], Any]:
-        """Return the rest of a block: what it is given, and what was found there → its outputs."""
-        config, size = self.config, self.config.embedding_size
-        joined = keras.layers.Dense(size, use_bias=False, name=f"{name}_joined")
-        hidden = keras.layers.Dense(config.feed_forward, name=f"{name}_hidden")
-        outputs = keras.layers.Dense(size, name=f"{name}_outputs")
-        leaky = keras.layers.LeakyReLU(config.leak, name=f"{name}_leaky")
-        dropout, dropout_behind = (
-            keras.layers.Dropout(config.dropout, name=f"{name}_{each}") for each in ("dropout", "dropout_behind")
-        )
-        norm, norm_behind = (
-            keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_{each}") for each in ("norm", "norm_behind")
-        )
-
-        def behind(given: Any, found: Any) -> Any:
-            attended = norm(given + dropout(joined(found)))
-            return norm_behind(attended + dropout_behind(outputs(leaky(hidden(attended)))))
-
-        return behind
