@@ -78,8 +78,9 @@ class DSIN(FieldsModel[DSINConfig]):
             msg = f"expected {LONGEST.sessions}, received {sorted(fields.inputs)}; give the spec user_sequence"
             raise BuildError(msg)
         interests, there = self._interests(history)
+        # Not unrolled, short as it is: Keras 3.15 then masks the backward part wrongly.
         evolving = keras.layers.Bidirectional(
-            keras.layers.LSTM(config.embedding_size, return_sequences=True, unroll=True), name="evolution"
+            keras.layers.LSTM(config.embedding_size, return_sequences=True), name="evolution"
         )
         evolved = evolving(interests, mask=ops.cast(there, "bool"))
         interest = self._activated("interest", interests, history.candidate, there)
