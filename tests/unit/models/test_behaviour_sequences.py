@@ -14,7 +14,8 @@ from feature_repo.contracts.signatures import ONE_USER_SIGNATURE
 from models.dataset import TRAIN
 from models.encoding import build_encoder
 from models.errors import BuildError
-from models.export import Exported
+from models.evaluation.golden import golden_requests
+from models.export import Exported, export
 from models.inputs import tensor_specs
 from models.layers.attentional_gru import AttentionalGRU
 from models.layers.bias_encoding import BiasEncoding
@@ -30,8 +31,10 @@ from models.ranking.catalogue import RANKING_MODELS
 from models.ranking.dien import DIEN
 from models.ranking.din import DIN
 from models.ranking.dsin import DSIN
+from models.saved_model_loader import SavedModel
 from models.sequences import LAST, LONGEST
 from models.training.fit import Fitted
+from tests.saved_model_session import answers
 
 SIZE = 4
 _COLUMNS = (LONGEST.items, LONGEST.types, LONGEST.times, LONGEST.values, LONGEST.sessions)
@@ -748,3 +751,14 @@ def test_the_users_part_is_computed_once(name, encoded, scorers, sequences, monk
     assert once <= one
     assert for_each <= every
     assert not (once - for_each) & every
+
+
+@pytest.mark.parametrize("name", ["dien", "dsin"])
+def test_loops_run_in_a_session_as_the_model_server_has_them(name, encoded, scorers, sequences, tmp_path):
+    fitted = Fitted(encoded, scorers[name])
+    export(fitted, sequences.signature, tmp_path / "saved_model")
+    saved_model = SavedModel(tmp_path / "saved_model")
+    golden = golden_requests(saved_model, sequences[TRAIN], sequences.signature, rows=9, users=2, candidates=7, seed=1)
+    for request, scores in answers(tmp_path / "saved_model", golden["requests"]):
+        np.testing.assert_allclose(scores, request["score"], atol=1e-5)
+        assert len(np.unique(scores)) > 1
