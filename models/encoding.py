@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from feature_repo.contracts.columns import SCALE_ENCODINGS, TERM_ENCODINGS, Encoding, vocabularies
-from feature_repo.contracts.on_demand import Computation
+from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.on_demand import REQUEST_TIME, Computation
 from feature_repo.contracts.signatures import Scope, Signature
 from models.encoded_columns import EncodedColumns, Vocabulary
 from models.errors import UnknownFeatureError
@@ -22,11 +23,11 @@ from models.layers.hashed_index import HashedIndex
 from models.layers.indicator import Indicator
 from models.layers.quantile_index import QuantileIndex
 from models.layers.rescale import Rescale, Scaled
-from models.layers.sequence_weights import SequenceWeights
 from models.layers.unknown_dropout import UnknownDropout
 from models.layers.vector_norm import VectorNorm
 from models.layers.vocabulary_index import VocabularyIndex
 from models.on_demand import add_on_demand, smoothed_mean
+from models.sequences import Sequence, add_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from models.transforms import Transforms
 
 USER_SMOOTHED_MEAN, ITEM_SMOOTHED_MEAN = "user_smoothed_mean", "item_smoothed_mean"
-LAST_VALUES = "user_last_values"
 _BATCH = 16_384
 
 
@@ -55,6 +55,8 @@ class Encoded:
     """Encoded columns `[batch, n]` of numbers about 0."""
     on_demand: dict[str, Computation]
     """Those of the encoded columns that exist at request time alone → how each is computed."""
+    sequences: tuple[Sequence, ...] = ()
+    """Encoded columns that are read together, place by place; the longest list first."""
 
     def reading(self, chosen: Collection[str]) -> Encoded:
         """Return the same without the on-demand features that are not chosen: a model reads what helps it.
@@ -118,7 +120,8 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
     Every column is encoded alone; what combines columns of user and item takes one row of the user for many of items.
 
     Raises:
-        UnknownFeatureError: No column has an encoding, and nothing is computed of any.
+        UnknownFeatureError: No column has an encoding, and nothing is computed of any; or there is a column that
+            nothing reads.
     """
     columns = EncodedColumns(signature, transforms, keras_inputs(signature))
     lookups = {
@@ -133,10 +136,12 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
         if count in columns.inputs and mean in columns.inputs:
             columns.add_numbers(name, smoothed_mean(columns, count, mean, name), owner)
     add_on_demand(columns)
+    sequences = add_sequences(columns)
     if not columns.outputs:
         names = [column.name for column in signature.input_columns]
         msg = f"signature {signature.model}: expected a column that has an encoding, received {names} without"
         raise UnknownFeatureError(msg)
+    _check_all_are_read(columns)
     return Encoded(
         model=keras.Model(columns.inputs, columns.outputs, name="encoder"),
         scopes=columns.scopes,
@@ -144,7 +149,21 @@ def build_encoder(signature: Signature, transforms: Transforms) -> Encoded:
         categorical=columns.categorical,
         numeric=tuple(columns.numeric),
         on_demand={feature.name: feature.computation for feature in signature.on_demand},
+        sequences=sequences,
     )
+
+
+def _check_all_are_read(columns: EncodedColumns) -> None:
+    """Refuse columns that would be sent with every request for nothing."""
+    signature = columns.signature
+    given = {ITEM_ID.name, REQUEST_TIME.name}  # of every request, whatever the spec's features are
+    read = columns.outputs.keys() | given | {name for feature in signature.on_demand for name in feature.inputs}
+    if unread := [column.name for column in signature.input_columns if column.name not in read]:
+        msg = (
+            f"signature {signature.model}: expected columns with an encoding, or of which something is computed, "
+            f"received {unread} without; take them out of the spec's features, or add those that they go beside"
+        )
+        raise UnknownFeatureError(msg)
 
 
 def _add_column(
@@ -154,7 +173,7 @@ def _add_column(
     lookups: dict[str, VocabularyIndex],
     rescaled: dict[str, Any],
 ) -> None:
-    """Add what a raw column's encoding makes of it; what has none is read by whoever knows its name."""
+    """Add what a raw column's encoding makes of it; what has none is read beside others, or not at all."""
     name, values = column.name, columns.inputs[column.name]
     missing = _missing(column)
     if column.encoding in TERM_ENCODINGS:
@@ -175,8 +194,6 @@ def _add_column(
         columns.add_numbers(name, rescaled[name], scope)
     elif column.encoding is Encoding.NORM:
         columns.add_numbers(name, VectorNorm(column.norm, missing, name=f"{name}_norm")(values), scope)
-    elif name == LAST_VALUES:
-        columns.add(name, SequenceWeights(columns.transforms.prior_mean, name="user_last_weights")(values), scope)
 
 
 def _rescaled(columns: EncodedColumns) -> dict[str, Any]:

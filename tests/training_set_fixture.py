@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.channels import Figure, fit_date
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
+from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
 from feature_repo.contracts.manifests import (
     TRAINING_FILES,
     TRANSFORMS_FILE,
@@ -27,7 +28,7 @@ from feature_repo.contracts.publishing import file_sha256, write_json
 from feature_repo.contracts.schemas import MOVIELENS
 from feature_repo.contracts.signatures import Scope, pair_inputs, ranking
 from tests.blank_values import blank
-from tests.movielens import FEATURES, LIKED_VALUE, RANKING_FEATURES
+from tests.movielens import FEATURES, LIKED_VALUE, RANKING_FEATURES, USER_SEQUENCE
 
 if TYPE_CHECKING:
     from feature_repo.contracts.features import FeatureService
@@ -55,6 +56,7 @@ def write_training_set(
     shuffle_labels: bool = False,
     pairs: tuple[str, ...] = (),
     kind: TrainingKind = TrainingKind.RANKING,
+    service: FeatureService | None = None,
 ) -> TrainingSet:
     """Write a training set and return its manifest. Test rows hold items that no train row has.
 
@@ -62,11 +64,12 @@ def write_training_set(
     of pair features, of fits of an hour before each row; where a channel did not find the item, there is no fit.
 
     Of the kind LISTS it has questions of OFFERED candidates each, of which two are liked, the windows, and every pair
-    feature, which tell of liking beyond what the means do.
+    feature, which tell of liking beyond what the means do. `service` is another than the kind's: of one with
+    `user_sequence`, users' histories have 0, 1 or 50 events, or any number between.
     """
     random = np.random.default_rng(seed)
     lists = kind is TrainingKind.LISTS
-    service = FEATURES.ranking_windows if lists else RANKING_FEATURES
+    service = service or (FEATURES.ranking_windows if lists else RANKING_FEATURES)
     table = _table(random, rows, users, age_effect, service, shuffle_labels=shuffle_labels)
     signature = ranking(MOVIELENS, (service.name, *(pair_inputs(MOVIELENS) if lists else pairs)))
     if lists:
@@ -174,8 +177,28 @@ def _table(
     }
     if age_effect:
         drawn["user_age"] = ages.astype(float)
+    drawn |= _sequences(np.random.default_rng(seed=rows), rows)
     drawn = {c.name: _others(c, rows, random) for c in service.columns if c.name not in drawn} | drawn
     return pa.table(columns | {c.name: _array(drawn[c.name], c) for c in service.columns})
+
+
+def _sequences(random: np.random.Generator, rows: int) -> dict[str, Any]:
+    """Return users' last events before each row, the latest first: hours or days apart, some within one session."""
+    lengths = random.choice([0, 1, SEQUENCE_ITEMS, 7, 23], rows)
+    drawn: dict[str, list[Any]] = {column.name: [] for column in USER_SEQUENCE.features}
+    for row, length in enumerate(lengths):
+        pauses = np.where(random.random(length) < 0.7, 300, 90_000)
+        sessions = 1 + random.integers(0, 9) + np.cumsum(pauses[::-1] > SESSION_GAP_S)[::-1]
+        times = _START_US // 1_000_000 + row * 60 - np.cumsum(pauses)
+        for name, values in {
+            "user_sequence_items": [f"i{item}" for item in random.integers(0, ITEMS, length)],
+            "user_sequence_times": times.tolist(),
+            "user_sequence_types": ["rating"] * length,
+            "user_sequence_values": random.integers(1, 6, length).astype(float).tolist(),
+            "user_sequence_sessions": sessions.tolist(),
+        }.items():
+            drawn[name].append(values)
+    return drawn
 
 
 def _asked(table: pa.Table, random: np.random.Generator) -> pa.Table:
@@ -243,7 +266,7 @@ def _stale(test: pa.Table, service: FeatureService, random: np.random.Generator)
 
 def _transforms(train: pa.Table, service: FeatureService, signature: Signature) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
-    terms["user_occupation"] = list(OCCUPATIONS)
+    terms |= {"user_occupation": list(OCCUPATIONS), "event_type": ["rating"]}
     terms = {column.vocabulary: [] for column in service.columns if column.vocabulary} | terms
     return {
         "version": TRANSFORMS_VERSION,

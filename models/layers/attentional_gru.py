@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -18,8 +19,8 @@ class AttentionalGRU(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
         u = sigmoid(x_u + U_u h)    r = sigmoid(x_r + U_r h)    c = tanh(x_c + r * U_c h)    h <- h + w u (c - h)
 
     A step of weight 0 leaves the state as it is, wherever it stands: padding. With weights of 1 it is a plain GRU. The
-    inputs' projection is the caller's, so that it can be computed before the weights are known. Steps are unrolled:
-    histories are short.
+    inputs' projection is the caller's, so that it can be computed before the weights are known. The graph has one step,
+    which a loop runs: its size does not grow with the history.
 
     Args:
         units: Dimensions of the state.
@@ -46,16 +47,18 @@ class AttentionalGRU(keras.layers.Layer):  # type: ignore[misc]  # Keras ships n
 
     def call(self, inputs: Any, weights: Any) -> Any:
         """Return the states, or the last."""
-        state = ops.zeros_like(inputs[:, 0, : self.units])
-        states = []
-        for step in range(inputs.shape[1]):
-            given, before = inputs[:, step], ops.matmul(state, self.kernel)
-            gates = ops.sigmoid(given[:, : 2 * self.units] + before[:, : 2 * self.units])
-            update, reset = gates[:, : self.units], gates[:, self.units :]
-            new = ops.tanh(given[:, 2 * self.units :] + reset * before[:, 2 * self.units :])
-            state = state + weights[:, step, None] * update * (new - state)
-            states.append(state)
-        return ops.stack(states, axis=1) if self.return_sequences else state
+        by_step = (ops.transpose(inputs, (1, 0, 2)), ops.expand_dims(ops.transpose(weights), -1))
+        states = tf.scan(self._step, by_step, ops.zeros_like(inputs[:, 0, : self.units]))
+        return ops.transpose(states, (1, 0, 2)) if self.return_sequences else states[-1]
+
+    def _step(self, state: Any, step: tuple[Any, Any]) -> Any:
+        """Return the state after a step of inputs `[batch_size, 3 * units]` and weight `[batch_size, 1]`."""
+        given, weight = step
+        before, gated = ops.matmul(state, self.kernel), 2 * self.units
+        gates = ops.sigmoid(given[:, :gated] + before[:, :gated])
+        update, reset = gates[:, : self.units], gates[:, self.units :]
+        new = ops.tanh(given[:, gated:] + reset * before[:, gated:])
+        return state + weight * update * (new - state)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""

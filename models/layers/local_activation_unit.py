@@ -18,8 +18,8 @@ class LocalActivationUnit(keras.layers.Layer):  # type: ignore[misc]  # Keras sh
     """Sums a history's vectors, each times a weight that a perceptron gives it beside the candidate.
 
     Zhou et al., Deep Interest Network for Click-Through Rate Prediction (KDD 2018), section 4.3. The perceptron sees
-    item, candidate, item - candidate and item * candidate. Weights are no softmax: the more of a history concerns the
-    candidate, the longer is the sum. A history without items gives zeros.
+    item, candidate, item - candidate and item * candidate, and what else is told of the event. Weights are no softmax:
+    the more of a history concerns the candidate, the longer is the sum. A history without items gives zeros.
 
     Args:
         widths: Of the perceptron's hidden layers.
@@ -29,6 +29,7 @@ class LocalActivationUnit(keras.layers.Layer):  # type: ignore[misc]  # Keras sh
         items: float32 `[batch_size, length, size]`.
         candidate: float32 `[batch_size, size]`.
         known: float32 `[batch_size, length]`: 1 where there is an item.
+        told: float32 `[batch_size, length, width]`; None where nothing is.
         training: whether Dice takes mean and variance of the batch.
 
     Returns:
@@ -42,10 +43,14 @@ class LocalActivationUnit(keras.layers.Layer):  # type: ignore[misc]  # Keras sh
         self._dice = [Dice(name=f"dice_{number}") for number in range(len(self.widths)) if activation == "dice"]
         self._weight = keras.layers.Dense(1, name="weight")
 
-    def build(self, shape: tuple[int | None, int | None, int]) -> None:
+    def build(
+        self,
+        items_shape: tuple[int | None, int | None, int],
+        told_shape: tuple[int | None, int | None, int] = (None, None, 0),
+    ) -> None:
         """Make the perceptron."""
-        *rows, size = shape
-        width = 4 * size
+        *rows, size = items_shape
+        width = 4 * size + told_shape[-1]
         for number, hidden in enumerate(self._hidden):
             hidden.build((*rows, width))
             width = self.widths[number]
@@ -53,10 +58,11 @@ class LocalActivationUnit(keras.layers.Layer):  # type: ignore[misc]  # Keras sh
                 self._dice[number].build((*rows, width))
         self._weight.build((*rows, width))
 
-    def call(self, items: Any, candidate: Any, known: Any, *, training: bool = False) -> Any:
+    def call(self, items: Any, candidate: Any, known: Any, told: Any = None, *, training: bool = False) -> Any:
         """Return the weighted sum."""
         asked = ops.broadcast_to(ops.expand_dims(candidate, 1), ops.shape(items))
-        values = ops.concatenate([items, asked, items - asked, items * asked], axis=-1)
+        others = [] if told is None else [told]
+        values = ops.concatenate([items, asked, items - asked, items * asked, *others], axis=-1)
         for number, hidden in enumerate(self._hidden):
             values = hidden(values)
             values = self._dice[number](values, known, training=training) if self._dice else ops.relu(values)

@@ -22,14 +22,14 @@ class MaskedAttention(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
         heads: Equal parts of the last axis that attend each by itself.
 
     Call arguments:
-        queries: float32 `[batch_size, queries, heads * size]`.
-        keys: float32 `[batch_size, length, heads * size]`.
-        values: float32 `[batch_size, length, heads * size]`.
-        known: float32 `[batch_size, length]`: 1 where there is something to attend to; where it is 0 everywhere,
+        queries: float32 `[batch_size, ..., queries, heads * size]`.
+        keys: float32 `[batch_size, ..., length, heads * size]`.
+        values: float32 `[batch_size, ..., length, heads * size]`.
+        known: float32 `[batch_size, ..., length]`: 1 where there is something to attend to; where it is 0 everywhere,
             zeros are returned.
 
     Returns:
-        float32 `[batch_size, queries, heads * size]`: the heads' results, one after the other.
+        float32 `[batch_size, ..., queries, heads * size]`: the heads' results, one after the other.
     """
 
     def __init__(self, heads: int, **options: Any) -> None:
@@ -40,15 +40,15 @@ class MaskedAttention(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
     def call(self, queries: Any, keys: Any, values: Any, known: Any) -> Any:
         """Return what each query finds."""
         queries, keys, values = (self._by_heads(each) for each in (queries, keys, values))
-        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2))) / math.sqrt(queries.shape[-1])
-        found = ops.matmul(self._shares(scores, known[:, None, None, :]), values)
-        found = ops.transpose(found, (0, 2, 1, 3))
-        return ops.reshape(found, (-1, found.shape[1], self.heads * found.shape[-1]))
+        scores = ops.matmul(queries, ops.swapaxes(keys, -1, -2)) / math.sqrt(queries.shape[-1])
+        found = ops.matmul(self._shares(scores, known[..., None, None, :]), values)
+        found = ops.swapaxes(found, -2, -3)
+        return ops.reshape(found, (-1, *found.shape[1:-2], self.heads * found.shape[-1]))
 
     def _by_heads(self, sequence: Any) -> Any:
-        """Return `[batch_size, heads, length, size]`."""
-        _, length, width = sequence.shape
-        return ops.transpose(ops.reshape(sequence, (-1, length, self.heads, width // self.heads)), (0, 2, 1, 3))
+        """Return `[batch_size, ..., heads, length, size]`."""
+        _, *between, width = sequence.shape
+        return ops.swapaxes(ops.reshape(sequence, (-1, *between, self.heads, width // self.heads)), -2, -3)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""

@@ -58,7 +58,8 @@ class RankingModel(ABC, Generic[Config]):
     paper: ClassVar[str]
     """Where it was published: authors, title (venue and year)."""
     inputs: ClassVar[tuple[str, ...]] = ("fields",)
-    """What it needs of the encoded columns: any `fields`, some of the `user` or the `item`, a `history` of items."""
+    """What it needs of the encoded columns: any `fields`, some of the `user` or the `item`, a `history` of items,
+    the `sessions` of its events."""
     objectives: ClassVar[tuple[str, ...]] = tuple(OBJECTIVES)
     """What it can learn."""
     config_class: ClassVar[type[RankingConfig]]

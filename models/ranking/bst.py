@@ -2,8 +2,8 @@
 
 Chen et al., Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019), sections 2.1 to 2.3.
 
-    items [batch, length, size] + positions 1, 2, ... ─┐
-    candidate [batch, size] + position 0 ──────────────┴─ blocks ─ the candidate's output [batch, size] ─┐
+    items [batch, length, size] + positions, by age ───┐
+    candidate [batch, size] + the position of now ─────┴─ blocks ─ the candidate's output [batch, size] ─┐
     fields, the candidate among them ─ flat [batch, width] ──────────────────────────────────────────────┴─┐
                                                                                     logit ─ perceptron ────┘
     a block:
@@ -18,8 +18,10 @@ block, as the paper has it, the user's items are projected to keys and values on
 one question of them.
 
 Deviations:
-- Positions are ranks, 0 the candidate, 1 the latest item, and so on: no times are known. They are learned vectors that
-  are added; the paper's are of time differences, and beside the item's. Padding has none, wherever it stands.
+- A position is the age of an event, as in the paper, by buckets; the candidate's is that of now. Where no times are
+  known, positions are ranks: 0 the candidate, 1 the latest item, and so on, not counting padding. They are learned
+  vectors that are added; in the paper they stand beside the item's.
+- What the spec's features tell of an event beside its age (`History.told`: type, value) is projected and added, too.
 - A history without items gives zeros; the paper's candidate attends to itself there.
 - LeakyReLU's slope is the config's; the paper gives none.
 - The size of the heads is the config's; in the paper it is the embedding's over the number of heads.
@@ -36,31 +38,20 @@ from keras import ops
 from pydantic import Field
 
 from models.layers.masked_attention import MaskedAttention
-from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
+from models.layers.sequence_ages import AGE_COUNT, NOW_INDEX
+from models.ranking.fields import FieldsModel, perceptron, to_logit
+from models.ranking.transformer import TransformerConfig, behind_attention, projections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from models.ranking.base import RankingConfig
     from models.ranking.fields import Fields
 
-_EPSILON = 1e-6
-"""Of LayerNorm; Keras's own, 1e-3, would be all there is of the variance of first vectors."""
 
-
-class BSTConfig(DeepConfig):
+class BSTConfig(TransformerConfig):
     """The behavior sequence transformer."""
 
     blocks: int = Field(default=1, ge=1, le=8)
     """Of self-attention, one after the other."""
-    heads: int = Field(default=2, ge=1, le=64)
-    """Of each block's attention."""
-    head_size: int = Field(default=8, ge=1, le=256)
-    """Dimensions of each head's queries, keys and values."""
-    feed_forward: int = Field(default=32, ge=1, le=8_192)
-    """Width of the hidden layer of each block's feed-forward part."""
-    leak: float = Field(default=0.2, ge=0, lt=1)
-    """What LeakyReLU lets through of a negative number."""
 
 
 class BST(FieldsModel[BSTConfig]):
@@ -76,17 +67,23 @@ class BST(FieldsModel[BSTConfig]):
     def logit(self, fields: Fields) -> Any:
         """Return a perceptron's of the candidate's output and the fields."""
         config = self.config
-        history = fields.history(config.embedding_size)
-        ranks = ops.cast(ops.cumsum(history.mask, axis=1), "int32")
-        position = keras.layers.Embedding(ranks.shape[1] + 1, config.embedding_size, name="position")
-        items = history.items + position(ranks)
-        candidate = ops.expand_dims(history.candidate + position(ops.zeros_like(ranks[:, 0])), 1)
+        size = config.embedding_size
+        history = fields.history(size, told_ages=False)
+        items = history.items
+        if history.told is not None:
+            items = items + keras.layers.Dense(size, use_bias=False, name="told")(history.told)
+        places, now, count = history.ages, NOW_INDEX, AGE_COUNT
+        if places is None:
+            places, now, count = ops.cast(ops.cumsum(history.mask, axis=1), "int32"), 0, history.mask.shape[1] + 1
+        position = keras.layers.Embedding(count, size, name="position")
+        items = items + position(places)
+        candidate = ops.expand_dims(history.candidate + position(ops.full_like(places[:, 0], now)), 1)
         first = ops.ones_like(history.mask[:, :1])
         known = ops.concatenate([first, history.mask], axis=1)
         for number in range(config.blocks):
             items, candidate = self._block(number, items, candidate, known, last=number == config.blocks - 1)
         interest = candidate[:, 0] * ops.max(history.mask, axis=1, keepdims=True)
-        return to_logit(perceptron(ops.concatenate([fields.flat(config.embedding_size), interest], axis=-1), config))
+        return to_logit(perceptron(ops.concatenate([fields.flat(size), interest], axis=-1), config))
 
     def _block(self, number: int, items: Any, candidate: Any, known: Any, *, last: bool) -> tuple[Any, Any]:
         """Return a block's outputs, of items `[batch, length, size]` and of the candidate `[batch, 1, size]`.
@@ -95,37 +92,13 @@ class BST(FieldsModel[BSTConfig]):
         the last block the items' outputs are not computed.
         """
         config, name = self.config, f"block_{number}"
-        # A bias of the keys would be the same for all, and cancel out.
-        queries, keys, values = (
-            keras.layers.Dense(config.heads * config.head_size, use_bias=False, name=f"{name}_{each}")
-            for each in ("queries", "keys", "values")
-        )
+        queries, keys, values = projections(config, name)
         all_keys = ops.concatenate([keys(candidate), keys(items)], axis=1)
         all_values = ops.concatenate([values(candidate), values(items)], axis=1)
         attention = MaskedAttention(config.heads, name=f"{name}_attention")
-        behind = self._behind_attention(name)
+        behind = behind_attention(config, name)
         of_candidate, *of_items = (
             behind(each, attention(queries(each), all_keys, all_values, known))
             for each in ([candidate] if last else [candidate, items])
         )
         return (of_items[0] if of_items else items), of_candidate
-
-    def _behind_attention(self, name: str) -> Callable[[Any, Any], Any]:
-        """Return the rest of a block: what it is given, and what was found there → its outputs."""
-        config, size = self.config, self.config.embedding_size
-        joined = keras.layers.Dense(size, use_bias=False, name=f"{name}_joined")
-        hidden = keras.layers.Dense(config.feed_forward, name=f"{name}_hidden")
-        outputs = keras.layers.Dense(size, name=f"{name}_outputs")
-        leaky = keras.layers.LeakyReLU(config.leak, name=f"{name}_leaky")
-        dropout, dropout_behind = (
-            keras.layers.Dropout(config.dropout, name=f"{name}_{each}") for each in ("dropout", "dropout_behind")
-        )
-        norm, norm_behind = (
-            keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_{each}") for each in ("norm", "norm_behind")
-        )
-
-        def behind(given: Any, found: Any) -> Any:
-            attended = norm(given + dropout(joined(found)))
-            return norm_behind(attended + dropout_behind(outputs(leaky(hidden(attended)))))
-
-        return behind

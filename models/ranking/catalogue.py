@@ -14,6 +14,7 @@ from models.ranking.deepfm import DeepFM
 from models.ranking.dien import DIEN
 from models.ranking.din import DIN
 from models.ranking.dlrm import DLRM
+from models.ranking.dsin import DSIN
 from models.ranking.ffm import FFM
 from models.ranking.final_mlp import FinalMLP
 from models.ranking.fm import FM
@@ -62,6 +63,7 @@ _CLASSES: tuple[type[Any], ...] = (
     DIN,
     DIEN,
     BST,
+    DSIN,
     YouTube,
     MMoE,
     PLE,

@@ -15,17 +15,16 @@ from pydantic import Field
 
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.on_demand import USER_RECENCY, Computation
-from models.encoding import LAST_VALUES
 from models.layers.factorization_machine import FactorizationMachine, sums
 from models.layers.weighted_pooling import WeightedPooling
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron, to_logit
+from models.sequences import LAST
 from models.training.keras_loop import FitConfig
 
 if TYPE_CHECKING:
     from models.ranking.base import RankingConfig
     from models.ranking.fields import Fields
 
-LAST_ITEMS = "user_last_items"
 LIKED, DISLIKED = "liked_items", "disliked_items"
 
 
@@ -62,9 +61,9 @@ class DeepFM(FieldsModel[DeepFMConfig]):
     def _vectors(self, fields: Fields, size: int) -> dict[str, Any]:
         """Return one vector per categorical column, `[batch, embedding_size]`; the history gives two."""
         vectors = fields.pooled(size)
-        if LAST_ITEMS in vectors and LAST_VALUES in fields.inputs:
-            del vectors[LAST_ITEMS]
-            weights, items = fields.inputs[LAST_VALUES], fields.tables(size)(LAST_ITEMS)
+        if LAST.items in vectors and LAST.values in fields.inputs:
+            del vectors[LAST.items]
+            weights, items = fields.inputs[LAST.values], fields.tables(size)(LAST.items)
             vectors[LIKED] = WeightedPooling(name=LIKED)(items, weights[..., 0])
             vectors[DISLIKED] = WeightedPooling(name=DISLIKED)(items, weights[..., 1])
         return vectors

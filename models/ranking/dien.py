@@ -5,7 +5,7 @@ and "Interest Evolving Layer".
 
     of the user alone, once per request:
 
-    items, the earliest first ─ GRU ─ states [batch, length, size] ─┬─ loss of the next item (in training)
+    events, the earliest first ─ GRU ─ states [batch, length, size] ─┬─ loss of the next item (in training)
                                                                     ├─ projected for the attention
                                                                     └─ projected for the second GRU
     for each candidate:
@@ -23,6 +23,7 @@ Deviations:
 - All states have the embedding's size.
 - The perceptron has ReLU and dropout, as in every model here; the authors' code has Dice.
 - The history enters as its mean, too, as one of the fields; items are described by their id alone.
+- The first GRU sees each item, and what the spec's features tell of the event (`History.told`): type, age, value.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ class DIEN(FieldsModel[DIENConfig]):
         config = self.config
         size = config.embedding_size
         history = fields.history(size)
-        items, indices, known = (ops.flip(each, axis=1) for each in (history.items, history.indices, history.mask))
-        steps = keras.layers.Dense(3 * size, name="interest_inputs")(items)
+        items, events, indices, known = (
+            ops.flip(each, axis=1) for each in (history.items, history.events, history.indices, history.mask)
+        )
+        steps = keras.layers.Dense(3 * size, name="interest_inputs")(events)
         states = AttentionalGRU(size, return_sequences=True, name="interest")(steps, known)
         states = NextItemLoss(config.next_item_weight, fields.seed, name="next_item")(states, items, indices, known)
         keys = keras.layers.Dense(size, use_bias=False, name="attention")(states)

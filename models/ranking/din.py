@@ -3,7 +3,8 @@
 Zhou et al., Deep Interest Network for Click-Through Rate Prediction (KDD 2018), sections 4.3 and 5.2.
 
     items [batch, length, size] ──┬─ activation unit ─ weights [batch, length] ─┐
-    candidate [batch, size] ──────┘                                             │
+    candidate [batch, size] ──────┤                                             │
+    type, age, value of each ─────┘                                             │
     items ──────────────────────────────────────────────── weighted sum ────────┴─ interest [batch, size] ─┐
     fields, the candidate among them ─ flat [batch, width] ────────────────────────────────────────────────┴─┐
                                                                             logit ─ perceptron with Dice ────┘
@@ -12,7 +13,8 @@ The weights are no softmax: an interest that fills the history gives a longer ve
 
 Deviations:
 - The activation unit sees item, candidate, difference and product, as the authors' code does; the paper draws both and
-  their outer product.
+  their outer product. It also sees what the spec's features tell of each event (`History.told`): what was disliked, or
+  is long ago, weighs otherwise.
 - The history enters as its mean, too, as one of the fields; in the paper by the weighted sum alone.
 - Items are described by their id alone, and one behaviour, the last items, is read; in the paper also by shop and
   category.
@@ -64,6 +66,6 @@ class DIN(FieldsModel[DINConfig]):
         config = self.config
         history = fields.history(config.embedding_size)
         unit = LocalActivationUnit(config.attention_hidden, config.activation, name="interest")
-        interest = unit(history.items, history.candidate, history.mask)
+        interest = unit(history.items, history.candidate, history.mask, history.told)
         values = ops.concatenate([fields.flat(config.embedding_size), interest], axis=-1)
         return to_logit(perceptron(values, config, activation=_ACTIVATIONS[config.activation]))

@@ -8,7 +8,7 @@ flag beside it that says whether it is missing). No model makes embeddings by it
                      ├─ vectors(size)   one vector per field                    [batch, fields, size]
                      ├─ crossed(size)   per field, one for each other field     [batch, fields, fields, size]
                      ├─ flat(size)      the vectors of terms beside the numbers [batch, width]
-                     └─ history(size)   a user's items, the candidate, a mask
+                     └─ history(size)   a user's items, what else is known of each event, the candidate
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from models.errors import BuildError
 from models.layers.grouped_numbers import GroupedNumbers
 from models.layers.mean_pooling import MeanPooling
 from models.layers.numeric_sums import NumericSums
+from models.layers.sequence_ages import AGE_COUNT
 from models.layers.term_embedding import TermEmbedding
 from models.layers.vocabulary_index import MISSING_INDEX
 from models.ranking.base import KerasConfig, KerasModel, Widths, encoded_inputs
+from models.sequences import Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,16 +72,28 @@ class DeepConfig(VectorsConfig):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A user's last items beside the candidate, in vectors of one table."""
+    """A user's last events, the latest first, beside the candidate; items and candidate in vectors of one table."""
 
     items: Any
-    """float32 `[batch, length, size]`, the latest first; zeros where there is none."""
+    """float32 `[batch, length, size]`; zeros where there is none."""
     candidate: Any
     """float32 `[batch, size]`."""
     mask: Any
     """float32 `[batch, length]`: 1 where there is an item."""
     indices: Any
     """int32 `[batch, length]`: the items' indices; 0 where there is none."""
+    told: Any = None
+    """float32 `[batch, length, width]`: the vector of each event's type, that of its age, and what its value says, as
+    far as the spec's features have them; zeros where there is no event. None where they have nothing."""
+    ages: Any = None
+    """int32 `[batch, length]`: indices of ages (`SequenceAges`); None where no times are known."""
+    sessions: Any = None
+    """int32 `[batch, length]`: indices of sessions, the latest first (`SessionsAgo`); None where none are known."""
+
+    @property
+    def events(self) -> Any:
+        """Each item's vector, and behind it what is told of the event: float32 `[batch, length, size + width]`."""
+        return self.items if self.told is None else ops.concatenate([self.items, self.told], axis=-1)
 
 
 class Fields:
@@ -216,12 +230,44 @@ class Fields:
             raise BuildError(msg)
         return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
-    def history(self, size: int, name: str = "embedding") -> History:
-        """Return the user's last items and the candidate: a list and a term that share a vocabulary.
+    def history(self, size: int, name: str = "embedding", *, told_ages: bool = True) -> History:
+        """Return the user's last events and the candidate: a list and a term that share a vocabulary.
+
+        Of several lists it is the longest that the spec's features have: `user_sequence_items` before
+        `user_last_items`; of others, the first.
+
+        Args:
+            size: Of the vectors.
+            name: Of the table of items.
+            told_ages: Whether `told` has the ages; not where the model reads `ages` itself.
 
         Raises:
             BuildError: There is no such pair of columns.
         """
+        sequence, candidate = self._sequence_and_candidate()
+        items, inputs = sequence.items, self.inputs
+        lookup = self.tables(size, name)
+        mask = ops.cast(ops.not_equal(self.indices[items], MISSING_INDEX), "float32")
+        ages = inputs[sequence.times] if sequence.times else None
+        told = [lookup(sequence.types)] if sequence.types else []
+        if ages is not None and told_ages:
+            told.append(self._embedding(AGE_COUNT, size, f"age_{name}")(ages))
+        if sequence.values:
+            told.append(inputs[sequence.values])
+        there = ops.expand_dims(mask, -1)
+        return History(
+            lookup(items) * there,
+            self._averaged(candidate, lookup(candidate), f"{candidate}_{name}_candidate"),
+            mask,
+            self.indices[items],
+            ops.concatenate(told, axis=-1) * there if told else None,
+            ages,
+            inputs[sequence.sessions] if sequence.sessions else None,
+        )
+
+    def _sequence_and_candidate(self) -> tuple[Sequence, str]:
+        """Return the columns of the longest list of items, and that of the candidate."""
+        known = {each.items: each for each in self.encoded.sequences}
         found = [
             (items, candidate)
             for items, vocabulary in self.encoded.categorical.items()
@@ -235,15 +281,9 @@ class Fields:
                 f"item_id, received {sorted(self.names)}; give the spec such features"
             )
             raise BuildError(msg)
-        items, candidate = found[0]
-        lookup = self.tables(size, name)
-        mask = ops.cast(ops.not_equal(self.indices[items], MISSING_INDEX), "float32")
-        return History(
-            lookup(items) * ops.expand_dims(mask, -1),
-            self._averaged(candidate, lookup(candidate), f"{candidate}_{name}_candidate"),
-            mask,
-            self.indices[items],
-        )
+        order = [*known, *(items for items, _ in found if items not in known)]
+        items, candidate = min(found, key=lambda pair: order.index(pair[0]))
+        return known.get(items, Sequence(items)), candidate
 
     def tables(self, size: int, name: str = "embedding") -> Callable[[str], Any]:
         """Return a look-up: column of terms → `[batch, size]` or `[batch, length, size]`.
@@ -277,8 +317,11 @@ class Fields:
         return MeanPooling(name=name)(vectors, self.indices[column])
 
     def _table(self, vocabulary: str, size: int, name: str, initialiser: str | None = None) -> Any:
+        return self._embedding(self.encoded.vocabulary_sizes[vocabulary], size, name, initialiser)
+
+    def _embedding(self, count: int, size: int, name: str, initialiser: str | None = None) -> Any:
         return TermEmbedding(
-            self.encoded.vocabulary_sizes[vocabulary],
+            count,
             size,
             embeddings_initializer=initialiser or keras.initializers.RandomNormal(stddev=_SMALL),
             embeddings_regularizer=self._regulariser,

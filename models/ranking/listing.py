@@ -20,8 +20,10 @@ _PAGE = """# Ranking models
 Written by `python -m models catalogue --page docs/ranking-models.md`, not by hand. A spec names one of
 these classes ([add a model](add-a-model.md)); what each does, and how it deviates from its paper, stands in its module.
 
-Inputs: any `fields`, some of the `user` or the `item`, a `history` of items. Costs are those of `make bench-models`:
-milliseconds for 200 candidates, bytes of the SavedModel, seconds of fitting for a million rows.
+Inputs: any `fields`, some of the `user` or the `item`, a `history` of items, the `sessions` of its events. A history
+is the user's last 10 events, or the last 50 where the spec's features have `user_sequence`; that has sessions, too.
+Costs are those of `make bench-models`: milliseconds for 200 candidates, bytes of the SavedModel, seconds of fitting for
+a million rows.
 
 | name | module | paper | inputs | objectives | cost |
 |---|---|---|---|---|---|

@@ -1,8 +1,9 @@
-"""DIN, DIEN and BST: their layers and their graphs against loops that follow the papers."""
+"""DIN, DIEN, BST and DSIN: their layers and their graphs against loops that follow the papers."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -12,25 +13,34 @@ import tensorflow as tf
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE
 from models.dataset import TRAIN
 from models.encoding import build_encoder
-from models.export import Exported
+from models.errors import BuildError
+from models.evaluation.golden import golden_requests
+from models.export import Exported, export
 from models.inputs import tensor_specs
 from models.layers.attentional_gru import AttentionalGRU
+from models.layers.bias_encoding import BiasEncoding
 from models.layers.dice import Dice
 from models.layers.local_activation_unit import LocalActivationUnit
 from models.layers.masked_attention import MaskedAttention
 from models.layers.masked_softmax import MaskedSoftmax
 from models.layers.next_item_loss import NextItemLoss
+from models.layers.sequence_ages import AGE_COUNT, NOW_INDEX
+from models.layers.session_division import SessionDivision
 from models.ranking.bst import BST
+from models.ranking.catalogue import RANKING_MODELS
 from models.ranking.dien import DIEN
 from models.ranking.din import DIN
+from models.ranking.dsin import DSIN
+from models.saved_model_loader import SavedModel
+from models.sequences import LAST, LONGEST
 from models.training.fit import Fitted
-from tests.movielens import RANKING
+from tests.saved_model_session import answers
 
-ITEMS, CANDIDATE = "user_last_items", "item_id"
 SIZE = 4
+_COLUMNS = (LONGEST.items, LONGEST.types, LONGEST.times, LONGEST.values, LONGEST.sessions)
 KNOWN = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
 """Full, with padding anywhere, of one item, and empty."""
-MODELS = {"din": DIN, "dien": DIEN, "bst": BST}
+MODELS = {"din": DIN, "dien": DIEN, "bst": BST, "dsin": DSIN}
 
 
 @pytest.fixture
@@ -139,6 +149,20 @@ def test_padding_has_no_part_in_what_the_activation_unit_trains_on(random):
     np.testing.assert_allclose(layer(items, candidate, KNOWN, training=True).numpy(), once, rtol=1e-4)
 
 
+def test_what_is_told_of_an_event_weighs_with_it(random):
+    items, candidate, told = _normal(random, 4, 4, SIZE), _normal(random, 4, SIZE), _normal(random, 4, 4, 3)
+    layer = LocalActivationUnit((), "relu")
+    layer(items, candidate, KNOWN, told)
+    _scramble(layer, random)
+    kernel, bias = (weight.numpy() for weight in layer._weight.weights)
+    expected = np.zeros((4, SIZE))
+    for row, place in zip(*np.nonzero(KNOWN), strict=True):
+        i, c = items[row, place], candidate[row]
+        seen = np.concatenate([i, c, i - c, i * c, told[row, place]])
+        expected[row] += (seen @ kernel + bias) * i
+    np.testing.assert_allclose(layer(items, candidate, KNOWN, told).numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
 def _shares(scores, known):
     weights = [np.exp(score) * there for score, there in zip(scores, known, strict=True)]
     return np.array([weight / sum(weights) if sum(weights) else 0.0 for weight in weights])
@@ -181,6 +205,15 @@ def test_attention_by_heads(heads, random):
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(received[:3]).min() > 0
     assert (received[3] == 0).all()
+
+
+def test_sequences_beside_one_another_attend_each_to_itself(random):
+    queries, keys, values = (_normal(random, 2, 4, 3, 6) for _ in range(3))
+    known = np.stack([KNOWN[:, :3], KNOWN[::-1, :3]])
+    received = MaskedAttention(2)(queries, keys, values, known).numpy()
+    for place in np.ndindex(2, 4):
+        alone = _attention(queries[place], keys[place], values[place], known[place], 2)
+        np.testing.assert_allclose(received[place], alone, rtol=1e-4, atol=1e-6)
 
 
 def _gru(inputs, weights, kernel):
@@ -229,6 +262,51 @@ def test_with_weights_of_one_it_is_kerass_gru(random):
     ours.set_weights([recurrent * sign])
     received = ours(items @ (kernel * sign).astype(np.float32), np.ones((5, 6), np.float32)).numpy()
     np.testing.assert_allclose(received, theirs(items).numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [10, 50])
+def test_the_graph_of_a_gru_does_not_grow_with_the_history(length):
+    layer = AttentionalGRU(SIZE)
+    layer.build((None, length, 3 * SIZE))
+    specs = tf.TensorSpec((None, length, 3 * SIZE)), tf.TensorSpec((None, length))
+    graph = tf.function(layer, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert sum("MatMul" in node.op for node in nodes) == 1
+
+
+def _divided(events, ago, known, sessions, most):
+    """Of one row: `[sessions, most, size]`, and where there is an event."""
+    received, there = np.zeros((sessions, most, events.shape[1])), np.zeros((sessions, most))
+    for session in range(sessions):
+        places = [place for place in range(len(ago)) if known[place] and ago[place] == session + 2]
+        for number, place in enumerate(places[:most]):
+            received[session, number], there[session, number] = events[place], 1
+    return received, there
+
+
+def test_events_are_divided_into_sessions(random):
+    ago = np.array([[2, 2, 2, 3, 3, 5, 6], [2, 0, 3, 3, 0, 3, 4], [2, 3, 4, 5, 6, 7, 8], [0] * 7], np.int32)
+    known = (ago != 0).astype(np.float32)
+    known[0, 1] = 0.0  # padding may have a number, too
+    events = _normal(random, 4, 7, SIZE)
+    expected = [_divided(*row, 3, 2) for row in zip(events, ago, known, strict=True)]
+    divided, there = SessionDivision(3, 2)(events, ago, known)
+    for received, number in ((divided, 0), (there, 1)):
+        np.testing.assert_allclose(received.numpy(), np.stack([row[number] for row in expected]), rtol=1e-6)
+    assert there.numpy().sum(axis=(1, 2)).tolist() == [4, 4, 3, 0]
+
+
+def test_biases_are_of_session_place_and_dimension(random):
+    events = _normal(random, 2, 3, 4, SIZE)
+    layer = BiasEncoding()
+    layer(events)
+    _scramble(layer, random)
+    session, place, dimension = (weight.numpy() for weight in layer.weights)
+    expected = events.copy()
+    for _, k, t, c in (places := list(np.ndindex(events.shape))):
+        expected[_, k, t, c] += session[k, 0, 0] + place[t, 0] + dimension[c]
+    assert len(places) == events.size
+    np.testing.assert_allclose(layer(events).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def _next_item_loss(states, items, indices, known, shift):
@@ -283,20 +361,36 @@ def test_the_loss_is_of_training_alone_and_other_rows_are_drawn(random):
 # Models
 
 
-@pytest.fixture(scope="module")
-def encoded(dataset):
-    return build_encoder(dataset.signature, dataset.transforms)
-
-
-@pytest.fixture(scope="module")
-def rows(dataset, encoded):
-    """Encoded columns of five rows each whose history is empty, of one item, of five, and full."""
-    lengths = (dataset[TRAIN].features[ITEMS] != "").sum(axis=1)
-    chosen = np.concatenate([np.nonzero(lengths == length)[0][:5] for length in (0, 1, 5, 10)])
-    assert len(chosen) == 20
+def _encoded(dataset, column, lengths):
+    """Return an encoder, and encoded columns of five rows each whose history has one of the lengths."""
+    encoded = build_encoder(dataset.signature, dataset.transforms)
+    found = (dataset[TRAIN].features[column] != "").sum(axis=1)
+    chosen = np.concatenate([np.nonzero(found == length)[0][:5] for length in lengths])
     columns = encoded.run(dataset[TRAIN].take(chosen).features, dataset.signature)
-    assert (columns[ITEMS] != 0).sum(axis=1).tolist() == [0] * 5 + [1] * 5 + [5] * 5 + [10] * 5
-    return columns
+    assert (columns[column] != 0).sum(axis=1).tolist() == np.repeat(lengths, 5).tolist()
+    return encoded, columns
+
+
+@pytest.fixture(scope="module")
+def of_sequences(sequences):
+    """Histories that are empty, of one event, of seven, and full, with all that is told of events."""
+    return _encoded(sequences, LONGEST.items, [0, 1, 7, 50])
+
+
+@pytest.fixture(scope="module")
+def encoded(of_sequences):
+    return of_sequences[0]
+
+
+@pytest.fixture(scope="module")
+def rows(of_sequences):
+    return of_sequences[1]
+
+
+@pytest.fixture(scope="module")
+def of_last_items(dataset):
+    """Histories of the default features: at most ten items and their values, without times."""
+    return _encoded(dataset, LAST.items, [0, 1, 5, 10])
 
 
 def _build(name, encoded, **config):
@@ -315,9 +409,13 @@ def scorers(encoded):
 
 
 def _interest(scorer, rows):
-    """Return what the perceptron sees of the history, `[batch, SIZE]`: it stands last."""
+    """Return what the perceptron sees of the history, `[batch, width]`: it stands last."""
     seen = keras.Model(scorer.input, scorer.get_layer("deep_0").input)
-    return seen(rows).numpy()[:, -SIZE:]
+    return seen(rows).numpy()[:, -_width(scorer) :]
+
+
+def _width(scorer):
+    return 3 * SIZE if scorer.name == "dsin" else SIZE
 
 
 def _logits(scorer, rows):
@@ -328,24 +426,59 @@ def _weights(scorer, layer):
     return [weight.numpy() for weight in scorer.get_layer(layer).weights]
 
 
-def _histories(scorer, rows):
-    """Yield each row's items, the latest first and without padding, and its candidate, in vectors."""
-    (table,) = _weights(scorer, "item_embedding")
-    for items, candidate in zip(rows[ITEMS], rows[CANDIDATE], strict=True):
-        yield table[items[items != 0]], table[candidate] * (candidate != 0)
+@dataclass(frozen=True)
+class _Row:
+    """One row's history, the latest first and without padding."""
+
+    items: np.ndarray
+    """Vectors, `[events, SIZE]`."""
+    told: np.ndarray
+    """Type, age, value, as the model's config has them."""
+    ages: np.ndarray
+    sessions: np.ndarray
+    candidate: np.ndarray
+
+
+def _histories(scorer, rows, *, told_ages=True):
+    """Yield what each row has of the sequence, by hand."""
+    (table,), (types,) = (_weights(scorer, f"{each}_embedding") for each in ("item", "event_type"))
+    for row, candidate in enumerate(rows["item_id"]):
+        there = rows[LONGEST.items][row] != 0
+        of_row = {name: rows[name][row][there] for name in _COLUMNS}
+        ages = of_row[LONGEST.times]
+        vectors = [_weights(scorer, "age_embedding")[0][ages]] if told_ages else []
+        told = [types[of_row[LONGEST.types]], *vectors, of_row[LONGEST.values]]
+        yield _Row(
+            table[of_row[LONGEST.items]],
+            np.concatenate(told, axis=1),
+            ages,
+            of_row[LONGEST.sessions],
+            table[candidate] * (candidate != 0),
+        )
+
+
+def _moved(rows, places):
+    """Return the rows with whole events at other places: `[rows, length]`, from which each place takes its event."""
+    moved = {}
+    for name in _COLUMNS:
+        values = rows[name]
+        index = places.reshape(*places.shape, *[1] * (values.ndim - 2))
+        moved[name] = np.take_along_axis(values, index, axis=1)
+    return rows | moved
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_empty_history_leaves_the_other_features(name, scorers, rows):
     scorer = scorers[name]
     interest, before = _interest(scorer, rows), _logits(scorer, rows)
+    width = _width(scorer)
     assert (interest[:5] == 0).all()
     assert (np.abs(interest[5:]).max(axis=1) > 1e-3).all()
     assert np.isfinite(before).all()
     assert len(np.unique(before)) == 20
     random = np.random.default_rng(9)
     kernel, bias = _weights(scorer, "deep_0")
-    other = np.concatenate([kernel[:-SIZE], random.normal(size=(SIZE, kernel.shape[1]))])
+    other = np.concatenate([kernel[:-width], random.normal(size=(width, kernel.shape[1]))])
     scorer.get_layer("deep_0").set_weights([other, bias])
     after = _logits(scorer, rows)
     scorer.get_layer("deep_0").set_weights([kernel, bias])
@@ -356,26 +489,62 @@ def test_an_empty_history_leaves_the_other_features(name, scorers, rows):
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_may_stand_anywhere(name, scorers, rows):
     scorer, random = scorers[name], np.random.default_rng(3)
-    scattered = np.zeros_like(rows[ITEMS])
-    for row, items in enumerate(rows[ITEMS]):
-        there = items[items != 0]
-        scattered[row, np.sort(random.permutation(len(items))[: len(there)])] = there
-    assert (scattered != rows[ITEMS]).any(axis=1).sum() >= 8
-    moved = _interest(scorer, rows | {ITEMS: scattered})
-    np.testing.assert_allclose(moved, _interest(scorer, rows), rtol=1e-4, atol=1e-6)
+    places = np.tile(np.arange(50), (20, 1))
+    for row, items in enumerate(rows[LONGEST.items]):
+        known = np.count_nonzero(items)
+        order = np.full(50, 49)  # padding, wherever there is some
+        order[np.sort(random.permutation(50)[:known])] = np.arange(known)
+        places[row] = order
+    moved = _moved(rows, places)
+    assert (moved[LONGEST.items] != rows[LONGEST.items]).any(axis=1).sum() >= 8
+    np.testing.assert_allclose(_interest(scorer, moved), _interest(scorer, rows), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "ordered"), [("din", False), ("dien", True), ("bst", True)])
-def test_whether_the_order_of_items_matters(name, ordered, scorers, rows):
+@pytest.mark.parametrize(("name", "ordered"), [("din", False), ("dien", True), ("bst", False), ("dsin", True)])
+def test_whether_the_order_of_events_matters(name, ordered, scorers, rows):
+    """What has an age needs no place: DIN and BST read it from there, DIEN and DSIN count."""
     scorer = scorers[name]
-    interest, backwards = (_interest(scorer, rows | {ITEMS: each}) for each in (rows[ITEMS], rows[ITEMS][:, ::-1]))
-    np.testing.assert_allclose(backwards[:10], interest[:10], rtol=1e-4, atol=1e-6)
+    interest = _interest(scorer, rows)
+    backwards = _interest(scorer, _moved(rows, np.tile(np.arange(50)[::-1], (20, 1))))
+    np.testing.assert_allclose(backwards[:10], interest[:10], rtol=1e-4, atol=1e-5)
     difference = np.abs(backwards - interest)[10:].max(axis=1)
-    assert (difference > 1e-3).all() if ordered else (difference < 1e-5).all()
+    assert (difference > 1e-3).all() if ordered else (difference < 1e-3 * np.abs(interest).max()).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("column", ["items", "types", "times", "values", "sessions"])
+def test_everything_told_of_an_event_is_read(name, column, scorers, rows):
+    changed = rows[getattr(LONGEST, column)][15:].copy()
+    changed[:, 12:] = changed[:, 12:] + 1 if column == "sessions" else changed[:, 12:][:, ::-1]
+    if column == "types":
+        changed[:, 12:] = 1
+    full = {name: values[15:] for name, values in rows.items()}
+    difference = np.abs(
+        _interest(scorers[name], full | {getattr(LONGEST, column): changed}) - _interest(scorers[name], full)
+    ).max(axis=1)
+    assert (difference > 1e-4).any() if column != "sessions" or name == "dsin" else (difference == 0).all()
+
+
+def test_the_long_list_is_read_where_the_features_have_it(encoded, of_last_items, rows):
+    assert [each.items for each in encoded.sequences] == [LONGEST.items, LAST.items]
+    assert of_last_items[0].sequences == (LAST,)
+    scorer = _build("din", encoded)
+    (other,) = {LAST.items} - {LONGEST.items}
+    without = rows | {other: np.zeros_like(rows[other]), LAST.values: np.zeros_like(rows[LAST.values])}
+    np.testing.assert_array_equal(_interest(scorer, without), _interest(scorer, rows))
+
+
+def test_the_vectors_of_youtube_are_of_the_whole_history(encoded, rows):
+    model = RANKING_MODELS["youtube"](RANKING_MODELS["youtube"].config_class())
+    scorer = model.build(encoded, 1)
+    _scramble(scorer, np.random.default_rng(6))
+    shorter = rows | {LONGEST.items: np.where(np.arange(50) < 10, rows[LONGEST.items], 0)}
+    assert (np.abs(_logits(scorer, shorter) - _logits(scorer, rows)) > 1e-4).tolist() == [False] * 15 + [True] * 5
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("din", {}), ("din", {"batch_norm": True}), ("dien", {}), ("bst", {"blocks": 2})]
+    ("name", "options"),
+    [("din", {}), ("din", {"batch_norm": True}), ("dien", {}), ("bst", {"blocks": 2}), ("dsin", {})],
 )
 def test_gradients_reach_every_weight(name, options, encoded, rows):
     scorer = _build(name, encoded, l2=0.0, dropout=0.0, unknown_rate=0.0, **options)
@@ -397,43 +566,122 @@ def test_dien_follows_the_paper(scorers, rows):
     (recurrent,), (recurrent_2,) = (_weights(scorer, each) for each in ("interest", "evolution"))
     (bilinear,) = _weights(scorer, "attention")
     expected = np.zeros((20, SIZE))
-    for row, (items, candidate) in enumerate(_histories(scorer, rows)):
-        if len(items):
-            earliest_first = items[::-1]
-            states = _gru(earliest_first @ kernel + bias, np.ones(len(items)), recurrent)
-            weights = _shares([state @ bilinear @ candidate for state in states], np.ones(len(items)))
-            expected[row] = _gru(states @ kernel_2 + bias_2, weights, recurrent_2)[-1]
-    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-5)
+    for number, row in enumerate(_histories(scorer, rows)):
+        if len(row.items):
+            earliest_first = np.concatenate([row.items, row.told], axis=1)[::-1]
+            known = np.ones(len(earliest_first))
+            states = _gru(earliest_first @ kernel + bias, known, recurrent)
+            weights = _shares([state @ bilinear @ row.candidate for state in states], known)
+            expected[number] = _gru(states @ kernel_2 + bias_2, weights, recurrent_2)[-1]
+    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-4)
 
 
 def _norm(x, gamma, beta):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * gamma + beta
 
 
+def _block(scorer, name, sequence, heads, leak):
+    """Of one sequence: what a block of self-attention makes of it."""
+    (queries,), (keys,), (values,), (joined,), hidden, outputs, norm, norm_behind = (
+        _weights(scorer, f"{name}_{each}")
+        for each in ("queries", "keys", "values", "joined", "hidden", "outputs", "norm", "norm_behind")
+    )
+    every = np.ones(len(sequence))
+    found = _attention(sequence @ queries, sequence @ keys, sequence @ values, every, heads) @ joined
+    attended = np.stack([_norm(each, *norm) for each in sequence + found])
+    inner = attended @ hidden[0] + hidden[1]
+    inner = np.where(inner > 0, inner, leak * inner) @ outputs[0] + outputs[1]
+    return np.stack([_norm(each, *norm_behind) for each in attended + inner])
+
+
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_bst_follows_the_paper(blocks, encoded, rows):
     heads, leak = 3, 0.1
     scorer = _build("bst", encoded, blocks=blocks, heads=heads, head_size=2, leak=leak)
-    (positions,) = _weights(scorer, "position")
+    (positions,), (told,) = _weights(scorer, "position"), _weights(scorer, "told")
+    assert positions.shape == (AGE_COUNT, SIZE)
+    expected = np.zeros((20, SIZE))
+    for number, row in enumerate(_histories(scorer, rows, told_ages=False)):
+        if not len(row.items):
+            continue
+        events = row.items + row.told @ told + positions[row.ages]
+        sequence = np.concatenate([(row.candidate + positions[NOW_INDEX])[None], events])
+        for block in range(blocks):
+            sequence = _block(scorer, f"block_{block}", sequence, heads, leak)
+        expected[number] = sequence[0]
+    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_without_times_bst_counts_places(of_last_items):
+    encoded, rows = of_last_items
+    scorer = _build("bst", encoded)
+    (positions,), (told,), (table,) = (_weights(scorer, each) for each in ("position", "told", "item_embedding"))
     assert positions.shape == (11, SIZE)
     expected = np.zeros((20, SIZE))
-    for row, (items, candidate) in enumerate(_histories(scorer, rows)):
-        if not len(items):
-            continue
-        sequence = np.concatenate([candidate[None], items]) + positions[: len(items) + 1]
-        for number in range(blocks):
-            (queries,), (keys,), (values,), (joined,), hidden, outputs, norm, norm_behind = (
-                _weights(scorer, f"block_{number}_{each}")
-                for each in ("queries", "keys", "values", "joined", "hidden", "outputs", "norm", "norm_behind")
-            )
-            every = np.ones(len(sequence))
-            found = _attention(sequence @ queries, sequence @ keys, sequence @ values, every, heads) @ joined
-            attended = np.stack([_norm(each, *norm) for each in sequence + found])
-            inner = attended @ hidden[0] + hidden[1]
-            inner = np.where(inner > 0, inner, leak * inner) @ outputs[0] + outputs[1]
-            sequence = np.stack([_norm(each, *norm_behind) for each in attended + inner])
-        expected[row] = sequence[0]
+    for row, (items, values, candidate) in enumerate(
+        zip(rows[LAST.items], rows[LAST.values], rows["item_id"], strict=True)
+    ):
+        there = items != 0
+        if there.any():
+            events = table[items[there]] + values[there] @ told
+            sequence = np.concatenate([(table[candidate] * (candidate != 0))[None], events])
+            expected[row] = _block(scorer, "block_0", sequence + positions[: len(sequence)], 2, 0.2)[0]
     np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-4)
+
+
+def _lstm(inputs, kernel, recurrent, bias):
+    """Of one row: the outputs, by Hochreiter's and Schmidhuber's equations, in Keras's order of gates."""
+    units = recurrent.shape[0]
+    output, cell, outputs = np.zeros(units), np.zeros(units), []
+    for given in inputs:
+        i, f, c, o = np.split(given @ kernel + output @ recurrent + bias, 4)
+        cell = _sigmoid(f) * cell + _sigmoid(i) * np.tanh(c)
+        output = _sigmoid(o) * np.tanh(cell)
+        outputs.append(output)
+    return np.stack(outputs)
+
+
+def _activated(scorer, name, interests, candidate):
+    (keys,) = _weights(scorer, f"{name}_keys")
+    weights = _shares([interest @ keys @ candidate for interest in interests], np.ones(len(interests)))
+    return sum(weight * interest for weight, interest in zip(weights, interests, strict=True))
+
+
+def test_dsin_follows_the_paper(encoded, rows):
+    heads, leak, most, longest = 3, 0.1, 4, 3
+    scorer = _build("dsin", encoded, heads=heads, head_size=2, leak=leak, sessions=most, session_events=longest)
+    (told,) = _weights(scorer, "told")
+    of_session, of_place, of_dimension = _weights(scorer, "bias_encoding")
+    lstm = _weights(scorer, "evolution")
+    expected = np.zeros((20, 3 * SIZE))
+    divided = []
+    for number, row in enumerate(_histories(scorer, rows)):
+        events = row.items + row.told @ told
+        latest_first = [events[row.sessions == ago][:longest] for ago in sorted(set(row.sessions))][:most]
+        divided.append([len(each) for each in latest_first])
+        if not latest_first:
+            continue
+        interests = []
+        for k, session in enumerate(latest_first):
+            biased = session + of_session[k, 0] + of_place[: len(session)] + of_dimension
+            interests.append(_block(scorer, "session", biased, heads, leak).mean(axis=0))
+        forwards, backwards = _lstm(interests, *lstm[:3]), _lstm(interests[::-1], *lstm[3:])[::-1]
+        evolved = np.concatenate([forwards, backwards], axis=1)
+        expected[number] = np.concatenate(
+            [
+                _activated(scorer, "interest", interests, row.candidate),
+                _activated(scorer, "evolved", evolved, row.candidate),
+            ]
+        )
+    assert max(map(len, divided)) == most
+    assert max(max(each, default=0) for each in divided) == longest
+    assert min(min(each) for each in divided if each) == 1
+    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_dsin_without_sessions_says_so(of_last_items):
+    with pytest.raises(BuildError, match=r"expected user_sequence_sessions, received .*; give the spec user_sequence"):
+        _build("dsin", of_last_items[0])
 
 
 def test_din_activates_as_its_config_says(encoded, rows):
@@ -449,11 +697,12 @@ def test_din_activates_as_its_config_says(encoded, rows):
         for layer in (scorer.get_layer("interest")._hidden[0], scorer.get_layer("interest")._weight)
     )
     expected = np.zeros((20, SIZE))
-    for row, (items, candidate) in enumerate(_histories(scorer, rows)):
-        for item in items:
-            seen = np.concatenate([item, candidate, item - candidate, item * candidate])
-            expected[row] += (np.maximum(seen @ hidden[0] + hidden[1], 0) @ weight[0] + weight[1]) * item
-    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-5)
+    for number, row in enumerate(_histories(scorer, rows)):
+        c = row.candidate
+        for item, told in zip(row.items, row.told, strict=True):
+            seen = np.concatenate([item, c, item - c, item * c, told])
+            expected[number] += (np.maximum(seen @ hidden[0] + hidden[1], 0) @ weight[0] + weight[1]) * item
+    np.testing.assert_allclose(_interest(scorer, rows), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_loss_of_the_next_item_has_its_weight_in_training_alone(encoded, rows):
@@ -471,12 +720,13 @@ def test_the_loss_of_the_next_item_has_its_weight_in_training_alone(encoded, row
 _PARTS = {
     "dien": ({"interest_inputs", "interest", "attention", "evolution_inputs"}, {"evolution"}),
     "bst": ({"block_0_keys", "block_0_values"}, {"block_0_queries", "block_0_keys", "block_0_values"}),
+    "dsin": ({"told", "session_keys", "session_outputs", "evolution", "interest_keys", "evolved_keys"}, {"deep_0"}),
 }
 """Layers of the user alone, and of each candidate."""
 
 
 @pytest.mark.parametrize("name", _PARTS)
-def test_the_users_part_is_computed_once(name, encoded, scorers, monkeypatch):
+def test_the_users_part_is_computed_once(name, encoded, scorers, sequences, monkeypatch):
     seen = set()
 
     def watch(layer_class):
@@ -491,12 +741,24 @@ def test_the_users_part_is_computed_once(name, encoded, scorers, monkeypatch):
 
     watch(keras.layers.Dense)
     watch(AttentionalGRU)
-    exported = Exported(Fitted(encoded, scorers[name]), RANKING)
+    watch(keras.layers.Bidirectional)
+    exported = Exported(Fitted(encoded, scorers[name]), sequences.signature)
     seen.clear()
     call = tf.function(exported._one_user, autograph=False)
-    call.get_concrete_function(**tensor_specs(RANKING, ONE_USER_SIGNATURE))
+    call.get_concrete_function(**tensor_specs(sequences.signature, ONE_USER_SIGNATURE))
     once, for_each = _PARTS[name]
     one, every = ({layer for layer, batch in seen if batch == rows} for rows in (1, None))
     assert once <= one
     assert for_each <= every
     assert not (once - for_each) & every
+
+
+@pytest.mark.parametrize("name", ["dien", "dsin"])
+def test_loops_run_in_a_session_as_the_model_server_has_them(name, encoded, scorers, sequences, tmp_path):
+    fitted = Fitted(encoded, scorers[name])
+    export(fitted, sequences.signature, tmp_path / "saved_model")
+    saved_model = SavedModel(tmp_path / "saved_model")
+    golden = golden_requests(saved_model, sequences[TRAIN], sequences.signature, rows=9, users=2, candidates=7, seed=1)
+    for request, scores in answers(tmp_path / "saved_model", golden["requests"]):
+        np.testing.assert_allclose(scores, request["score"], atol=1e-5)
+        assert len(np.unique(scores)) > 1

@@ -60,14 +60,24 @@ def test_a_fit_cannot_read_test_rows():
     assert not {"dataset", "splits"} & {each.name for each in fields(FitContext)}
 
 
+_ON_DEMAND_ALONE = {
+    column.name
+    for column in RANKING.input_columns
+    if column.encoding is Encoding.NONE and any(column.name in feature.inputs for feature in RANKING.on_demand)
+}
+
+
 def _with(dataset, *names, **encodings):
-    """Return some rows for a model that takes these columns alone, some of them without encoding."""
+    """Return some rows for a model that takes these columns alone, some of them without encoding.
+
+    Nothing is computed of them on demand, so that moments, of which nothing else is, are left out.
+    """
     inputs = tuple(
         replace(each, column=replace(each.column, encoding=Encoding.NONE, vocabulary=""))
         if encodings.get(each.column.name) is Encoding.NONE
         else each
         for each in RANKING.inputs
-        if each.column.name in names
+        if each.column.name in names and each.column.name not in _ON_DEMAND_ALONE
     )
     splits = {name: split.take(np.arange(200)) for name, split in dataset.splits.items()}
     return replace(dataset, signature=replace(RANKING, inputs=inputs, on_demand=()), splits=splits)

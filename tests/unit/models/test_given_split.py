@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -18,7 +19,9 @@ from models.benchmark.given_split import read_given_split
 from models.benchmark.job import benchmark
 from models.benchmark.presets import Presets, preset_of, read_presets
 from models.dataset import TEST, TRAIN, VALID
-from models.errors import DatasetError, SpecError
+from models.encoding import build_encoder
+from models.errors import BuildError, DatasetError, SpecError
+from models.ranking.catalogue import RANKING_MODELS
 
 DECLARED = {
     "label": "clicked",
@@ -186,6 +189,32 @@ def test_crossing_models_beat_a_linear_one_where_only_pairs_tell(folder):
     assert min(pairs["auc"], pairs["gauc"]) > 0.8
     assert all(row["seconds"] > 0 and row["log_loss"] > 0 for row in found["rows"])
     assert found["published"] == {"lr": {"auc": 0.9, "seeds": 5}, "fm": {}}
+
+
+@pytest.mark.parametrize("name", ["din", "dien", "bst"])
+def test_a_sequence_that_shares_the_items_terms_is_a_history(name, folder):
+    given = read_given_split(folder)
+    encoded = build_encoder(given.signature, given.transforms)
+    model_class = RANKING_MODELS[name]
+    scorer = model_class(model_class.config_class()).build(encoded, 1)
+    dice = np.random.default_rng(4)
+    for weight in scorer.trainable_weights:
+        weight.assign(dice.normal(scale=0.5, size=weight.shape))
+    columns = encoded.run(given[TEST].features, given.signature)
+    seen = keras.Model(scorer.input, scorer.get_layer("deep_0").input)
+    interest, without = (seen(each).numpy()[:, -8:] for each in (columns, columns | {"seen": columns["seen"] * 0}))
+    some = (columns["seen"] != 0).any(axis=1)
+    assert 0 < some.sum() < len(some)
+    assert (np.abs(interest - without)[some].max(axis=1) > 1e-4).all()
+    np.testing.assert_array_equal(interest[~some], without[~some])
+
+
+def test_histories_are_learned_from_given_rows(folder):
+    once = QUICK.model_copy(update={"common": {**QUICK.common, "epochs": 1}, "models": {"din": {}}})
+    (row,) = benchmark(folder, ["din"], 1, once)["rows"]
+    assert 0.4 < row["auc"] <= 1
+    with pytest.raises(BuildError, match="expected user_sequence_sessions"):
+        benchmark(folder, ["dsin"], 1, None)
 
 
 def test_settings_have_the_names_of_the_configs():

@@ -24,7 +24,7 @@ def test_a_class_names_its_paper_and_its_module_cites_it(name):
     cited = " ".join(sys.modules[model.__module__].__doc__.split())
     assert venue in cited
     assert title.split(":")[0].strip().split()[-1] in cited
-    assert set(model.inputs) <= {"fields", "user", "item", "history"}
+    assert set(model.inputs) <= {"fields", "user", "item", "history", "sessions"}
 
 
 def test_the_page_is_what_the_catalogue_says():
