@@ -501,6 +501,24 @@ SPECIFICATIONS = (
     ),
     Specification(
         USER_STATE,
+        """
+        | user_id | time   | state_last_sessions | state_last_types                   |
+        | ann     | cutoff | 3,2,2,1,1,1         | rating,rating,rating,rating,rating,rating |
+        | bob     | cutoff | 1                   | rating                             |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_last_times                                                |
+        | ann     | cutoff | 883699200,883616500,883616401,883614600,883614600,883612800     |
+        | bob     | cutoff | 883612810                                                       |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
         # Values in steps of half a star, years in years.
         """
         | user_id | time   | state_value_sum | state_value_squares | state_release_year_count | state_release_year_sum |
