@@ -227,14 +227,19 @@ class Declared:
         return FeatureService("ranking_windows", (*known, *windows))
 
     @property
+    def ranking_sequences(self) -> FeatureService:
+        """The same and the last events: most of a row's bytes, so that only who asks for them has them."""
+        return FeatureService("ranking_sequences", (*self.ranking_windows.groups, self.user_sequence))
+
+    @property
     def retrieval(self) -> FeatureService:
         """What retrieval models read: the user's side and the item's, each for a tower of its own."""
-        return FeatureService("retrieval", (*self.ranking_windows.groups, self.user_sequence))
+        return FeatureService("retrieval", self.ranking_sequences.groups)
 
     @property
     def services(self) -> tuple[FeatureService, ...]:
         """Every service. What is known as of a label's time is in one of them; what is LATEST can be in none."""
-        return (self.ranking, self.ranking_windows, self.retrieval)
+        return (self.ranking, self.ranking_windows, self.ranking_sequences, self.retrieval)
 
     @property
     def known_by_time(self) -> FeatureService:
