@@ -193,7 +193,7 @@ def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -
         msg = (
             f"training set {record.training_set_id}: expected features {absent} of the spec's feature set, it has "
             f"those of the service {record.feature_service} alone; build one with KESTREL_RANKING_WINDOWS=true for "
-            "the windows, or take them out of the spec"
+            "the windows, KESTREL_RANKING_SEQUENCES=true for the last events, or take them out of the spec"
         )
         raise DatasetError(msg)
     different = sorted(name for name, digest in expected.items() if record.feature_hashes[name] != digest)

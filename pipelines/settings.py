@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     recall: of more, each question keeps fewer, 20 at least. 0 takes all."""
     ranking_windows: bool = False
     """Whether training sets for ranking hold the figures of windows, too. Models that are served read none of them."""
+    ranking_sequences: bool = False
+    """Whether training sets for ranking and of lists hold the user's last events, too, and the windows."""
     train_fraction: Share = 0.8
     """Share of the events, by time, that is in train."""
     valid_fraction: Share = 0.1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,23 +206,33 @@ def _seconds(row: Row) -> int:
 
 def _user_session(events: list[Row]) -> Row:
     times = [_seconds(row) for row in events]
-    starts = [n for n in range(len(times)) if n == 0 or times[n] - times[n - 1] > SESSION_GAP_S]
+    sessions = _sessions(times)
+    start = sessions.index(sessions[-1])
     return {
         "user_first_event_time": times[0],
         "user_last_event_time": times[-1],
-        "user_session_count": len(starts),
-        "user_session_event_count": len(times) - starts[-1],
-        "user_session_seconds": times[-1] - times[starts[-1]],
+        "user_session_count": sessions[-1],
+        "user_session_event_count": len(times) - start,
+        "user_session_seconds": times[-1] - times[start],
     }
 
 
+def _sessions(times: list[int]) -> list[int]:
+    """Return which session each of the ascending times is in; 1 is the first."""
+    pauses = (later - earlier for earlier, later in pairwise(times))
+    return list(accumulate((pause > SESSION_GAP_S for pause in pauses), initial=1))
+
+
 def _user_sequence(events: list[Row]) -> Row:
-    last = sorted(events, key=lambda row: (-_seconds(row), row["item_id"]))[:SEQUENCE_ITEMS]
+    rows = zip(events, _sessions([_seconds(row) for row in events]), strict=True)
+    last = sorted(rows, key=lambda row: (-_seconds(row[0]), row[0]["item_id"]))[:SEQUENCE_ITEMS]
     padding = SEQUENCE_ITEMS - len(last)
     return {
-        "user_sequence_items": [row["item_id"] for row in last] + [""] * padding,
-        "user_sequence_times": [_seconds(row) for row in last] + [0] * padding,
-        "user_sequence_types": [row["event_type"] for row in last] + [""] * padding,
+        "user_sequence_items": [row["item_id"] for row, _ in last] + [""] * padding,
+        "user_sequence_times": [_seconds(row) for row, _ in last] + [0] * padding,
+        "user_sequence_types": [row["event_type"] for row, _ in last] + [""] * padding,
+        "user_sequence_values": [row["value"] for row, _ in last] + [-1.0] * padding,
+        "user_sequence_sessions": [session for _, session in last] + [0] * padding,
     }
 
 

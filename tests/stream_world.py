@@ -93,5 +93,5 @@ def online_row(client: redis.Redis, namespace: str, user: str, group: FeatureGro
 
 def online_users(client: redis.Redis, namespace: str, users: Sequence[str]) -> dict[str, Any]:
     """Return the features that the stream writes, of each user."""
-    groups = (FEATURES.user_activity, FEATURES.user_liked_items, FEATURES.user_history)
+    groups = (FEATURES.user_activity, FEATURES.user_sequence, FEATURES.user_liked_items, FEATURES.user_history)
     return {user: [online_row(client, namespace, user, group) for group in groups] for user in users}

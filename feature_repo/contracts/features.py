@@ -165,6 +165,7 @@ TOP_TERMS = 5
 ITEM_TERMS = 3
 SEQUENCE_ITEMS = 50
 """So many events a sequence model reads."""
+_SEQUENCE = f"the last {SEQUENCE_ITEMS} events"
 CIRCLE_ITEMS = 50
 """So many items of what others liked are kept for a user who follows them."""
 SESSION_GAP_S = 1800
@@ -226,14 +227,19 @@ class Declared:
         return FeatureService("ranking_windows", (*known, *windows))
 
     @property
+    def ranking_sequences(self) -> FeatureService:
+        """The same and the last events: most of a row's bytes, so that only who asks for them has them."""
+        return FeatureService("ranking_sequences", (*self.ranking_windows.groups, self.user_sequence))
+
+    @property
     def retrieval(self) -> FeatureService:
         """What retrieval models read: the user's side and the item's, each for a tower of its own."""
-        return FeatureService("retrieval", (*self.ranking_windows.groups, self.user_sequence))
+        return FeatureService("retrieval", self.ranking_sequences.groups)
 
     @property
     def services(self) -> tuple[FeatureService, ...]:
         """Every service. What is known as of a label's time is in one of them; what is LATEST can be in none."""
-        return (self.ranking, self.ranking_windows, self.retrieval)
+        return (self.ranking, self.ranking_windows, self.ranking_sequences, self.retrieval)
 
     @property
     def known_by_time(self) -> FeatureService:
@@ -259,8 +265,8 @@ class Declared:
 
     @property
     def users(self) -> tuple[FeatureGroup, ...]:
-        """The groups of users that recommenders read, which lie in one hash online."""
-        return (*self.user_ranking, self.user_windows, *self.user_latest)
+        """The groups of users that recommenders can read, which lie in one hash online."""
+        return (*self.user_ranking, self.user_windows, self.user_sequence, *self.user_latest)
 
     @property
     def items(self) -> tuple[FeatureGroup, ...]:
@@ -392,9 +398,10 @@ def _user_activity(schema: Schema) -> FeatureGroup:
 def _user_state(schema: Schema) -> FeatureGroup:
     """Return what the streamed groups are made of, in whole numbers: the stream counts on from it.
 
-    What was liked when is in `user_liked_items`, too. It is here as well because the stream has to begin anew from what
-    the batch knew: a corrected event takes back what the stream has made of it, and no list of the latest items says
-    what would be there without it. Times are exact here, as the order follows from them.
+    The last events are in `user_sequence`, too, and what was liked when in `user_liked_items`. They are here as well
+    because the stream has to begin anew from what the batch knew: a corrected event takes back what the stream has made
+    of it, and no list of the latest items says what would be there without it. Times from which an order or a session
+    follows are exact here.
     """
     numeric = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))
     terms = tuple(attribute.name for attribute in schema.item_attributes if attribute.is_term)
@@ -404,15 +411,15 @@ def _user_state(schema: Schema) -> FeatureGroup:
         freshness=Freshness.LATEST,
         features=(
             Column("state_last_time", Dtype.INT64, "Microseconds since 1970 of the last event, counted or not"),
-            Column(
-                "state_last_items",
-                Dtype.STRING,
-                "The items of the last counted events, latest first",
-                length=-1,
-                window=_LAST_EVENTS,
-            ),
-            Column(
-                "state_last_values", Dtype.FLOAT32, "Their values, in the same order", length=-1, window=_LAST_EVENTS
+            *(
+                Column(f"state_last_{name}", dtype, meaning, length=-1, window=_SEQUENCE)
+                for name, dtype, meaning in (
+                    ("items", Dtype.STRING, "The items of the last counted events, latest first"),
+                    ("times", Dtype.INT64, "When these were, in seconds since 1970"),
+                    ("types", Dtype.STRING, "What these were: event types of the schema"),
+                    ("values", Dtype.FLOAT32, "Their values"),
+                    ("sessions", Dtype.INT64, "Which of the user's sessions each was in: 1 is the first"),
+                )
             ),
             Column("state_first_counted_time", Dtype.INT64, "Microseconds of the first counted event; -1: none"),
             Column("state_last_counted_time", Dtype.INT64, "Microseconds of the last counted event; -1: none"),
@@ -465,7 +472,7 @@ def _user_state(schema: Schema) -> FeatureGroup:
         parameters=MappingProxyType(
             {
                 **_user_activity(schema).parameters,
-                "session_gap_s": SESSION_GAP_S,
+                **_user_sequence(schema).parameters,
                 "liked_items": schema.liked_items,
             }
         ),
@@ -607,6 +614,7 @@ def _windows(owner: str, entity: Column, schema: Schema) -> FeatureGroup:
 
 
 def _user_sequence(schema: Schema) -> FeatureGroup:
+    """Return the last events. Sessions are counted from the user's first on, so that a new event changes no other."""
     return FeatureGroup(
         name="user_sequence",
         entity=USER_ID,
@@ -633,8 +641,12 @@ def _user_sequence(schema: Schema) -> FeatureGroup:
             ),
         ),
         meaning="The user's last events, for sequence models",
-        parameters=MappingProxyType({**_counting(schema), "sequence_items": SEQUENCE_ITEMS}),
-        window=f"the last {SEQUENCE_ITEMS} events",
+        parameters=MappingProxyType(
+            {**_counting(schema), "sequence_items": SEQUENCE_ITEMS, "session_gap_s": SESSION_GAP_S}
+        ),
+        window=_SEQUENCE,
+        owner=_BATCH_AND_STREAM,
+        streamed=True,
     )
 
 

@@ -293,7 +293,7 @@ def why_incomparable(theirs: TrainingSet | None, inputs: set[str], dataset: Data
         msg = (
             f"training set {dataset.record.training_set_id}: expected {absent}, which {named} "
             f"reads, it has the features of the service {dataset.record.feature_service} alone, so that the two cannot "
-            "be compared; build one with KESTREL_RANKING_WINDOWS=true"
+            "be compared; build one with KESTREL_RANKING_WINDOWS=true, or KESTREL_RANKING_SEQUENCES=true"
         )
         raise DatasetError(msg)
     return ""

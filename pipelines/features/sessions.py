@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
-from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
+from feature_repo.contracts.features import MISSING, SEQUENCE_ITEMS, SESSION_GAP_S
 from pipelines.features.activity import ends_second, padded
 
 if TYPE_CHECKING:
@@ -63,18 +63,24 @@ def user_sequence(events: DataFrame) -> DataFrame:
         events: those that are counted, as in the events dataset.
     """
     order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
+    so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     last = order.rowsBetween(1 - SEQUENCE_ITEMS, Window.currentRow)
-    event = F.struct("item_id", F.unix_seconds("event_time").alias("time"), "event_type")
-    states = events.select(
-        "user_id",
-        "event_time",
-        F.reverse(F.collect_list(event).over(last)).alias("last"),
-        ends_second(order),
-    ).where(F.col("ends_second"))
+    time = F.unix_micros("event_time")
+    pause = time - F.lag(time).over(order)
+    begins = pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))
+    event = F.struct("item_id", F.unix_seconds("event_time").alias("time"), "event_type", "value", "session")
+    states = (
+        events.select("*", begins.alias("begins"), ends_second(order))
+        .withColumn("session", F.count(F.when(F.col("begins"), 1)).over(so_far))
+        .select("user_id", "event_time", F.reverse(F.collect_list(event).over(last)).alias("last"), "ends_second")
+        .where(F.col("ends_second"))
+    )
     return states.select(
         "user_id",
         "event_time",
         padded(F.col("last.item_id"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_items"),
         padded(F.col("last.time"), SEQUENCE_ITEMS, F.lit(0).cast("long")).alias("user_sequence_times"),
         padded(F.col("last.event_type"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_types"),
+        padded(F.col("last.value"), SEQUENCE_ITEMS, F.lit(MISSING).cast("float")).alias("user_sequence_values"),
+        padded(F.col("last.session"), SEQUENCE_ITEMS, F.lit(0).cast("long")).alias("user_sequence_sessions"),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 
-from feature_repo.contracts.features import LAST_ITEMS, SESSION_GAP_S
+from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
 from feature_repo.contracts.schemas import Kind
 from pipelines.features.activity import is_liked
 from pipelines.features.likes import times, with_likes
@@ -42,10 +42,10 @@ def user_state(
     numeric = {"value": schema.value.step} | {
         attribute.name: attribute.step for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC
     }
-    latest_first = F.struct(-F.unix_micros("event_time"), "item_id", "event_type", "value")
+    latest_first = F.struct((-F.unix_micros("event_time")).alias("back"), "item_id", "event_type", "value")
     states = events.groupBy("user_id").agg(
         F.unix_micros(F.max("event_time")).alias("state_last_time"),
-        F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, LAST_ITEMS).alias("last"),
+        F.slice(F.sort_array(F.collect_list(F.when(counted, latest_first))), 1, SEQUENCE_ITEMS).alias("last"),
         _presence(F.sort_array(F.collect_list(F.when(counted, F.unix_micros("event_time"))))),
         *(sums for name, step in numeric.items() for sums in _sums(name, F.when(counted, whole_steps(name, step)))),
         *(_liked_terms(name, names, liked) for name, names in terms.items()),
@@ -55,7 +55,10 @@ def user_state(
         last_moment(cutoff).alias("event_time"),
         "state_last_time",
         F.col("last.item_id").alias("state_last_items"),
+        F.transform("last", lambda event: F.floor(_time(event) / F.lit(_SECOND_US))).alias("state_last_times"),
+        F.col("last.event_type").alias("state_last_types"),
         F.col("last.value").alias("state_last_values"),
+        _sessions(F.col("last"), F.col("presence.sessions")).alias("state_last_sessions"),
         F.col("presence.first").alias("state_first_counted_time"),
         F.col("presence.last").alias("state_last_counted_time"),
         F.col("presence.session").alias("state_session_time"),
@@ -94,6 +97,20 @@ def _presence(times: Column) -> Column:
         )
 
     return F.aggregate(times, start, plus).alias("presence")
+
+
+def _time(event: Column) -> Column:
+    """Return microseconds since 1970 of one of the last events, by which they are in order, the latest first."""
+    return -event["back"]
+
+
+def _sessions(last: Column, sessions: Column) -> Column:
+    """Return which session each of the last events was in: that of the latest, less those that began after it."""
+    gap = F.lit(SESSION_GAP_S * _SECOND_US)
+    begins = F.filter(last, lambda event, place: _time(event) - _time(F.get(last, place + F.lit(1))) > gap)
+    return F.transform(
+        last, lambda event: sessions - F.size(F.filter(begins, lambda start: _time(start) > _time(event)))
+    )
 
 
 def _sums(name: str, steps: Column) -> tuple[Column, Column, Column]:

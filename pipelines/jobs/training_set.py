@@ -112,13 +112,11 @@ def run(
 
 def _service(settings: Settings, schema: Schema, kind: TrainingKind) -> FeatureService:
     features = declared(schema)
-    match kind:
-        case TrainingKind.RETRIEVAL:
-            return features.retrieval
-        case TrainingKind.LISTS:
-            return features.ranking_windows
-        case TrainingKind.RANKING:
-            return features.ranking_windows if settings.ranking_windows else features.ranking
+    if kind is TrainingKind.RETRIEVAL:
+        return features.retrieval
+    if settings.ranking_sequences:
+        return features.ranking_sequences
+    return features.ranking_windows if settings.ranking_windows or kind is TrainingKind.LISTS else features.ranking
 
 
 def _label_rows(  # noqa: PLR0917 - by what, from where, of what

@@ -23,6 +23,7 @@ def streamed_views(declaration: Declared) -> dict[str, Callable[[Row, Row], bool
     rules: dict[str, Callable[[Row, Row], bool]] = {
         declaration.user_activity.view_name: _is_later,
         declaration.user_session.view_name: _is_later,
+        declaration.user_sequence.view_name: _is_later,
         declaration.user_history.view_name: _has_more_items,
         declaration.user_liked_items.view_name: _likes_later,
     }

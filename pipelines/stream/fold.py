@@ -1,21 +1,22 @@
 """A user's features from the batch's state and the events since: the same figures as Spark's, to the last bit.
 
-`advance` takes a state and events to the state after them; `features` reads a state off. Counts and sums are whole
-numbers, so the order of the events changes nothing but the list of the last ones, which has a total order: time, then
-item, then type. Of the liked items the last ones are enough: whatever so many others are ahead of stays behind them
-until it is liked again, and then its older time is of no account. The specifications in tests/spec/features hold for
-this and for Spark alike.
+`advance` takes a state and events to the state after them; `features` and its likes read a state off. Counts and sums
+are whole numbers, so the order of the events changes nothing but the list of the last ones, which has a total order:
+time, then item, then type. Their sessions are counted from the user's first on: a new event changes none of them. Of
+the liked items the last ones are enough: whatever so many others are ahead of stays behind them until it is liked
+again, and then its older time is of no account. The specifications in tests/spec/features hold for this and for Spark
+alike.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from feature_repo.contracts.features import LAST_ITEMS, MISSING, SESSION_GAP_S, TOP_TERMS
+from feature_repo.contracts.features import LAST_ITEMS, MISSING, SEQUENCE_ITEMS, SESSION_GAP_S, TOP_TERMS
 from feature_repo.contracts.schemas import Kind, Schema
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from feature_repo.contracts.events import Event
     from feature_repo.feast_redis import Stored
 
-Padded = TypeVar("Padded", str, float)
+Padded = TypeVar("Padded", str, int, float)
 Like = tuple[str, int]
 """An item, and when the user liked it, in microseconds since 1970."""
 
@@ -84,13 +85,26 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """One of the last counted events, as sequences have it."""
+
+    item: str
+    time: int
+    """Seconds since 1970."""
+    type: str
+    value: float
+    session: int
+    """Which of the user's sessions it was in; 1 is the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
     """Everything that a user's features are made of."""
 
     last_time: int = NEVER
     """Microseconds since 1970 of the last event, counted or not: whatever lies at or before it is in the state."""
-    last: tuple[tuple[str, float], ...] = ()
-    """(item, value) of the last counted events, latest first."""
+    last: tuple[Done, ...] = ()
+    """The last counted events, latest first."""
     presence: Presence = Presence()
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """VALUE, or a numeric attribute of items → its sums over the counted events."""
@@ -107,15 +121,18 @@ def advance(state: UserState, events: Iterable[Event], facts: Callable[[str], It
         return state
     types = frozenset(schema.counted_types)
     counted = [event for event in ordered if event.event_type in types]
-    latest = tuple((event.item_id, event.value) for event in counted[:LAST_ITEMS])
+    last = deque(state.last, maxlen=SEQUENCE_ITEMS)
     sums = dict(state.sums)
     likes = {attribute: Counter(counts) for attribute, counts in state.likes.items()}
     presence = state.presence
     for event in reversed(counted):
         presence = presence.plus(event.event_time)
+        last.appendleft(
+            Done(event.item_id, event.event_time // _SECOND_US, event.event_type, event.value, presence.sessions)
+        )
         _count(event, facts(event.item_id), schema, sums, likes)
     liked = liked_last(state.liked, likes_of(counted, schema), schema.liked_items)
-    return UserState(ordered[0].event_time, (latest + state.last)[:LAST_ITEMS], presence, sums, likes, liked)
+    return UserState(ordered[0].event_time, tuple(last), presence, sums, likes, liked)
 
 
 def likes_of(events: Iterable[Event], schema: Schema) -> list[Like]:
@@ -164,8 +181,8 @@ def features(state: UserState, schema: Schema) -> dict[str, Stored]:
         return {}
     values = state.sums[VALUE]
     row: dict[str, Stored] = {
-        "user_last_items": _padded([item for item, _ in state.last], LAST_ITEMS, ""),
-        "user_last_values": _padded([value for _, value in state.last], LAST_ITEMS, MISSING),
+        "user_last_items": _padded([done.item for done in state.last], LAST_ITEMS, ""),
+        "user_last_values": _padded([done.value for done in state.last], LAST_ITEMS, MISSING),
         "user_event_count": values.count,
         "user_value_mean": mean(values, schema.value.step),
         "user_value_std": population_std(values, schema.value.step),
@@ -191,6 +208,19 @@ def session_features(state: UserState) -> dict[str, Stored]:
         "user_session_count": here.sessions,
         "user_session_event_count": here.session_events,
         "user_session_seconds": (here.last - here.session) // _SECOND_US,
+    }
+
+
+def sequence_features(state: UserState) -> dict[str, Stored]:
+    """Return the features of the group `user_sequence`; none for a user without a counted event."""
+    if not state.last:
+        return {}
+    return {
+        "user_sequence_items": _padded([done.item for done in state.last], SEQUENCE_ITEMS, ""),
+        "user_sequence_times": _padded([done.time for done in state.last], SEQUENCE_ITEMS, 0),
+        "user_sequence_types": _padded([done.type for done in state.last], SEQUENCE_ITEMS, ""),
+        "user_sequence_values": _padded([done.value for done in state.last], SEQUENCE_ITEMS, MISSING),
+        "user_sequence_sessions": _padded([done.session for done in state.last], SEQUENCE_ITEMS, 0),
     }
 
 
@@ -233,4 +263,4 @@ def _top(counts: Mapping[str, int]) -> list[str]:
 
 
 def _padded(values: list[Padded], length: int, missing: Padded) -> list[Padded]:
-    return values + [missing] * (length - len(values))
+    return values[:length] + [missing] * (length - len(values))

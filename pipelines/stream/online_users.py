@@ -30,6 +30,7 @@ from pipelines.stream.fold import (
     liked_features,
     liked_last,
     likes_of,
+    sequence_features,
     session_features,
 )
 from pipelines.stream.placed_events import EVENT_PREFIX, Placed, decode_placed
@@ -91,11 +92,12 @@ class OnlineUsers:
         self._put_off = put_off_users_key(namespace)
         self._project = project
         self._knowledge = knowledge
-        self._activity, self._session, self._history, self._liked, self._state = (
+        self._activity, self._session, self._sequence, self._history, self._liked, self._state = (
             ViewLayout(group)
             for group in (
                 declaration.user_activity,
                 declaration.user_session,
+                declaration.user_sequence,
                 declaration.user_history,
                 declaration.user_liked_items,
                 declaration.user_state,
@@ -298,6 +300,7 @@ class OnlineUsers:
         if counted := [event.event_time for event in since if event.event_type in types]:
             fields |= self._activity.encode(features(now, schema), max(counted))
             fields |= self._session.encode(session_features(now), max(counted))
+            fields |= self._sequence.encode(sequence_features(now), max(counted))
         return fields
 
     def _with_late_likes(

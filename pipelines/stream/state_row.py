@@ -6,7 +6,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_repo.contracts.schemas import Kind
-from pipelines.stream.fold import Presence, Sums, UserState
+from pipelines.stream.fold import Done, Presence, Sums, UserState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,14 @@ _PRESENCE = (
     "state_session_event_count",
 )
 """The columns of a `Presence`, in the order of its fields."""
+_LAST = {
+    "state_last_items": "item",
+    "state_last_times": "time",
+    "state_last_types": "type",
+    "state_last_values": "value",
+    "state_last_sessions": "session",
+}
+"""Column → field of `Done`, in the order of its fields."""
 
 
 def state_of(row: Mapping[str, Stored | None], schema: Schema) -> UserState:
@@ -37,7 +45,7 @@ def state_of(row: Mapping[str, Stored | None], schema: Schema) -> UserState:
         for attribute in schema.item_attributes
         if attribute.is_term
     }
-    last = tuple(zip(values["state_last_items"], values["state_last_values"], strict=True))
+    last = tuple(Done(*fields) for fields in zip(*(values[name] for name in _LAST), strict=True))
     presence = Presence(*(values[name] for name in _PRESENCE))
     liked = tuple(zip(values["state_liked_items"], values["state_liked_times"], strict=True))
     return UserState(values["state_last_time"], last, presence, sums, likes, liked)
@@ -47,8 +55,7 @@ def row_of(state: UserState, schema: Schema) -> dict[str, Stored]:
     """Return the row of the group `user_state` that holds a state; the terms are in the order of their names."""
     row: dict[str, Stored] = {
         "state_last_time": state.last_time,
-        "state_last_items": [item for item, _ in state.last],
-        "state_last_values": [value for _, value in state.last],
+        **{name: [getattr(done, part) for done in state.last] for name, part in _LAST.items()},
         **dict(zip(_PRESENCE, astuple(state.presence), strict=True)),
     }
     names = ("value", *(attribute.name for attribute in schema.item_attributes if attribute.kind is Kind.NUMERIC))

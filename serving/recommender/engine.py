@@ -32,7 +32,7 @@ from serving.recommender.release import Canary, RankingOff, RankingPlan
 from serving.recommender.reranking import reranked
 from serving.recommender.seen import SeenMemory, unseen_items
 from serving.recommender.slate import order_slate
-from serving.recommender.user_features import Commands, UserFeatures, read_user
+from serving.recommender.user_features import Commands, UserFeatures, UserLayout, read_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +105,12 @@ class Online:
         """Names of the feature groups of users that recall or the model reads: an answer is degraded without one."""
         recall = self.snapshot.layout.recall
         return recall | self.ranking.groups if isinstance(self.ranking, RankingPlan) else recall
+
+    @property
+    def layout(self) -> UserLayout:
+        """Where what is fetched of users lies: what recall and the model read, and the canary."""
+        canary = frozenset[str]() if self.canary is None else self.canary.plan.groups
+        return self.snapshot.layout.for_models(self.user_groups | canary)
 
     @property
     def vectors(self) -> dict[str, ItemVectors]:
@@ -230,9 +236,7 @@ class Engine:
         settings = self._settings
         try:
             now = settings.now(online.snapshot.manifest.cutoff)
-            user = await read_user(
-                self._redis, online.snapshot.layout, user_id, now, settings.recommender_redis_ms / 1000
-            )
+            user = await read_user(self._redis, online.layout, user_id, now, settings.recommender_redis_ms / 1000)
         except UserFeaturesError as error:
             self._went_down(Missing.REDIS, error)
             degraded.append(Missing.REDIS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.datasets import USER_ID
+from feature_repo.contracts.datasets import EVENTS, USER_ID
 from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.feast_redis import (
     Stored,
@@ -27,7 +28,7 @@ from feature_repo.feast_redis import (
 from serving.recommender.errors import UserFeaturesError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -62,16 +63,30 @@ class UserLayout:
 
     project: str
     groups: tuple[FeatureGroup, ...]
-    fields: tuple[bytes, ...]
-    """For each of `groups`: the event time, then the features in their declared order."""
+    stored: Mapping[str, tuple[bytes, ...]]
+    """Group → its fields: the event time, then the features in their declared order."""
     recall: frozenset[str]
     """Those of `groups` that recall and its filter read, whatever a model does."""
     refreshed: datetime
     """The snapshot's cutoff: a row older than it may be is wrong if the refresh is, too; else its user was quiet."""
 
+    @property
+    def fields(self) -> tuple[bytes, ...]:
+        """The fields of `groups`, in their order."""
+        return tuple(chain.from_iterable(self.stored[group.name] for group in self.groups))
+
     def key(self, user_id: str) -> bytes:
         """Return the key of a user's hash."""
         return entity_key(self.project, USER_ID.name, user_id)
+
+    def for_models(self, read: Collection[str]) -> UserLayout:
+        """Return what is fetched where models read the groups `read`: what else is made of events alone is left out.
+
+        It would say of nobody that he is known: whoever has an event is so by his history, which recall reads.
+        """
+        wanted = {*read, *self.recall}
+        groups = (group for group in self.groups if group.name in wanted or group.source != EVENTS.name)
+        return replace(self, groups=tuple(groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +138,13 @@ class UserFeatures:
 
 def user_layout(snapshot: OnlineSnapshot, declaration: Declared) -> UserLayout:
     """Work out the fields of a snapshot's user views."""
-    fields: list[bytes] = []
+    stored = {}
     for group in declaration.users:
         view = snapshot.views[group.name]
-        fields.append(timestamp_field(view))
-        fields.extend(feature_field(view, column.name) for column in group.features)
+        features = (feature_field(view, column.name) for column in group.features)
+        stored[group.name] = (timestamp_field(view), *features)
     recall = frozenset(group.name for group in (declaration.user_activity, *declaration.user_latest))
-    return UserLayout(snapshot.feast_project, declaration.users, tuple(fields), recall, parse_cutoff(snapshot.cutoff))
+    return UserLayout(snapshot.feast_project, declaration.users, stored, recall, parse_cutoff(snapshot.cutoff))
 
 
 def connect(url: str, timeout_s: float) -> Redis:

@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -309,6 +310,8 @@ def oracle(events: list[dict[str, Any]], row: dict[str, Any], moment: datetime) 
         "user_sequence_items": padded([event["item_id"] for event in last], 50, ""),
         "user_sequence_times": padded([seconds(event) for event in last], 50, 0),
         "user_sequence_types": padded([event["event_type"] for event in last], 50, ""),
+        "user_sequence_values": padded([event["value"] for event in last], 50, -1.0),
+        "user_sequence_sessions": padded([sessions_until(own, event) for event in last], 50, 0),
         "item_event_count": len(of_item),
         "item_value_mean": mean_of([event["value"] for event in of_item]),
         "item_last_event_time": max(map(seconds, of_item), default=0),
@@ -322,6 +325,11 @@ def oracle(events: list[dict[str, Any]], row: dict[str, Any], moment: datetime) 
     trend = math.log2((lately + 5) / 7 / ((usually - lately + 5 * 30 / 7) / 30))
     is_there = any(event["event_time"] < midnight for event in of_item)
     return figures | {"item_trend": pytest.approx(trend if is_there else 0.0, abs=1e-6)}
+
+
+def sessions_until(events: list[dict[str, Any]], event: dict[str, Any]) -> int:
+    times = sorted({seconds(other) for other in events if seconds(other) <= seconds(event)})
+    return 1 + sum(later - earlier > 1800 for earlier, later in pairwise(times))
 
 
 def of_last(events: list[dict[str, Any]], days: int, midnight: datetime) -> list[float]:
@@ -383,24 +391,30 @@ def test_what_a_training_set_for_retrieval_holds_is_fitted_on_its_train_rows(
     assert fitted["columns"]["item_trend"]["mean"] == pytest.approx(sum(trends) / len(trends))
 
 
-def test_a_training_set_for_ranking_holds_windows_for_whoever_asks(settings: Settings, place: Namespace) -> None:
+@pytest.mark.parametrize(
+    ("service", "column"), [("ranking_windows", "item_trend"), ("ranking_sequences", "user_sequence_sessions")]
+)
+def test_a_training_set_for_ranking_holds_windows_and_sequences_for_whoever_asks(
+    service: str, column: str, settings: Settings, place: Namespace
+) -> None:
     from models.dataset import read_dataset
 
     plain = build(settings, place)
-    directory = build(settings.model_copy(update={"ranking_windows": True}), place)
+    directory = build(settings.model_copy(update={service: True}), place)
     assert directory != plain
     record, without = (TrainingSet.read(each / MANIFEST) for each in (directory, plain))
-    assert (record.feature_service, without.feature_service) == ("ranking_windows", "ranking")
+    assert (record.feature_service, without.feature_service) == (service, "ranking")
     assert record.views.items() > without.views.items()
     rows, plain_rows = (rows_of(each, *TRAINING_FILES[:3]) for each in (directory, plain))
     for row, narrow in zip(rows, plain_rows, strict=True):
         assert row.items() >= narrow.items()
         expected = {name: value for name, value in oracle(EVENTS, row, row["event_time"]).items() if name in row}
         assert {name: row[name] for name in expected} == expected, row["example_id"]
-    assert {"user_event_count_7d", "item_trend"} <= expected.keys() - plain_rows[0].keys()
+    assert {"user_event_count_7d", column} <= expected.keys() - plain_rows[0].keys()
     transforms, plain_transforms = (json.loads((each / "transforms.json").read_text()) for each in (directory, plain))
     assert transforms["columns"].items() >= plain_transforms["columns"].items()
-    assert transforms["vocabularies"] == plain_transforms["vocabularies"]
+    for name, terms in plain_transforms["vocabularies"].items():
+        assert set(terms) <= set(transforms["vocabularies"][name])
     assert read_dataset(directory).splits.keys() == record.rows.keys(), "ranking models read it, too"
 
 

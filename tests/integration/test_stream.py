@@ -37,7 +37,7 @@ from pipelines.jobs import stream as stream_jobs
 from pipelines.settings import Settings
 from pipelines.stream import late_likes
 from pipelines.stream.batch import materializing, materializing_key, open_users
-from pipelines.stream.fold import UserState, advance, features, liked_features, session_features
+from pipelines.stream.fold import UserState, advance, features, liked_features, sequence_features, session_features
 from pipelines.stream.items import read_knowledge
 from pipelines.stream.landing import landed_files
 from pipelines.stream.merge import merge_landed
@@ -114,7 +114,7 @@ def expected(place: Namespace, log: Sequence[Event]) -> dict[str, Any]:
     for user in USERS:
         known = [event for event in latest.values() if event.user_id == user]
         state = advance(UserState(), known, about.facts, MOVIELENS)
-        row = features(state, MOVIELENS) | (liked_features(state) if known else {})
+        row = features(state, MOVIELENS) | sequence_features(state) | (liked_features(state) if known else {})
         result[user] = (row, sorted({event.item_id for event in known}))
     return result
 
@@ -123,10 +123,10 @@ def received(client: redis.Redis, place: Namespace) -> dict[str, Any]:
     rows = online_users(client, place.name, USERS)
     return {
         user: (
-            {name: value for name, value in ((activity or {}) | (liked or {})).items() if name != "event_time"},
+            {name: value for row in rows_of_events for name, value in (row or {}).items() if name != "event_time"},
             (history or {"user_seen_items": []})["user_seen_items"],
         )
-        for user, (activity, liked, history) in rows.items()
+        for user, (*rows_of_events, history) in rows.items()
     }
 
 
@@ -285,6 +285,7 @@ def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequen
     groups = (
         (FEATURES.user_activity, features(state, MOVIELENS)),
         (FEATURES.user_session, session_features(state)),
+        (FEATURES.user_sequence, sequence_features(state)),
         (FEATURES.user_history, seen),
         (FEATURES.user_liked_items, liked_features(state)),
         (FEATURES.user_state, row_of(state, MOVIELENS)),
@@ -425,6 +426,27 @@ def test_a_like_counts_at_once_and_a_correction_takes_it_back_to_what_the_batch_
     send(client, place.name, [dataclasses.replace(event, value=1.0) for event in (again, other)])
     apply_here(client, place)
     assert likes(client, place) == [("i2", 200), ("i1", 100)]
+
+
+def test_a_correction_and_events_out_of_order_shift_a_full_sequence_no_further(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    """Sixty events of the batch, three since, the last of which came first: a correction of it shifts nothing again."""
+    place = open_lake(tmp_path)
+    known = [sent("u1", f"i{n % 9}", 4.0, 1_000 * n) for n in range(60)]
+    batch_writes(client, place, "u1", known)
+    since = [sent("u1", f"i{n}", 2.0, 60_000 + second) for n, second in enumerate([5_000, 1_801, 1_800])]
+    corrected = dataclasses.replace(since[0], value=5.0)
+    for event in (*since, corrected):
+        send(client, place.name, [event])
+        apply_here(client, place)
+    row = online_row(client, place.name, "u1", FEATURES.user_sequence)
+    assert row is not None
+    assert row["user_sequence_items"][:4] == ["i0", "i1", "i2", "i5"]
+    assert row["user_sequence_values"][:4] == [5.0, 2.0, 2.0, 4.0]
+    assert row["user_sequence_sessions"][:4] == [3, 2, 2, 1]
+    assert [time - round(BASE.timestamp()) for time in row["user_sequence_times"][-2:]] == [14_000, 13_000]
+    assert received(client, place)["u1"] == expected(place, [*known, *since, corrected])["u1"]
 
 
 def test_a_new_user_who_likes_nothing_has_an_empty_list(client: redis.Redis, tmp_path: Path) -> None:

@@ -252,12 +252,12 @@ def test_what_the_stream_wrote_since_is_left_out(settings: Settings, place: Name
     stream(client, place, world.event("u1", "i-unseen", SINCE, 5.0), world.event("new-user", "i3", SINCE, 3.0), late)
     result = verify_online.run(settings, place, EVERYBODY)
     assert result["mismatches"] == 0
-    assert result["newer"] == 4 + 6 + 2, (
-        "activity, session, history and likes; the new user's profile and windows, too; the late one's history and like"
+    assert result["newer"] == 5 + 7 + 2, (
+        "activity, session, sequence, history, likes; of the new user profile and windows; history and like of the late"
     )
     materialize.run(settings, place, world.CUTOFF)
     assert client.smembers(late_users_key(place.name)) == set()
-    assert verify_online.run(settings, place, EVERYBODY)["newer"] == 4 + 6 + 1, "the same batch again: the like stays"
+    assert verify_online.run(settings, place, EVERYBODY)["newer"] == 5 + 7 + 1, "the same batch again: the like stays"
 
 
 def test_a_row_of_the_cutoff_or_later_that_no_stream_wrote_is_a_mismatch(
@@ -292,7 +292,7 @@ DAMAGE: dict[str, tuple[FeatureGroup, str, Stored]] = {
     "u2": (USER_PROFILE, "user_age", 99.0),
     "u3": (USER_WINDOWS, "user_event_count_7d", 777),
     "u4": (USER_STATE, "state_value_count", 777),
-    "u5": (USER_SEQUENCE, "user_sequence_times", [7] * 50),
+    "u5": (USER_SEQUENCE, "user_sequence_sessions", [7] * 50),
     "u6": (USER_HISTORY, "user_seen_items", ["i3"]),
     "u7": (ITEM2VEC.user_group, "user_item2vec_fit", "another"),
     "u8": (USER_LIKED_ITEMS, "user_liked_times", [7]),
@@ -310,7 +310,8 @@ def test_damage_of_a_recent_user_is_no_work_of_the_stream(
         client.hset(key_of(client, place, "user_id", user), mapping={field: encode_value(column, wrong)})
     lines = mismatches(settings, place, caplog)
     # What the stream would count on from, or has made, is damaged: then all that it has made of it is in doubt.
-    in_doubt = {group.view_name for group in (USER_ACTIVITY, USER_SESSION, USER_HISTORY, USER_LIKED_ITEMS)}
+    made = (USER_ACTIVITY, USER_SESSION, USER_SEQUENCE, USER_HISTORY, USER_LIKED_ITEMS)
+    in_doubt = {group.view_name for group in made}
     for user, (group, name, _) in DAMAGE.items():
         own = [line for line in lines if f"user_id '{user}'" in line]
         assert any(f"view {group.view_name}, feature {name}," in line for line in own)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import pytest
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.publishing import CorruptRecordError
 from feature_repo.contracts.signatures import Scope, ranking
+from feature_repo.feast_redis import feature_field, timestamp_field
 from serving.recommender.engine import Online
 from serving.recommender.errors import RecommenderError, SnapshotError
 from serving.recommender.ranking import ranking_inputs
-from serving.recommender.release import RankingOff, RankingPlan, plan_ranking
+from serving.recommender.release import Canary, RankingOff, RankingPlan, plan_ranking
 from serving.recommender.settings import Settings, load_settings
 from serving.recommender.snapshot import load_snapshot
 from tests.movielens import FEATURES, ITEM_PROFILE, MOVIELENS, RANKING, RANKING_FEATURES, USER_ACTIVITY
@@ -193,6 +194,26 @@ def test_an_answer_is_degraded_only_without_groups_that_somebody_reads(world: Wo
     signature = ranking(MOVIELENS, ("user_windows",))
     release = world.publish_release(signature=signature.to_json(), views=signature.views)
     assert Online(snapshot, release, plan_ranking(release, snapshot)).user_groups == recall | {"user_windows"}
+
+
+def test_sequences_are_fetched_where_a_model_or_its_canary_reads_them_and_nowhere_else(world: World) -> None:
+    world.publish_snapshot()
+    snapshot = load_snapshot(world.place)
+    release = world.publish_release()
+    plain = Online(snapshot, release, plan_ranking(release, snapshot))
+    signature = ranking(MOVIELENS, ("ranking", "user_sequence_items"))
+    release = world.publish_release(signature=signature.to_json(), views=signature.views)
+    plan = plan_ranking(release, snapshot)
+    assert isinstance(plan, RankingPlan)
+    reading, compared = replace(plain, ranking=plan), replace(plain, canary=Canary(plan, None))
+    whole = set(snapshot.layout.fields)
+    sequence, windows = (
+        {timestamp_field(group.view_name), *(feature_field(group.view_name, each.name) for each in group.features)}
+        for group in (FEATURES.user_sequence, FEATURES.user_windows)
+    )
+    assert set(plain.layout.fields) == whole - sequence - windows
+    assert set(reading.layout.fields) == set(compared.layout.fields) == whole - windows
+    assert [group.name for group in reading.layout.groups][-3:] == ["user_sequence", "user_history", "user_liked_items"]
 
 
 def test_only_a_group_that_the_model_reads_takes_it_out_of_force(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +15,18 @@ from hypothesis import strategies as st
 
 from feature_repo.contracts.events import Event, key_id
 from feature_repo.contracts.schemas import MOVIELENS, Attribute, EventType, Kind, Positive, Schema, ValueRange
-from pipelines.stream.fold import UNKNOWN_ITEM, ItemFacts, Sums, UserState, advance, features, mean, whole_steps
+from pipelines.stream.fold import (
+    UNKNOWN_ITEM,
+    ItemFacts,
+    Sums,
+    UserState,
+    advance,
+    features,
+    mean,
+    sequence_features,
+    session_features,
+    whole_steps,
+)
 from pipelines.stream.state_row import row_of, state_of
 
 SHOP = Schema(
@@ -108,6 +120,24 @@ def test_a_log_cut_at_any_time_gives_the_same(log: list[Event], cut: int) -> Non
     in_two = advance(stored, after[::-1], facts, SHOP)
     assert row_of(in_two, SHOP) == row_of(whole, SHOP)
     assert features(in_two, SHOP) == features(whole, SHOP)
+    assert sequence_features(in_two) == sequence_features(whole)
+
+
+@given(logs)
+def test_a_sequence_is_what_was_done_each_in_the_session_it_was_in(log: list[Event]) -> None:
+    """A pause of half an hour and one second between two seconds of the log, so that sessions begin and end."""
+    spread = [replace(event, event_time=event.event_time * 901 * 1_000_000) for event in log]
+    row = sequence_features(advance(UserState(), spread, facts, SHOP))
+    counted = [event for event in spread if event.event_type != "view"]
+    assert bool(row) == bool(counted)
+    latest = sorted(counted, key=lambda event: (-event.event_time, event.item_id, event.event_type))[:50]
+    for place, event in enumerate(latest):
+        until = [other for other in counted if other.event_time <= event.event_time]
+        sessions = session_features(advance(UserState(), until, facts, SHOP))["user_session_count"]
+        received = [row[f"user_sequence_{name}"][place] for name in ("items", "times", "types", "values", "sessions")]
+        assert received == [event.item_id, event.event_time // 1_000_000, event.event_type, event.value, sessions]
+    blank = [("", 0, "", -1.0, 0)] * (50 - len(latest))
+    assert not row or list(zip(*row.values(), strict=True))[len(latest) :] == blank
 
 
 def test_whole_steps_round_halves_away_from_zero() -> None:

@@ -52,7 +52,7 @@ def random_log(seed: int) -> tuple[Rows, Rows]:
         user, item, second = (
             f"u{dice.randint(1, 12)}",
             str(dice.randint(0, 24)),
-            dice.choice([*range(20), 90_000, 90_001]),
+            dice.choice([*range(20), 3_000, 90_000, 90_001]),
         )
         events[user, item, second] = {
             "user_id": user,
@@ -115,10 +115,13 @@ def session_row(known: Rows) -> dict[str, Any]:
 
 def sequence_row(known: Rows) -> dict[str, Any]:
     latest = sorted(known, key=lambda event: (-seconds(event), event["item_id"]))
+    until = [[other for other in known if seconds(other) <= seconds(event)] for event in latest]
     return {
         "user_sequence_items": padded([event["item_id"] for event in latest], 50, ""),
         "user_sequence_times": padded([seconds(event) for event in latest], 50, 0),
         "user_sequence_types": padded([event["event_type"] for event in latest], 50, ""),
+        "user_sequence_values": padded([event["value"] for event in latest], 50, -1.0),
+        "user_sequence_sessions": padded([session_row(before)["user_session_count"] for before in until], 50, 0),
     }
 
 

@@ -56,7 +56,7 @@ def test_a_window_is_told_as_long_as_it_is(rows):
     assert {name: rows[name]["window"] for name in days} == {name: f"the last {n} days" for name, n in days.items()}
     assert re.findall(r"\d+", rows["item_trend"]["window"]) == ["7", "30"]
     lists = [name for name in rows if name.startswith(("user_last_items", "user_last_values", "user_sequence_"))]
-    assert len(lists) == 5
+    assert len(lists) == 7
     for name in lists:
         (length,) = re.findall(r"\d+", rows[name]["type"].removesuffix("int64").removesuffix("float32"))
         assert rows[name]["window"] == f"the last {length} events"
@@ -66,7 +66,7 @@ def test_a_window_is_told_as_long_as_it_is(rows):
 
 def test_owner_and_freshness_say_who_writes_and_when(rows):
     written = {group.name for group in GROUPS if group.streamed}
-    encoded = {"user_activity", "user_session", "user_history", "user_liked_items"}
+    encoded = {"user_activity", "user_session", "user_sequence", "user_history", "user_liked_items"}
     assert written == encoded, "what pipelines/stream/online_users.py encodes"
     for group in GROUPS:
         for column in group.features:

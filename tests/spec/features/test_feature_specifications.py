@@ -325,6 +325,32 @@ SPECIFICATIONS = (
         """,
     ),
     Specification(
+        USER_SEQUENCE,
+        # Counted from the first session on, so that a new event changes no other; ann's third begins on day 1.
+        """
+        | user_id | time | user_sequence_values | user_sequence_sessions |
+        | ann     | 0    | 4                    | 1                      |
+        | ann     | 1800 | 5,2,4                | 1,1,1                  |
+        | ann     | 3601 | 4,5,2,4              | 2,1,1,1                |
+        | ann     | 3700 | 3,4,5,2,4            | 2,2,1,1,1              |
+        | ann     | 1d   | 1,3,4,5,2,4          | 3,2,2,1,1,1            |
+        | bob     | 10   | 3                    | 1                      |
+        """,
+        VISITS,
+    ),
+    of_shop(
+        SHOP_FEATURES.user_sequence,
+        # What is given back is no counted event, as elsewhere; what was looked at is.
+        """
+        | user_id | time | user_sequence_items | user_sequence_types             | user_sequence_values |
+        | ann     | 0    | mug                 | view                            | 1                    |
+        | ann     | 10   | mug,mug             | purchase,view                   | 2,1                  |
+        | ann     | 20   | bear,mug,mug        | purchase,purchase,view          | 1,2,1                |
+        | ann     | 30   | fork,bear,mug,mug   | purchase,purchase,purchase,view | 3,1,2,1              |
+        | bob     | 10   | bear                | view                            | 1                    |
+        """,
+    ),
+    Specification(
         USER_WINDOWS,
         # On day 7 what happened on day 0 is no longer among the last 7 days; on day 96 nothing is left of the last 90.
         """
@@ -470,6 +496,24 @@ SPECIFICATIONS = (
         | user_id | time   | state_session_count | state_session_event_count |
         | ann     | cutoff | 3                   | 1                         |
         | bob     | cutoff | 1                   | 1                         |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_last_sessions | state_last_types                   |
+        | ann     | cutoff | 3,2,2,1,1,1         | rating,rating,rating,rating,rating,rating |
+        | bob     | cutoff | 1                   | rating                             |
+        """,
+        VISITS,
+    ),
+    Specification(
+        USER_STATE,
+        """
+        | user_id | time   | state_last_times                                                |
+        | ann     | cutoff | 883699200,883616500,883616401,883614600,883614600,883612800     |
+        | bob     | cutoff | 883612810                                                       |
         """,
         VISITS,
     ),

@@ -80,7 +80,7 @@ def test_the_door_and_the_stream(snapshot: Snapshot) -> None:
         }
         state = advance(state, [check_event(raw, SCHEMA, lambda _: True, MOMENT.replace(minute=1))], facts, SCHEMA)
     assert {term: term in state.likes["genres"] for term in LIKED} == LIKED
-    assert [value for _, value in state.last] == snapshot.read().column("value").to_pylist()[::-1]
+    assert [done.value for done in state.last] == snapshot.read().column("value").to_pylist()[::-1]
 
 
 @pytest.mark.parametrize("value", [ValueRange(0.6, 1.0, 0.1), ValueRange(0.0, 4.9, 0.1), ValueRange(0.7, 0.9, 0.1)])

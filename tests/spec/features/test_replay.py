@@ -109,7 +109,10 @@ def test_a_replay_of_the_lake_gives_the_features_of_the_batch(
     everybody = batch_rows(place, declaration.user_state).keys()
     streamed = [group for group in declaration.users if group.streamed]
     as_of_the_batch = [declaration.user_history, declaration.user_liked_items]
-    assert streamed == [declaration.user_activity, declaration.user_session, *as_of_the_batch]
+    of_the_event = [declaration.user_activity, declaration.user_session, declaration.user_sequence]
+    assert streamed == [*of_the_event, *as_of_the_batch]
+    sequences = batch_rows(place, declaration.user_sequence).values()
+    assert any(all(row["user_sequence_items"]) for row in sequences), "somebody has more events than a sequence holds"
     assert any(
         len(row["user_liked_items"]) == SHOP.liked_items
         for row in batch_rows(place, declaration.user_liked_items).values()

@@ -24,7 +24,7 @@ from feature_repo.contracts.features import Freshness, declared
 from feature_repo.contracts.schemas import Attribute, EventType, Kind, Positive, Schema, ValueRange
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, conform
-from pipelines.stream.fold import UserState, advance, features, liked_features, session_features
+from pipelines.stream.fold import UserState, advance, features, liked_features, sequence_features, session_features
 from pipelines.stream.items import Knowledge, item_facts
 from pipelines.stream.state_row import row_of, state_of
 from tests.spec.features import test_feature_specifications as drawn
@@ -56,8 +56,8 @@ SHOP = Schema(
     ),
     liked_items=4,
 )
-"""Many a user of `random_shop` likes more items than are kept."""
-STREAMED_FROM_EVENTS = {"user_activity", "user_session", "user_liked_items", "user_state"}
+"""Many a user of `random_shop` likes more items than are kept, and some have more events than a sequence holds."""
+STREAMED_FROM_EVENTS = {"user_activity", "user_session", "user_sequence", "user_liked_items", "user_state"}
 
 
 def microseconds(moment: datetime) -> int:
@@ -92,7 +92,12 @@ def test_the_drawn_specifications_hold_for_the_fold(spec: drawn.Specification) -
         until = microseconds(wanted["time"])
         known = [event for event in log if event.user_id == wanted["user_id"] and event.event_time <= until]
         state = folded(known, about)
-        made = (features(state, spec.schema), session_features(state), liked_features(state))
+        made = (
+            features(state, spec.schema),
+            session_features(state),
+            sequence_features(state),
+            liked_features(state),
+        )
         row = ChainMap(*made, row_of(state, spec.schema))
         for name, expected in wanted.items():
             if name not in {"user_id", "time"}:
@@ -115,9 +120,9 @@ def random_shop(seed: int, users: int = 40) -> tuple[Rows, Rows]:
     ]
     rows = {}
     for user in range(users):
-        for _ in range(dice.randrange(1, 40)):
+        for _ in range(dice.choice([dice.randrange(1, 40), 90])):
             item, kind = dice.randrange(14), dice.choice(["purchase", "purchase", "return", "view"])
-            second = dice.choice([*range(6), 90_000, 90_001, 200_000])
+            second = dice.choice([*range(6), 1_804, 90_000, 90_001, 200_000])
             rows[user, item, kind, second] = {
                 "user_id": f"u{user}",
                 "item_id": f"i{item}",
@@ -162,6 +167,7 @@ def test_a_replay_through_the_stream_gives_what_the_batch_gives(spark: SparkSess
     for group, read in (
         (declaration.user_activity, lambda state: features(state, SHOP)),
         (declaration.user_session, session_features),
+        (declaration.user_sequence, sequence_features),
     ):
         for row in batch(spark, group, log, items, CUTOFF):
             until = microseconds(row["event_time"])
