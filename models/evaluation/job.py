@@ -12,7 +12,7 @@ from feature_repo.contracts.datasets import VALUE
 from feature_repo.contracts.objectives import ORDERS, Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
-from feature_repo.contracts.signatures import is_pair_feature
+from feature_repo.contracts.signatures import RANKING_MODEL, is_pair_feature
 from models import tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
@@ -22,8 +22,10 @@ from models.evaluation.champion import Champion, score_champion
 from models.evaluation.golden import golden_requests
 from models.evaluation.lists import check_same_champion, check_same_policy, log_lists, read_lists
 from models.evaluation.plots import calibration_figure, roc_figure
+from models.evaluation.slices import SLICE_CODES, slice_metrics, slice_rows, slices_record
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
+from models.gates.margins import read_margins
 from models.saved_model_loader import SavedModel
 from models.specs.spec import Role, parse_spec
 
@@ -36,11 +38,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.objectives import Objective
+    from models.evaluation.slices import Sliced
     from models.settings import Settings
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
-_MEASURED = ("auc", "gauc", "log_loss", "rmse", "ece", "observed_over_expected")
+_MEASURED = ("auc", "gauc", "log_loss", "brier", "rmse", "ece", "observed_over_expected")
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
@@ -101,6 +104,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         }
         for split, by_model in scores.items()
     }
+    declared = read_margins(RANKING_MODEL, settings.gate_margins).slices
+    slices = slice_rows(declared, dataset[TEST].features, dataset.signature.input_columns)
     record: dict[str, Any] = {
         "training_set_id": dataset.record.training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
@@ -112,10 +117,17 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         "users": int(dataset[TEST].users.max()) + 1,
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
+        "slices": slices_record(
+            slices,
+            dataset[TEST].labels,
+            dataset[TEST].users,
+            scores[TEST],
+            {row: objectives[row].metrics if row in objectives else ORDERS for row in scores[TEST]},
+        ),
         "signature_differences": signature_differences(folder.saved_model(name), signature),
         "lists": lists,
     }
-    _write_scores(folder.scores, dataset[TEST], scores)
+    _write_scores(folder.scores, dataset[TEST], scores, slices)
     write_json(folder.golden, golden)
     figures = _figures(dataset[TEST].labels, scores[TEST], objectives, settings.ece_bins)
     _write_plots(folder.plots, figures)
@@ -123,6 +135,8 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     with tracking.reaching(settings.mlflow_uri):
         for row, run in runs.items():
             _log_figures(client, run["run_id"], {split: table[split][row] for split in SPLITS})
+        started = client.get_run(candidate["run_id"]).info.start_time
+        tracking.log_metrics(client, candidate["run_id"], slice_metrics(record["slices"]), started)
         client.log_artifact(candidate["run_id"], str(folder.golden))
         client.log_artifact(candidate["run_id"], str(folder.evaluation))
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
@@ -210,8 +224,11 @@ def _describe(champion: Champion | None) -> dict[str, Any]:
     }
 
 
-def _write_scores(path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]]) -> None:
+def _write_scores(
+    path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]], slices: Mapping[str, Sliced]
+) -> None:
     arrays = {f"{split}.{name}": values for split, by_model in scores.items() for name, values in by_model.items()}
+    arrays |= {f"{SLICE_CODES}{kind}": sliced.codes for kind, sliced in slices.items()}
     with replacing(path) as part, part.open("wb") as stream:
         np.savez_compressed(
             stream, allow_pickle=False, labels=test.labels, values=test.target(VALUE), users=test.users, **arrays

@@ -28,15 +28,17 @@ from models.gates.bootstrap import (
     rmse_statistic,
 )
 from models.gates.calibration import judge_calibration
-from models.gates.margins import BEST_SIMPLE, Slice
+from models.gates.margins import BEST_SIMPLE, TestSplit
+from models.gates.slices import judge_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from feature_repo.contracts.objectives import Objective
     from models.evaluation.lists import ListFigures
+    from models.evaluation.slices import Sliced
     from models.gates.calibration import Bin, CalibrationFigures
     from models.gates.margins import Limits, ListMargin, Margin, Margins
 
@@ -98,6 +100,8 @@ class TestScores:
     scores: Mapping[str, NDArray[Any]]
     objectives: Mapping[str, Objective]
     """Of each that was trained; the others' scores only order rows."""
+    slices: Mapping[str, Sliced] = field(default_factory=dict)
+    """Kind → its rows."""
 
     def defined(self, name: str) -> Collection[str]:
         """Return the metrics that somebody's scores have."""
@@ -153,7 +157,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """One slice, measured."""
+    """The rows of one split, measured."""
 
     figures: dict[tuple[Metric, str], float]
     """Metric and name → figure."""
@@ -190,7 +194,7 @@ def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
 
 
 def decide(
-    slices: Mapping[Slice, TestScores], evidence: Evidence, margins: Margins, seed: int, ece_bins: int
+    splits: Mapping[TestSplit, TestScores], evidence: Evidence, margins: Margins, seed: int, ece_bins: int
 ) -> Outcomes:
     """Return every gate's verdict and the decision.
 
@@ -200,27 +204,28 @@ def decide(
     hold if the gain over the strongest baseline, or the best simple list, is beyond belief. Else promoted.
 
     Args:
-        slices: The scores of each slice that a margin names, and of `Slice.MOMENT`.
+        splits: The scores of each split that a margin names, and of `TestSplit.MOMENT`.
         evidence: What the gates look at beside the scores.
         margins: What is required.
         seed: Of the bootstrap.
         ece_bins: Bins of the calibration error.
     """
-    wanted = {Slice.MOMENT, *(margin.slice for margin in margins.comparisons)}
-    measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
-    calibrated = _calibration(slices[Slice.MOMENT], margins, seed, ece_bins)
+    wanted = {TestSplit.MOMENT, *(margin.split for margin in margins.comparisons)}
+    measured = {name: _measure(splits[name], margins, seed) for name in sorted(wanted)}
+    calibrated = _calibration(splits[TestSplit.MOMENT], margins, seed, ece_bins)
     gates = [
         *(_lists_compared(margin, evidence, margins) for margin in margins.lists),
         _eligible(evidence),
         *(
-            _compared(margin, slices[margin.slice], measured[margin.slice], evidence, margins)
+            _compared(margin, splits[margin.split], measured[margin.split], evidence, margins)
             for margin in margins.comparisons
         ),
-        *_calibrated(calibrated, slices[Slice.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
+        *_calibrated(calibrated, splits[TestSplit.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
+        *_slices_judged(splits[TestSplit.MOMENT], measured[TestSplit.MOMENT], evidence, margins, seed),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
     ]
-    outcomes = _decision(gates, measured[Slice.MOMENT], evidence, margins)
+    outcomes = _decision(gates, measured[TestSplit.MOMENT], evidence, margins)
     return replace(outcomes, calibration=calibrated.bins if calibrated else [])
 
 
@@ -358,6 +363,47 @@ def _calibrated(found: CalibrationFigures | None, objective: Objective, limits: 
             interval=found.interval.ends,
         ),
     ]
+
+
+def _slices_judged(
+    test: TestScores, measured: _Measured, evidence: Evidence, margins: Margins, seed: int
+) -> Iterator[Gate]:
+    """Yield a gate for each kind of slices."""
+    limit = margins.limits.slice_lag
+    others = [row for metric, row in measured.figures if metric is Metric.GAUC and row != CANDIDATE_ROW]
+    reference = (
+        CHAMPION_ROW
+        if CHAMPION_ROW in others
+        else max(others, key=lambda row: np.nan_to_num(measured.figures[Metric.GAUC, row]), default="")
+    )
+    for kind, sliced in test.slices.items():
+        nothing = Gate(f"slices_{kind}", None, _at_least(limit), Outcome.NOT_APPLICABLE, "", reference=reference)
+        if not reference or not measured.has(Metric.GAUC, CANDIDATE_ROW):
+            yield replace(nothing, details="There is no GAUC of the candidate, or of anything beside it.")
+            continue
+        found = judge_slices(
+            sliced,
+            test.labels,
+            test.users,
+            test.scores[CANDIDATE_ROW],
+            test.scores[reference],
+            margins=margins,
+            seed=seed,
+        )
+        thin = f"; too few users have rows of both classes in {', '.join(found.thin)}" if found.thin else ""
+        if not found.judged:
+            yield replace(nothing, details=f"Fewer than two slices can be judged{thin}.")
+            continue
+        worst, (gap, other_gap) = found.worst, found.gaps
+        against = _named(reference, evidence)
+        said = (
+            f"GAUC of the slice {worst.name} is {worst.candidate:.4f}, that of {against} {worst.reference:.4f}; the "
+            f"largest gap between slices is {gap:.4f}, that of {against} {other_gap:.4f}{thin}. "
+            f"Beyond what every slice loses, {worst.name} differs by {worst.lag:+.4f}"
+        )
+        # All intervals hold at once: whether any slice surely lags, or none, is told by the lowest of each end.
+        ends = Interval(*(min(getattr(each.interval, end) for each in found.judged) for end in ("low", "high")))
+        yield _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
 
 
 def _signature(evidence: Evidence) -> Gate:

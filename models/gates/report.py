@@ -17,9 +17,12 @@ _METRICS = {
     "auc": "AUC",
     "gauc": "GAUC",
     "log_loss": "Log loss",
+    "brier": "Brier",
     "ece": "ECE",
     "observed_over_expected": "Observed / expected",
 }
+
+_OF_SLICES = ("auc", "gauc", "log_loss", "brier", "observed_over_expected")
 
 
 def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
@@ -32,6 +35,7 @@ def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
         names=_names(report),
         splits=_SPLITS,
         metrics=_METRICS,
+        slice_metrics={name: title for name, title in _METRICS.items() if name in _OF_SLICES},
     )
 
 
