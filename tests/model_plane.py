@@ -54,7 +54,12 @@ def loose_margins() -> Margins:
                 for each in shipped.comparisons
             ),
             "limits": shipped.limits.model_copy(
-                update={"calibration_error": 0.5, "calibration_shift": 0.5, "slice_lag": 1.0}
+                update={
+                    "calibration_error": 0.5,
+                    "calibration_shift": 0.5,
+                    "slice_lag": 1.0,
+                    "one_user_p50_ms": 10_000.0,
+                }
             ),
         }
     )

@@ -15,13 +15,25 @@ from feature_repo.contracts.publishing import replacing, write_json
 from feature_repo.contracts.signatures import RANKING_MODEL, is_pair_feature
 from models import tracking
 from models.candidate_folder import CandidateFolder
-from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
+from models.dataset import (
+    TEST,
+    TEST_AS_OF_REFRESH,
+    TRAIN,
+    Dataset,
+    Split,
+    find_training_set,
+    read_dataset,
+    signature_of,
+)
 from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
+from models.evaluation.drift import input_drift
+from models.evaluation.export_cost import export_cost
 from models.evaluation.golden import golden_requests
+from models.evaluation.importance import permutation_importance
 from models.evaluation.lists import check_same_champion, check_same_policy, log_lists, read_lists
-from models.evaluation.plots import calibration_figure, roc_figure
+from models.evaluation.plots import calibration_figure, importance_figure, roc_figure
 from models.evaluation.slices import SLICE_CODES, slice_metrics, slice_rows, slices_record
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
@@ -40,9 +52,12 @@ if TYPE_CHECKING:
     from feature_repo.contracts.objectives import Objective
     from models.evaluation.slices import Sliced
     from models.settings import Settings
+    from models.specs.spec import Spec
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
+_DRIFT_ROWS = 100_000
+"""Train rows that drift is measured beside, at most: shares are exact to a thousandth."""
 _MEASURED = ("auc", "gauc", "log_loss", "brier", "rmse", "ece", "observed_over_expected")
 
 
@@ -106,6 +121,14 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     }
     declared = read_margins(RANKING_MODEL, settings.gate_margins).slices
     slices = slice_rows(declared, dataset[TEST].features, dataset.signature.input_columns)
+    importance = permutation_importance(
+        models[CANDIDATE_ROW],
+        dataset[TEST],
+        signature,
+        rows=settings.importance_rows,
+        repeats=settings.importance_repeats,
+        seed=settings.seed,
+    )
     record: dict[str, Any] = {
         "training_set_id": dataset.record.training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
@@ -124,12 +147,16 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
             scores[TEST],
             {row: objectives[row].metrics if row in objectives else ORDERS for row in scores[TEST]},
         ),
+        "input_drift": _input_drift(dataset, specs[CANDIDATE_ROW], settings.seed),
+        "importance": importance,
+        "export": export_cost(folder.saved_model(name), models[CANDIDATE_ROW], dataset[TEST], signature, settings.seed),
         "signature_differences": signature_differences(folder.saved_model(name), signature),
         "lists": lists,
     }
     _write_scores(folder.scores, dataset[TEST], scores, slices)
     write_json(folder.golden, golden)
     figures = _figures(dataset[TEST].labels, scores[TEST], objectives, settings.ece_bins)
+    figures["importance"] = importance_figure(importance["metric"], importance["features"])
     _write_plots(folder.plots, figures)
     write_json(folder.evaluation, record)
     with tracking.reaching(settings.mlflow_uri):
@@ -142,6 +169,15 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
         log_lists(client, candidate["run_id"], folder.lists, lists)
     return {"run_id": candidate["run_id"], "metrics": table[TEST], "champion": champion.version if champion else ""}
+
+
+def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
+    """Return how far each input of the candidate moved from the train rows to the test rows."""
+    fitted_to = read_dataset(dataset.directory, (TRAIN,), spec.features, spec.learned, spec.rows)
+    train = fitted_to[TRAIN]
+    drawn = np.random.default_rng(seed).choice(train.rows, min(_DRIFT_ROWS, train.rows), replace=False)
+    before = train.take(np.sort(drawn)).features
+    return input_drift(before, dataset[TEST].features, fitted_to.signature, fitted_to.transforms)
 
 
 def _check_same_rows(dataset: Dataset) -> None:

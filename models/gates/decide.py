@@ -15,6 +15,7 @@ import numpy as np
 
 from feature_repo.contracts.manifests import Decision, champion_named
 from feature_repo.contracts.objectives import ORDERS, Metric
+from models.evaluation.drift import score_drift
 from models.evaluation.metrics import auc, gauc, log_loss, rmse
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
 from models.gates.bootstrap import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from models.evaluation.lists import ListFigures
     from models.evaluation.slices import Sliced
     from models.gates.calibration import Bin, CalibrationFigures
-    from models.gates.margins import Limits, ListMargin, Margin, Margins
+    from models.gates.margins import DriftLimit, Limits, ListMargin, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
     Metric.AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
@@ -62,6 +63,8 @@ class Outcome(StrEnum):
     UNDECIDED = "undecided"
     """The interval lies across the margin, or there are too few users for one."""
     NOT_APPLICABLE = "not applicable"
+    WARNING = "warning"
+    """It passed, and a person should look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,10 @@ class Evidence:
     serving_check: Mapping[str, Any]
     lists: ListFigures
     """The lists that users would be shown at the test origin."""
+    input_drift: Mapping[str, float] = field(default_factory=dict)
+    """Input of the candidate → how far the test rows are from the train rows."""
+    export: Mapping[str, Any] = field(default_factory=dict)
+    """What `export_cost` measured; empty where nothing was."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Trained baseline without scores of these rows → why."""
     retired_views: list[str] = field(default_factory=list)
@@ -222,8 +229,11 @@ def decide(
         ),
         *_calibrated(calibrated, splits[TestSplit.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
         *_slices_judged(splits[TestSplit.MOMENT], measured[TestSplit.MOMENT], evidence, margins, seed),
+        _inputs_drifted(evidence.input_drift, margins.limits.input_drift),
+        _scores_drifted(splits[TestSplit.MOMENT], evidence, margins.limits.score_drift),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
+        *_exported(evidence.export, margins.limits),
     ]
     outcomes = _decision(gates, measured[TestSplit.MOMENT], evidence, margins)
     return replace(outcomes, calibration=calibrated.bins if calibrated else [])
@@ -404,6 +414,58 @@ def _slices_judged(
         # All intervals hold at once: whether any slice surely lags, or none, is told by the lowest of each end.
         ends = Interval(*(min(getattr(each.interval, end) for each in found.judged) for end in ("low", "high")))
         yield _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
+
+
+def _drifted(gate: Gate, index: float, limit: DriftLimit) -> Gate:
+    """Return the gate with the verdict of a population stability index."""
+    verdict = Outcome.FAIL if index > limit.fail else Outcome.WARNING if index > limit.warn else Outcome.PASS
+    return replace(gate, figure=index, verdict=verdict)
+
+
+def _inputs_drifted(drift: Mapping[str, float], limit: DriftLimit) -> Gate:
+    gate = Gate("input_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "No input has an encoding.")
+    if not drift:
+        return gate
+    ordered = sorted(drift, key=lambda name: -drift[name])
+    over = [name for name in ordered if drift[name] > limit.warn]
+    told = ", ".join(f"{name} {drift[name]:.2f}" for name in over[:5] or ordered[:1])
+    more = f" and {len(over) - 5} more" if len(over) > 5 else ""  # noqa: PLR2004 - as many as are told
+    said = f"{len(over)} of {len(drift)} inputs moved by more than {limit.warn:g} from train to test rows"
+    details = f"{said}: {told}{more}." if over else f"{said}; most did {told}."
+    return _drifted(replace(gate, details=details), drift[ordered[0]], limit)
+
+
+def _scores_drifted(test: TestScores, evidence: Evidence, limit: DriftLimit) -> Gate:
+    gate = Gate("score_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "")
+    if CHAMPION_ROW not in test.scores:
+        return replace(gate, details=evidence.incomparable)
+    if not all(test.objectives[row].probability for row in (CANDIDATE_ROW, CHAMPION_ROW)):
+        return replace(gate, details="Scores that are no probabilities have no scale in common.")
+    own, theirs = test.scores[CANDIDATE_ROW], test.scores[CHAMPION_ROW]
+    said = f"Scores have a mean of {own.mean():.4f}, those of {_named(CHAMPION_ROW, evidence)} {theirs.mean():.4f}."
+    return _drifted(replace(gate, details=said), score_drift(theirs, own), limit)
+
+
+def _exported(cost: Mapping[str, Any], limits: Limits) -> Iterator[Gate]:
+    """Yield the gates of the export's size and time; none where these were not measured."""
+    if not cost:
+        return
+    size, p50 = float(cost["bytes"]), float(cost["p50_ms"])
+    yield Gate(
+        "export_bytes",
+        size,
+        f"<= {limits.export_bytes:g}",
+        Outcome.PASS if size <= limits.export_bytes else Outcome.FAIL,
+        f"The SavedModel has {size / 1e6:.1f} MB.",
+    )
+    yield Gate(
+        "one_user_latency_p50_ms",
+        p50,
+        f"<= {limits.one_user_p50_ms:g}",
+        Outcome.PASS if p50 <= limits.one_user_p50_ms else Outcome.FAIL,
+        f"{cost['candidates']} candidates for one user, without a server: p50 {p50:.2f} ms, p99 "
+        f"{float(cost['p99_ms']):.2f} ms.",
+    )
 
 
 def _signature(evidence: Evidence) -> Gate:

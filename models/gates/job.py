@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 log = logging.getLogger(__name__)
-_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg"}
+_EVALUATED = frozenset({"objectives", "slices", "input_drift", "importance", "export"})
+"""What an evaluation of an earlier release of this code lacks."""
+_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg", "Importance": "importance.svg"}
 
 
 def gate(
@@ -52,7 +54,7 @@ def gate(
     run = folder.run_of(choice["spec"]["name"], learned_from)
     saved_model_sha256 = _check_saved_model(folder, run)
     evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
-    if absent := sorted({"objectives", "slices"} - evaluation.keys()):
+    if absent := sorted(_EVALUATED - evaluation.keys()):
         msg = f"{folder.evaluation}: expected {absent}, received none; evaluate the run key again"
         raise CandidateError(msg)
     check = _read(folder.serving_check, "python -m serving.model_server check")
@@ -201,6 +203,8 @@ def _evidence(
         signature_differences=list(evaluation["signature_differences"]),
         serving_check=check,
         lists=list_figures(evaluation["lists"]),
+        input_drift=evaluation["input_drift"],
+        export=evaluation["export"],
         left_out=evaluation["left_out"],
         champion_named=champion.get("named", ""),
     )
@@ -229,7 +233,20 @@ def _report(
         "reason": outcomes.reason,
         "gates": [each.as_record() for each in outcomes.gates],
         "calibration": [each.as_record() for each in outcomes.calibration],
-        **{key: evaluation[key] for key in ("metrics", "slices", "rows", "users", "positives", "champion")},
+        **{
+            key: evaluation[key]
+            for key in (
+                "metrics",
+                "slices",
+                "input_drift",
+                "importance",
+                "export",
+                "rows",
+                "users",
+                "positives",
+                "champion",
+            )
+        },
         **{key: run[key] for key in ("run_id", "saved_model_sha256", "weights_sha256")},
         "training_set": {field: getattr(training_set, field) for field in lineage},
         "settings": margins.model_dump(mode="json"),

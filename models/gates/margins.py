@@ -106,6 +106,23 @@ class ListMargin(BaseModel):
         return f"lists_vs_{self.reference}"
 
 
+class DriftLimit(BaseModel):
+    """Of a population stability index."""
+
+    model_config = _STRICT
+
+    warn: float = Field(gt=0)
+    """Above it a gate warns, and lets the candidate through."""
+    fail: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _warns_first(self) -> Self:
+        if self.warn >= self.fail:
+            msg = f"expected warn below fail, received {self.warn} and {self.fail}"
+            raise ValueError(msg)
+        return self
+
+
 class Limits(BaseModel):
     """What is judged without a reference."""
 
@@ -114,8 +131,12 @@ class Limits(BaseModel):
     calibration_error: float = Field(gt=0, le=1)
     calibration_shift: float = Field(gt=0, le=1)
     slice_lag: float = Field(gt=0, le=1)
+    input_drift: DriftLimit
+    score_drift: DriftLimit
     served_difference: float = Field(ge=0, le=1)
     grpc_p99_ms: float = Field(gt=0)
+    one_user_p50_ms: float = Field(gt=0)
+    export_bytes: int = Field(gt=0)
 
 
 class Margins(BaseModel):

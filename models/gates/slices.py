@@ -16,7 +16,7 @@ import numpy as np
 
 from models.evaluation.metrics import places
 from models.evaluation.slices import sizes, user_aucs
-from models.gates.bootstrap import Interval, resample
+from models.gates.bootstrap import Interval, ratio, resample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ def judge_slices(
         weights = np.where(np.isnan(areas), 0.0, rows)
         hits = weights * np.nan_to_num(areas)
         figures[model] = hits.sum(axis=1) / weights.sum(axis=1)
-        statistics |= {f"{model}.{place}": _mean(hits[place], weights[place]) for place in range(len(names))}
+        statistics |= {f"{model}.{place}": ratio(hits[place], weights[place]) for place in range(len(names))}
     draws = resample(statistics, int(users.max()) + 1, margins.resamples, seed)
     own, other = (_stacked(draws, model, len(names)) for model in (_CANDIDATE, _REFERENCE))
     lags, drawn = _lags(figures[_CANDIDATE] - figures[_REFERENCE]), _lags(own - other)
@@ -102,10 +102,6 @@ def judge_slices(
         ],
         thin,
     )
-
-
-def _mean(hits: Floats, weights: Floats) -> Statistic:
-    return lambda draws: (draws @ hits) / (draws @ weights)
 
 
 def _stacked(draws: Mapping[str, Floats], model: int, slices: int) -> Floats:
