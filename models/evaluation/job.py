@@ -29,6 +29,7 @@ from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.drift import input_drift
+from models.evaluation.embedding_health import drift_from
 from models.evaluation.export_cost import export_cost
 from models.evaluation.golden import golden_requests
 from models.evaluation.importance import permutation_importance
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from models.evaluation.slices import Sliced
     from models.settings import Settings
     from models.specs.spec import Spec
+    from models.transforms import Transforms
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
@@ -149,6 +151,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         ),
         "input_drift": _input_drift(dataset, specs[CANDIDATE_ROW], settings.seed),
         "importance": importance,
+        "embeddings": _embeddings(candidate["embeddings"], models[CANDIDATE_ROW], champion, dataset.transforms),
         "export": export_cost(folder.saved_model(name), models[CANDIDATE_ROW], dataset[TEST], signature, settings.seed),
         "signature_differences": signature_differences(folder.saved_model(name), signature),
         "lists": lists,
@@ -178,6 +181,19 @@ def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
     drawn = np.random.default_rng(seed).choice(train.rows, min(_DRIFT_ROWS, train.rows), replace=False)
     before = train.take(np.sort(drawn)).features
     return input_drift(before, dataset[TEST].features, fitted_to.signature, fitted_to.transforms)
+
+
+def _embeddings(
+    health: Mapping[str, Any], candidate: SavedModel, champion: Champion | None, transforms: Transforms
+) -> dict[str, Any]:
+    """Return what training says of the candidate's embeddings, with the drift of each table from the champion's."""
+    vocabularies = {each["table"]: each["vocabulary"] for each in health["tables"]}
+    drift = (
+        drift_from(candidate.weights, champion.weights, vocabularies, transforms.vocabularies, champion.terms)
+        if champion
+        else {}
+    )
+    return {**health, "tables": [each | {"from_champion": drift.get(each["table"])} for each in health["tables"]]}
 
 
 def _check_same_rows(dataset: Dataset) -> None:

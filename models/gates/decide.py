@@ -522,7 +522,7 @@ def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, margin
         return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(wrong)}.")
     if (found := _from_champion(measured, evidence, margins)) is not None:
         return _beside_champion(gates, measured, evidence, margins, found)
-    reason = f"{_passed(undecided)}, {_figures_alone(measured, evidence, margins)}; {evidence.incomparable}"
+    reason = f"{_passed(gates)}, {_figures_alone(measured, evidence, margins)}; {evidence.incomparable}"
     return _unless_suspicious(gates, measured, evidence, margins, reason)
 
 
@@ -544,7 +544,7 @@ def _beside_champion(
         f"{found.title} differs from {_named(CHAMPION_ROW, evidence)} by {found.difference:+.4f} "
         f"({found.interval.low:+.4f} to {found.interval.high:+.4f})"
     )
-    passed = _passed([gate for gate in gates if gate.verdict is Outcome.UNDECIDED])
+    passed = _passed(gates)
     equal = evidence.same_weights or found.interval.contains(0.0)
     if not equal and found.difference > 0:
         return _unless_suspicious(gates, measured, evidence, margins, f"{passed} and {figures}")
@@ -602,10 +602,13 @@ def _beyond_lists(lists: ListFigures, margins: Margins) -> str:
     )
 
 
-def _passed(undecided: Sequence[Gate]) -> str:
+def _passed(gates: Sequence[Gate]) -> str:
+    undecided = sum(gate.verdict is Outcome.UNDECIDED for gate in gates)
+    warning = [gate.name for gate in gates if gate.verdict is Outcome.WARNING]
+    warned = f" (with a warning: {', '.join(warning)})" if warning else ""
     if not undecided:
-        return "every gate passed"
-    return f"no gate failed, {len(undecided)} are undecided and on the right side"
+        return f"every gate passed{warned}"
+    return f"no gate failed{warned}, {undecided} are undecided and on the right side"
 
 
 def _figures_alone(measured: _Measured, evidence: Evidence, margins: Margins) -> str:

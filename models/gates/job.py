@@ -15,7 +15,7 @@ from feature_repo.contracts.objectives import Objective
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json, tree_sha256
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, served_versions
-from feature_repo.contracts.signatures import RANKING_MODEL
+from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import find_training_set
@@ -24,7 +24,7 @@ from models.evaluation.lists import list_figures
 from models.evaluation.slices import SLICE_CODES, Sliced
 from models.gates.decide import Evidence, Outcomes, TestScores, decide
 from models.gates.margins import Margins, TestSplit, read_margins
-from models.gates.report import render
+from models.gates.report import render, render_card
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 log = logging.getLogger(__name__)
-_EVALUATED = frozenset({"objectives", "slices", "input_drift", "importance", "export"})
+_EVALUATED = frozenset({"objectives", "slices", "input_drift", "importance", "embeddings", "export"})
 """What an evaluation of an earlier release of this code lacks."""
+_CARD = "card/model_card.html"
 _PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg", "Importance": "importance.svg"}
 
 
@@ -113,11 +114,14 @@ def gate(
             client.log_text(run["run_id"], text, f"{POLICY_ARTIFACTS}/{part}.json")
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
         client.log_text(run["run_id"], render(report, plots), "gates/report.html")
+        signature = read_signature(folder.saved_model(run["model"])).to_json()
+        client.log_text(run["run_id"], render_card(report, run, signature), _CARD)
         client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")
         tracking.set_tags(
             client, run["run_id"], {registry.DECISION: outcomes.decision.value, registry.REASON: outcomes.reason[:4900]}
         )
-        registry.describe(client, name, version, outcomes.reason)
+        card = tracking.artifact_link(client, run["run_id"], _CARD)
+        registry.describe(client, name, version, f"{outcomes.reason}\n\n[Model card]({card})")
     verdict.write(folder.verdict)
     log.info("%s: %s", outcomes.decision, outcomes.reason)
     return {
@@ -240,6 +244,7 @@ def _report(
                 "slices",
                 "input_drift",
                 "importance",
+                "embeddings",
                 "export",
                 "rows",
                 "users",
