@@ -15,6 +15,7 @@ import tensorflow as tf
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.publishing import CorruptRecordError, write_json
 from feature_repo.contracts.signatures import (
+    EXPLAIN_SIGNATURE,
     ONE_USER_SIGNATURE,
     ROWS_SIGNATURE,
     SIGNATURE_FILE,
@@ -23,6 +24,7 @@ from feature_repo.contracts.signatures import (
     read_signature,
 )
 from models.errors import ExportError
+from models.explain import BASELINE, CONTRIBUTIONS, explain
 from models.inputs import TENSORFLOW_DTYPES, tensor_specs
 from models.objectives import learned
 from models.one_user import call_for_one_user
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from models.training.fit import Fitted
 
-SIGNATURES = (ROWS_SIGNATURE, ONE_USER_SIGNATURE)
+SIGNATURES = (ROWS_SIGNATURE, ONE_USER_SIGNATURE, EXPLAIN_SIGNATURE)
 
 
 class Exported:
@@ -62,9 +64,12 @@ class Exported:
 
     def functions(self) -> dict[str, Any]:
         """Return a traced function for each signature name; Python is read as Keras's loop reads it, as it stands."""
-        return {
+        traced = {
             name: tf.function(call, autograph=False).get_concrete_function(**tensor_specs(self._signature, name))
             for name, call in ((ROWS_SIGNATURE, self._rows), (ONE_USER_SIGNATURE, self._one_user))
+        }
+        return traced | {
+            EXPLAIN_SIGNATURE: explain(traced[ROWS_SIGNATURE], self._signature, EXPLAIN_SIGNATURE),
         }
 
     def _rows(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -102,7 +107,7 @@ def export(fitted: Fitted, signature: Signature, directory: Path) -> None:
 
 
 def check_signatures(directory: Path, signature: Signature) -> None:
-    """Raise ExportError unless the SavedModel has both signatures with the contract's names, types and shapes."""
+    """Raise ExportError unless the SavedModel has all signatures with the contract's names, types and shapes."""
     differences = signature_differences(directory, signature)
     if differences:
         msg = f"SavedModel {directory}: its signature is not the contract's: {'; '.join(differences)}; export it again"
@@ -135,7 +140,8 @@ def signature_differences(directory: Path, signature: Signature) -> list[str]:
             if expected.get(column) != received.get(column)
         ]
         outputs = {column: (spec.dtype, len(spec.shape)) for column, spec in found[name].structured_outputs.items()}
-        wanted = {signature.output.name: (TENSORFLOW_DTYPES[Dtype.FLOAT32], 1)}
+        ranks = {CONTRIBUTIONS: 2, BASELINE: 1} if name == EXPLAIN_SIGNATURE else {signature.output.name: 1}
+        wanted = {column: (TENSORFLOW_DTYPES[Dtype.FLOAT32], rank) for column, rank in ranks.items()}
         if outputs != wanted:
             differences.append(f"{name}: expected output {wanted}, received {outputs}")
     return differences

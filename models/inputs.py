@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from feature_repo.contracts.columns import Column, Dtype
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, Signature
+from feature_repo.contracts.signatures import EXPLAIN_SIGNATURE, ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, Signature
 from models.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def keras_inputs(signature: Signature) -> dict[str, Any]:
 
 def tensor_specs(signature: Signature, name: str) -> dict[str, tf.TensorSpec]:
     """Return what the exported signature called `name` takes: see `Signature` for the two shapes."""
-    user_rows = {ROWS_SIGNATURE: None, ONE_USER_SIGNATURE: 1}[name]
+    user_rows = {ROWS_SIGNATURE: None, ONE_USER_SIGNATURE: 1, EXPLAIN_SIGNATURE: None}[name]
     return {
         item.column.name: tf.TensorSpec(
             (user_rows if item.scope is Scope.USER else None, *_shape(item.column)),

@@ -83,7 +83,7 @@ def _new_version(client: mlflow.MlflowClient, name: str, model_id: str, run_id: 
     raise TrackingRefusedError(msg)
 
 
-def describe(client: mlflow.MlflowClient, name: str, version: str, reason: str) -> None:
-    """Show the reason on the version's page, and let `candidate` name this version."""
-    client.update_model_version(name, version, description=reason)
+def describe(client: mlflow.MlflowClient, name: str, version: str, description: str) -> None:
+    """Show a description, in Markdown, on the version's page, and let `candidate` name this version."""
+    client.update_model_version(name, version, description=description)
     client.set_registered_model_alias(name, CANDIDATE_ALIAS, version)

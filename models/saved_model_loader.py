@@ -42,6 +42,16 @@ class SavedModel:
         self._call = self._loaded.signatures[SIGNATURE]
         self.specs: dict[str, tf.TensorSpec] = self._call.structured_input_signature[1]
 
+    @property
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Its weights by name, such as `item_embedding/embeddings`; none of a SavedModel that keeps them otherwise."""
+        stored = getattr(self._loaded, "weights", [])
+        return {weight.name.removesuffix(":0"): weight.numpy() for weight in stored}
+
+    def signature(self, name: str) -> Any:
+        """Return one of its functions, of tensors by name, such as `one_user`."""
+        return self._loaded.signatures[name]
+
     def predict(self, columns: Any, params: Mapping[str, Any] | None = None) -> NDArray[np.float32]:
         """Return one score per row of `columns`, a mapping (or a data frame) that has every input by its name."""
         del params

@@ -28,6 +28,10 @@ class Settings(BaseSettings):
     """What a training run trains, a YAML file as `models/specs/ranking.yaml`; that one where none is named."""
     gate_margins: Path | None = None
     """The gates' margins, a YAML file as `models/gates/ranking.yaml`; that one where none is named."""
+    importance_rows: int = Field(default=2_000, ge=1, le=100_000)
+    """Test rows, at most, on which the importance of the winner's inputs is measured."""
+    importance_repeats: int = Field(default=3, ge=1, le=100)
+    """How often each input is permuted for it."""
     golden_rows: int = Field(default=200, ge=1, le=10_000)
     """Test rows in the golden requests for `serving_default`."""
     golden_users: int = Field(default=5, ge=1, le=1_000)

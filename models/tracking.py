@@ -30,6 +30,8 @@ RUN_KEY, MODEL, TRAINING_SET = "kestrel.run_key", "kestrel.model", "kestrel.trai
 CHOSEN = "kestrel.chosen"
 """Whether the run's model won on the validation rows."""
 SAVED_MODEL_SHA256, WEIGHTS_SHA256 = "kestrel.saved_model_sha256", "kestrel.weights_sha256"
+COMMIT, LOCK_SHA256 = "mlflow.source.git.commit", "kestrel.lock_sha256"
+"""The first is a tag that MLflow itself shows."""
 ACTIVE, _GONE = "active", "gone for good"
 _DIGEST_LENGTH = 36
 _METRIC_BATCH = 900
@@ -175,6 +177,12 @@ def log_metrics(client: mlflow.MlflowClient, run_id: str, metrics: Mapping[str, 
     """Log final metrics; those that are not finite are left out (MLflow's database refuses NaN)."""
     finite = {name: value for name, value in metrics.items() if value == value and abs(value) != float("inf")}  # noqa: PLR0124 - NaN
     client.log_batch(run_id, metrics=[Metric(name, float(value), timestamp_ms, 0) for name, value in finite.items()])
+
+
+def artifact_link(client: mlflow.MlflowClient, run_id: str, path: str) -> str:
+    """Return where MLflow's own pages show an artifact, relative to any of them."""
+    experiment = client.get_run(run_id).info.experiment_id
+    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{path}"
 
 
 def set_tags(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

@@ -53,7 +53,14 @@ def loose_margins() -> Margins:
                 each if each.reference == CHANCE else each.model_copy(update={"margin": 0.5, "margin_share": None})
                 for each in shipped.comparisons
             ),
-            "limits": shipped.limits.model_copy(update={"calibration_error": 0.5, "calibration_shift": 0.5}),
+            "limits": shipped.limits.model_copy(
+                update={
+                    "calibration_error": 0.5,
+                    "calibration_shift": 0.5,
+                    "slice_lag": 1.0,
+                    "one_user_p50_ms": 10_000.0,
+                }
+            ),
         }
     )
 

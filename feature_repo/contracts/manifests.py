@@ -330,7 +330,8 @@ class Verdict(_Record):
     champion_version: str
     """The version it was compared with; empty on the first run."""
     gates: list[dict[str, Any]]
-    """Each gate: name, figure, threshold, verdict ('pass', 'fail', 'undecided', 'not applicable'), and details."""
+    """Each gate: name, figure, threshold, details, and verdict: 'pass', 'warning', 'fail', 'undecided' or 'not
+    applicable'."""
 
 
 @dataclass(frozen=True, slots=True)

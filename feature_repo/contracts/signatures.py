@@ -224,6 +224,8 @@ def part_signature(part: Part, schema: Schema) -> Signature:
 
 ROWS_SIGNATURE = "serving_default"
 ONE_USER_SIGNATURE = "one_user"
+EXPLAIN_SIGNATURE = "explain"
+"""What each input adds to the score of a row: see `models.explain`."""
 
 
 RANKING_MODEL = "ranking"

@@ -150,7 +150,7 @@ def gates_table(verdict: Verdict) -> Table:
     table.add_column("figure", justify="right")
     table.add_column("threshold", justify="right")
     table.add_column("verdict")
-    colours = {"pass": "green", "fail": "red", "undecided": "yellow"}
+    colours = {"pass": "green", "fail": "red", "undecided": "yellow", "warning": "yellow"}
     for gate in verdict.gates:
         word = str(gate["verdict"])
         shown = f"[{colours[word]}]{word}[/]" if word in colours else word

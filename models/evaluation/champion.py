@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
-from feature_repo.contracts.manifests import Part, Release, TrainingSet, champion_named
+from feature_repo.contracts.manifests import TRANSFORMS_FILE, Part, Release, TrainingSet, champion_named
 from feature_repo.contracts.objectives import PROBABILITY
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.publishing import CorruptRecordError, read_json
 from feature_repo.contracts.schemas import Schema
 from feature_repo.contracts.served_models import served_sha256
 from feature_repo.contracts.signatures import (
@@ -68,6 +68,10 @@ class Champion:
     """What the scores mean."""
     unregistered: bool
     """Whether the registry has it no longer, so that nobody can go back to it."""
+    weights: Mapping[str, NDArray[Any]]
+    """Name → values, of what the scores are of."""
+    terms: Mapping[str, tuple[str, ...]]
+    """Vocabulary → its terms, of what the scores are of; none where its training set is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,9 @@ def score_champion(
         compared = _Compared(champion_named(found.version), found.saved_model, theirs)
         if refit is not None and refit.saved_model:
             compared = _fitted_again(folder, refit)
-        scores, objective, reason = _scored(compared, dataset, splits)
+        saved_model = SavedModel(compared.saved_model) if compared.saved_model else None
+        scores, objective, reason = _scored(compared, saved_model, dataset, splits)
+        weights = saved_model.weights if saved_model else {}
         if reason and refit is not None and refit.impossible:
             reason = f"{compared.named} cannot be compared: {refit.why_not}"
         views = _views(found, theirs)
@@ -134,7 +140,22 @@ def score_champion(
         retired_views=sorted(set(views.values()) - set(_refreshed(dataset.record).values())),
         objective=objective,
         unregistered=not found.registered,
+        weights=weights,
+        terms=_terms(place, compared.training_set),
     )
+
+
+def _terms(place: Namespace, training_set: TrainingSet | None) -> Mapping[str, tuple[str, ...]]:
+    """Return the vocabularies of a training set; none where it is gone."""
+    if training_set is None:
+        return {}
+    path = place.training_sets / training_set.training_set_id / TRANSFORMS_FILE
+    try:
+        record: Mapping[str, list[str]] = read_json(path).get("vocabularies", {})
+    except (CorruptRecordError, FileNotFoundError) as error:
+        log.warning("the champion's vocabularies: %s", error)
+        return {}
+    return {name: tuple(terms) for name, terms in record.items()}
 
 
 def _fitted_again(folder: CandidateFolder, refit: Refit) -> _Compared:
@@ -147,13 +168,12 @@ def _fitted_again(folder: CandidateFolder, refit: Refit) -> _Compared:
 
 
 def _scored(
-    compared: _Compared, dataset: Dataset, splits: tuple[str, ...]
+    compared: _Compared, saved_model: SavedModel | None, dataset: Dataset, splits: tuple[str, ...]
 ) -> tuple[dict[str, NDArray[Any]], Objective, str]:
     """Return the scores of each split, what they mean, and why there are none; empty where there are."""
     objective = PROBABILITY
-    if compared.saved_model is None:
+    if compared.saved_model is None or saved_model is None:
         return {}, objective, f"{compared.named}: neither the registry nor the disk has its SavedModel any longer"
-    saved_model = SavedModel(compared.saved_model)
     if (compared.saved_model / SIGNATURE_FILE).exists():  # it has none from before signatures were stored
         objective = read_signature(compared.saved_model).objective
     if reason := why_incomparable(compared.training_set, set(saved_model.specs), dataset, compared.named):

@@ -12,18 +12,33 @@ from feature_repo.contracts.datasets import VALUE
 from feature_repo.contracts.objectives import ORDERS, Metric
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing, write_json
-from feature_repo.contracts.signatures import is_pair_feature
+from feature_repo.contracts.signatures import RANKING_MODEL, is_pair_feature
 from models import tracking
 from models.candidate_folder import CandidateFolder
-from models.dataset import TEST, TEST_AS_OF_REFRESH, Dataset, Split, find_training_set, read_dataset, signature_of
+from models.dataset import (
+    TEST,
+    TEST_AS_OF_REFRESH,
+    TRAIN,
+    Dataset,
+    Split,
+    find_training_set,
+    read_dataset,
+    signature_of,
+)
 from models.errors import DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
+from models.evaluation.drift import input_drift
+from models.evaluation.embedding_health import drift_from
+from models.evaluation.export_cost import export_cost
 from models.evaluation.golden import golden_requests
+from models.evaluation.importance import permutation_importance
 from models.evaluation.lists import check_same_champion, check_same_policy, log_lists, read_lists
-from models.evaluation.plots import calibration_figure, roc_figure
+from models.evaluation.plots import calibration_figure, importance_figure, roc_figure
+from models.evaluation.slices import SLICE_CODES, slice_metrics, slice_rows, slices_record
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
 from models.export import signature_differences
+from models.gates.margins import read_margins
 from models.saved_model_loader import SavedModel
 from models.specs.spec import Role, parse_spec
 
@@ -36,11 +51,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_repo.contracts.objectives import Objective
+    from models.evaluation.slices import Sliced
     from models.settings import Settings
+    from models.specs.spec import Spec
+    from models.transforms import Transforms
 
 log = logging.getLogger(__name__)
 SPLITS = (TEST, TEST_AS_OF_REFRESH)
-_MEASURED = ("auc", "gauc", "log_loss", "rmse", "ece", "observed_over_expected")
+_DRIFT_ROWS = 100_000
+"""Train rows that drift is measured beside, at most: shares are exact to a thousandth."""
+_MEASURED = ("auc", "gauc", "log_loss", "brier", "rmse", "ece", "observed_over_expected")
 
 
 def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_key: str) -> dict[str, object]:
@@ -101,6 +121,16 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         }
         for split, by_model in scores.items()
     }
+    declared = read_margins(RANKING_MODEL, settings.gate_margins).slices
+    slices = slice_rows(declared, dataset[TEST].features, dataset.signature.input_columns)
+    importance = permutation_importance(
+        models[CANDIDATE_ROW],
+        dataset[TEST],
+        signature,
+        rows=settings.importance_rows,
+        repeats=settings.importance_repeats,
+        seed=settings.seed,
+    )
     record: dict[str, Any] = {
         "training_set_id": dataset.record.training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
@@ -112,22 +142,58 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         "users": int(dataset[TEST].users.max()) + 1,
         "positives": float(dataset[TEST].labels.mean()),
         "metrics": table,
+        "slices": slices_record(
+            slices,
+            dataset[TEST].labels,
+            dataset[TEST].users,
+            scores[TEST],
+            {row: objectives[row].metrics if row in objectives else ORDERS for row in scores[TEST]},
+        ),
+        "input_drift": _input_drift(dataset, specs[CANDIDATE_ROW], settings.seed),
+        "importance": importance,
+        "embeddings": _embeddings(candidate["embeddings"], models[CANDIDATE_ROW], champion, dataset.transforms),
+        "export": export_cost(folder.saved_model(name), models[CANDIDATE_ROW], dataset[TEST], signature, settings.seed),
         "signature_differences": signature_differences(folder.saved_model(name), signature),
         "lists": lists,
     }
-    _write_scores(folder.scores, dataset[TEST], scores)
+    _write_scores(folder.scores, dataset[TEST], scores, slices)
     write_json(folder.golden, golden)
     figures = _figures(dataset[TEST].labels, scores[TEST], objectives, settings.ece_bins)
+    figures["importance"] = importance_figure(importance["metric"], importance["features"])
     _write_plots(folder.plots, figures)
     write_json(folder.evaluation, record)
     with tracking.reaching(settings.mlflow_uri):
         for row, run in runs.items():
             _log_figures(client, run["run_id"], {split: table[split][row] for split in SPLITS})
+        started = client.get_run(candidate["run_id"]).info.start_time
+        tracking.log_metrics(client, candidate["run_id"], slice_metrics(record["slices"]), started)
         client.log_artifact(candidate["run_id"], str(folder.golden))
         client.log_artifact(candidate["run_id"], str(folder.evaluation))
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
         log_lists(client, candidate["run_id"], folder.lists, lists)
     return {"run_id": candidate["run_id"], "metrics": table[TEST], "champion": champion.version if champion else ""}
+
+
+def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
+    """Return how far each input of the candidate moved from the train rows to the test rows."""
+    fitted_to = read_dataset(dataset.directory, (TRAIN,), spec.features, spec.learned, spec.rows)
+    train = fitted_to[TRAIN]
+    drawn = np.random.default_rng(seed).choice(train.rows, min(_DRIFT_ROWS, train.rows), replace=False)
+    before = train.take(np.sort(drawn)).features
+    return input_drift(before, dataset[TEST].features, fitted_to.signature, fitted_to.transforms)
+
+
+def _embeddings(
+    health: Mapping[str, Any], candidate: SavedModel, champion: Champion | None, transforms: Transforms
+) -> dict[str, Any]:
+    """Return what training says of the candidate's embeddings, with the drift of each table from the champion's."""
+    vocabularies = {each["table"]: each["vocabulary"] for each in health["tables"]}
+    drift = (
+        drift_from(candidate.weights, champion.weights, vocabularies, transforms.vocabularies, champion.terms)
+        if champion
+        else {}
+    )
+    return {**health, "tables": [each | {"from_champion": drift.get(each["table"])} for each in health["tables"]]}
 
 
 def _check_same_rows(dataset: Dataset) -> None:
@@ -210,8 +276,11 @@ def _describe(champion: Champion | None) -> dict[str, Any]:
     }
 
 
-def _write_scores(path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]]) -> None:
+def _write_scores(
+    path: Path, test: Split, scores: dict[str, dict[str, NDArray[Any]]], slices: Mapping[str, Sliced]
+) -> None:
     arrays = {f"{split}.{name}": values for split, by_model in scores.items() for name, values in by_model.items()}
+    arrays |= {f"{SLICE_CODES}{kind}": sliced.codes for kind, sliced in slices.items()}
     with replacing(path) as part, part.open("wb") as stream:
         np.savez_compressed(
             stream, allow_pickle=False, labels=test.labels, values=test.target(VALUE), users=test.users, **arrays

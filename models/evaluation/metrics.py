@@ -79,19 +79,34 @@ def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
 def grouped_auc(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any]) -> tuple[Floats, Floats]:
     """Return each group's AUC and rows, `[groups]`; AUC is NaN for a group that lacks a class.
 
-    `groups` are dense codes from 0. One sort serves all groups.
+    `groups` are codes from 0. One sort serves all groups: of integers that hold a row's group, the place of its score,
+    and its label, which are sorted faster than rows are put in an order.
     """
+    return grouped_auc_of_places(labels, places(scores), groups)
+
+
+def places(scores: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of each score among the distinct ones, from 0: integers in the same order, with ties."""
+    return np.unique(scores, return_inverse=True)[1].astype(np.int64)
+
+
+def grouped_auc_of_places(
+    labels: NDArray[Any], place: NDArray[np.int64], groups: NDArray[Any]
+) -> tuple[Floats, Floats]:
+    """Return what `grouped_auc` does, of `places`: for who asks for several groupings of the same scores."""
     size = int(groups.max()) + 1 if len(groups) else 0
-    order = np.lexsort((scores, groups))
-    sorted_groups, sorted_scores = groups[order], scores[order]
+    most = int(place.max()) + 1 if len(place) else 1
+    key = (groups.astype(np.int64) * most + place) * 2 + (labels == 1)
+    key.sort()
+    tie_key, positive = key >> 1, (key & 1).astype(bool)
+    sorted_groups = tie_key // most
     rows = np.bincount(groups, minlength=size).astype(float)
     starts = np.cumsum(rows) - rows
-    new_tie = np.ones(len(order), bool)
-    new_tie[1:] = (sorted_groups[1:] != sorted_groups[:-1]) | (sorted_scores[1:] != sorted_scores[:-1])
+    new_tie = np.ones(len(key), bool)
+    new_tie[1:] = tie_key[1:] != tie_key[:-1]
     tie = np.cumsum(new_tie) - 1
     tie_rows = np.bincount(tie)
     rank = (np.cumsum(tie_rows) - (tie_rows - 1) / 2.0)[tie] - starts[sorted_groups]
-    positive = labels[order] == 1
     rank_sum = np.bincount(sorted_groups[positive], weights=rank[positive], minlength=size)
     positives = np.bincount(sorted_groups[positive], minlength=size).astype(float)
     pairs = positives * (rows - positives)
@@ -125,6 +140,11 @@ def squared_errors(values: NDArray[Any], scores: NDArray[Any]) -> Floats:
     return errors
 
 
+def brier(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Return the mean squared distance of probabilities from labels (Brier 1950)."""
+    return float(squared_errors(labels, probabilities).mean())
+
+
 def rmse(values: NDArray[Any], scores: NDArray[Any]) -> float:
     """Return the root of the mean squared error."""
     return float(np.sqrt(squared_errors(values, scores).mean()))
@@ -144,6 +164,7 @@ def of_scores(split: Split, scores: NDArray[Any], defined: Collection[str], bins
         fit = calibration(labels, scores, bins)
         found |= {
             Metric.LOG_LOSS.value: log_loss(labels, scores),
+            "brier": brier(labels, scores),
             "ece": fit.expected_calibration_error,
             "observed_over_expected": fit.observed_over_expected,
         }

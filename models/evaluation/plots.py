@@ -9,7 +9,7 @@ import matplotlib as mpl
 from models.evaluation.metrics import auc, calibration, roc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from matplotlib.figure import Figure
@@ -23,8 +23,8 @@ _COLOURS = ("#0f6cbd", "#d9480f", "#2b8a3e", "#7048a8", "#868e96")
 _INK, _GRID = "#212529", "#e9ecef"
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
-    figure, axes = plt.subplots(figsize=(5.4, 4.4), dpi=110, layout="constrained")
+def _axes(title: str, x: str, y: str, height: float = 4.4) -> tuple[Figure, Any]:
+    figure, axes = plt.subplots(figsize=(5.4, height), dpi=110, layout="constrained")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK)
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
@@ -32,13 +32,17 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.plot([0, 1], [0, 1], color="#adb5bd", linestyle=(0, (4, 4)), linewidth=1)
     return figure, axes
+
+
+def _diagonal(axes: Any) -> None:
+    axes.plot([0, 1], [0, 1], color="#adb5bd", linestyle=(0, (4, 4)), linewidth=1)
 
 
 def roc_figure(rows: str, labels: NDArray[Any], scores: Mapping[str, NDArray[Any]]) -> Figure:
     """Return the ROC curve of each named score; `rows` says of which rows: `test`."""
     figure, axes = _axes(f"ROC on the {rows} rows", "false positive rate", "true positive rate")
+    _diagonal(axes)
     for colour, (name, values) in zip(_COLOURS * 2, scores.items(), strict=False):
         axes.plot(*roc(labels, values), color=colour, linewidth=2, label=f"{name} — AUC {auc(labels, values):.4f}")
     axes.set_xlim(0, 1)
@@ -50,6 +54,7 @@ def roc_figure(rows: str, labels: NDArray[Any], scores: Mapping[str, NDArray[Any
 def calibration_figure(rows: str, labels: NDArray[Any], probabilities: Mapping[str, NDArray[Any]], bins: int) -> Figure:
     """Return predicted against observed for each named probability; the dotted line is perfect."""
     figure, axes = _axes(f"Calibration on the {rows} rows", "predicted probability", "observed share of positives")
+    _diagonal(axes)
     for colour, (name, values) in zip(_COLOURS * 2, probabilities.items(), strict=False):
         measured = calibration(labels, values, bins)
         label = f"{name} — ECE {measured.expected_calibration_error:.3f}"
@@ -57,4 +62,24 @@ def calibration_figure(rows: str, labels: NDArray[Any], probabilities: Mapping[s
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
+    return figure
+
+
+def importance_figure(metric: str, features: Sequence[Mapping[str, Any]], most: int = 20) -> Figure:
+    """Return bars of the inputs whose permutation costs most, `features` being in that order, with their spread."""
+    shown = features[:most]
+    figure, axes = _axes(
+        "Importance of inputs, test rows", f"drop of {metric} if permuted", "", 0.9 + 0.24 * max(len(shown), 8)
+    )
+    places = range(len(shown))
+    axes.barh(
+        places,
+        [each["drop"] for each in shown],
+        xerr=[each["spread"] for each in shown],
+        color=_COLOURS[0],
+        ecolor=_COLOURS[4],
+        height=0.7,
+    )
+    axes.set_yticks(places, [each["feature"] for each in shown], fontsize=8)
+    axes.invert_yaxis()
     return figure

@@ -72,13 +72,13 @@ def gauc_statistic(labels: NDArray[Any], scores: NDArray[Any], users: NDArray[An
     """Return the GAUC of resamples: a user's own AUC does not change with who else is drawn."""
     areas, rows = grouped_auc(labels, scores, users)
     judged = np.where(np.isnan(areas), 0.0, rows)
-    return _ratio(judged * np.nan_to_num(areas), judged)
+    return ratio(judged * np.nan_to_num(areas), judged)
 
 
 def log_loss_statistic(labels: NDArray[Any], probabilities: NDArray[Any], users: NDArray[Any]) -> Statistic:
     """Return the mean log loss of resamples."""
     losses = np.bincount(users, weights=log_losses(labels, probabilities)).astype(np.float64)
-    return _ratio(losses, np.bincount(users).astype(np.float64))
+    return ratio(losses, np.bincount(users).astype(np.float64))
 
 
 def observed_over_expected_statistic(
@@ -88,17 +88,19 @@ def observed_over_expected_statistic(
     observed, expected = (
         np.bincount(users, weights=of, minlength=size).astype(np.float64) for of in (labels, probabilities)
     )
-    return _ratio(observed, expected)
+    return ratio(observed, expected)
 
 
 def rmse_statistic(values: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> Statistic:
     """Return the root of the mean squared error of resamples."""
     errors = np.bincount(users, weights=squared_errors(values, scores)).astype(np.float64)
-    mean = _ratio(errors, np.bincount(users).astype(np.float64))
+    mean = ratio(errors, np.bincount(users).astype(np.float64))
     return lambda draws: np.sqrt(mean(draws))
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Statistic:
+def ratio(numerator: Floats, denominator: Floats) -> Statistic:
+    """Return one sum over users divided by another, of resamples; each `[users]`."""
+
     def statistic(draws: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             means: Floats = (draws @ numerator) / (draws @ denominator)

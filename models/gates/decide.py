@@ -15,6 +15,7 @@ import numpy as np
 
 from feature_repo.contracts.manifests import Decision, champion_named
 from feature_repo.contracts.objectives import ORDERS, Metric
+from models.evaluation.drift import score_drift
 from models.evaluation.metrics import auc, gauc, log_loss, rmse
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
 from models.gates.bootstrap import (
@@ -28,17 +29,19 @@ from models.gates.bootstrap import (
     rmse_statistic,
 )
 from models.gates.calibration import judge_calibration
-from models.gates.margins import BEST_SIMPLE, Slice
+from models.gates.margins import BEST_SIMPLE, TestSplit
+from models.gates.slices import judge_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from feature_repo.contracts.objectives import Objective
     from models.evaluation.lists import ListFigures
+    from models.evaluation.slices import Sliced
     from models.gates.calibration import Bin, CalibrationFigures
-    from models.gates.margins import Limits, ListMargin, Margin, Margins
+    from models.gates.margins import DriftLimit, Limits, ListMargin, Margin, Margins
 
 _METRICS: dict[Metric, tuple[Callable[..., Statistic], Callable[..., float]]] = {
     Metric.AUC: (auc_statistic, lambda labels, scores, _: auc(labels, scores)),
@@ -60,6 +63,8 @@ class Outcome(StrEnum):
     UNDECIDED = "undecided"
     """The interval lies across the margin, or there are too few users for one."""
     NOT_APPLICABLE = "not applicable"
+    WARNING = "warning"
+    """It passed, and a person should look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class TestScores:
     scores: Mapping[str, NDArray[Any]]
     objectives: Mapping[str, Objective]
     """Of each that was trained; the others' scores only order rows."""
+    slices: Mapping[str, Sliced] = field(default_factory=dict)
+    """Kind → its rows."""
 
     def defined(self, name: str) -> Collection[str]:
         """Return the metrics that somebody's scores have."""
@@ -119,6 +126,10 @@ class Evidence:
     serving_check: Mapping[str, Any]
     lists: ListFigures
     """The lists that users would be shown at the test origin."""
+    input_drift: Mapping[str, float] = field(default_factory=dict)
+    """Input of the candidate → how far the test rows are from the train rows."""
+    export: Mapping[str, Any] = field(default_factory=dict)
+    """What `export_cost` measured; empty where nothing was."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Trained baseline without scores of these rows → why."""
     retired_views: list[str] = field(default_factory=list)
@@ -153,7 +164,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """One slice, measured."""
+    """The rows of one split, measured."""
 
     figures: dict[tuple[Metric, str], float]
     """Metric and name → figure."""
@@ -190,7 +201,7 @@ def _measure(test: TestScores, margins: Margins, seed: int) -> _Measured:
 
 
 def decide(
-    slices: Mapping[Slice, TestScores], evidence: Evidence, margins: Margins, seed: int, ece_bins: int
+    splits: Mapping[TestSplit, TestScores], evidence: Evidence, margins: Margins, seed: int, ece_bins: int
 ) -> Outcomes:
     """Return every gate's verdict and the decision.
 
@@ -200,27 +211,31 @@ def decide(
     hold if the gain over the strongest baseline, or the best simple list, is beyond belief. Else promoted.
 
     Args:
-        slices: The scores of each slice that a margin names, and of `Slice.MOMENT`.
+        splits: The scores of each split that a margin names, and of `TestSplit.MOMENT`.
         evidence: What the gates look at beside the scores.
         margins: What is required.
         seed: Of the bootstrap.
         ece_bins: Bins of the calibration error.
     """
-    wanted = {Slice.MOMENT, *(margin.slice for margin in margins.comparisons)}
-    measured = {name: _measure(slices[name], margins, seed) for name in sorted(wanted)}
-    calibrated = _calibration(slices[Slice.MOMENT], margins, seed, ece_bins)
+    wanted = {TestSplit.MOMENT, *(margin.split for margin in margins.comparisons)}
+    measured = {name: _measure(splits[name], margins, seed) for name in sorted(wanted)}
+    calibrated = _calibration(splits[TestSplit.MOMENT], margins, seed, ece_bins)
     gates = [
         *(_lists_compared(margin, evidence, margins) for margin in margins.lists),
         _eligible(evidence),
         *(
-            _compared(margin, slices[margin.slice], measured[margin.slice], evidence, margins)
+            _compared(margin, splits[margin.split], measured[margin.split], evidence, margins)
             for margin in margins.comparisons
         ),
-        *_calibrated(calibrated, slices[Slice.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
+        *_calibrated(calibrated, splits[TestSplit.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
+        *_slices_judged(splits[TestSplit.MOMENT], measured[TestSplit.MOMENT], evidence, margins, seed),
+        _inputs_drifted(evidence.input_drift, margins.limits.input_drift),
+        _scores_drifted(splits[TestSplit.MOMENT], evidence, margins.limits.score_drift),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
+        *_exported(evidence.export, margins.limits),
     ]
-    outcomes = _decision(gates, measured[Slice.MOMENT], evidence, margins)
+    outcomes = _decision(gates, measured[TestSplit.MOMENT], evidence, margins)
     return replace(outcomes, calibration=calibrated.bins if calibrated else [])
 
 
@@ -360,6 +375,99 @@ def _calibrated(found: CalibrationFigures | None, objective: Objective, limits: 
     ]
 
 
+def _slices_judged(
+    test: TestScores, measured: _Measured, evidence: Evidence, margins: Margins, seed: int
+) -> Iterator[Gate]:
+    """Yield a gate for each kind of slices."""
+    limit = margins.limits.slice_lag
+    others = [row for metric, row in measured.figures if metric is Metric.GAUC and row != CANDIDATE_ROW]
+    reference = (
+        CHAMPION_ROW
+        if CHAMPION_ROW in others
+        else max(others, key=lambda row: np.nan_to_num(measured.figures[Metric.GAUC, row]), default="")
+    )
+    for kind, sliced in test.slices.items():
+        nothing = Gate(f"slices_{kind}", None, _at_least(limit), Outcome.NOT_APPLICABLE, "", reference=reference)
+        if not reference or not measured.has(Metric.GAUC, CANDIDATE_ROW):
+            yield replace(nothing, details="There is no GAUC of the candidate, or of anything beside it.")
+            continue
+        found = judge_slices(
+            sliced,
+            test.labels,
+            test.users,
+            test.scores[CANDIDATE_ROW],
+            test.scores[reference],
+            margins=margins,
+            seed=seed,
+        )
+        thin = f"; too few users have rows of both classes in {', '.join(found.thin)}" if found.thin else ""
+        if not found.judged:
+            yield replace(nothing, details=f"Fewer than two slices can be judged{thin}.")
+            continue
+        worst, (gap, other_gap) = found.worst, found.gaps
+        against = _named(reference, evidence)
+        said = (
+            f"GAUC of the slice {worst.name} is {worst.candidate:.4f}, that of {against} {worst.reference:.4f}; the "
+            f"largest gap between slices is {gap:.4f}, that of {against} {other_gap:.4f}{thin}. "
+            f"Beyond what every slice loses, {worst.name} differs by {worst.lag:+.4f}"
+        )
+        # All intervals hold at once: whether any slice surely lags, or none, is told by the lowest of each end.
+        ends = Interval(*(min(getattr(each.interval, end) for each in found.judged) for end in ("low", "high")))
+        yield _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
+
+
+def _drifted(gate: Gate, index: float, limit: DriftLimit) -> Gate:
+    """Return the gate with the verdict of a population stability index."""
+    verdict = Outcome.FAIL if index > limit.fail else Outcome.WARNING if index > limit.warn else Outcome.PASS
+    return replace(gate, figure=index, verdict=verdict)
+
+
+def _inputs_drifted(drift: Mapping[str, float], limit: DriftLimit) -> Gate:
+    gate = Gate("input_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "No input has an encoding.")
+    if not drift:
+        return gate
+    ordered = sorted(drift, key=lambda name: -drift[name])
+    over = [name for name in ordered if drift[name] > limit.warn]
+    told = ", ".join(f"{name} {drift[name]:.2f}" for name in over[:5] or ordered[:1])
+    more = f" and {len(over) - 5} more" if len(over) > 5 else ""  # noqa: PLR2004 - as many as are told
+    said = f"{len(over)} of {len(drift)} inputs moved by more than {limit.warn:g} from train to test rows"
+    details = f"{said}: {told}{more}." if over else f"{said}; most did {told}."
+    return _drifted(replace(gate, details=details), drift[ordered[0]], limit)
+
+
+def _scores_drifted(test: TestScores, evidence: Evidence, limit: DriftLimit) -> Gate:
+    gate = Gate("score_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "")
+    if CHAMPION_ROW not in test.scores:
+        return replace(gate, details=evidence.incomparable)
+    if not all(test.objectives[row].probability for row in (CANDIDATE_ROW, CHAMPION_ROW)):
+        return replace(gate, details="Scores that are no probabilities have no scale in common.")
+    own, theirs = test.scores[CANDIDATE_ROW], test.scores[CHAMPION_ROW]
+    said = f"Scores have a mean of {own.mean():.4f}, those of {_named(CHAMPION_ROW, evidence)} {theirs.mean():.4f}."
+    return _drifted(replace(gate, details=said), score_drift(theirs, own), limit)
+
+
+def _exported(cost: Mapping[str, Any], limits: Limits) -> Iterator[Gate]:
+    """Yield the gates of the export's size and time; none where these were not measured."""
+    if not cost:
+        return
+    size, p50 = float(cost["bytes"]), float(cost["p50_ms"])
+    yield Gate(
+        "export_bytes",
+        size,
+        f"<= {limits.export_bytes:g}",
+        Outcome.PASS if size <= limits.export_bytes else Outcome.FAIL,
+        f"The SavedModel has {size / 1e6:.1f} MB.",
+    )
+    yield Gate(
+        "one_user_latency_p50_ms",
+        p50,
+        f"<= {limits.one_user_p50_ms:g}",
+        Outcome.PASS if p50 <= limits.one_user_p50_ms else Outcome.FAIL,
+        f"{cost['candidates']} candidates for one user, without a server: p50 {p50:.2f} ms, p99 "
+        f"{float(cost['p99_ms']):.2f} ms.",
+    )
+
+
 def _signature(evidence: Evidence) -> Gate:
     differences = evidence.signature_differences
     return Gate(
@@ -414,7 +522,7 @@ def _decision(gates: list[Gate], measured: _Measured, evidence: Evidence, margin
         return Outcomes(gates, Decision.REJECT, f"Rejected: undecided, and on the wrong side: {_listed(wrong)}.")
     if (found := _from_champion(measured, evidence, margins)) is not None:
         return _beside_champion(gates, measured, evidence, margins, found)
-    reason = f"{_passed(undecided)}, {_figures_alone(measured, evidence, margins)}; {evidence.incomparable}"
+    reason = f"{_passed(gates)}, {_figures_alone(measured, evidence, margins)}; {evidence.incomparable}"
     return _unless_suspicious(gates, measured, evidence, margins, reason)
 
 
@@ -436,7 +544,7 @@ def _beside_champion(
         f"{found.title} differs from {_named(CHAMPION_ROW, evidence)} by {found.difference:+.4f} "
         f"({found.interval.low:+.4f} to {found.interval.high:+.4f})"
     )
-    passed = _passed([gate for gate in gates if gate.verdict is Outcome.UNDECIDED])
+    passed = _passed(gates)
     equal = evidence.same_weights or found.interval.contains(0.0)
     if not equal and found.difference > 0:
         return _unless_suspicious(gates, measured, evidence, margins, f"{passed} and {figures}")
@@ -494,10 +602,13 @@ def _beyond_lists(lists: ListFigures, margins: Margins) -> str:
     )
 
 
-def _passed(undecided: Sequence[Gate]) -> str:
+def _passed(gates: Sequence[Gate]) -> str:
+    undecided = sum(gate.verdict is Outcome.UNDECIDED for gate in gates)
+    warning = [gate.name for gate in gates if gate.verdict is Outcome.WARNING]
+    warned = f" (with a warning: {', '.join(warning)})" if warning else ""
     if not undecided:
-        return "every gate passed"
-    return f"no gate failed, {len(undecided)} are undecided and on the right side"
+        return f"every gate passed{warned}"
+    return f"no gate failed{warned}, {undecided} are undecided and on the right side"
 
 
 def _figures_alone(measured: _Measured, evidence: Evidence, margins: Margins) -> str:

@@ -15,24 +15,28 @@ from feature_repo.contracts.objectives import Objective
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
 from feature_repo.contracts.publishing import read_json, tree_sha256
 from feature_repo.contracts.served_models import CHAMPION_RUN_TAG, CHAMPION_VERSION_TAG, served_versions
-from feature_repo.contracts.signatures import RANKING_MODEL
+from feature_repo.contracts.signatures import RANKING_MODEL, read_signature
 from models import registry, tracking
 from models.candidate_folder import CandidateFolder
 from models.dataset import find_training_set
 from models.errors import CandidateError
 from models.evaluation.lists import list_figures
+from models.evaluation.slices import SLICE_CODES, Sliced
 from models.gates.decide import Evidence, Outcomes, TestScores, decide
-from models.gates.margins import Margins, Slice, read_margins
-from models.gates.report import render
+from models.gates.margins import Margins, TestSplit, read_margins
+from models.gates.report import render, render_card
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from models.settings import Settings
 
 log = logging.getLogger(__name__)
-_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg"}
+_EVALUATED = frozenset({"objectives", "slices", "input_drift", "importance", "embeddings", "export"})
+"""What an evaluation of an earlier release of this code lacks."""
+_CARD = "card/model_card.html"
+_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg", "Importance": "importance.svg"}
 
 
 def gate(
@@ -51,15 +55,15 @@ def gate(
     run = folder.run_of(choice["spec"]["name"], learned_from)
     saved_model_sha256 = _check_saved_model(folder, run)
     evaluation = _read(folder.evaluation, f"python -m models evaluate --run-key {run_key}")
-    if "objectives" not in evaluation:
-        msg = f"{folder.evaluation}: expected the objective of each row, received none; evaluate the run key again"
+    if absent := sorted(_EVALUATED - evaluation.keys()):
+        msg = f"{folder.evaluation}: expected {absent}, received none; evaluate the run key again"
         raise CandidateError(msg)
     check = _read(folder.serving_check, "python -m serving.model_server check")
     _check_serving_record(folder.serving_check, check)
     policy = ListPolicy.from_json(choice.get("policy", {}), str(folder.choice))
     training_set = TrainingSet.read(find_training_set(namespace, learned_from) / MANIFEST)
     outcomes = decide(
-        _read_scores(folder.scores, evaluation["objectives"]),
+        _read_scores(folder.scores, evaluation["objectives"], evaluation["slices"]),
         _evidence(evaluation, check, run, choice),
         margins,
         settings.seed,
@@ -110,11 +114,14 @@ def gate(
             client.log_text(run["run_id"], text, f"{POLICY_ARTIFACTS}/{part}.json")
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
         client.log_text(run["run_id"], render(report, plots), "gates/report.html")
+        signature = read_signature(folder.saved_model(run["model"])).to_json()
+        client.log_text(run["run_id"], render_card(report, run, signature), _CARD)
         client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")
         tracking.set_tags(
             client, run["run_id"], {registry.DECISION: outcomes.decision.value, registry.REASON: outcomes.reason[:4900]}
         )
-        registry.describe(client, name, version, outcomes.reason)
+        card = tracking.artifact_link(client, run["run_id"], _CARD)
+        registry.describe(client, name, version, f"{outcomes.reason}\n\n[Model card]({card})")
     verdict.write(folder.verdict)
     log.info("%s: %s", outcomes.decision, outcomes.reason)
     return {
@@ -159,13 +166,19 @@ def _check_serving_record(path: Path, check: Mapping[str, Any]) -> None:
         raise CandidateError(msg)
 
 
-def _read_scores(path: Path, objectives: Mapping[str, Mapping[str, Any]]) -> dict[Slice, TestScores]:
+def _read_scores(
+    path: Path, objectives: Mapping[str, Mapping[str, Any]], slices: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[TestSplit, TestScores]:
     if not path.is_file():
         msg = f"{path}: expected what `python -m models evaluate` writes, received no file; run it first"
         raise CandidateError(msg)
     with np.load(path) as stored:
         labels, values, users = stored["labels"], stored["values"], stored["users"]
         learned = {row: Objective.from_json(each, f"{path}, {row}") for row, each in objectives.items()}
+        sliced = {
+            kind: Sliced(tuple(each["slice"] for each in found), stored[f"{SLICE_CODES}{kind}"])
+            for kind, found in slices.items()
+        }
         return {
             part: TestScores(
                 labels,
@@ -173,8 +186,9 @@ def _read_scores(path: Path, objectives: Mapping[str, Mapping[str, Any]]) -> dic
                 users,
                 {name.removeprefix(f"{part}."): stored[name] for name in stored.files if name.startswith(f"{part}.")},
                 learned,
+                sliced,
             )
-            for part in Slice
+            for part in TestSplit
         }
 
 
@@ -193,6 +207,8 @@ def _evidence(
         signature_differences=list(evaluation["signature_differences"]),
         serving_check=check,
         lists=list_figures(evaluation["lists"]),
+        input_drift=evaluation["input_drift"],
+        export=evaluation["export"],
         left_out=evaluation["left_out"],
         champion_named=champion.get("named", ""),
     )
@@ -221,7 +237,21 @@ def _report(
         "reason": outcomes.reason,
         "gates": [each.as_record() for each in outcomes.gates],
         "calibration": [each.as_record() for each in outcomes.calibration],
-        **{key: evaluation[key] for key in ("metrics", "rows", "users", "positives", "champion")},
+        **{
+            key: evaluation[key]
+            for key in (
+                "metrics",
+                "slices",
+                "input_drift",
+                "importance",
+                "embeddings",
+                "export",
+                "rows",
+                "users",
+                "positives",
+                "champion",
+            )
+        },
         **{key: run[key] for key in ("run_id", "saved_model_sha256", "weights_sha256")},
         "training_set": {field: getattr(training_set, field) for field in lineage},
         "settings": margins.model_dump(mode="json"),

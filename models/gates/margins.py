@@ -13,6 +13,7 @@ from feature_repo.contracts.objectives import ORDERS, Metric
 from models.dataset import TEST, TEST_AS_OF_REFRESH
 from models.declared import read_declared
 from models.errors import MarginsError
+from models.evaluation.slices import DeclaredSlices
 from models.evaluation.table import CHANCE, UNTRAINED
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ _VARIABLE, _PREFIX = "KESTREL_GATE_MARGINS", "KESTREL_GATE_"
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Slice(StrEnum):
+class TestSplit(StrEnum):
     """The rows that a comparison looks at."""
+
+    __test__ = False  # pytest takes every class called Test... for tests
 
     MOMENT = TEST
     """Test rows with features as of their moment."""
@@ -38,7 +41,7 @@ class Margin(BaseModel):
     model_config = _STRICT
 
     metric: Metric
-    slice: Slice = Slice.MOMENT
+    split: TestSplit = TestSplit.MOMENT
     reference: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """`champion`, `chance` (a constant: half of all pairs in the right order), `means`, `popularity`, or the name of a
     baseline's spec."""
@@ -51,7 +54,7 @@ class Margin(BaseModel):
     @property
     def name(self) -> str:
         """The gate's name: `auc_vs_means`."""
-        where = "" if self.slice is Slice.MOMENT else f"_{self.slice.value.removeprefix(f'{TEST}_')}"
+        where = "" if self.split is TestSplit.MOMENT else f"_{self.split.value.removeprefix(f'{TEST}_')}"
         return f"{self.metric.value}_vs_{self.reference}{where}"
 
     @model_validator(mode="after")
@@ -103,6 +106,23 @@ class ListMargin(BaseModel):
         return f"lists_vs_{self.reference}"
 
 
+class DriftLimit(BaseModel):
+    """Of a population stability index."""
+
+    model_config = _STRICT
+
+    warn: float = Field(gt=0)
+    """Above it a gate warns, and lets the candidate through."""
+    fail: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _warns_first(self) -> Self:
+        if self.warn >= self.fail:
+            msg = f"expected warn below fail, received {self.warn} and {self.fail}"
+            raise ValueError(msg)
+        return self
+
+
 class Limits(BaseModel):
     """What is judged without a reference."""
 
@@ -110,8 +130,13 @@ class Limits(BaseModel):
 
     calibration_error: float = Field(gt=0, le=1)
     calibration_shift: float = Field(gt=0, le=1)
+    slice_lag: float = Field(gt=0, le=1)
+    input_drift: DriftLimit
+    score_drift: DriftLimit
     served_difference: float = Field(ge=0, le=1)
     grpc_p99_ms: float = Field(gt=0)
+    one_user_p50_ms: float = Field(gt=0)
+    export_bytes: int = Field(gt=0)
 
 
 class Margins(BaseModel):
@@ -128,6 +153,7 @@ class Margins(BaseModel):
     lists: tuple[ListMargin, ...] = ()
     comparisons: tuple[Margin, ...] = Field(min_length=1)
     limits: Limits
+    slices: DeclaredSlices = DeclaredSlices()
 
     @model_validator(mode="after")
     def _no_comparison_twice(self) -> Self:

@@ -1,4 +1,4 @@
-"""The gates' report, for a person: one HTML file that needs nothing else."""
+"""The gates' report and the model's card, for a person: HTML files that need nothing else."""
 
 from __future__ import annotations
 
@@ -17,21 +17,39 @@ _METRICS = {
     "auc": "AUC",
     "gauc": "GAUC",
     "log_loss": "Log loss",
+    "brier": "Brier",
     "ece": "ECE",
     "observed_over_expected": "Observed / expected",
 }
 
+_OF_SLICES = ("auc", "gauc", "log_loss", "brier", "observed_over_expected")
+
 
 def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """Return the HTML of `report` (what `report.json` holds); `plots` are title → SVG."""
+    return _page("report", report, splits=_SPLITS, plots={title: _inline(svg) for title, svg in plots.items()})
+
+
+def render_card(report: Mapping[str, Any], run: Mapping[str, Any], signature: Mapping[str, Any]) -> str:
+    """Return the HTML of a version's model card (Mitchell et al. 2019).
+
+    Args:
+        report: What `report.json` holds.
+        run: What `run.json` holds.
+        signature: What the SavedModel says that it takes, and its objective.
+    """
+    return _page("card", report, run=run, signature=signature)
+
+
+def _page(template: str, report: Mapping[str, Any], **more: object) -> str:
     environment = page_environment(_TEMPLATES)
     environment.filters["figure"] = _figure
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template(f"{template}.html.jinja").render(
         report=report,
-        plots={title: _inline(svg) for title, svg in plots.items()},
         names=_names(report),
-        splits=_SPLITS,
         metrics=_METRICS,
+        slice_metrics={name: title for name, title in _METRICS.items() if name in _OF_SLICES},
+        **more,
     )
 
 

@@ -82,6 +82,7 @@ class MLP(FieldsModel[MLPConfig]):
             keras.Model(inputs, logits, name=self.name),
             {f"{name}{suffix}": values for suffix, member in numbered for name, values in member.history.items()},
             {f"{name}{suffix}": value for suffix, member in numbered for name, value in member.params.items()},
+            fitted[0].seen,
         )
 
     def _linear(self) -> MLP:

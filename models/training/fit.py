@@ -16,6 +16,9 @@ from models.training.calibration import calibrated
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from feature_repo.contracts.signatures import Signature
     from models.encoding import Encoded
     from models.ranking.base import RankingConfig, RankingModel
@@ -54,6 +57,8 @@ class Fitted:
     """Metric → its value after each epoch, or whatever else the fit repeats; none where it repeats nothing."""
     params: Mapping[str, object] = field(default_factory=dict)
     """What else the run shows of the fit, by name."""
+    seen: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Encoded column of indices → how often the train rows have each, `[indices]`; none where the fit reads no such."""
 
 
 class Fittable(Protocol):

@@ -17,9 +17,11 @@ from feature_repo.contracts.publishing import publishing_directory, tree_sha256,
 from feature_repo.contracts.signatures import SIGNATURE_ARTIFACT
 from models import tracking
 from models.candidate_folder import CandidateFolder, check_same_spec, training_set_of
+from models.code_version import code_version
 from models.dataset import TRAIN, VALID, Dataset, Split, describe, find_training_set, read_dataset
 from models.errors import BuildError, SpecError, UnknownFeatureError
 from models.evaluation import metrics
+from models.evaluation.embedding_health import embedding_health
 from models.evaluation.plots import calibration_figure, roc_figure
 from models.export import export, weights_sha256
 from models.saved_model_loader import SavedModel
@@ -114,6 +116,8 @@ def _trained(settings: Settings, folder: CandidateFolder, directory: Path, spec:
             "training_set_id": directory.name,
             "saved_model_sha256": tree_sha256(place / "saved_model"),
             "weights_sha256": weights_sha256(fitted.scorer),
+            "embeddings": embedding_health(fitted, dataset[TRAIN].features, dataset.signature, dataset.transforms),
+            "code": code_version(),
             "seed": settings.seed,
             "fit_seconds": round(seconds, 2),
             "valid": {name: value if np.isfinite(value) else None for name, value in figures.items()},
@@ -183,6 +187,8 @@ def _track(
             tracking.TRAINING_SET: training_set.training_set_id,
             tracking.SAVED_MODEL_SHA256: record["saved_model_sha256"],
             tracking.WEIGHTS_SHA256: record["weights_sha256"],
+            tracking.COMMIT: record["code"]["commit"],
+            tracking.LOCK_SHA256: record["code"]["lock_sha256"],
             "kestrel.namespace": namespace,
             "kestrel.cutoff": training_set.cutoff,
             "kestrel.feature_service": f"{training_set.feature_service}@{training_set.feature_service_hash}",

@@ -18,7 +18,10 @@ from models.training.fit import FitContext, Fitted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from models.encoding import Encoded
+    from models.inputs import Columns
     from models.objectives import Learned
 
 _TOLD_EVERY_S = 20.0
@@ -94,7 +97,15 @@ def fit_by_keras(
         verbose=0,
     ).history
     _check_finite(scorer.name, history, config)
-    return Fitted(encoded, scorer, history, {"best_epoch": int(stopping.best_epoch) + 1})
+    return Fitted(encoded, scorer, history, {"best_epoch": int(stopping.best_epoch) + 1}, _seen(train[0], encoded))
+
+
+def _seen(train: Columns, encoded: Encoded) -> dict[str, NDArray[np.int64]]:
+    sizes = encoded.vocabulary_sizes
+    return {
+        column: np.bincount(train[column].ravel(), minlength=sizes[vocabulary])
+        for column, vocabulary in encoded.categorical.items()
+    }
 
 
 class _Loss(keras.losses.Loss):  # type: ignore[misc]  # keras has no types

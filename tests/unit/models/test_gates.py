@@ -13,7 +13,7 @@ from feature_repo.contracts.objectives import PAIRWISE, PROBABILITY, REGRESSION
 from models.errors import MarginsError
 from models.evaluation.lists import Difference, ListFigures, list_figures
 from models.gates.decide import Evidence, Outcome, TestScores, decide
-from models.gates.margins import Slice, read_margins
+from models.gates.margins import TestSplit, read_margins
 from tests.lists_record import lists_record, unmeasured_record
 
 MARGINS = read_margins("ranking").model_copy(update={"resamples": 200})
@@ -57,7 +57,7 @@ def _champion_too(test):
 
 
 def _decide(test, evidence, margins=MARGINS):
-    return decide({Slice.MOMENT: test}, evidence, margins, seed=1, ece_bins=10)
+    return decide({TestSplit.MOMENT: test}, evidence, margins, seed=1, ece_bins=10)
 
 
 def _with(**changes):
@@ -253,10 +253,10 @@ def test_a_gain_beyond_belief_is_held_for_a_person():
     assert _decide(leaky, FIRST, loose.model_copy(update={"max_gain": 0.5})).decision is Decision.PROMOTE
 
 
-def test_a_slice_has_rows_of_its_own():
-    margins = _only({"metric": "auc", "slice": "test_as_of_refresh", "reference": "lr", "margin": 0})
-    slices = {Slice.MOMENT: _scores(), Slice.REFRESH: _scores(candidate=0.5, lr=1.5)}
-    outcomes = decide(slices, FIRST, margins, seed=1, ece_bins=10)
+def test_a_split_has_rows_of_its_own():
+    margins = _only({"metric": "auc", "split": "test_as_of_refresh", "reference": "lr", "margin": 0})
+    splits = {TestSplit.MOMENT: _scores(), TestSplit.REFRESH: _scores(candidate=0.5, lr=1.5)}
+    outcomes = decide(splits, FIRST, margins, seed=1, ece_bins=10)
     assert _failed(outcomes) == {"auc_vs_lr_as_of_refresh"}
 
 

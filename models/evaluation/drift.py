@@ -1,0 +1,105 @@
+"""How far two samples of rows are apart: inputs of training rows and test rows, scores of two models.
+
+The measure is the population stability index, `sum((q - p) * log(q / p))` over buckets: 0 where the shares are alike;
+by the rule of thumb of credit scoring, more than 0.25 is a shift (Siddiqi, Credit Risk Scorecards, 2006). A column
+whose values all end in one bucket, as one does whose unit changed or that is missing everywhere, has 6 and more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_repo.contracts.columns import Dtype, Encoding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from feature_repo.contracts.columns import Column
+    from feature_repo.contracts.signatures import Signature
+    from models.inputs import Columns
+    from models.transforms import Transforms
+
+_TENTHS = 10
+_TERMS = 20
+"""Commonest terms of the training rows that have a bucket each; all others share one."""
+_HALF = 0.5
+"""Rows that every bucket is given beside its own: an empty one has a logarithm, and few rows prove little."""
+
+
+def stability_index(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Return the index of two counts by bucket, `[buckets]` each."""
+    shares = [(each + _HALF) / (each + _HALF).sum() for each in (before, after)]
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+
+
+def score_drift(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Return the index of two models' scores of the same rows, `[rows]` each, over tenths of the first's."""
+    edges = _tenths(before)
+    return stability_index(_counts(before, edges), _counts(after, edges))
+
+
+def _tenths(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the lowest value of each tenth but the first; a value that most rows have ends a bucket by itself."""
+    if not len(values):
+        return np.empty(0)
+    return np.unique(np.quantile(values, np.linspace(0, 1, _TENTHS + 1)[1:-1], method="lower"))
+
+
+def _counts(values: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
+    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+
+
+def input_drift(before: Columns, after: Columns, signature: Signature, transforms: Transforms) -> dict[str, float]:
+    """Return raw column → index, of those that have an encoding; the others are ids and times, which only move on.
+
+    A missing value is a bucket of its own. Of a list every value counts, and an empty list is a missing value.
+
+    Args:
+        before: The training rows' columns.
+        after: The test rows' columns.
+        signature: What the model takes.
+        transforms: What its encodings have fitted: buckets of quantiles are those of the encoding.
+    """
+    return {
+        column.name: _drift(before[column.name], after[column.name], column, transforms)
+        for column in signature.input_columns
+        if column.encoding is not Encoding.NONE
+    }
+
+
+def _drift(before: NDArray[Any], after: NDArray[Any], column: Column, transforms: Transforms) -> float:
+    if column.dtype is Dtype.STRING:
+        return _term_drift(before, after, column)
+    known = [each[each != column.missing] for each in (before, after)]
+    fitted = transforms.boundaries.get(column.name)
+    edges = _tenths(known[0]) if fitted is None else np.asarray(fitted)
+    missing = [len(each) - _rows_with(each, column) for each in (before, after)]
+    return stability_index(
+        *(np.append(_counts(values, edges), gone) for values, gone in zip(known, missing, strict=True))
+    )
+
+
+def _rows_with(values: NDArray[Any], column: Column) -> int:
+    """Return how many rows have a value, or a list with one."""
+    known = values != column.missing
+    return int((known.any(axis=1) if column.length else known).sum())
+
+
+def _term_drift(before: NDArray[Any], after: NDArray[Any], column: Column) -> float:
+    counts = [_term_counts(each, column) for each in (before, after)]
+    common = sorted(counts[0], key=lambda term: (-counts[0][term], term))[:_TERMS]
+    buckets = [
+        np.array([each.get(term, 0) for term in common] + [sum(n for term, n in each.items() if term not in common)])
+        for each in counts
+    ]
+    return stability_index(*buckets)
+
+
+def _term_counts(values: NDArray[Any], column: Column) -> dict[str, int]:
+    terms, counts = np.unique(values.astype(str), return_counts=True)
+    found = dict(zip(terms.tolist(), counts.tolist(), strict=True))
+    if column.length:  # padding says nothing, an empty list does
+        found[str(column.missing)] = len(values) - _rows_with(values, column)
+    return found

@@ -1,0 +1,61 @@
+"""Permutation importance: how much worse a model orders rows if one of its inputs is another row's (Breiman 2001).
+
+It tells what this model reads, and not what could be known of a feature: of two inputs that say the same, each may be
+without importance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from feature_repo.contracts.objectives import Metric
+from feature_repo.contracts.signatures import ROWS_SIGNATURE
+from models.evaluation.metrics import auc, gauc
+from models.inputs import to_tensors
+
+if TYPE_CHECKING:
+    from feature_repo.contracts.signatures import Signature
+    from models.dataset import Split
+    from models.saved_model_loader import SavedModel
+
+
+def permutation_importance(
+    model: SavedModel, split: Split, signature: Signature, *, rows: int, repeats: int, seed: int
+) -> dict[str, Any]:
+    """Return the `metric`, its `figure` on the drawn rows, and of each input the mean `drop` and its `spread`.
+
+    The metric is AUC, or GAUC where a score compares a user's rows alone. Inputs are in order of their drop.
+
+    Args:
+        model: A SavedModel.
+        split: Test rows.
+        signature: What the model takes, and its objective.
+        rows: So many are drawn at most.
+        repeats: Permutations of each input.
+        seed: Of the rows and permutations.
+    """
+    random = np.random.default_rng(seed)
+    drawn = split.take(np.sort(random.choice(split.rows, min(rows, split.rows), replace=False)))
+    metric = Metric.AUC if Metric.AUC in signature.objective.metrics else Metric.GAUC
+    inputs, call = to_tensors(drawn.features, signature), model.signature(ROWS_SIGNATURE)
+
+    def figure(columns: dict[str, tf.Tensor]) -> float:
+        scores = call(**columns)[signature.output.name].numpy()
+        return auc(drawn.labels, scores) if metric is Metric.AUC else gauc(drawn.labels, scores, drawn.users)
+
+    whole = figure(inputs)
+    features = []
+    for name, values in inputs.items():
+        orders = (random.permutation(drawn.rows) for _ in range(repeats))
+        drops = [whole - figure({**inputs, name: tf.gather(values, order)}) for order in orders]
+        features.append({"feature": name, "drop": float(np.mean(drops)), "spread": float(np.std(drops))})
+    return {
+        "metric": metric.value,
+        "figure": whole,
+        "rows": drawn.rows,
+        "repeats": repeats,
+        "features": sorted(features, key=lambda each: (-each["drop"], each["feature"])),
+    }
