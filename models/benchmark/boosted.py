@@ -40,6 +40,10 @@ class BoostedConfig(BaseModel):
     """At least so many."""
 
 
+SEARCH = (BoostedConfig(), BoostedConfig(leaves=127, rows_per_leaf=50))
+"""What is tried on the first fold: as much as for every other model (`context.yaml`)."""
+
+
 class Boosted:
     """A booster of LightGBM's with log loss, which the validation rows stop."""
 

@@ -9,6 +9,7 @@ do, and nothing of how good one will be tomorrow.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class ContextTable:
 
     declared: GivenDataset
     rows: pa.Table
+    sha256: str
+    """Of the training set's rows, and of how they are folded."""
 
     @property
     def tested_in(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -97,7 +100,9 @@ def read_context(training_set: Path) -> ContextTable:
         rows = rows.set_column(place, column.name, _as_read(rows[column.name], field))
     label = rows.column_names.index(LABEL.name)
     rows = rows.set_column(label, LABEL.name, rows[LABEL.name].cast(pa.float64()))
-    return ContextTable(GivenDataset(label=LABEL.name, group=USER_ID.name, fields=tuple(fields)), rows)
+    whole = f"{record.training_set_id} {sorted(record.checksums.items())} {names} {FOLDS} {_SEED}"
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    return ContextTable(GivenDataset(label=LABEL.name, group=USER_ID.name, fields=tuple(fields)), rows, digest)
 
 
 def _field(column: Column, values: pa.ChunkedArray, owner: Literal["user", "item"]) -> DeclaredField:

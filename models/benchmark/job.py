@@ -12,7 +12,7 @@ from models.benchmark.measure import figures, measure
 from models.benchmark.preparation import training_set_of
 from models.benchmark.presets import Preset, context_presets, preset_of
 from models.benchmark.protocols import Protocol
-from models.dataset import TEST, TRAIN, VALID, read_dataset
+from models.dataset import TEST, TRAIN, VALID, Dataset, read_dataset
 from models.errors import BenchmarkError
 from models.evaluation.baselines import means, popularity
 from models.evaluation.table import MEANS, POPULARITY
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from models.benchmark.given_split import GivenSplit
     from models.benchmark.presets import Presets
-    from models.dataset import Dataset
     from models.ranking.base import RankingConfig, RankingModel
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ def benchmark(  # noqa: PLR0917 - of what, by whom, how often, how
     chosen = {name: model_of(name, protocol, presets) for name in models}  # all of them before anything is computed
     rows = read_rows(protocol, data, mapping)
     log.info("%s: %s", data, ", ".join(f"{name} {rows[name].rows:,} rows" for name in (TRAIN, VALID, TEST)))
-    found = baseline_rows(rows) if protocol is Protocol.TIME else []
+    found = baseline_rows(rows) if isinstance(rows, Dataset) else []
     for name, (model, _) in chosen.items():
         for seed in range(1, seeds + 1):
             found.append(row(name, model, rows, seed))
