@@ -17,13 +17,14 @@ export KESTREL_ARG_YES = $(call given,YES)
 export KESTREL_ARG_ALL = $(call given,ALL)
 export KESTREL_ARG_GRPC = $(call given,GRPC)
 export KESTREL_ARG_REST = $(call given,REST)
+export KESTREL_ARG_FULL = $(call given,FULL)
 export KESTREL_ARG_FOLDER = $(call given,FOLDER)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 # Tests wait now and then, so that two cores have room for a third process, where there is memory for it (kB).
 TEST_PROCESSES := $(shell awk '/^MemTotal:/ {print ($$2 > 12000000) ? 3 : 2}' /proc/meminfo)
 
-.PHONY: help setup demo test test-zoo lint up down status logs reset bench-data bench-lists bench-serving bench-stream
+.PHONY: help setup demo test test-zoo lint up down status logs reset bench-data bench-lists bench-models bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ bench-data: setup ## Measure features, joins and materialisation at 2 M and 20 M
 
 bench-lists: setup ## Measure the lists that users would be shown; DATA, SOURCE as for demo, ARGS="--origins n --seeds n", FOLDER=<dir>
 	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.lists $(ARGS)
+
+bench-models: setup ## Compare all ranking models at random and by time; DATA, SOURCE as for demo, FULL=1 all folds, FOLDER=<dir>
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.models $(ARGS)
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs
 	@$(RUN) -- $(PYTHON_ENV) -m infra.bench.serving $(ARGS)

@@ -17,6 +17,7 @@ from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import replacing
 from feature_repo.contracts.signatures import RANKING_MODEL
 from feature_repo.options import NamespaceName, checked
+from models.benchmark.protocols import Protocol
 from models.candidate_folder import JUDGEMENT, CandidateFolder, check_run_key
 from models.gates.margins import read_margins
 from models.settings import settings
@@ -119,29 +120,29 @@ class Task(StrEnum):
     RANKING = "ranking"
 
 
-class Protocol(StrEnum):
-    """How rows are divided."""
-
-    GIVEN_SPLIT = "given-split"
-
-
 @app.command()
 def benchmark(  # noqa: PLR0917 - typer's options
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="With dataset.yaml, train, valid and test.")],
-    models: Annotated[str, typer.Option(metavar="NAMES", help="Of `catalogue`, with commas between.")],
+    data: Annotated[
+        Path,
+        typer.Option(metavar="PATH", help="Rows that are divided: dataset.yaml, train, valid, test; else any source."),
+    ],
+    models: Annotated[str, typer.Option(metavar="NAMES", help="Of `catalogue`, and lightgbm, with commas between.")],
     task: Annotated[Task, typer.Option(help="What is learned.")] = Task.RANKING,  # noqa: ARG001 - there is one today
-    protocol: Annotated[Protocol, typer.Option(help="How rows are divided.")] = Protocol.GIVEN_SPLIT,  # noqa: ARG001 - as above
+    protocol: Annotated[Protocol, typer.Option(help="How rows are divided.")] = Protocol.GIVEN_SPLIT,
+    mapping: Annotated[
+        str, typer.Option(metavar="YAML", help="What a source means whose layout is not published; random and time.")
+    ] = "",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Fits of each model.")] = 1,
     preset: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings, and published rows.")] = None,
 ) -> None:
-    """Fit models to rows that others have divided, and score the test rows."""
+    """Fit models to rows that are divided one way or another, and score the test rows."""
 
     def job() -> dict[str, object]:
         from models.benchmark.job import benchmark  # noqa: PLC0415 - TensorFlow, as above
         from models.benchmark.presets import read_presets  # noqa: PLC0415
 
         presets = read_presets(preset) if preset is not None else None
-        return benchmark(data, [name.strip() for name in models.split(",")], seeds, presets)
+        return benchmark(protocol, data, mapping, [name.strip() for name in models.split(",")], seeds, presets)
 
     run_job(job)
 

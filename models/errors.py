@@ -7,6 +7,7 @@ JobError
 ├── MarginsError            the gates' margins are not what they should be
 ├── NotFiniteError          a loss or a score is no number that counts
 ├── BuildError              a model's config gives no graph
+├── BenchmarkError          a model of a benchmark failed; the others have their rows
 ├── UnknownFeatureError     a model is to read a feature that there is not, or has none to read
 ├── TooLittleMemoryError    a training needs more memory than there is
 ├── DeletedInMlflowError    an experiment or a run was deleted in MLflow
@@ -20,7 +21,12 @@ JobError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from feature_repo.contracts.jobs import JobError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class DatasetError(JobError):
@@ -49,6 +55,14 @@ class SpecError(JobError, ValueError):
 
 class UnknownModelError(SpecError):
     """No ranking model has this name."""
+
+
+class BenchmarkError(JobError):
+    """A model of a benchmark failed; `result` has the rows of all."""
+
+    def __init__(self, failed: Sequence[str], result: Mapping[str, object]) -> None:
+        super().__init__(f"benchmark: expected a figure of every model, received none of {list(failed)}; see `error`")
+        self.result = result
 
 
 class UnknownFeatureError(JobError):

@@ -23,6 +23,7 @@ from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.contracts.jobs import JobError, exit_code_of
 from feature_repo.contracts.manifests import Questions
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, Namespace, cutoff_name, state_folder
+from feature_repo.contracts.planes import JobFailedError, run_plane
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from feature_repo.contracts.questions import Role
 from infra.bench.lists_cells import DATA_FILE, LEARNERS, is_measured, read_cells
@@ -30,9 +31,7 @@ from infra.bench.lists_page import write_page
 from infra.bench.results import write_results
 from infra.bench.stack import private_stack
 from infra.local.demo import bring_source, choose_mapping, choose_namespace
-from infra.local.errors import JobFailedError
 from infra.local.places import Places
-from infra.local.planes import run_plane
 from infra.local.settings import ensure_settings_file
 from infra.local.stack import command_environment
 from models.specs.spec import parse_spec

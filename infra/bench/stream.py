@@ -24,12 +24,12 @@ from feature_repo.contracts.intervals import parse_cutoff
 from feature_repo.contracts.jobs import JobError
 from feature_repo.contracts.manifests import OnlineSnapshot
 from feature_repo.contracts.places import CURRENT, Namespace, state_folder
+from feature_repo.contracts.planes import run_plane
 from infra.bench.errors import BenchError
 from infra.bench.freshness import Freshness, Probe
 from infra.bench.results import Figure, record_results
 from infra.bench.stack import private_stack
 from infra.local.health import http_answers
-from infra.local.planes import run_plane
 from infra.local.settings import read_settings
 
 if TYPE_CHECKING:

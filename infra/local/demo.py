@@ -16,10 +16,10 @@ import psutil
 
 from feature_repo.contracts.intervals import check_cutoff, check_namespace, format_cutoff, parse_cutoff
 from feature_repo.contracts.places import Namespace, Serving
+from feature_repo.contracts.planes import run_plane
 from infra.local.airflow_api import Airflow, DagRun
 from infra.local.errors import LocalError, SettingsError
 from infra.local.places import Places
-from infra.local.planes import run_plane
 from infra.local.processes import memory_of
 from infra.local.settings import PREFIX, ensure_settings_file, set_setting
 from infra.local.stack import Stack, command_environment, describe_stack, stack_memory, start_stack

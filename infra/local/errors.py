@@ -5,7 +5,6 @@ LocalError                terminal: one sentence, with the setting to change
 ├── PreflightError        a port, the disk, the memory or a tool is missing, found before anything starts
 ├── PartFailedError       a part of the stack did not become healthy
 ├── ServerFaultError      Airflow answers with a fault of its own (HTTP 5xx)
-├── JobFailedError        a plane's job ended otherwise than done; its exit status says how
 └── RunFailedError        a DAG run of the demo failed
 """
 
@@ -32,15 +31,6 @@ class PartFailedError(LocalError):
 
 class ServerFaultError(LocalError):
     """Airflow's API failed by itself, again and again."""
-
-
-class JobFailedError(LocalError):
-    """A plane's job that was run by its command line did not do what it was asked."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-        """Its exit status: a value of `ExitCode`, or one of a death by signal."""
 
 
 class RunFailedError(LocalError):

@@ -16,10 +16,10 @@ from feature_repo.contracts.ids import is_id, path_part
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import Decision, Verdict
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.planes import run_plane
 from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, SCORE
 from infra.local.errors import LocalError
-from infra.local.planes import run_plane
 from infra.local.stack import command_environment
 from infra.local.tables import addresses, named_lines
 

@@ -112,7 +112,19 @@ def read_given_split(folder: Path) -> GivenSplit:
         DatasetError: `dataset.yaml` or a file is missing or says something else; the message names it.
     """
     declared = read_declared(GivenDataset, folder / DECLARATION, _EXAMPLE, DatasetError)
-    tables = {name: _read(folder, name, declared) for name in (TRAIN, VALID, TEST)}
+    return given_split(declared, {name: _read(folder, name, declared) for name in (TRAIN, VALID, TEST)})
+
+
+def given_split(declared: GivenDataset, tables: Mapping[str, pa.Table]) -> GivenSplit:
+    """Return rows in memory as `fit` takes them.
+
+    Args:
+        declared: What the columns are.
+        tables: TRAIN, VALID and TEST → label and fields: numbers, text, and lists of text.
+
+    Raises:
+        DatasetError: A label is neither 0 nor 1.
+    """
     names = _column_names(declared)
     signature = Signature(RANKING_MODEL, _inputs(declared, names, tables), SCORE, PROBABILITY)
     columns = {column.name: column for column in signature.input_columns}

@@ -1,61 +1,128 @@
-"""Fit models to a given split, seed by seed, and score its test rows once each."""
+"""Fit models to rows that were divided one way or another, seed by seed, and score the test rows once each."""
 
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from models.benchmark.boosted import Boosted, BoostedConfig
+from models.benchmark.context import read_context
 from models.benchmark.given_split import read_given_split
-from models.benchmark.presets import preset_of
-from models.dataset import TEST, TRAIN, VALID
-from models.evaluation.metrics import auc, check_finite, gauc, log_loss
-from models.objectives import learned
+from models.benchmark.measure import figures, measure
+from models.benchmark.preparation import training_set_of
+from models.benchmark.presets import Preset, context_presets, preset_of
+from models.benchmark.protocols import Protocol
+from models.dataset import TEST, TRAIN, VALID, Dataset, read_dataset
+from models.errors import BenchmarkError
+from models.evaluation.baselines import means, popularity
+from models.evaluation.table import MEANS, POPULARITY
 from models.ranking.catalogue import ranking_model
-from models.training.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from models.benchmark.given_split import GivenSplit
-    from models.benchmark.presets import Preset, Presets
+    from models.benchmark.presets import Presets
+    from models.ranking.base import RankingConfig, RankingModel
 
 log = logging.getLogger(__name__)
 
 
-def benchmark(data: Path, models: Sequence[str], seeds: int, presets: Presets | None) -> dict[str, Any]:
+def benchmark(  # noqa: PLR0917 - of what, by whom, how often, how
+    protocol: Protocol, data: Path, mapping: str, models: Sequence[str], seeds: int, presets: Presets | None
+) -> dict[str, Any]:
     """Return a row for each model and seed, and what others published.
 
+    A model that fails has `error` in its row, and no figures; the others go on.
+
+    Args:
+        protocol: How rows are divided.
+        data: A given split's folder; else a training set's, or whatever the data plane takes.
+        mapping: What the data means, where the data plane has to be told; a YAML file.
+        models: Names of the catalogue, and `lightgbm`.
+        seeds: Fits of each model.
+        presets: Settings; without any, those of the protocol.
+
     Raises:
+        BenchmarkError: A model failed; the error has the result of all.
         DatasetError: The folder is no given split.
+        JobFailedError: The data plane cannot make rows of the data.
         SpecError: A model or a setting is unknown.
     """
-    chosen = {name: preset_of(name, presets) for name in models}  # all of them before the first is fitted
-    given = read_given_split(data)
-    log.info("%s: %s", data, ", ".join(f"{name} {given[name].rows:,} rows" for name in (TRAIN, VALID, TEST)))
-    rows = []
-    for name, preset in chosen.items():
+    chosen = {name: model_of(name, protocol, presets) for name in models}  # all of them before anything is computed
+    rows = read_rows(protocol, data, mapping)
+    log.info("%s: %s", data, ", ".join(f"{name} {rows[name].rows:,} rows" for name in (TRAIN, VALID, TEST)))
+    found = baseline_rows(rows) if isinstance(rows, Dataset) else []
+    for name, (model, _) in chosen.items():
         for seed in range(1, seeds + 1):
-            rows.append(_row(name, preset, given, seed))
-            log.info("%s", rows[-1])
-    return {"rows": rows, "published": {name: dict(preset.published) for name, preset in chosen.items()}}
+            found.append(row(name, model, rows, seed))
+            log.info("%s", found[-1])
+    result = {"rows": found, "published": {name: dict(preset.published) for name, (_, preset) in chosen.items()}}
+    if failed := [f"{each['model']}, seed {each['seed']}" for each in found if "error" in each]:
+        raise BenchmarkError(failed, result)
+    return result
 
 
-def _row(name: str, preset: Preset, given: GivenSplit, seed: int) -> dict[str, Any]:
-    began = time.perf_counter()
-    fitted = fit(ranking_model(name)(preset.config), given, seed)
-    seconds = time.perf_counter() - began
-    test = given[TEST]
-    logits = fitted.scorer.predict(fitted.encoded.run(test.features, given.signature), batch_size=8192, verbose=0)
-    scores = check_finite(np.asarray(learned(given.signature.objective).scores(logits)), f"{name}, seed {seed}")
-    return {
-        "model": name,
-        "seed": seed,
-        "auc": auc(test.labels, scores),
-        "gauc": gauc(test.labels, scores, test.users) if given.has_groups else None,
-        "log_loss": log_loss(test.labels, scores),
-        "seconds": round(seconds, 2),
+def model_of(
+    name: str, protocol: Protocol, presets: Presets | None
+) -> tuple[RankingModel[RankingConfig] | Boosted, Preset]:
+    """Return an unfitted model by its name, and its preset.
+
+    Without presets it is set up as its class is, by time; else as the field's benchmarks do.
+
+    Raises:
+        SpecError: There is no such model, or a setting is none of its config.
+    """
+    if name == Boosted.name:
+        return Boosted(BoostedConfig()), Preset(None, {})
+    model_class = ranking_model(name)
+    if protocol is Protocol.TIME and presets is None:
+        return model_class(model_class.config_class()), Preset(None, {})
+    preset = preset_of(name, context_presets() if protocol is Protocol.RANDOM and presets is None else presets)
+    return model_class(preset.config), preset
+
+
+def read_rows(protocol: Protocol, data: Path, mapping: str = "") -> GivenSplit | Dataset:
+    """Return train, validation and test rows.
+
+    Raises:
+        DatasetError: The folder is no given split, or its training set is of another kind.
+        JobFailedError: The data plane cannot make rows of the data.
+    """
+    if protocol is Protocol.GIVEN_SPLIT:
+        return read_given_split(data)
+    directory = training_set_of(data, mapping)
+    return read_context(directory).fold(1) if protocol is Protocol.RANDOM else read_dataset(directory)
+
+
+def row(
+    name: str, model: RankingModel[RankingConfig] | Boosted, rows: GivenSplit | Dataset, seed: int
+) -> dict[str, Any]:
+    """Return what one fit is worth on the test rows; where the model fails, why."""
+    head = {"model": name, "seed": seed}
+    try:
+        measured = measure(model, rows, seed)
+    except Exception as error:  # whatever is wrong with a model, the others are measured
+        log.warning("%s, seed %d", name, seed, exc_info=error)
+        return {**head, "auc": None, "gauc": None, "log_loss": None, "seconds": None, "error": told(error)}
+    found = figures(rows[TEST], measured.test, groups=getattr(rows, "has_groups", True))
+    return {**head, **found, "seconds": round(measured.seconds, 2)}
+
+
+def told(error: Exception) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.500}"
+
+
+def baseline_rows(rows: Dataset) -> list[dict[str, Any]]:
+    """Return the rows of what needs no fit: they only order, and so have no log loss."""
+    test = rows[TEST]
+    untrained = {
+        POPULARITY: popularity(test.features),
+        MEANS: means(test.features, rows.transforms.prior_mean),
     }
+    return [
+        {"model": name, "seed": None, **figures(test, scores, probabilities=False), "seconds": 0.0}
+        for name, scores in untrained.items()
+    ]

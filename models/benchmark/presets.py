@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _EXAMPLE = Path(__file__).parent / "presets.yaml"
+_CONTEXT = Path(__file__).parent / "context.yaml"
 _FIT = FitConfig(
     batch_size=4096, epochs=100, patience=2, learning_rate=1e-3, stop_by="auc", plateau_factor=0.1, clip_norm=10.0
 )
@@ -47,6 +48,8 @@ class Presets(BaseModel):
     """Settings of every model."""
     models: dict[str, dict[str, Any]] = Field(min_length=1)
     """Model → its settings, and its published row."""
+    search: tuple[dict[str, Any], ...] = ()
+    """Settings of which `make bench-models` takes the best by validation rows, for each model that has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,11 @@ def read_presets(path: Path) -> Presets:
         SpecError: It is no such file.
     """
     return read_declared(Presets, path, _EXAMPLE, SpecError)
+
+
+def context_presets() -> Presets:
+    """Return the settings under which context tables are compared, where nobody names others."""
+    return read_presets(_CONTEXT)
 
 
 def preset_of(name: str, presets: Presets | None) -> Preset:

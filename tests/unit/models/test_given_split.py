@@ -18,6 +18,7 @@ from feature_repo.contracts.signatures import Scope
 from models.benchmark.given_split import read_given_split
 from models.benchmark.job import benchmark
 from models.benchmark.presets import Presets, preset_of, read_presets
+from models.benchmark.protocols import Protocol
 from models.dataset import TEST, TRAIN, VALID
 from models.encoding import build_encoder
 from models.errors import BuildError, DatasetError, SpecError
@@ -182,7 +183,7 @@ QUICK = Presets(
 
 
 def test_crossing_models_beat_a_linear_one_where_only_pairs_tell(folder):
-    found = benchmark(folder, ["lr", "fm"], 1, QUICK)
+    found = benchmark(Protocol.GIVEN_SPLIT, folder, "", ["lr", "fm"], 1, QUICK)
     linear, pairs = found["rows"]
     assert (linear["model"], pairs["model"]) == ("lr", "fm")
     assert linear["auc"] < 0.65

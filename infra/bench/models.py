@@ -1,0 +1,309 @@
+"""`python -m infra.bench.models`: every ranking model of the catalogue on one data set, at random and by time.
+
+    data ── the data plane's jobs ──▶ training set ─┬─ random folds of its context table: a search, then each fold
+                                                    └─ by time: as production learns ─┬─ costs of the exported model
+                                                                                      └─ lists: each as ranker of the
+                                                                                         same candidates
+
+Each fit is a cell: a file that is kept until code, config, data or a library changes, so that a run that was stopped
+goes on where it was. What fails is told, and stops no other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from feature_repo.contracts.exit_codes import ExitCode
+from feature_repo.contracts.jobs import JobError, exit_code_of
+from feature_repo.contracts.manifests import TrainingSet
+from feature_repo.contracts.places import MANIFEST, REPOSITORY, state_folder
+from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
+from infra.bench.models_cells import Cell, Kept, code_sha256
+from infra.bench.models_costs import export_and_measure
+from infra.bench.models_page import SUMMARY, record_figures, write_section
+from infra.bench.models_summary import summary
+from infra.bench.results import write_results
+from infra.local.demo import bring_source, choose_mapping
+from infra.local.places import Places
+from infra.local.settings import ensure_settings_file
+from infra.local.stack import command_environment
+from models.benchmark.boosted import SEARCH as BOOSTED_SEARCH
+from models.benchmark.boosted import Boosted
+from models.benchmark.context import FOLDS, read_context
+from models.benchmark.job import baseline_rows, model_of, told
+from models.benchmark.measure import figures, measure
+from models.benchmark.preparation import Prepared, prepare
+from models.benchmark.presets import Presets, context_presets, preset_of
+from models.benchmark.protocols import Protocol
+from models.dataset import TEST, VALID, read_dataset
+from models.evaluation.metrics import auc
+from models.ranking.catalogue import RANKING_MODELS, ranking_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from models.benchmark.context import ContextTable
+    from models.dataset import Dataset
+    from models.ranking.base import RankingConfig, RankingModel
+
+    Model = RankingModel[RankingConfig] | Boosted
+
+_WORK = "bench-models"
+_BEST = 5
+"""So many are measured at further origins."""
+_ORIGINS = 3
+_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One data set under measurement."""
+
+    kept: Kept
+    prepared: Prepared
+    names: Sequence[str]
+    """Of the models."""
+    folds: int
+    seeds: int
+    say: Callable[[str], None]
+    failed: list[str]
+    """What has failed by a fault, and will be tried again in the next run."""
+
+    def cell(self, cell: Cell, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return a cell's record; that of a model which these rows do not suit has an `error`."""
+        began = time.monotonic()
+        try:
+            record, was_there = self.kept.finished(cell, lambda: _unless_unsuited(make))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one model, the others are measured
+            self.failed.append(f"{cell.name}: {told(error)}")
+            self.say(f"{cell.name}: failed: {told(error)}")
+            return {"model": cell.model, "number": cell.number, "seed": cell.seed, "error": told(error)}
+        if not was_there:
+            self.say(f"{cell.name}: {time.monotonic() - began:.0f} s")
+        return record
+
+
+def run(  # noqa: PLR0917 - typer's options
+    data: Annotated[str, typer.Option(envvar="KESTREL_ARG_DATA", help="Folder, zip or file; default: 100K.")] = "",
+    source: Annotated[str, typer.Option(envvar="KESTREL_ARG_SOURCE", help="What DATA means: a YAML.")] = "",
+    full: Annotated[
+        str, typer.Option(envvar="KESTREL_ARG_FULL", help="1: all folds, and three origins for the five best.")
+    ] = "",
+    models: Annotated[str, typer.Option(help="Names with commas between; default: the catalogue, and lightgbm.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Fits of each model by time.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(envvar="KESTREL_ARG_FOLDER", help="Where cells are kept; default: the state folder.")
+    ] = None,
+    docs: Annotated[Path, typer.Option(help="Where results/models.json and quality.md go.")] = REPOSITORY / "docs",
+) -> None:
+    """Measure one data set, then write the record and the section of all that the folder holds."""
+    console = Console(width=None if Console().is_terminal else 120, log_path=False)
+    state = state_folder(os.environ)
+    work = folder or state / _WORK
+    try:
+        names = [each.strip() for each in models.split(",") if each.strip()] or [*RANKING_MODELS, Boosted.name]
+        for name in names:
+            model_of(name, Protocol.TIME, None)  # a wrong name is told before hours have gone by
+        bench = _bench(console, state, work, (data, source), names, full=bool(full), seeds=seeds)
+        _measure(bench, full=bool(full))
+        found = [read_json(path) for path in sorted(work.glob(f"*/{SUMMARY}"))]
+        write_section(found, docs / "quality.md")
+        console.print(f"Written: {write_results('models', record_figures(found), docs / 'results')}, quality.md")
+    except (JobError, CorruptRecordError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(int(exit_code_of(error))) from error
+    if bench.failed:
+        typer.echo("error: the next run tries again: " + "; ".join(bench.failed), err=True)
+        raise typer.Exit(int(ExitCode.TERMINAL))
+
+
+def _bench(
+    console: Console,
+    state: Path,
+    work: Path,
+    given: tuple[str, str],
+    names: Sequence[str],
+    *,
+    full: bool,
+    seeds: int,
+) -> Bench:
+    ensure_settings_file(state)
+
+    def say(text: str) -> None:
+        console.log(text, highlight=False)
+
+    outside = command_environment(state, os.environ, toolchain_only=False)
+    path = bring_source(given[0], Places(state), outside, say)
+    say(f"Data: {path}; cells that are there are kept")
+    began = time.monotonic()
+    prepared = prepare(path, choose_mapping(given[1], given[0]), work / "state")
+    say(f"lake and features: {time.monotonic() - began:.0f} s")
+    kept = Kept(work / prepared.place.name / "cells")
+    return Bench(kept, prepared, names, FOLDS if full else 1, seeds, say, [])
+
+
+def _measure(bench: Bench, *, full: bool) -> None:
+    """Measure all cells of a data set and write its summary."""
+    training_set = bench.prepared.training_set()
+    context = read_context(training_set)
+    at_random = [record for name in bench.names if _reads_context(name) for record in _random(bench, context, name)]
+    by_time = _by_time(bench, training_set, 1, bench.names)
+    if full:
+        best = sorted((each for each in by_time if each.get("figures")), key=lambda each: -each["figures"]["auc"])
+        names = [each["model"] for each in best if each["seed"] == _SEED][:_BEST]
+        for number in range(2, _ORIGINS + 1):
+            # The next rows that are tested come before all that have been.
+            end = datetime.fromisoformat(TrainingSet.read(training_set / MANIFEST).valid_end).date().isoformat()
+            training_set = bench.prepared.training_set(end)
+            by_time += _by_time(bench, training_set, number, names)
+    record = summary(bench.prepared.place.name, bench.kept, context, at_random, by_time)
+    write_json(bench.kept.folder.parent / SUMMARY, record)
+
+
+def _reads_context(name: str) -> bool:
+    """Tell whether a model can be fitted without anybody's history, of which a context table has none."""
+    return name == Boosted.name or "history" not in ranking_model(name).inputs
+
+
+def _random(bench: Bench, context: ContextTable, name: str) -> list[dict[str, Any]]:
+    """Return a record for each fold: the first searches for settings, which the others keep."""
+    options = _options(name)
+    configs = [option.config.model_dump(mode="json") for option in options]
+    digest = context.sha256
+    first = Cell("random", 1, name, _SEED, {"configs": configs, "data": digest, "code": _code(options[0])})
+    found = [bench.cell(first, lambda: _searched(bench, first, context, options))]
+    if "option" not in found[0]:
+        return found
+    chosen = options[found[0]["option"]]
+    for number in range(2, bench.folds + 1):
+        basis = {"config": chosen.config.model_dump(mode="json"), "data": digest, "code": _code(chosen)}
+        cell = Cell("random", number, name, _SEED, basis)
+        found.append(bench.cell(cell, lambda cell=cell: _fold(bench, cell, context, chosen)))  # type: ignore[misc]
+    return found
+
+
+def _options(name: str) -> list[Model]:
+    """Return the model with each of the declared settings; a budget that is the same for all."""
+    if name == Boosted.name:
+        return [Boosted(config) for config in BOOSTED_SEARCH]
+    presets = context_presets()
+    tried = (Presets(common={**presets.common, **settings}, models=presets.models) for settings in presets.search)
+    return [ranking_model(name)(preset_of(name, each).config) for each in tried]
+
+
+def _searched(bench: Bench, cell: Cell, context: ContextTable, options: Sequence[Model]) -> dict[str, Any]:
+    """Fit with each settings; the validation rows' AUC says which ones count."""
+    rows = context.fold(1)
+    fits = [measure(option, rows, cell.seed) for option in options]
+    searched = [auc(rows[VALID].labels, each.valid) for each in fits]
+    best = max(range(len(fits)), key=searched.__getitem__)
+    bench.kept.keep_scores(cell, fits[best].test)
+    return {
+        "option": best,
+        "config": options[best].config.model_dump(mode="json"),
+        "searched": searched,
+        "figures": figures(rows[TEST], fits[best].test),
+        "seconds": fits[best].seconds,
+    }
+
+
+def _fold(bench: Bench, cell: Cell, context: ContextTable, model: Model) -> dict[str, Any]:
+    rows = context.fold(cell.number)
+    measured = measure(model, rows, cell.seed)
+    bench.kept.keep_scores(cell, measured.test)
+    return {"figures": figures(rows[TEST], measured.test), "seconds": measured.seconds}
+
+
+def _by_time(bench: Bench, training_set: Path, number: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the records of one origin: figures, costs, and what each makes of the same candidates."""
+    dataset = read_dataset(training_set)
+    asked = _questions(bench, dataset)
+    found = [{"part": "time", "number": number, **each, "figures": each} for each in baseline_rows(dataset)]
+    for name in names:
+        for seed in range(1, bench.seeds + 1):
+            model, _ = model_of(name, Protocol.TIME, None)
+            basis = {"config": model.config.model_dump(mode="json"), "data": training_set.name, "code": _code(model)}
+            cell = Cell("time", number, name, seed, basis)
+            if name != Boosted.name and not bench.kept.saved_model(cell).is_dir():
+                bench.kept.forget(cell)
+            record = bench.cell(cell, lambda cell=cell, model=model: _timed(bench, cell, dataset, model))  # type: ignore[misc]
+            found.append({**record, "lists": _lists(bench, cell, record, training_set, asked)})
+    return found
+
+
+def _timed(bench: Bench, cell: Cell, dataset: Dataset, model: Model) -> dict[str, Any]:
+    measured = measure(model, dataset, cell.seed)
+    found: dict[str, Any] = {"figures": figures(dataset[TEST], measured.test), "seconds": measured.seconds, "costs": {}}
+    if measured.fitted is not None:
+        place = bench.kept.saved_model(cell)
+        shutil.rmtree(place, ignore_errors=True)
+        test, train_rows = dataset[TEST], dataset["train"].rows
+        signature = dataset.signature
+        found["costs"] = export_and_measure(measured.fitted, signature, test, measured.seconds, train_rows, place)
+    return found
+
+
+def _questions(bench: Bench, dataset: Dataset) -> str:
+    """Return the id of the questions that validate the models of a training set."""
+    few = {**bench.prepared.environment, "KESTREL_QUESTION_TRAIN_ORIGINS": "0"}  # nobody learns lists here
+    asking = Prepared(bench.prepared.place, bench.prepared.cutoff, few)
+    record = dataset.record
+    made = asking.run("pipelines", "questions", "--cutoff", record.cutoff, "--training-set", record.training_set_id)
+    return str(made["questions"])
+
+
+def _lists(bench: Bench, cell: Cell, record: Mapping[str, Any], training_set: Path, asked: str) -> dict[str, Any]:
+    """Return what a model's own order of the candidates is worth, at the validation origin."""
+    saved_model = bench.kept.saved_model(cell)
+    if not record.get("costs") or not saved_model.is_dir():
+        return {}
+    code = code_sha256("serving.lists.comparison")
+    own = Cell("lists", cell.number, cell.model, cell.seed, {"model": cell.key, "questions": asked, "code": code})
+    return bench.cell(own, lambda: _compared(bench, own, saved_model, training_set, asked))
+
+
+def _compared(bench: Bench, cell: Cell, saved_model: Path, training_set: Path, asked: str) -> dict[str, Any]:
+    out = bench.kept.folder / f"{cell.name}-compared.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model = {"name": cell.model, "saved_model": str(saved_model), "training_set": training_set.name}
+    given = ("--questions", asked, "--models", json.dumps([model]), "--out", str(out))
+    bench.prepared.run("serving.lists", "compare", *given)
+    record: Any = read_json(out)
+    own = record["lists"].get(cell.model)
+    if own is None:
+        return {"error": "; ".join(record["undefined"].values())}
+    alone = next((each["ndcg_at_10"] for each in own["tried"] if not each["share"]), own["ndcg_at_10"])
+    return {
+        "ndcg_at_10": alone,
+        "users": record["users"],
+        "best_simple": record["best_simple"],
+        "unranked": record["unranked"]["ndcg_at_10"],
+    }
+
+
+def _unless_unsuited(make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what `make` does, or why a model cannot be fitted to such rows, which is as good as a figure."""
+    try:
+        return make()
+    except JobError as error:
+        if exit_code_of(error) is ExitCode.TRANSIENT:
+            raise
+        return {"error": told(error)}
+
+
+def _code(model: Model) -> str:
+    return code_sha256("models.benchmark.measure", type(model).__module__)
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,190 @@
+"""Records of the benchmark of models → `docs/results/models.json`, and a section of `docs/quality.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from feature_repo.contracts.publishing import replacing
+from infra.bench.results import Figure
+from models.benchmark.boosted import Boosted
+from models.evaluation.table import MEANS, POPULARITY
+from models.ranking.catalogue import RANKING_MODELS
+from models.ranking.listing import COSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    Record = Mapping[str, Any]
+
+SUMMARY = "summary.json"
+"""Of a data set, in its folder."""
+HEADING = "## Ranking models"
+_BEGIN = f"{HEADING}\n\n<!-- written by make bench-models -->"
+_END = "<!-- end of what make bench-models writes -->"
+"""The heading comes first: the page of lists keeps what stands between two headings, and orders it."""
+_SIMPLE = (POPULARITY, MEANS, Boosted.name)
+_UNITS = dict(zip(COSTS, ("ms", "bytes", "s"), strict=True))
+_LEAST_DIFFERENCE = -0.002
+"""Of the AUC of the best of ours, the interval's lower end, less LightGBM's on random folds."""
+_INTRODUCTION = """`make bench-models` fits every class of the catalogue ([ranking models](ranking-models.md)) to a
+data set, and writes this section and `docs/results/models.json`. `FULL=1` takes all folds, and three origins for the
+five best; `DATA` and `SOURCE` name other data, which is added.
+
+- At random: ten folds of a context table, which has users, items and what the source says of them. All models have the
+  same embedding size and the same settings to choose from, by the first fold's validation rows. These folds know the
+  future: they compare models, and promise nothing. Differences are of the AUC, less LightGBM's over the same rows; the
+  interval holds 95 %, users are resampled with their rows.
+- By time: the training set of production, each class with its own defaults. What tests comes after what is learned.
+- Lists: NDCG@10 of each model's own order of the same candidates, at the validation origin, with nothing mixed in.
+- Costs are those of the model by time: 200 candidates of one user in one process (median), the SavedModel on the disk,
+  seconds of fitting for a million rows.
+"""
+
+
+def record_figures(found: Sequence[Record]) -> list[Figure]:
+    """Return the figures of all data sets; costs are those of the last one in which a model was measured."""
+    figures: list[Figure] = []
+    costs: dict[str, float] = {}
+    for each in found:
+        for line in each["models"]:
+            figures += _of_line(each, line)
+            own = (line["time"] or {}).get("costs") or {}
+            costs |= {f"{line['model']} {name}": value for name, value in own.items()}
+        figures += _target(each)
+    return figures + [Figure(name, value, _UNITS[name.split()[-1]], "lower") for name, value in costs.items()]
+
+
+def _of_line(data: Record, line: Record) -> list[Figure]:
+    name, at_random, by_time = line["model"], line["random"] or {}, line["time"] or {}
+    figures = []
+    if "auc" in at_random:
+        of = f"{data['data']}: AUC of {name} at random, {at_random['folds']} of 10 folds"
+        figures.append(Figure(of, at_random["auc"], "ratio", "higher"))
+    if "auc" in by_time:
+        of = f"{data['data']}: AUC of {name} by time"
+        figures.append(Figure(of, by_time["auc"], "ratio", "higher", spread=by_time["spread"]))
+    if by_time.get("ndcg_at_10") is not None:
+        of = f"{data['data']}: NDCG@10 of {name} as ranker"
+        figures.append(Figure(of, by_time["ndcg_at_10"], "ratio", "higher"))
+    return figures
+
+
+def _target(data: Record) -> list[Figure]:
+    """Return how far the best of ours is from LightGBM at random: the lower end of the interval."""
+    rivals = [line for line in data["models"] if (line["random"] or {}).get("less_lightgbm")]
+    if not rivals:
+        return []
+    best = max(rivals, key=lambda line: line["random"]["auc"])["random"]["less_lightgbm"]
+    of = f"{data['data']}: AUC of the best of ours less LightGBM's, at random, the interval's lower end"
+    return [Figure(of, best["low"], "ratio", "higher", _LEAST_DIFFERENCE, hard=True)]
+
+
+def write_section(found: Sequence[Record], page: Path) -> None:
+    """Write the section of all data sets into a page; what else the page says stays."""
+    body = "\n".join([_BEGIN, "", _INTRODUCTION, *map(_section, found), _END, ""])
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, begin, rest = text.partition(_BEGIN)
+    after = rest.partition(_END)[2].lstrip("\n") if begin else ""
+    whole = before.rstrip("\n") + "\n\n" + body + (f"\n{after}" if after else "")
+    with replacing(page) as part:
+        part.write_text(whole.lstrip("\n"), encoding="utf-8")
+
+
+def _section(data: Record) -> str:
+    lines = sorted(data["models"], key=lambda line: -((line["time"] or {}).get("auc") or 0.0))
+    by_rows = _places(data, "auc")
+    by_lists = _places(data, "ndcg_at_10")
+    table = [
+        "| model | AUC by time | GAUC | log loss | place | NDCG@10 | place | AUC at random | less LightGBM | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_row(line, by_rows, by_lists) for line in lines),
+    ]
+    return "\n".join([f"### {data['data']}, {data['rows']:,} rows", "", *_told(data), "", *table, "", *_rolling(data)])
+
+
+def _places(data: Record, figure: str) -> dict[str, int]:
+    """Return model → its place from 1 among those of the catalogue that have the figure, by time."""
+    own = [
+        (line["time"][figure], line["model"])
+        for line in data["models"]
+        if line["model"] in RANKING_MODELS and (line["time"] or {}).get(figure) is not None
+    ]
+    return {name: place for place, (_, name) in enumerate(sorted(own, key=lambda each: -each[0]), 1)}
+
+
+def _row(line: Record, by_rows: Mapping[str, int], by_lists: Mapping[str, int]) -> str:
+    name, at_random, by_time = line["model"], line["random"] or {}, line["time"] or {}
+    less = at_random.get("less_lightgbm")
+    costs = by_time.get("costs") or {}
+    cells = (
+        name,
+        _number(by_time.get("auc")),
+        _number(by_time.get("gauc")),
+        _number(by_time.get("log_loss")),
+        str(by_rows.get(name, "-")),
+        _number(by_time.get("ndcg_at_10")),
+        str(by_lists.get(name, "-")),
+        _number(at_random.get("auc")),
+        "-" if less is None else f"{less['value']:+.4f} ({_ends(less)})",
+        f"{costs['p50_ms']:.2g} ms, {costs['bytes'] / 1e6:.1f} MB, {costs['seconds_per_million_rows']:.0f} s"
+        if costs
+        else "-",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _told(data: Record) -> list[str]:
+    """Say plainly who loses to what needs no deep model, and how the two orders differ."""
+    by_time = {line["model"]: line["time"] for line in data["models"] if (line["time"] or {}).get("auc") is not None}
+    deep = {name: each["auc"] for name, each in by_time.items() if name in RANKING_MODELS}
+    sentences = []
+    for simple in _SIMPLE:
+        if simple in by_time and deep:
+            losing = sorted(name for name, value in deep.items() if value < by_time[simple]["auc"])
+            told = f"{len(losing)} of {len(deep)} models lose to {simple} by time"
+            sentences.append(f"- {told}: {', '.join(losing)}." if losing else f"- No model loses to {simple} by time.")
+    orders = _places(data, "auc"), _places(data, "ndcg_at_10")
+    if all(orders):
+        first = [min(order, key=lambda name: order[name]) for order in orders]
+        lists = data["lists"]
+        simple = lists["best_simple"]
+        sentences.append(
+            f"- By AUC {first[0]} is first, by lists {first[1]} ({lists['users']} users). Unranked, the candidates "
+            f"have an NDCG@10 of {_number(lists['unranked'])}; the best simple list, {simple['name']}, has "
+            f"{_number(simple.get('ndcg_at_10'))}."
+        )
+    return sentences + [
+        f"- {line['model']} has no figures {told}: {error}"
+        for part, told in (("random", "at random"), ("time", "by time"))
+        for line in data["models"]
+        if (error := (line[part] or {}).get("error"))
+    ]
+
+
+def _rolling(data: Record) -> list[str]:
+    """Return the table of the models that were measured at several origins."""
+    several = [line for line in data["models"] if len((line["time"] or {}).get("origins", ())) > 1]
+    several = [line for line in several if line["model"] in RANKING_MODELS]
+    if not several:
+        return []
+    count = max(len(line["time"]["origins"]) for line in several)
+    heads = "".join(f" | AUC, origin {number} | NDCG@10" for number in range(1, count + 1))
+    rows = [
+        f"| {line['model']}"
+        + "".join(
+            f" | {_number(value)} | {_number(lists)}"
+            for value, lists in zip(line["time"]["origins"], line["time"]["lists_by_origin"], strict=True)
+        )
+        + " |"
+        for line in several
+    ]
+    return ["Origins, the latest first:", "", f"| model{heads} |", f"|---{'|---|---' * count}|", *rows, ""]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _ends(less: Record) -> str:
+    return "no interval" if less["low"] is None else f"{less['low']:+.4f} to {less['high']:+.4f}"

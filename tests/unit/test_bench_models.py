@@ -1,0 +1,229 @@
+"""The benchmark of models: which cells are kept, what is told of figures, and that the page keeps what others wrote."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_repo.contracts.places import Namespace
+from infra.bench.lists_page import _parts
+from infra.bench.models import Bench, _by_time, _random
+from infra.bench.models_cells import Cell, Kept, code_sha256
+from infra.bench.models_page import record_figures, write_section
+from infra.bench.models_summary import difference, summary
+from infra.bench.results import write_results
+from models.benchmark.context import read_context
+from models.benchmark.job import model_of
+from models.benchmark.preparation import Prepared
+from models.benchmark.presets import Presets
+from models.benchmark.protocols import Protocol
+from models.errors import DatasetError
+from models.ranking.listing import COSTS, measured_costs
+from tests.training_set_fixture import write_training_set
+
+QUICK = Presets(common={"epochs": 1}, models={"lr": {}}, search=({"l2": 1e-4}, {"l2": 1e-2}))
+
+
+def cell(**changes):
+    return Cell(**{"part": "time", "number": 1, "model": "fm", "seed": 1, "basis": {"data": "a"}, **changes})
+
+
+def test_a_finished_cell_is_made_once(tmp_path):
+    kept, made = Kept(tmp_path), []
+
+    def make():
+        made.append(1)
+        return {"figures": {"auc": 0.7}}
+
+    first, was_there = kept.finished(cell(), make)
+    assert not was_there
+    again, was_there = kept.finished(cell(), make)
+    assert was_there
+    assert first == again
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("changes", [{"basis": {"data": "b"}}, {"basis": {"data": "a", "code": "c"}}])
+def test_a_cell_is_made_again_where_its_basis_changed(changes, tmp_path):
+    kept = Kept(tmp_path)
+    kept.finished(cell(), lambda: {"figures": 1})
+    record, was_there = kept.finished(cell(**changes), lambda: {"figures": 2})
+    assert (record["figures"], was_there) == (2, False)
+
+
+def test_a_half_written_cell_is_made_again(tmp_path):
+    (tmp_path / f"{cell().name}.json").write_text('{"key": "', encoding="utf-8")
+    assert Kept(tmp_path).read(cell()) is None
+
+
+def test_a_cell_that_fails_leaves_nothing(tmp_path):
+    def fail():
+        msg = "no rows"
+        raise DatasetError(msg)
+
+    with pytest.raises(DatasetError):
+        Kept(tmp_path).finished(cell(), fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_code_is_what_a_model_imports_and_nothing_of_other_models():
+    fm, deep = (code_sha256(f"models.ranking.{name}") for name in ("fm", "deepfm"))
+    assert fm != deep
+    assert fm == code_sha256("models.ranking.fm")
+    assert code_sha256("models.ranking.fm", "models.ranking.deepfm") not in {fm, deep}
+
+
+def test_a_change_of_what_is_imported_changes_the_code(tmp_path, monkeypatch):
+    import infra.bench.models_cells as cells
+
+    for name, text in {"a": "from models import b\n", "b": "X = 1\n", "c": "Y = 1\n"}.items():
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(cells, "REPOSITORY", tmp_path)
+    told = []
+    for changed in ("", "c", "b"):
+        if changed:
+            (tmp_path / "models" / f"{changed}.py").write_text("X = 2\n", encoding="utf-8")
+        told.append(code_sha256.__wrapped__("models.a"))
+    assert told[0] == told[1] != told[2]
+
+
+def test_a_difference_has_an_interval_that_holds_it():
+    random = np.random.default_rng(1)
+    users = np.repeat(np.arange(60), 20)
+    labels = random.integers(0, 2, len(users))
+    good, bad = labels + random.normal(0, 1, len(users)), random.normal(0, 1, len(users))
+    found = difference(labels, users, good, bad)
+    assert 0 < found["low"] < found["value"] < found["high"] < 1
+    same = difference(labels, users, good, good)
+    assert (same["low"], same["value"], same["high"]) == (0, 0, 0)
+
+
+def line(model, at_random=None, by_time=None):
+    return {"model": model, "random": at_random, "time": by_time}
+
+
+def by_time(auc, ndcg=None, *, costs=False, origins=None):
+    measured = dict(zip(COSTS, (1.5, 2e6, 30.0), strict=True)) if costs else {}
+    figures = {"auc": auc, "gauc": auc, "log_loss": 0.5, "spread": None, "costs": measured, "ndcg_at_10": ndcg}
+    return figures | {"origins": origins or [auc], "lists_by_origin": [ndcg] * len(origins or [auc])}
+
+
+SUMMARY = {
+    "data": "toy",
+    "rows": 1000,
+    "folds": 1,
+    "lists": {"users": 9, "best_simple": {"name": "EASE", "ndcg_at_10": 0.2}, "unranked": 0.1},
+    "models": [
+        line(
+            "fm", {"auc": 0.8, "folds": 1, "less_lightgbm": {"value": 0.1, "low": 0.05, "high": 0.2}}, by_time(0.7, 0.3)
+        ),
+        line("lr", {"auc": 0.7, "folds": 1}, by_time(0.8, 0.1, costs=True, origins=[0.8, 0.6])),
+        line("din", None, {"error": "BuildError: no history"}),
+        line("means", None, by_time(0.75)),
+        line("lightgbm", {"auc": 0.7, "folds": 1}, by_time(0.6)),
+    ],
+}
+
+
+def test_the_record_has_costs_where_the_catalogue_looks_for_them(tmp_path):
+    path = write_results("models", record_figures([SUMMARY]), tmp_path)
+    assert measured_costs(path) == {"lr": dict(zip(COSTS, (1.5, 2e6, 30.0), strict=True))}
+    figures = {each["name"]: each for each in json.loads(path.read_text())["figures"]}
+    target = figures["toy: AUC of the best of ours less LightGBM's, at random, the interval's lower end"]
+    assert (target["value"], target["target"], target["hard"]) == (0.05, -0.002, True)
+    assert figures["toy: NDCG@10 of fm as ranker"]["value"] == 0.3
+
+
+def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
+    page = tmp_path / "quality.md"
+    page.write_text("# Quality\n\nwords\n\n## another\n\nmore words\n", encoding="utf-8")
+    write_section([SUMMARY], page)
+    text = page.read_text(encoding="utf-8")
+    assert "1 of 2 models lose to means by time: fm." in text
+    assert "No model loses to lightgbm by time." in text
+    assert "By AUC lr is first, by lists fm" in text
+    assert "din has no figures by time: BuildError: no history" in text
+    rows = {
+        row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
+    }
+    assert (rows["fm"][4], rows["fm"][6]) == ("2", "1"), "places by AUC and by lists"
+    assert "| lr | 0.8000 | 0.1000 | 0.6000 | 0.1000 |" in text
+    write_section([SUMMARY], page)
+    assert page.read_text(encoding="utf-8") == text, "written twice, it stands there once"
+    write_section([], page)
+    assert "more words" in page.read_text(encoding="utf-8")
+    assert "fm" not in page.read_text(encoding="utf-8")
+
+
+def test_the_page_of_lists_keeps_the_section_whole(tmp_path):
+    page = tmp_path / "quality.md"
+    write_section([SUMMARY], page)
+    verdicts, sections = _parts("# Quality\n\n" + page.read_text(encoding="utf-8"))
+    assert not verdicts
+    assert sections["Ranking models"].strip() == page.read_text(encoding="utf-8").strip()
+
+
+@pytest.fixture(scope="module")
+def training_set(tmp_path_factory):
+    place = Namespace(tmp_path_factory.mktemp("state"), "toy")
+    write_training_set(place, rows=1000)
+    return place.training_sets / "toy"
+
+
+def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
+    """All but the lists, which need the data plane: the fits, exports, costs, the summary; then nothing again."""
+    monkeypatch.setattr("infra.bench.models._questions", lambda _, __: "none")
+    monkeypatch.setattr("infra.bench.models._lists", lambda *_: {})
+    monkeypatch.setattr("infra.bench.models.context_presets", lambda: QUICK)
+    monkeypatch.setattr("infra.bench.models.model_of", lambda name, *_: model_of(name, Protocol.TIME, QUICK))
+    said = []
+    place = Namespace(training_set.parents[3], "toy")
+    bench = Bench(
+        Kept(tmp_path / "cells"), Prepared(place, "1998-04-23", {}), ["lr", "lightgbm"], 2, 1, said.append, []
+    )
+    context = read_context(training_set)
+
+    def measured():
+        at_random = [record for name in bench.names for record in _random(bench, context, name)]
+        return summary("toy", bench.kept, context, at_random, _by_time(bench, training_set, 1, bench.names))
+
+    found = measured()
+    assert not bench.failed
+    assert len(said) == 6, "two folds and the split by time, of two models"
+    lines = {each["model"]: each for each in found["models"]}
+    assert lines.keys() == {"popularity", "means", "lr", "lightgbm"}
+    assert lines["lr"]["random"]["folds"] == 2
+    assert lines["lr"]["random"]["less_lightgbm"]["low"] < lines["lr"]["random"]["less_lightgbm"]["high"]
+    tested = np.isin(context.tested_in, (1, 2))
+    labels = context.rows.filter(pa.array(tested))["label"].to_numpy()
+    assert 0.3 < lines["lr"]["random"]["auc"] < 1
+    assert len(labels) == 200
+    costs = lines["lr"]["time"]["costs"]
+    assert costs.keys() == set(COSTS)
+    saved_model = bench.kept.folder / "time-1-lr-1-saved-model"
+    assert costs["bytes"] == sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
+    assert all(value > 0 for value in costs.values())
+    assert measured() == found
+    assert len(said) == 6, "every cell was kept"
+
+
+def test_a_model_that_context_does_not_suit_says_why_and_a_fault_is_tried_again(training_set, tmp_path, monkeypatch):
+    place = Namespace(training_set.parents[3], "toy")
+    bench = Bench(Kept(tmp_path), Prepared(place, "1998-04-23", {}), [], 1, 1, lambda _: None, [])
+    (unsuited,) = _random(bench, read_context(training_set), "gbdt_lr")
+    assert "expected columns of numbers" in unsuited["error"]
+    assert not bench.failed
+
+    def fault(*_):
+        msg = "out of luck"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("infra.bench.models.measure", fault)
+    (failed,) = _random(bench, read_context(training_set), "lr")
+    assert "out of luck" in failed["error"]
+    assert bench.failed == ["random-1-lr-1: ValueError: out of luck"]
+    assert not (tmp_path / "random-1-lr-1.json").exists()
