@@ -39,6 +39,7 @@ from pydantic import Field
 
 from models.layers.masked_attention import MaskedAttention
 from models.layers.sequence_ages import AGE_COUNT, NOW_INDEX
+from models.layers.term_embedding import TermEmbedding
 from models.ranking.fields import FieldsModel, perceptron, to_logit
 from models.ranking.transformer import TransformerConfig, behind_attention, projections
 
@@ -75,7 +76,7 @@ class BST(FieldsModel[BSTConfig]):
         places, now, count = history.ages, NOW_INDEX, AGE_COUNT
         if places is None:
             places, now, count = ops.cast(ops.cumsum(history.mask, axis=1), "int32"), 0, history.mask.shape[1] + 1
-        position = keras.layers.Embedding(count, size, name="position")
+        position = TermEmbedding(count, size, name="position")
         items = items + position(places)
         candidate = ops.expand_dims(history.candidate + position(ops.full_like(places[:, 0], now)), 1)
         first = ops.ones_like(history.mask[:, :1])

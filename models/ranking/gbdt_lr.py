@@ -35,6 +35,7 @@ from pydantic import Field
 from feature_repo.contracts.objectives import LISTWISE, PAIRWISE, PROBABILITY, REGRESSION, TAKEN_AND_LIKED, WATCH_TIME
 from models.encoding import build_encoder
 from models.errors import BuildError
+from models.layers.term_embedding import TermEmbedding
 from models.layers.tree_leaves import TreeLeaves
 from models.objectives import learned
 from models.ranking.base import KerasConfig, RankingModel, encoded_inputs
@@ -133,7 +134,7 @@ class GBDTLR(RankingModel[GBDTLRConfig]):
         """Return `[batch, 1]`."""
         trees, leaves = forest.values.shape
         first = np.arange(trees, dtype=np.int32) * leaves
-        weights = keras.layers.Embedding(
+        weights = TermEmbedding(
             trees * leaves,
             1,
             embeddings_initializer="zeros",
