@@ -208,7 +208,8 @@ def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -
 
 
 def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
-    columns = (USER_ID, *signature.input_columns, LABEL, WEIGHT)
+    inputs = (column for column in signature.input_columns if column is not USER_ID)
+    columns = (USER_ID, *inputs, LABEL, WEIGHT)
     dates = {channel: fit_date(channel) for channel in sorted({pair.channel for pair in signature.pairs.values()})}
     times = (EVENT_TIME, *dates.values()) if dates else ()
     try:

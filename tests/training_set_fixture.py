@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contracts.channels import Figure, fit_date
 from feature_repo.contracts.columns import Column, Curve, Dtype, Encoding
+from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
 from feature_repo.contracts.manifests import (
     TRAINING_FILES,
@@ -266,14 +267,14 @@ def _stale(test: pa.Table, service: FeatureService, random: np.random.Generator)
 
 def _transforms(train: pa.Table, service: FeatureService, signature: Signature) -> dict[str, Any]:
     terms = {"item": train["item_id"].to_pylist(), "genres": list(GENRES), "user_gender": ["F", "M"]}
-    terms |= {"user_occupation": list(OCCUPATIONS), "event_type": ["rating"]}
+    terms |= {"user": train["user_id"].to_pylist(), "user_occupation": list(OCCUPATIONS), "event_type": ["rating"]}
     terms = {column.vocabulary: [] for column in service.columns if column.vocabulary} | terms
     return {
         "version": TRANSFORMS_VERSION,
         "vocabularies": {name: sorted(set(of)) for name, of in terms.items()},
         "columns": {
             column.name: {**column.encoding_definition, **_moments(train, column)}
-            for column in signature.input_columns
+            for column in (USER_ID, *signature.input_columns)
             if column.encoding is not Encoding.NONE
         },
     }

@@ -11,7 +11,14 @@ from feature_repo.contracts.schemas import Kind
 if TYPE_CHECKING:
     from feature_repo.contracts.schemas import Attribute, Schema
 
-USER_ID = Column("user_id", Dtype.STRING, "The user, as the source names it", missing="")
+USER_ID = Column(
+    "user_id",
+    Dtype.STRING,
+    "The user, as the source names it; a model reads it where its spec's features name it",
+    missing="",
+    encoding=Encoding.VOCABULARY,
+    vocabulary="user",
+)
 ITEM_ID = Column(
     "item_id",
     Dtype.STRING,

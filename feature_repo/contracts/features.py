@@ -211,7 +211,14 @@ class Declared:
         texts = (f"{owner}_{each.name}" for owner, some in said for each in some if each.kind is Kind.TEXT)
         features = (column.name for group in self.groups for column in group.features)
         times = (group.time_column.name for group in self.groups)
-        own = (USER_ID.name, EVENT_TIME.name, EVENT_TYPE.name, ITEM_ID.vocabulary, *items_dataset(schema).column_names)
+        own = (
+            USER_ID.name,
+            USER_ID.vocabulary,
+            EVENT_TIME.name,
+            EVENT_TYPE.name,
+            ITEM_ID.vocabulary,
+            *items_dataset(schema).column_names,
+        )
         check_distinct("columns and vocabularies", (*own, *times, *features, *texts))
 
     @property

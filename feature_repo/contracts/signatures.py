@@ -284,8 +284,8 @@ def ranking(
 
     Args:
         schema: The data set's.
-        features: The feature set: names of feature services, feature groups, single features, and pair features. The
-            item's id and the request's time are always among the inputs.
+        features: The feature set: names of feature services, feature groups, single features, and pair features; and
+            `user_id`, which no service has. The item's id and the request's time are always among the inputs.
         objective: What is learned.
 
     Raises:
@@ -296,6 +296,7 @@ def ranking(
     services = {service.name: {group.name for group in service.groups} for service in declaration.services}
     pairs = pair_inputs(schema)
     names = services.keys() | {group.name for group, _ in known} | {column.name for _, column in known} | pairs.keys()
+    names |= {USER_ID.name}
     if unknown := sorted(set(features) - names):
         msg = (
             f"features {unknown}: expected names of services {sorted(services)}, or of feature groups, features and "
@@ -304,7 +305,8 @@ def ranking(
         raise UnknownFeaturesError(msg)
     wanted = set(features).union(*(services.get(name, ()) for name in features))
     chosen = [(group, column) for group, column in known if group.name in wanted or column.name in wanted]
-    inputs = (*_inputs(chosen), *(each for name, each in pairs.items() if name in features))
+    users = [ModelInput(USER_ID, Scope.USER)] if USER_ID.name in features else []
+    inputs = (*users, *_inputs(chosen), *(each for name, each in pairs.items() if name in features))
     names_of_inputs = {each.column.name for each in inputs}
     computed = tuple(each for each in on_demand(schema) if names_of_inputs.issuperset(each.inputs))
     return Signature(RANKING_MODEL, inputs, SCORE, objective, computed)

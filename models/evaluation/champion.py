@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from feature_repo.contracts.datasets import ITEM_ID
+from feature_repo.contracts.datasets import ITEM_ID, USER_ID
 from feature_repo.contracts.features import declared
 from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.manifests import TRANSFORMS_FILE, Part, Release, TrainingSet, champion_named
@@ -332,7 +332,7 @@ def changed_inputs(theirs: TrainingSet, inputs: Collection[str], ours: TrainingS
 
 def _stored(record: TrainingSet) -> set[str]:
     """Return the names of the columns that rows of a training set have, as inputs."""
-    return {ITEM_ID.name, REQUEST_TIME.name} | record.feature_hashes.keys()
+    return {USER_ID.name, ITEM_ID.name, REQUEST_TIME.name} | record.feature_hashes.keys()
 
 
 def _refreshed(record: TrainingSet) -> dict[str, str]:

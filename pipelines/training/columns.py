@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_repo.contracts.channels import channels, fit_date
+from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.signatures import model_inputs, pair_inputs
 
@@ -26,7 +27,7 @@ def pair_columns(schema: Schema) -> tuple[Column, ...]:
 def encoded_columns(schema: Schema, kind: TrainingKind, service: FeatureService) -> tuple[Column, ...]:
     """Return the columns that models may read, whose encodings are fitted on train rows."""
     pairs = pair_inputs(schema).values() if kind is TrainingKind.LISTS else ()
-    return tuple(each.column for each in (*model_inputs(service), *pairs))
+    return (USER_ID, *(each.column for each in (*model_inputs(service), *pairs)))
 
 
 def definition_hashes(schema: Schema, kind: TrainingKind, service: FeatureService) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.list_policy import DECLARED
 from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.questions import LONG_HISTORY, Audience
@@ -60,7 +61,7 @@ class SentRequest:
     online: Online
     plan: RankingPlan
     user: Mapping[str, Stored | None]
-    """What was known of the user and of the request: its time."""
+    """What was known of the user, the id included, and of the request: its time."""
     positions: NDArray[np.intp]
     inputs: Mapping[str, NDArray[Any]]
     scores: NDArray[np.float32] | None
@@ -189,7 +190,7 @@ class Engine:
                 ranked = self._popular(online, user_id)
                 watch.lap("recall")
             else:
-                ranked = await self._rank_for(online, user, degraded, watch)
+                ranked = await self._rank_for(online, user_id, user, degraded, watch)
         except Exception:  # noqa: BLE001 - the last resort: whatever nobody thought of, the user still gets a list
             _log.exception("user %r: a stage failed in a way that it has no fallback for", user_id)
             degraded.append(Missing.INTERNAL)
@@ -211,11 +212,14 @@ class Engine:
         }
         return Answer(body, ranked.sent)
 
-    async def _rank_for(self, online: Online, user: UserFeatures, degraded: list[str], watch: Stopwatch) -> Ranked:
+    async def _rank_for(
+        self, online: Online, user_id: str, user: UserFeatures, degraded: list[str], watch: Stopwatch
+    ) -> Ranked:
         found = self._recalled(online, user, degraded)
         channels = found.channels
         watch.lap("recall")
-        sent = await self._scores(online, user, found.candidates, channels.answers, degraded)
+        known = {USER_ID.name: user_id, **user.values}
+        sent = await self._scores(online, known, found.candidates, channels.answers, degraded)
         watch.lap("ranking")
         told = Told(channels.likes, channels.nearest, user.taste())
         if sent is None or sent.scores is None:
@@ -309,7 +313,7 @@ class Engine:
     async def _scores(
         self,
         online: Online,
-        user: UserFeatures,
+        user: Mapping[str, Stored | None],
         candidates: Candidates,
         answers: Mapping[str, Recalled],
         degraded: list[str],
@@ -321,7 +325,7 @@ class Engine:
         if not len(candidates):
             return None
         now = self._settings.now(online.snapshot.manifest.cutoff)
-        known = {**user.values, REQUEST_TIME.name: int(now.timestamp())}
+        known = {**user, REQUEST_TIME.name: int(now.timestamp())}
         try:
             inputs = ranking_inputs(plan, known, candidates.positions, now, answers)
         except StoredValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from feature_repo.contracts.columns import Encoding
+from feature_repo.contracts.on_demand import REQUEST_TIME
 from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ROWS_SIGNATURE, Scope, ranking
 from models.dataset import TEST, VALID
 from models.encoding import build_encoder
@@ -63,7 +64,9 @@ def test_a_fit_cannot_read_test_rows():
 _ON_DEMAND_ALONE = {
     column.name
     for column in RANKING.input_columns
-    if column.encoding is Encoding.NONE and any(column.name in feature.inputs for feature in RANKING.on_demand)
+    if column.encoding is Encoding.NONE
+    and column is not REQUEST_TIME
+    and any(column.name in feature.inputs for feature in RANKING.on_demand)
 }
 
 
