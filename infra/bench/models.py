@@ -46,6 +46,7 @@ from models.benchmark.preparation import Prepared, prepare
 from models.benchmark.presets import Presets, context_presets, preset_of
 from models.benchmark.protocols import Protocol
 from models.dataset import TEST, VALID, read_dataset
+from models.errors import BuildError, UnknownFeatureError
 from models.evaluation.metrics import auc
 from models.ranking.catalogue import RANKING_MODELS, ranking_model
 
@@ -292,12 +293,10 @@ def _compared(bench: Bench, cell: Cell, saved_model: Path, training_set: Path, a
 
 
 def _unless_unsuited(make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return what `make` does, or why a model cannot be fitted to such rows, which is as good as a figure."""
+    """Return what `make` does, or why a model cannot be made of such rows, which is as good as a figure."""
     try:
         return make()
-    except JobError as error:
-        if exit_code_of(error) is ExitCode.TRANSIENT:
-            raise
+    except (BuildError, UnknownFeatureError) as error:
         return {"error": told(error)}
 
 

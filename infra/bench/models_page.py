@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
+
 from feature_repo.contracts.publishing import replacing
 from infra.bench.results import Figure
 from models.benchmark.boosted import Boosted
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure as Plot
+
     Record = Mapping[str, Any]
+
+mpl.use("Agg")
 
 SUMMARY = "summary.json"
 """Of a data set, in its folder."""
@@ -81,8 +87,8 @@ def _target(data: Record) -> list[Figure]:
 
 
 def write_section(found: Sequence[Record], page: Path) -> None:
-    """Write the section of all data sets into a page; what else the page says stays."""
-    body = "\n".join([_BEGIN, "", _INTRODUCTION, *map(_section, found), _END, ""])
+    """Write the section of all data sets into a page, and its plots beside; what else the page says stays."""
+    body = "\n".join([_BEGIN, "", _INTRODUCTION, *(_section(each, page.parent) for each in found), _END, ""])
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, begin, rest = text.partition(_BEGIN)
     after = rest.partition(_END)[2].lstrip("\n") if begin else ""
@@ -91,16 +97,41 @@ def write_section(found: Sequence[Record], page: Path) -> None:
         part.write_text(whole.lstrip("\n"), encoding="utf-8")
 
 
-def _section(data: Record) -> str:
+def _section(data: Record, docs: Path) -> str:
     lines = sorted(data["models"], key=lambda line: -((line["time"] or {}).get("auc") or 0.0))
     by_rows = _places(data, "auc")
     by_lists = _places(data, "ndcg_at_10")
+    shown = []
+    if by_lists:
+        path = docs / "images" / f"models-{data['data']}.svg"
+        with replacing(path) as part:
+            _plot(data).savefig(part, format="svg", metadata={"Date": None})
+        shown = [f"![AUC by time and NDCG@10 of each model]({path.relative_to(docs).as_posix()})", ""]
     table = [
         "| model | AUC by time | GAUC | log loss | place | NDCG@10 | place | AUC at random | less LightGBM | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(line, by_rows, by_lists) for line in lines),
     ]
-    return "\n".join([f"### {data['data']}, {data['rows']:,} rows", "", *_told(data), "", *table, "", *_rolling(data)])
+    head = f"### {data['data']}, {data['rows']:,} rows"
+    return "\n".join([head, "", *_told(data), "", *shown, *table, "", *_rolling(data)])
+
+
+def _plot(data: Record) -> Plot:
+    """Return the models by what rows say of them and by what lists do."""
+    from matplotlib.figure import Figure as Plot  # noqa: PLC0415 - the name of results' Figure is taken
+
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["svg.hashsalt"] = data["data"]  # the same figures give the same file
+    plot = Plot(figsize=(7, 4.5), layout="constrained")
+    axes = plot.subplots()
+    for line in data["models"]:
+        by_time = line["time"] or {}
+        if by_time.get("ndcg_at_10") is not None:
+            place = (by_time["auc"], by_time["ndcg_at_10"])
+            axes.plot(*place, "o", color="tab:blue", markersize=4)
+            axes.annotate(line["model"], place, xytext=(3, 3), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="AUC of the test rows, by time", ylabel="NDCG@10 as ranker", title=data["data"])
+    return plot
 
 
 def _places(data: Record, figure: str) -> dict[str, int]:

@@ -150,6 +150,8 @@ def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
     rows = {
         row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
     }
+    assert (tmp_path / "images" / "models-toy.svg").is_file()
+    assert "(images/models-toy.svg)" in text
     assert (rows["fm"][4], rows["fm"][6]) == ("2", "1"), "places by AUC and by lists"
     assert "| lr | 0.8000 | 0.1000 | 0.6000 | 0.1000 |" in text
     write_section([SUMMARY], page)
