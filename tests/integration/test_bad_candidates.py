@@ -1,13 +1,15 @@
-"""Deliberately bad candidates, each by the jobs' command lines as the only one: the gate that is made for it says no.
+"""Deliberately bad candidates and bad input, by the jobs' command lines: the gate or the error that is made for it.
 
-The margins are the shipped ones where they are about the candidate alone. Those of comparisons are loose, so that it is
-the gate in question that decides, and nothing but it.
+Each candidate is the only one. The margins are the shipped ones where they are about the candidate alone. Those of
+comparisons are loose, so that it is the gate in question that decides, and nothing but it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +79,10 @@ def jobs(server, tmp_path, monkeypatch):
     from models import __main__ as command_line
     from models.settings import Settings
 
-    def run(job, *given, run_key="bad", limits=None):
+    def run(job, *given, run_key="bad", limits=None, uri=server):
         settings = Settings(
             state=tmp_path,
-            mlflow_uri=server,
+            mlflow_uri=uri,
             golden_rows=5,
             golden_users=1,
             golden_candidates=5,
@@ -95,15 +97,25 @@ def jobs(server, tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Return a training set of which nothing is wrong."""
+    place = Namespace(tmp_path_factory.mktemp("good"), "toy")
+    write_training_set(place, rows=9000, users=230)
+    return place.training_sets / "toy"
+
+
 @pytest.fixture
-def place(tmp_path):
-    return Namespace(tmp_path, "toy")
+def place(tmp_path, good):
+    """Return a place of its own with a copy of it."""
+    place = Namespace(tmp_path, "toy")
+    shutil.copytree(good, place.training_sets / "toy")
+    return place
 
 
-def _write(place, change=None, **options):
-    """Write a training set, with each split's columns as `change` returns them."""
-    write_training_set(place, rows=9000, users=230, **options)
-    for name in SPLITS if change else ():
+def _change(place, change):
+    """Replace columns of each split by those that `change` returns of its table, its name and a generator."""
+    for name in SPLITS:
         path = place.training_sets / "toy" / f"{name}.parquet"
         table = pq.read_table(path)
         for column, values in change(table, name, np.random.default_rng(5)).items():
@@ -140,7 +152,7 @@ def _judged(jobs, place, run_key, spec=SPEC, **limits):
 
 
 def test_shuffled_labels_end_at_the_row_gate(jobs, place):
-    _write(place, shuffle_labels=True)
+    _change(place, lambda table, _, random: {"label": random.permutation(table["label"].to_numpy())})
     verdict, failed = _judged(jobs, place, "shuffled")
     assert (verdict["decision"], failed) == ("reject", {"auc_vs_chance"})
     assert "auc_vs_chance" in verdict["reason"]
@@ -148,9 +160,13 @@ def test_shuffled_labels_end_at_the_row_gate(jobs, place):
 
 def test_a_feature_that_knows_the_label_ends_in_hold(jobs, place, client):
     def leaked(table, _, random):
-        return {"item_value_std": table["label"].to_numpy() + random.normal(0, 0.1, len(table))}
+        means = table["user_value_mean"].fill_null(3.5).to_numpy()  # another user's: the means know less
+        return {
+            "item_value_std": table["label"].to_numpy() + random.normal(0, 0.1, len(table)),
+            "user_value_mean": random.permutation(means),
+        }
 
-    _write(place, leaked)
+    _change(place, leaked)
     verdict, failed = _judged(jobs, place, "leaked")
     assert (verdict["decision"], failed) == ("hold", set())
     assert "look for a feature that knows the label" in verdict["reason"]
@@ -170,7 +186,7 @@ def test_a_slice_whose_features_broke_ends_at_the_slice_gate(jobs, place):
                 values[half] = values[random.permutation(half)]
         return {f"{each}_value_std": values for each, values in means.items()}
 
-    _write(place, broken)
+    _change(place, broken)
     features = ["user_value_std", "item_value_std", "user_gender"]
     verdict, failed = _judged(jobs, place, "broken", SPEC | {"features": features})
     assert (verdict["decision"], failed) == ("reject", {"slices_user_gender"})
@@ -187,13 +203,12 @@ def test_probabilities_of_another_time_end_at_calibration(jobs, place):
             labels[random.random(len(labels)) < 0.6] = 0
         return {"label": labels}
 
-    _write(place, fewer)
+    _change(place, fewer)
     verdict, failed = _judged(jobs, place, "uncalibrated")
     assert (verdict["decision"], failed) == ("reject", {"calibration_error", "calibration_in_the_large"})
 
 
 def test_a_slow_model_ends_at_latency(jobs, place):
-    _write(place)
     verdict, failed = _judged(jobs, place, "slow", SLOW, one_user_p50_ms=HARDLY_ANY_MS)
     assert (verdict["decision"], failed) == ("reject", {"one_user_latency_p50_ms"})
     gate = next(each for each in verdict["gates"] if each["name"] == "export_bytes")
@@ -201,7 +216,6 @@ def test_a_slow_model_ends_at_latency(jobs, place):
 
 
 def test_a_wrong_signature_ends_before_it_is_registered(jobs, place, client):
-    _write(place)
     for spec in (SPEC, OTHER):
         done = jobs("train", "--spec", json.dumps(spec))
         assert done.exit_code == 0, done.stderr
@@ -223,3 +237,97 @@ def test_a_wrong_signature_ends_before_it_is_registered(jobs, place, client):
     assert "it was changed after training" in done.stderr
     assert not (folder / "verdict.json").exists()
     assert [version.version for version in client.search_model_versions(f"name = '{NAME}'")] == before
+
+
+def _empty(folder):
+    for name in ("train", "valid"):
+        pq.write_table(pq.read_table(folder / f"{name}.parquet").slice(0, 0), folder / f"{name}.parquet")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_json(folder / "manifest.json", manifest | {"rows": manifest["rows"] | {"train": 0, "valid": 0}})
+
+
+def _change_train(**columns):
+    def change(folder):
+        table = pq.read_table(folder / "train.parquet")
+        for name, value in columns.items():
+            position = table.schema.get_field_index(name)
+            values = pa.array(np.full(len(table), value), table.schema.field(name).type)
+            table = table.set_column(position, name, values)
+        pq.write_table(table, folder / "train.parquet")
+
+    return change
+
+
+def _without_column(folder):
+    pq.write_table(pq.read_table(folder / "train.parquet").drop_columns(["user_gender"]), folder / "train.parquet")
+
+
+def _other_vocabulary(folder):
+    record = json.loads((folder / "transforms.json").read_text())
+    write_json(folder / "transforms.json", record | {"version": record["version"] - 1})
+
+
+BAD_INPUT = {
+    "no rows": (_empty, "expected"),
+    "labels all alike": (_change_train(label=1), "label"),
+    "a column missing": (_without_column, r"expected columns \['user_gender'\]"),
+    "a vocabulary of another version": (_other_vocabulary, "expected parameters of version"),
+    "a loss that is no number": (_change_train(sample_weight=3e38), "expected a number, received"),
+}
+
+
+def test_bad_input_ends_training_for_good_promotes_nothing_and_the_next_try_works(jobs, place, client):
+    from models import tracking
+
+    folder, kept = place.training_sets / "toy", place.root / "kept"
+    shutil.copytree(folder, kept)
+    for name, (spoil, told) in BAD_INPUT.items():
+        spoil(folder)
+        done = jobs("train", "--spec", json.dumps(SPEC), run_key="spoilt")
+        assert (name, done.exit_code) == (name, ExitCode.TERMINAL), done.stderr
+        assert re.search(told, done.stderr), (name, done.stderr)
+        assert not (place.candidates / "spoilt" / "only").exists(), name
+        assert tracking.runs_of(client, "toy", "spoilt", "only") == [], name
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+    done = jobs("train", "--spec", json.dumps(SPEC), run_key="spoilt")
+    assert done.exit_code == 0, done.stderr
+    assert len(tracking.runs_of(client, "toy", "spoilt", "only")) == 1
+
+
+@pytest.mark.parametrize(("free", "code"), [(10**12, ExitCode.TERMINAL), (10**8, ExitCode.TRANSIENT)])
+def test_what_does_not_fit_into_memory_says_whether_to_try_again(jobs, place, monkeypatch, free, code):
+    from feature_repo.contracts.memory import Memory
+    from models.training import job
+
+    total = 10**8 if code is ExitCode.TERMINAL else 10**12
+    monkeypatch.setattr(job, "memory", lambda: Memory(total=total, available=free, resident=0))
+    done = jobs("train", "--spec", json.dumps(SPEC), run_key="large")
+    assert done.exit_code == code
+    assert "training on toy: expected about" in done.stderr
+
+
+def test_a_tracking_server_that_goes_down_after_the_fit_is_transient_and_the_next_try_is_whole(
+    jobs, place, tmp_path, monkeypatch
+):
+    from models import tracking
+    from models.training import job
+
+    export = job.export
+    with ExitStack() as until_the_fit:
+        uri = until_the_fit.enter_context(mlflow_server(tmp_path / "mlflow"))
+
+        def export_and_lose_the_server(*arguments):
+            export(*arguments)
+            until_the_fit.close()
+
+        monkeypatch.setattr(job, "export", export_and_lose_the_server)
+        lost = jobs("train", "--spec", json.dumps(SPEC), run_key="lost", uri=uri)
+    assert lost.exit_code == ExitCode.TRANSIENT, lost.stderr
+    assert not (place.candidates / "lost" / "only").exists(), "half of it is nothing"
+    monkeypatch.setattr(job, "export", export)
+    with mlflow_server(tmp_path / "mlflow") as again:
+        done = jobs("train", "--spec", json.dumps(SPEC), run_key="lost", uri=again)
+        assert done.exit_code == 0, done.stderr
+        (run,) = tracking.runs_of(tracking.connect(again), "toy", "lost", "only")
+        assert run.info.status == "FINISHED"
