@@ -41,7 +41,9 @@ def settings(server, tmp_path_factory):
     state = tmp_path_factory.mktemp("state") / AWKWARD
     write_training_set(Namespace(state, "toy"), rows=6000)
     write_training_set(Namespace(state, "toy"), "shuffled", rows=6000, shuffle_labels=True)
-    return Settings(state=state, mlflow_uri=server, golden_rows=20, golden_users=2, golden_candidates=10)
+    return Settings(
+        state=state, mlflow_uri=server, golden_rows=20, golden_users=2, golden_candidates=10, importance_repeats=1
+    )
 
 
 @pytest.fixture(scope="module")

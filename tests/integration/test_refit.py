@@ -45,7 +45,14 @@ def settings(tmp_path_factory):
             _ask(place, "asked", origin)
             _ask(place, "nobody", None)
     with mlflow_server(tmp_path_factory.mktemp("mlflow") / LOCAL) as uri:
-        yield Settings(state=place.state, mlflow_uri=uri, golden_rows=20, golden_users=2, golden_candidates=10)
+        yield Settings(
+            state=place.state,
+            mlflow_uri=uri,
+            golden_rows=20,
+            golden_users=2,
+            golden_candidates=10,
+            importance_repeats=1,
+        )
 
 
 def _ask(place, questions_id, origin):

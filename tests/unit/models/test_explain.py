@@ -21,6 +21,9 @@ from models.inputs import tensor_specs, to_tensors
 from models.ranking.deepfm import DeepFM
 from models.saved_model_loader import SavedModel
 from models.training.fit import Fitted
+from serving.model_server.inference import predict
+from serving.model_server.servable import Loading, Servable, session_options
+from serving.rollout.saved_models import check_signatures
 
 NUMBERS = ("a", "b", "c", "d")
 COLUMNS = (
@@ -105,7 +108,7 @@ def test_they_add_up_to_the_difference_from_a_row_without_inputs(of_three):
     np.testing.assert_allclose(found["baseline"] + found["contributions"].sum(axis=1), whole, atol=1e-4)
 
 
-def test_every_export_explains_its_own_scores_and_is_loaded_with_them(dataset, tmp_path):
+def test_every_export_explains_its_own_scores_and_is_served_and_rolled_out_so(dataset, tmp_path):
     encoded = build_encoder(dataset.signature, dataset.transforms)
     model = DeepFM(DeepFM.config_class(hidden=(8,), embedding_size=4))
     directory = tmp_path / "saved_model"
@@ -120,3 +123,11 @@ def test_every_export_explains_its_own_scores_and_is_loaded_with_them(dataset, t
     logits = found["baseline"].numpy() + contributions.sum(axis=1)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), score, atol=1e-5)
     assert np.abs(contributions).max() > 1e-4
+    check_signatures(directory, dataset.signature)
+    servable = Servable("toy.ranking", 1, directory, Loading(session_options(1, 1)))
+    try:
+        served = predict(servable, EXPLAIN_SIGNATURE, {name: rows[name] for name in saved_model.specs})
+    finally:
+        servable.close()
+    np.testing.assert_allclose(served["contributions"], contributions, atol=1e-5)
+    np.testing.assert_allclose(served["baseline"], found["baseline"], atol=1e-5)
