@@ -229,8 +229,7 @@ def decide(
         ),
         *_calibrated(calibrated, splits[TestSplit.MOMENT].objectives[CANDIDATE_ROW], margins.limits),
         *_slices_judged(splits[TestSplit.MOMENT], measured[TestSplit.MOMENT], evidence, margins, seed),
-        _inputs_drifted(evidence.input_drift, margins.limits.input_drift),
-        _scores_drifted(splits[TestSplit.MOMENT], evidence, margins.limits.score_drift),
+        *_drifted(splits[TestSplit.MOMENT], evidence, margins.limits),
         _signature(evidence),
         *_serving(evidence.serving_check, margins.limits),
         *_exported(evidence.export, margins.limits),
@@ -380,6 +379,8 @@ def _slices_judged(
 ) -> Iterator[Gate]:
     """Yield a gate for each kind of slices."""
     limit = margins.limits.slice_lag
+    if limit is None:
+        return
     others = [row for metric, row in measured.figures if metric is Metric.GAUC and row != CANDIDATE_ROW]
     reference = (
         CHAMPION_ROW
@@ -416,7 +417,15 @@ def _slices_judged(
         yield _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
 
 
-def _drifted(gate: Gate, index: float, limit: DriftLimit) -> Gate:
+def _drifted(test: TestScores, evidence: Evidence, limits: Limits) -> Iterator[Gate]:
+    """Yield the gates of drift that have a limit."""
+    if limits.input_drift:
+        yield _inputs_drifted(evidence.input_drift, limits.input_drift)
+    if limits.score_drift:
+        yield _scores_drifted(test, evidence, limits.score_drift)
+
+
+def _of_index(gate: Gate, index: float, limit: DriftLimit) -> Gate:
     """Return the gate with the verdict of a population stability index."""
     verdict = Outcome.FAIL if index > limit.fail else Outcome.WARNING if index > limit.warn else Outcome.PASS
     return replace(gate, figure=index, verdict=verdict)
@@ -432,7 +441,7 @@ def _inputs_drifted(drift: Mapping[str, float], limit: DriftLimit) -> Gate:
     more = f" and {len(over) - 5} more" if len(over) > 5 else ""  # noqa: PLR2004 - as many as are told
     said = f"{len(over)} of {len(drift)} inputs moved by more than {limit.warn:g} from train to test rows"
     details = f"{said}: {told}{more}." if over else f"{said}; most did {told}."
-    return _drifted(replace(gate, details=details), drift[ordered[0]], limit)
+    return _of_index(replace(gate, details=details), drift[ordered[0]], limit)
 
 
 def _scores_drifted(test: TestScores, evidence: Evidence, limit: DriftLimit) -> Gate:
@@ -443,29 +452,21 @@ def _scores_drifted(test: TestScores, evidence: Evidence, limit: DriftLimit) -> 
         return replace(gate, details="Scores that are no probabilities have no scale in common.")
     own, theirs = test.scores[CANDIDATE_ROW], test.scores[CHAMPION_ROW]
     said = f"Scores have a mean of {own.mean():.4f}, those of {_named(CHAMPION_ROW, evidence)} {theirs.mean():.4f}."
-    return _drifted(replace(gate, details=said), score_drift(theirs, own), limit)
+    return _of_index(replace(gate, details=said), score_drift(theirs, own), limit)
 
 
 def _exported(cost: Mapping[str, Any], limits: Limits) -> Iterator[Gate]:
-    """Yield the gates of the export's size and time; none where these were not measured."""
+    """Yield the gates of the export's size and time that have a limit; none where these were not measured."""
     if not cost:
         return
-    size, p50 = float(cost["bytes"]), float(cost["p50_ms"])
-    yield Gate(
-        "export_bytes",
-        size,
-        f"<= {limits.export_bytes:g}",
-        Outcome.PASS if size <= limits.export_bytes else Outcome.FAIL,
-        f"The SavedModel has {size / 1e6:.1f} MB.",
-    )
-    yield Gate(
-        "one_user_latency_p50_ms",
-        p50,
-        f"<= {limits.one_user_p50_ms:g}",
-        Outcome.PASS if p50 <= limits.one_user_p50_ms else Outcome.FAIL,
-        f"{cost['candidates']} candidates for one user, without a server: p50 {p50:.2f} ms, p99 "
-        f"{float(cost['p99_ms']):.2f} ms.",
-    )
+    size, p50, p99 = (float(cost[name]) for name in ("bytes", "p50_ms", "p99_ms"))
+    timed = f"{cost['candidates']} candidates for one user, without a server: p50 {p50:.2f} ms, p99 {p99:.2f} ms."
+    for name, figure, limit, said in (
+        ("export_bytes", size, limits.export_bytes, f"The SavedModel has {size / 1e6:.1f} MB."),
+        ("one_user_latency_p50_ms", p50, limits.one_user_p50_ms, timed),
+    ):
+        if limit is not None:
+            yield Gate(name, figure, f"<= {limit:g}", Outcome.PASS if figure <= limit else Outcome.FAIL, said)
 
 
 def _signature(evidence: Evidence) -> Gate:

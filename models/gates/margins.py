@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.contracts.objectives import ORDERS, Metric
 from models.dataset import TEST, TEST_AS_OF_REFRESH
@@ -41,7 +41,8 @@ class Margin(BaseModel):
     model_config = _STRICT
 
     metric: Metric
-    split: TestSplit = TestSplit.MOMENT
+    split: TestSplit = Field(default=TestSplit.MOMENT, validation_alias=AliasChoices("split", "slice"))
+    """In files from before rows had slices of their own, it is called `slice`."""
     reference: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """`champion`, `chance` (a constant: half of all pairs in the right order), `means`, `popularity`, or the name of a
     baseline's spec."""
@@ -124,19 +125,19 @@ class DriftLimit(BaseModel):
 
 
 class Limits(BaseModel):
-    """What is judged without a reference."""
+    """What is judged without a reference. What a file leaves out is not judged: files outlive code."""
 
     model_config = _STRICT
 
     calibration_error: float = Field(gt=0, le=1)
     calibration_shift: float = Field(gt=0, le=1)
-    slice_lag: float = Field(gt=0, le=1)
-    input_drift: DriftLimit
-    score_drift: DriftLimit
+    slice_lag: float | None = Field(default=None, gt=0, le=1)
+    input_drift: DriftLimit | None = None
+    score_drift: DriftLimit | None = None
     served_difference: float = Field(ge=0, le=1)
     grpc_p99_ms: float = Field(gt=0)
-    one_user_p50_ms: float = Field(gt=0)
-    export_bytes: int = Field(gt=0)
+    one_user_p50_ms: float | None = Field(default=None, gt=0)
+    export_bytes: int | None = Field(default=None, gt=0)
 
 
 class Margins(BaseModel):

@@ -470,6 +470,21 @@ def test_margins_of_before_there_were_lists_read_as_they_did(tmp_path):
     assert not any(gate.name.startswith("lists") for gate in outcomes.gates)
 
 
+def test_margins_of_before_rows_had_slices_judge_what_they_did(tmp_path):
+    own = tmp_path / "margins.yaml"
+    record = MARGINS.model_dump(mode="json", exclude={"slices"})
+    for comparison in record["comparisons"]:
+        comparison["slice"] = comparison.pop("split")
+    added = ("slice_lag", "input_drift", "score_drift", "one_user_p50_ms", "export_bytes")
+    record["limits"] = {name: value for name, value in record["limits"].items() if name not in added}
+    own.write_text(yaml.safe_dump(record), encoding="utf-8")
+    then, now = _decide(_scores(), FIRST, read_margins("ranking", own)), _decide(_scores(), FIRST)
+    names = {gate.name for gate in now.gates} - {gate.name for gate in then.gates}
+    assert then.decision is now.decision
+    assert names <= {"slices_user_history", "slices_item_popularity", "slices_item_age", "input_drift", "score_drift"}
+    assert [gate for gate in now.gates if gate.name not in names] == then.gates
+
+
 def test_a_log_loss_a_little_above_the_baseline_s_is_no_harm():
     """It is worse by 1 %, where AUC is better: few users leave it undecided, and many pass it."""
     margins = _only(
