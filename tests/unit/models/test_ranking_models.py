@@ -72,6 +72,12 @@ def exported(fitted, rows, tmp_path_factory):
     return SavedModel(directory), directory
 
 
+@pytest.fixture(scope="module")
+def one_user(exported):
+    """The signature of a request for one user."""
+    return load_saved_model(exported[1]).signatures[ONE_USER_SIGNATURE]
+
+
 def test_config_survives_a_round_trip(fitted):
     config = _model(fitted[0]).config
     config_class = type(config)
@@ -212,10 +218,8 @@ def test_a_batch_scores_as_its_rows_do(exported, rows):
     np.testing.assert_allclose(singles, whole[:5], atol=1e-6)
 
 
-def test_one_user_scores_as_the_rows_do(exported, rows):
-    saved_model, directory = exported
-    golden = golden_requests(saved_model, rows[TEST], rows.signature, rows=20, users=2, candidates=30, seed=1)
-    one_user = load_saved_model(directory).signatures[ONE_USER_SIGNATURE]
+def test_one_user_scores_as_the_rows_do(exported, one_user, rows):
+    golden = golden_requests(exported[0], rows[TEST], rows.signature, rows=20, users=2, candidates=30, seed=1)
     requests = [request for request in golden["requests"] if request["signature_name"] == ONE_USER_SIGNATURE]
     assert len(requests) == 2
     for request in requests:
@@ -227,9 +231,7 @@ def test_one_user_scores_as_the_rows_do(exported, rows):
 
 
 @pytest.mark.parametrize("fitted", [each for each in _ONE_BY_ONE if each.values[0] in _OF_HISTORIES], indirect=True)
-def test_histories_of_every_length_are_scored(exported, rows):
-    saved_model, directory = exported
-    one_user = load_saved_model(directory).signatures[ONE_USER_SIGNATURE]
+def test_histories_of_every_length_are_scored(exported, one_user, rows):
     items = rows[TEST].features["user_sequence_items"]
     users = {column.name for column in rows.signature.scoped(Scope.USER)}
     for length in (0, 1, items.shape[1]):
@@ -238,7 +240,7 @@ def test_histories_of_every_length_are_scored(exported, rows):
         user = {name: rows[TEST].features[name][those[:1]] for name in users}
         asked = one_user(**to_tensors(candidates | user, rows.signature))["score"].numpy()
         repeated = candidates | {name: np.repeat(values, 20, axis=0) for name, values in user.items()}
-        np.testing.assert_allclose(asked, saved_model.predict(repeated), atol=1e-6)
+        np.testing.assert_allclose(asked, exported[0].predict(repeated), atol=1e-6)
         assert len(np.unique(asked)) > 1
 
 
