@@ -147,7 +147,8 @@ def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "1 of 2 models lose to means by time: fm." in text
     assert "No model loses to lightgbm by time." in text
-    assert "By AUC lr is first, by lists fm" in text
+    assert "By AUC lr is first, by lists fm (9 users)" in text
+    assert "So few users" in text
     assert "din has no figures by time: BuildError: no history" in text
     rows = {
         row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
@@ -201,7 +202,7 @@ def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
     _measure(bench, full=True)
     found = read_json(tmp_path / "bench" / "summary.json")
     assert not bench.failed
-    assert len(said) == 8, "two folds and two origins, of two models"
+    assert len(said) == 9, "what is coming, two folds and two origins, of two models"
     until = TrainingSet.read(training_set / "manifest.json").valid_end
     assert asked_for == ["", until[:10]], "the next rows to be tested come before those that were"
     lines = {each["model"]: each for each in found["models"]}
@@ -219,7 +220,7 @@ def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
     assert all(value > 0 for value in by_time["costs"].values())
     _measure(bench, full=True)
     assert read_json(tmp_path / "bench" / "summary.json") == found
-    assert len(said) == 8, "every cell was kept"
+    assert len(said) == 10, "every cell was kept"
 
 
 def pooled_auc(cells, context, model, folds):
