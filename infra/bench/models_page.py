@@ -187,11 +187,16 @@ def _told(data: Record) -> list[str]:
             f"have an NDCG@10 of {_number(lists['unranked'])}; the best simple list, {simple['name']}, has "
             f"{_number(simple.get('ndcg_at_10'))}.{few}"
         )
+    missing = (
+        ("random", "error", "figures at random"),
+        ("time", "error", "figures by time"),
+        ("time", "lists_error", "lists"),
+    )
     return sentences + [
-        f"- {line['model']} has no figures {told}: {error}"
-        for part, told in (("random", "at random"), ("time", "by time"))
+        f"- {line['model']} has no {what}: {error}"
+        for part, key, what in missing
         for line in data["models"]
-        if (error := (line[part] or {}).get("error"))
+        if (error := (line[part] or {}).get(key))
     ]
 
 

@@ -111,7 +111,12 @@ def line(model, at_random=None, by_time=None):
 def by_time(auc, ndcg=None, *, costs=False, origins=None):
     measured = dict(zip(COSTS, (1.5, 2e6, 30.0), strict=True)) if costs else {}
     figures = {"auc": auc, "gauc": auc, "log_loss": 0.5, "spread": None, "costs": measured, "ndcg_at_10": ndcg}
-    return figures | {"origins": origins or [auc], "lists_by_origin": [ndcg] * len(origins or [auc])}
+    why = "" if ndcg else "nobody was asked"
+    return figures | {
+        "origins": origins or [auc],
+        "lists_by_origin": [ndcg] * len(origins or [auc]),
+        "lists_error": why,
+    }
 
 
 SUMMARY = {
@@ -149,6 +154,7 @@ def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
     assert "No model loses to lightgbm by time." in text
     assert "By AUC lr is first, by lists fm (9 users)" in text
     assert "So few users" in text
+    assert "means has no lists: nobody was asked" in text
     assert "din has no figures by time: BuildError: no history" in text
     rows = {
         row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
