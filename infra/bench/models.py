@@ -64,6 +64,10 @@ _BEST = 5
 """So many are measured at further origins."""
 _ORIGINS = 3
 _SEED = 1
+_MODEL_S, _MODEL_PER_MILLION_S = 15, 200
+"""All of a model's first cells: at least, and for each million rows, on two cores."""
+_FIT_S, _FIT_PER_MILLION_S = 5, 70
+"""Each further one, in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,7 @@ def _measure(bench: Bench, *, full: bool) -> None:
     """Measure all cells of a data set and write its summary."""
     training_set = bench.prepared.training_set()
     context = read_context(training_set)
+    bench.say(_coming(len(context.rows), len(bench.names), bench.folds, bench.seeds, full=full))
     at_random = [record for name in bench.names if _reads_context(name) for record in _random(bench, context, name)]
     by_time = _by_time(bench, training_set, 1, bench.names)
     if full:
@@ -169,6 +174,14 @@ def _measure(bench: Bench, *, full: bool) -> None:
             by_time += _by_time(bench, training_set, number, names)
     record = summary(bench.prepared.place.name, bench.kept, context, at_random, by_time)
     write_json(bench.kept.folder.parent / SUMMARY, record)
+
+
+def _coming(rows: int, models: int, folds: int, seeds: int, *, full: bool) -> str:
+    """Say what is coming, before it comes."""
+    further = models * (folds - 1 + seeds - 1) + (_BEST * (_ORIGINS - 1) * seeds if full else 0)
+    seconds = models * (_MODEL_S + _MODEL_PER_MILLION_S * rows / 1e6)
+    seconds += further * (_FIT_S + _FIT_PER_MILLION_S * rows / 1e6)
+    return f"{rows:,} rows, {models} models: about {max(1, round(seconds / 60))} minutes, less what is there already"
 
 
 def _reads_context(name: str) -> bool:

@@ -33,6 +33,7 @@ _SIMPLE = (POPULARITY, MEANS, Boosted.name)
 _UNITS = dict(zip(COSTS, ("ms", "bytes", "s"), strict=True))
 _LEAST_DIFFERENCE = -0.002
 """Of the AUC of the best of ours, the interval's lower end, less LightGBM's on random folds."""
+_FEW_USERS = 100
 _INTRODUCTION = """`make bench-models` fits every class of the catalogue ([ranking models](ranking-models.md)) to a
 data set, and writes this section and `docs/results/models.json`. `FULL=1` takes all folds, and three origins for the
 five best; `DATA` and `SOURCE` name other data, which is added.
@@ -180,16 +181,22 @@ def _told(data: Record) -> list[str]:
         first = [min(order, key=lambda name: order[name]) for order in orders]
         lists = data["lists"]
         simple = lists["best_simple"]
+        few = " So few users tell little of the lists' order." if lists["users"] < _FEW_USERS else ""
         sentences.append(
             f"- By AUC {first[0]} is first, by lists {first[1]} ({lists['users']} users). Unranked, the candidates "
             f"have an NDCG@10 of {_number(lists['unranked'])}; the best simple list, {simple['name']}, has "
-            f"{_number(simple.get('ndcg_at_10'))}."
+            f"{_number(simple.get('ndcg_at_10'))}.{few}"
         )
+    missing = (
+        ("random", "error", "figures at random"),
+        ("time", "error", "figures by time"),
+        ("time", "lists_error", "lists"),
+    )
     return sentences + [
-        f"- {line['model']} has no figures {told}: {error}"
-        for part, told in (("random", "at random"), ("time", "by time"))
+        f"- {line['model']} has no {what}: {error}"
+        for part, key, what in missing
         for line in data["models"]
-        if (error := (line[part] or {}).get("error"))
+        if (error := (line[part] or {}).get(key))
     ]
 
 

@@ -120,6 +120,7 @@ def _of_time(records: Sequence[Record]) -> dict[str, Any] | None:
         ],
         "costs": first[0].get("costs") or {},
         "ndcg_at_10": _mean([each.get("lists", {}).get("ndcg_at_10") for each in first]),
+        "lists_error": next((each["lists"]["error"] for each in first if "error" in each.get("lists", {})), ""),
         "lists_by_origin": [
             _mean([each.get("lists", {}).get("ndcg_at_10") for each in records if each["number"] == number])
             for number in origins

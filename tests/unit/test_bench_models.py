@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import Namespace
+from feature_repo.contracts.publishing import read_json
 from infra.bench.lists_page import _parts
-from infra.bench.models import Bench, _by_time, _random
+from infra.bench.models import Bench, _measure, _random
 from infra.bench.models_cells import Cell, Kept, code_sha256
 from infra.bench.models_page import record_figures, write_section
-from infra.bench.models_summary import difference, summary
+from infra.bench.models_summary import difference
 from infra.bench.results import write_results
 from models.benchmark.context import read_context
 from models.benchmark.job import model_of
@@ -109,7 +111,12 @@ def line(model, at_random=None, by_time=None):
 def by_time(auc, ndcg=None, *, costs=False, origins=None):
     measured = dict(zip(COSTS, (1.5, 2e6, 30.0), strict=True)) if costs else {}
     figures = {"auc": auc, "gauc": auc, "log_loss": 0.5, "spread": None, "costs": measured, "ndcg_at_10": ndcg}
-    return figures | {"origins": origins or [auc], "lists_by_origin": [ndcg] * len(origins or [auc])}
+    why = "" if ndcg else "nobody was asked"
+    return figures | {
+        "origins": origins or [auc],
+        "lists_by_origin": [ndcg] * len(origins or [auc]),
+        "lists_error": why,
+    }
 
 
 SUMMARY = {
@@ -145,7 +152,9 @@ def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "1 of 2 models lose to means by time: fm." in text
     assert "No model loses to lightgbm by time." in text
-    assert "By AUC lr is first, by lists fm" in text
+    assert "By AUC lr is first, by lists fm (9 users)" in text
+    assert "So few users" in text
+    assert "means has no lists: nobody was asked" in text
     assert "din has no figures by time: BuildError: no history" in text
     rows = {
         row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
@@ -177,40 +186,56 @@ def training_set(tmp_path_factory):
 
 
 def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
-    """All but the lists, which need the data plane: the fits, exports, costs, the summary; then nothing again."""
-    monkeypatch.setattr("infra.bench.models._questions", lambda _, __: "none")
+    """All but the lists, which need the data plane: fits, exports, costs, origins, the summary; then nothing again."""
+    earlier = Namespace(tmp_path, "toy")
+    write_training_set(earlier, "earlier", rows=600, seed=8)
+    asked_for = []
+
+    def training_set_at(_, cutoff=""):
+        asked_for.append(cutoff)
+        return earlier.training_sets / "earlier" if cutoff else training_set
+
+    monkeypatch.setattr(Prepared, "training_set", training_set_at)
+    monkeypatch.setattr("infra.bench.models._questions", lambda *_: "none")
     monkeypatch.setattr("infra.bench.models._lists", lambda *_: {})
+    monkeypatch.setattr("infra.bench.models._ORIGINS", 2)
     monkeypatch.setattr("infra.bench.models.context_presets", lambda: QUICK)
     monkeypatch.setattr("infra.bench.models.model_of", lambda name, *_: model_of(name, Protocol.TIME, QUICK))
     said = []
     place = Namespace(training_set.parents[3], "toy")
-    bench = Bench(
-        Kept(tmp_path / "cells"), Prepared(place, "1998-04-23", {}), ["lr", "lightgbm"], 2, 1, said.append, []
-    )
-    context = read_context(training_set)
-
-    def measured():
-        at_random = [record for name in bench.names for record in _random(bench, context, name)]
-        return summary("toy", bench.kept, context, at_random, _by_time(bench, training_set, 1, bench.names))
-
-    found = measured()
+    cells = Kept(tmp_path / "bench" / "cells")
+    bench = Bench(cells, Prepared(place, "1998-04-23", {}), ["lr", "lightgbm"], 2, 1, said.append, [])
+    _measure(bench, full=True)
+    found = read_json(tmp_path / "bench" / "summary.json")
     assert not bench.failed
-    assert len(said) == 6, "two folds and the split by time, of two models"
+    assert len(said) == 9, "what is coming, two folds and two origins, of two models"
+    until = TrainingSet.read(training_set / "manifest.json").valid_end
+    assert asked_for == ["", until[:10]], "the next rows to be tested come before those that were"
     lines = {each["model"]: each for each in found["models"]}
     assert lines.keys() == {"popularity", "means", "lr", "lightgbm"}
-    assert lines["lr"]["random"]["folds"] == 2
-    assert lines["lr"]["random"]["less_lightgbm"]["low"] < lines["lr"]["random"]["less_lightgbm"]["high"]
-    tested = np.isin(context.tested_in, (1, 2))
-    labels = context.rows.filter(pa.array(tested))["label"].to_numpy()
-    assert 0.3 < lines["lr"]["random"]["auc"] < 1
-    assert len(labels) == 200
-    costs = lines["lr"]["time"]["costs"]
-    assert costs.keys() == set(COSTS)
-    saved_model = bench.kept.folder / "time-1-lr-1-saved-model"
-    assert costs["bytes"] == sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
-    assert all(value > 0 for value in costs.values())
-    assert measured() == found
-    assert len(said) == 6, "every cell was kept"
+    at_random, by_time = lines["lr"]["random"], lines["lr"]["time"]
+    assert at_random["folds"] == 2
+    assert at_random["less_lightgbm"]["low"] < at_random["less_lightgbm"]["high"]
+    assert at_random["auc"] == pytest.approx(pooled_auc(cells, read_context(training_set), "lr", 2))
+    assert len(by_time["origins"]) == 2
+    assert by_time["origins"][0] == by_time["auc"]
+    assert by_time["costs"].keys() == set(COSTS)
+    saved_model = cells.folder / "time-1-lr-1-saved-model"
+    size = sum(path.stat().st_size for path in saved_model.rglob("*") if path.is_file())
+    assert by_time["costs"]["bytes"] == size
+    assert all(value > 0 for value in by_time["costs"].values())
+    _measure(bench, full=True)
+    assert read_json(tmp_path / "bench" / "summary.json") == found
+    assert len(said) == 10, "every cell was kept"
+
+
+def pooled_auc(cells, context, model, folds):
+    """Return scikit-learn's AUC over the test rows of the first folds."""
+    labels = [
+        context.rows["label"].to_numpy()[context.tested_in == number].astype(int) for number in range(1, folds + 1)
+    ]
+    scores = [np.load(cells.folder / f"random-{number}-{model}-1.npy") for number in range(1, folds + 1)]
+    return roc_auc_score(np.concatenate(labels), np.concatenate(scores))
 
 
 def test_a_model_that_context_does_not_suit_says_why_and_a_fault_is_tried_again(training_set, tmp_path, monkeypatch):
