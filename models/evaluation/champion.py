@@ -151,11 +151,11 @@ def _terms(place: Namespace, training_set: TrainingSet | None) -> Mapping[str, t
         return {}
     path = place.training_sets / training_set.training_set_id / TRANSFORMS_FILE
     try:
-        record: Mapping[str, list[str]] = read_json(path).get("vocabularies", {})
+        record: dict[str, Any] = read_json(path)
     except (CorruptRecordError, FileNotFoundError) as error:
         log.warning("the champion's vocabularies: %s", error)
         return {}
-    return {name: tuple(terms) for name, terms in record.items()}
+    return {name: tuple(terms) for name, terms in record.get("vocabularies", {}).items()}
 
 
 def _fitted_again(folder: CandidateFolder, refit: Refit) -> _Compared:

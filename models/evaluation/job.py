@@ -25,7 +25,7 @@ from models.dataset import (
     read_dataset,
     signature_of,
 )
-from models.errors import DatasetError
+from models.errors import CandidateError, DatasetError
 from models.evaluation import baselines, metrics
 from models.evaluation.champion import Champion, score_champion
 from models.evaluation.drift import input_drift
@@ -37,7 +37,7 @@ from models.evaluation.lists import check_same_champion, check_same_policy, log_
 from models.evaluation.plots import calibration_figure, importance_figure, roc_figure
 from models.evaluation.slices import SLICE_CODES, slice_metrics, slice_rows, slices_record
 from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, MEANS, POPULARITY
-from models.export import signature_differences
+from models.export import check_signatures
 from models.gates.margins import read_margins
 from models.saved_model_loader import SavedModel
 from models.specs.spec import Role, parse_spec
@@ -85,11 +85,15 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     sets = {each["name"]: each["training_set_id"] for each in choice["specs"]}
     runs = {row: folder.run_of(spec, sets[spec]) for row, spec in trained.items()}
     candidate = runs[CANDIDATE_ROW]
+    _check_recorded(candidate)
     lists = read_lists(folder.lists, namespace_name, training_set_id, candidate["saved_model_sha256"])
     client = tracking.connect(settings.mlflow_uri)
     rows = find_training_set(namespace, choice["winner_training_set_id"])
-    dataset = read_dataset(rows, SPLITS, kind=parse_spec(choice["spec"]).rows)
+    spec = parse_spec(candidate["spec"])
+    dataset = read_dataset(rows, SPLITS, kind=spec.rows)
     _check_same_rows(dataset)
+    signature = signature_of(dataset.record, spec.features, spec.learned)
+    check_signatures(folder.saved_model(name), signature)  # no figure means anything of one that takes other columns
     with tracking.reaching(settings.mlflow_uri):
         tracking.check_run(client, candidate["run_id"], run_key)
         champion = score_champion(client, folder, dataset, SPLITS)
@@ -100,9 +104,7 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
     models = {row: model for row, model in models.items() if row not in left_out}
     runs = {row: run for row, run in runs.items() if row not in left_out}
     scores = {split: _all_scores(models, dataset, split, champion) for split in SPLITS}
-    specs = {row: parse_spec(run["spec"]) for row, run in runs.items()}
-    signature = signature_of(dataset.record, specs[CANDIDATE_ROW].features, specs[CANDIDATE_ROW].learned)
-    objectives = {row: spec.learned for row, spec in specs.items()}
+    objectives = {row: parse_spec(run["spec"]).learned for row, run in runs.items()}
     if champion:
         objectives[CHAMPION_ROW] = champion.objective
     golden = golden_requests(
@@ -121,16 +123,9 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
         }
         for split, by_model in scores.items()
     }
-    declared = read_margins(RANKING_MODEL, settings.gate_margins).slices
-    slices = slice_rows(declared, dataset[TEST].features, dataset.signature.input_columns)
-    importance = permutation_importance(
-        models[CANDIDATE_ROW],
-        dataset[TEST],
-        signature,
-        rows=settings.importance_rows,
-        repeats=settings.importance_repeats,
-        seed=settings.seed,
-    )
+    declared = read_margins(RANKING_MODEL, settings.gate_margins)
+    slices = slice_rows(declared.slices, dataset[TEST].features, dataset.signature.input_columns)
+    examined = _examined(folder, models[CANDIDATE_ROW], dataset, spec, settings)
     record: dict[str, Any] = {
         "training_set_id": dataset.record.training_set_id,
         "candidate": {"model": name, **{field: candidate[field] for field in ("run_id", "weights_sha256")}},
@@ -149,29 +144,55 @@ def evaluate(settings: Settings, namespace_name: str, training_set_id: str, run_
             scores[TEST],
             {row: objectives[row].metrics if row in objectives else ORDERS for row in scores[TEST]},
         ),
-        "input_drift": _input_drift(dataset, specs[CANDIDATE_ROW], settings.seed),
-        "importance": importance,
+        **examined,
         "embeddings": _embeddings(candidate["embeddings"], models[CANDIDATE_ROW], champion, dataset.transforms),
-        "export": export_cost(folder.saved_model(name), models[CANDIDATE_ROW], dataset[TEST], signature, settings.seed),
-        "signature_differences": signature_differences(folder.saved_model(name), signature),
+        "signature_differences": [],
         "lists": lists,
     }
     _write_scores(folder.scores, dataset[TEST], scores, slices)
     write_json(folder.golden, golden)
     figures = _figures(dataset[TEST].labels, scores[TEST], objectives, settings.ece_bins)
-    figures["importance"] = importance_figure(importance["metric"], importance["features"])
+    figures["importance"] = importance_figure(examined["importance"])
     _write_plots(folder.plots, figures)
     write_json(folder.evaluation, record)
     with tracking.reaching(settings.mlflow_uri):
         for row, run in runs.items():
-            _log_figures(client, run["run_id"], {split: table[split][row] for split in SPLITS})
-        started = client.get_run(candidate["run_id"]).info.start_time
-        tracking.log_metrics(client, candidate["run_id"], slice_metrics(record["slices"]), started)
+            of_slices = slice_metrics(record["slices"]) if row == CANDIDATE_ROW else {}
+            _log_figures(client, run["run_id"], {split: table[split][row] for split in SPLITS}, of_slices)
         client.log_artifact(candidate["run_id"], str(folder.golden))
         client.log_artifact(candidate["run_id"], str(folder.evaluation))
         client.log_artifacts(candidate["run_id"], str(folder.plots), "plots")
         log_lists(client, candidate["run_id"], folder.lists, lists)
     return {"run_id": candidate["run_id"], "metrics": table[TEST], "champion": champion.version if champion else ""}
+
+
+def _check_recorded(candidate: Mapping[str, Any]) -> None:
+    if "embeddings" not in candidate:
+        msg = (
+            f"run key {candidate['run_key']}: {candidate['model']} was trained by an earlier release, which recorded "
+            "nothing of its embeddings; train with another run key"
+        )
+        raise CandidateError(msg)
+
+
+def _examined(
+    folder: CandidateFolder, candidate: SavedModel, dataset: Dataset, spec: Spec, settings: Settings
+) -> dict[str, Any]:
+    """Return what is measured of the candidate alone: drift and importance of inputs, size and time of its export."""
+    signature, test = signature_of(dataset.record, spec.features, spec.learned), dataset[TEST]
+    importance = permutation_importance(
+        candidate,
+        test,
+        signature,
+        rows=settings.importance_rows,
+        repeats=settings.importance_repeats,
+        seed=settings.seed,
+    )
+    return {
+        "input_drift": _input_drift(dataset, spec, settings.seed),
+        "importance": importance,
+        "export": export_cost(folder.saved_model(spec.name), candidate, test, signature, settings.seed),
+    }
 
 
 def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
@@ -239,7 +260,12 @@ def _all_scores(
     return {name: metrics.check_finite(values, f"{name}, split {split}") for name, values in scores.items()}
 
 
-def _log_figures(client: mlflow.MlflowClient, run_id: str, figures: Mapping[str, Mapping[str, float | None]]) -> None:
+def _log_figures(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    figures: Mapping[str, Mapping[str, float | None]],
+    of_slices: Mapping[str, float],
+) -> None:
     """Log the test figures of a run, which had none when it was trained."""
     found = {
         f"{split}_{metric}": value
@@ -247,7 +273,7 @@ def _log_figures(client: mlflow.MlflowClient, run_id: str, figures: Mapping[str,
         for metric, value in measured.items()
         if value is not None
     }
-    tracking.log_metrics(client, run_id, found, client.get_run(run_id).info.start_time)
+    tracking.log_metrics(client, run_id, found | dict(of_slices), client.get_run(run_id).info.start_time)
 
 
 def _measure(split: Split, scores: NDArray[Any], objective: Objective | None, bins: int) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from models.evaluation.metrics import auc, calibration, roc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
     from matplotlib.figure import Figure
@@ -65,11 +65,14 @@ def calibration_figure(rows: str, labels: NDArray[Any], probabilities: Mapping[s
     return figure
 
 
-def importance_figure(metric: str, features: Sequence[Mapping[str, Any]], most: int = 20) -> Figure:
-    """Return bars of the inputs whose permutation costs most, `features` being in that order, with their spread."""
-    shown = features[:most]
+def importance_figure(importance: Mapping[str, Any], most: int = 20) -> Figure:
+    """Return bars of the inputs whose permutation costs most, as `permutation_importance` found, with their spread."""
+    shown = importance["features"][:most]
     figure, axes = _axes(
-        "Importance of inputs, test rows", f"drop of {metric} if permuted", "", 0.9 + 0.24 * max(len(shown), 8)
+        "Importance of inputs, test rows",
+        f"drop of {importance['metric']} if permuted",
+        "",
+        0.9 + 0.24 * max(len(shown), 8),
     )
     places = range(len(shown))
     axes.barh(

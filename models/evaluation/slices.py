@@ -180,7 +180,7 @@ def figures_by_slice(
     labels: NDArray[Any],
     scores: NDArray[Any],
     users: NDArray[Any],
-    defined: Collection[Metric],
+    defined: Collection[str],
 ) -> dict[str, list[dict[str, float]]]:
     """Return kind → the figures of each slice by name: those that are `defined`, NaN where the rows give none.
 
@@ -203,7 +203,7 @@ def _figures(
     labels: NDArray[Any],
     scores: NDArray[Any],
     users: NDArray[Any],
-    defined: Collection[Metric],
+    defined: Collection[str],
     *,
     place: NDArray[np.int64],
     means: Mapping[str, NDArray[np.float64]],
@@ -231,7 +231,7 @@ def slices_record(
     labels: NDArray[Any],
     users: NDArray[Any],
     scores: Mapping[str, NDArray[Any]],
-    defined: Mapping[str, Collection[Metric]],
+    defined: Mapping[str, Collection[str]],
 ) -> dict[str, list[dict[str, Any]]]:
     """Return kind → what the report has of each of its slices: size, and the figures of each row of the table."""
     record = {}

@@ -97,7 +97,13 @@ def judge_slices(
     reach = _simultaneous(drawn - lags, margins.confidence)
     return SliceFigures(
         [
-            SliceLag(name, *map(float, figures[:, place]), float(lag), Interval(float(lag - by), float(lag + by)))
+            SliceLag(
+                name,
+                float(figures[_CANDIDATE, place]),
+                float(figures[_REFERENCE, place]),
+                float(lag),
+                Interval(float(lag - by), float(lag + by)),
+            )
             for place, (name, lag, by) in enumerate(zip(names, lags, reach, strict=True))
         ],
         thin,

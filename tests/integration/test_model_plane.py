@@ -105,13 +105,13 @@ def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_
     assert run.inputs.dataset_inputs[0].dataset.name == "toy"
     found = {
         file.path
-        for folder_name in ("", "plots", "gates", "lists")
+        for folder_name in ("", "plots", "gates", "lists", "card")
         for file in client.list_artifacts(run_id, folder_name or None)
     }
     assert {
         *("training_set.json", "golden.json", "evaluation.json", "gates/verdict.json", "gates/report.html"),
         *("gates/report.json", "plots/validation_roc.png", "plots/validation_calibration.png"),
-        *("plots/comparison_roc.png", "spec.json"),
+        *("plots/comparison_roc.png", "plots/importance.png", "spec.json", "card/model_card.html"),
         *("lists/lists.json", "lists/report.html", "lists/table.json"),
     } <= found
     manifest = client.download_artifacts(run_id, "training_set.json", str(tmp_path))
@@ -121,8 +121,33 @@ def test_the_run_holds_parameters_epochs_lineage_and_reports(first, client, tmp_
     assert "<svg" in report
     assert "src=" not in report  # it needs nothing else
     assert "The candidate&#39;s lists" in report
+    assert "slices/user_history/known/gauc" in run.data.metrics
+    assert "item_embedding/embeddings" in report
     golden = json.loads((folder / "golden.json").read_text())
     assert [len(request["score"]) for request in golden["requests"]] == [20, 10, 10]
+
+
+def test_a_version_has_a_card_that_its_description_links(first, client, tmp_path):
+    from models.code_version import code_version
+
+    runs, result, folder = first
+    run = client.get_run(runs[CANDIDATE]["run_id"])
+    link = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/card/model_card.html"
+    description = client.get_model_version(NAME, result["version"]).description
+    assert description == f"{result['reason']}\n\n[Model card]({link})"
+    card = Path(client.download_artifacts(run.info.run_id, "card/model_card.html", str(tmp_path))).read_text("utf-8")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    known = next(each for each in evaluation["slices"]["user_history"] if each["slice"] == "known")
+    for expected in (
+        f"version {result['version']}",
+        "item_release_year",
+        f"{known['figures']['candidate']['gauc']:.4f}",
+        code_version()["lock_sha256"],
+        runs[CANDIDATE]["saved_model_sha256"],
+        "there is no champion yet",
+    ):
+        assert expected in card
+    assert run.data.tags["kestrel.lock_sha256"] == code_version()["lock_sha256"]
 
 
 def test_the_lists_are_in_the_record_and_in_the_run_once_however_often_it_is_evaluated(first, settings, client):
