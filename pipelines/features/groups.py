@@ -15,7 +15,8 @@ from pipelines.features.activity import item_activity, user_activity
 from pipelines.features.likes import liked_last, user_liked_items
 from pipelines.features.profiles import dated_profile, profile, user_history
 from pipelines.features.relations import user_circle, user_relations
-from pipelines.features.sessions import user_sequence, user_session
+from pipelines.features.sequences import user_sequence
+from pipelines.features.sessions import user_session
 from pipelines.features.state import user_state
 from pipelines.features.tables import feature_dataset
 from pipelines.features.terms import MOST_TERMS
@@ -133,7 +134,7 @@ TRANSFORMS: dict[str, Callable[[FeatureGroup, Inputs], DataFrame]] = {
     "item_activity": lambda _, inputs: item_activity(inputs.counted, inputs.schema),
     "item_windows": lambda group, inputs: item_windows(inputs.recent(group), inputs.schema, inputs.cutoff),
     "item_profile": lambda group, inputs: inputs.profile(group, inputs.items),
-    "user_sequence": lambda _, inputs: user_sequence(inputs.counted),
+    "user_sequence": lambda group, inputs: user_sequence(group, inputs.counted),
     "user_history": lambda _, inputs: user_history(inputs.known, inputs.cutoff),
     "user_liked_items": lambda _, inputs: user_liked_items(inputs.known, inputs.liked, inputs.cutoff),
     "user_circle": lambda _, inputs: user_circle(inputs.following, inputs.known, inputs.schema.positive, inputs.cutoff),

@@ -1,4 +1,4 @@
-"""When a user was here: first and last event, sessions; and the last events, for sequence models."""
+"""When a user was here: first and last event, sessions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
-from feature_repo.contracts.features import MISSING, SEQUENCE_ITEMS, SESSION_GAP_S
-from pipelines.features.activity import ends_second, padded
+from feature_repo.contracts.features import SESSION_GAP_S
+from pipelines.features.activity import ends_second
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -53,34 +53,4 @@ def user_session(events: DataFrame) -> DataFrame:
         F.col("sessions").alias("user_session_count"),
         (F.col("number") - F.col("start.number") + F.lit(1)).cast("long").alias("user_session_event_count"),
         F.floor(lasted / F.lit(_SECOND_US)).alias("user_session_seconds"),
-    )
-
-
-def user_sequence(events: DataFrame) -> DataFrame:
-    """Return the features of the group `user_sequence`, one row per (user, second).
-
-    Args:
-        events: those that are counted, as in the events dataset.
-    """
-    order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
-    so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    last = order.rowsBetween(1 - SEQUENCE_ITEMS, Window.currentRow)
-    time = F.unix_micros("event_time")
-    pause = time - F.lag(time).over(order)
-    begins = pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))
-    event = F.struct("item_id", F.unix_seconds("event_time").alias("time"), "event_type", "value", "session")
-    states = (
-        events.select("*", begins.alias("begins"), ends_second(order))
-        .withColumn("session", F.count(F.when(F.col("begins"), 1)).over(so_far))
-        .select("user_id", "event_time", F.reverse(F.collect_list(event).over(last)).alias("last"), "ends_second")
-        .where(F.col("ends_second"))
-    )
-    return states.select(
-        "user_id",
-        "event_time",
-        padded(F.col("last.item_id"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_items"),
-        padded(F.col("last.time"), SEQUENCE_ITEMS, F.lit(0).cast("long")).alias("user_sequence_times"),
-        padded(F.col("last.event_type"), SEQUENCE_ITEMS, F.lit("")).alias("user_sequence_types"),
-        padded(F.col("last.value"), SEQUENCE_ITEMS, F.lit(MISSING).cast("float")).alias("user_sequence_values"),
-        padded(F.col("last.session"), SEQUENCE_ITEMS, F.lit(0).cast("long")).alias("user_sequence_sessions"),
     )

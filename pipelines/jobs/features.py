@@ -6,7 +6,8 @@ import logging
 import shutil
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -27,6 +28,7 @@ from feature_repo.contracts.schemas import read_schema
 from feature_repo.locks import exclusive
 from pipelines.errors import JobError
 from pipelines.feast_store.online_cutoff import online_cutoff
+from pipelines.features import sequences
 from pipelines.features.groups import Inputs, compute
 from pipelines.features.tables import feature_table
 from pipelines.io.days import by_day
@@ -42,8 +44,8 @@ from pipelines.io.spark import read_snapshot, spark_session
 from pipelines.io.sql_text import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import date, datetime
     from pathlib import Path
 
     import pyarrow as pa
@@ -96,8 +98,8 @@ def run(settings: Settings, place: Namespace, cutoff: datetime, start: datetime 
             began = time.monotonic()
             # A table that is new, as after a change of the schema, has nothing before the start that could stay.
             since = start if feature_table(place, group).exists else None
-            rows_of_group = compute(group, replace(inputs, start=since))
-            writer = _store(group, rows_of_group, place, scratch / group.name, since, cutoff)
+            staged = _staged(group, replace(inputs, start=since))
+            writer = _store(group, staged, place, scratch / group.name, since, cutoff)
             stored = {name: part for name, part in writer.partitions.items() if is_before(name, cutoff)}
             rows = sum(part.rows for part in stored.values())
             views[group.view_name] = {"rows": rows, "checksum": partitions_sha256(stored)}
@@ -119,24 +121,40 @@ def _groups(place: Namespace, features: Declared, cutoff: datetime) -> list[Feat
     return [group for group in features.groups if not (is_backfill and group.freshness is Freshness.LATEST)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """What Spark writes of a group, and how its rows are read from there, a day at a time."""
+
+    rows: DataFrame
+    days: Callable[[Path], Iterator[tuple[date, pa.Table]]]
+
+
+def _staged(group: FeatureGroup, inputs: Inputs) -> _Staged:
+    if group.name == "user_sequence":
+        # Whatever is asked for, it begins with the events before.
+        return _Staged(sequences.numbered_events(inputs.counted), partial(sequences.days, group, inputs.start))
+    rows = compute(group, inputs)
+    if group.by_date and inputs.start is not None:
+        rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(inputs.start))
+    return _Staged(rows, lambda folder: by_day(_in_order_of_time(folder), EVENT_TIME.name))
+
+
 def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
-    group: FeatureGroup, rows: DataFrame, place: Namespace, staging: Path, start: datetime | None, cutoff: datetime
+    group: FeatureGroup, staged: _Staged, place: Namespace, staging: Path, start: datetime | None, cutoff: datetime
 ) -> Writer:
-    """Have Spark write a group's rows beside their place, ordered by time, and store them from there."""
+    """Have Spark write a group's rows beside their place, or what they are made of, and store them from there."""
     table = feature_table(place, group)
     if not group.by_date:
-        _write_whole(rows.coalesce(1), staging)
+        _write_whole(staged.rows.coalesce(1), staging)
         with table.rewriting() as writer:
             writer.add(UNDIVIDED, pq.read_table(staging, partitioning=None))
         return writer
-    if start is not None:
-        rows = rows.where(F.col(EVENT_TIME.name) >= F.lit(start))
-    _write_whole(rows, staging)
+    _write_whole(staged.rows, staging)
     with table.rewriting(
         lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))
     ) as writer:
-        for date, day_rows in by_day(_in_order_of_time(staging), EVENT_TIME.name):
-            writer.add(partition_name(date), day_rows)
+        for day, rows in staged.days(staging):
+            writer.add(partition_name(day), rows)
     return writer
 
 
