@@ -136,6 +136,7 @@ async def answered(watcher: Watcher) -> dict[str, Any]:
     assert watcher.online is not None
     answer = await watcher._engine.recommend(watcher.online, "u", 100)
     assert answer.sent is not None
+    assert answer.sent.user["user_id"] == "u", "for models that read it"
     return answer.body
 
 

@@ -753,7 +753,7 @@ def test_the_users_part_is_computed_once(name, encoded, scorers, sequences, monk
     assert not (once - for_each) & every
 
 
-@pytest.mark.parametrize("name", ["dien", "dsin"])
+@pytest.mark.parametrize("name", ["dien", pytest.param("dsin", marks=pytest.mark.zoo)])
 def test_loops_run_in_a_session_as_the_model_server_has_them(name, encoded, scorers, sequences, tmp_path):
     fitted = Fitted(encoded, scorers[name])
     export(fitted, sequences.signature, tmp_path / "saved_model")
