@@ -1,6 +1,7 @@
 """How a job ends, seen from outside: real processes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from feature_repo.contracts.jobs import (
     exit_code_of,
     reason_told,
 )
+from feature_repo.contracts.planes import JobFailedError, run_plane
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -161,3 +163,22 @@ def test_only_the_transient_code_and_signals_are_worth_another_try(status, trans
 def test_errors_know_their_codes():
     codes = {exit_code_of(error("x")) for error in (JobError, TransientError, RejectedError, SupersededError)}
     assert len(codes) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "is_transient"), [(ExitCode.TERMINAL, False), (ExitCode.TRANSIENT, True), (ExitCode.REJECTED, False)]
+)
+def test_whoever_runs_a_job_is_told_whether_another_try_may_succeed(status, is_transient, tmp_path):
+    text = f"import sys; sys.stderr.write('no luck'); sys.exit({int(status)})"
+    (tmp_path / "a_job.py").write_text(text, encoding="utf-8")
+    told = rf"python -m a_job --now ended with status {int(status)}:\nno luck"
+    with pytest.raises(JobFailedError, match=told) as raised:
+        run_plane(["a_job", "--now"], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert raised.value.status == status
+    assert isinstance(raised.value, TransientError) is is_transient
+    assert exit_code_of(raised.value) is (ExitCode.TRANSIENT if is_transient else ExitCode.TERMINAL)
+
+
+def test_a_jobs_result_is_its_last_line(tmp_path):
+    (tmp_path / "a_job.py").write_text("print('words'); print('{\"rows\": 3}')", encoding="utf-8")
+    assert run_plane(["a_job"], {**os.environ, "PYTHONPATH": str(tmp_path)}) == {"rows": 3}
