@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +46,8 @@ from pipelines.io.spark import read_snapshot, spark_session
 from pipelines.io.sql_text import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
     from datetime import date, datetime
     from pathlib import Path
 
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 
 _SORT_MEMORY = "1GB"
 _BATCH_ROWS = 1 << 17
+_WRITERS = 2
+"""So many days are written at once; one more is in memory."""
 _log = logging.getLogger(__name__)
 
 
@@ -153,9 +158,20 @@ def _store(  # noqa: PLR0917 - what, from where, to where, for which interval
     with table.rewriting(
         lambda name: is_before(name, cutoff) and (start is None or not is_before(name, start))
     ) as writer:
-        for day, rows in staged.days(staging):
-            writer.add(partition_name(day), rows)
+        _add(writer, staged.days(staging))
     return writer
+
+
+def _add(writer: Writer, days: Iterable[tuple[date, pa.Table]]) -> None:
+    """Add every day's rows: hashed and compressed by two threads, as Arrow leaves the interpreter to the next day's."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        pending: deque[Future[None]] = deque()
+        for day, rows in days:
+            pending.append(pool.submit(writer.add, partition_name(day), rows))
+            if len(pending) > _WRITERS:
+                pending.popleft().result()
+        for each in pending:
+            each.result()
 
 
 def _write_whole(rows: DataFrame, staging: Path) -> None:

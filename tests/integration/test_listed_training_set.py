@@ -36,7 +36,7 @@ from pipelines.training import listed
 from pipelines.training.errors import CandidatesError
 from tests import feast_world as world
 from tests.awkward_paths import AWKWARD
-from tests.movielens import ITEM_ACTIVITY, ITEM_WINDOWS, USER_ACTIVITY, USER_SESSION, USER_WINDOWS
+from tests.movielens import ITEM_ACTIVITY, ITEM_WINDOWS, USER_ACTIVITY, USER_SEQUENCE, USER_SESSION, USER_WINDOWS
 from tests.recalled_world import CANDIDATES_ID, rounds_of, write_recalled
 
 SERVICE = declared(MOVIELENS).ranking_windows
@@ -117,8 +117,9 @@ def latest(place, group, key, before):
 
 
 def test_a_row_knows_what_was_known_strictly_before_its_question(settings, place):
-    directory = build(settings, place)
+    directory = build(settings.model_copy(update={"ranking_sequences": True}), place)
     record = TrainingSet.read(directory / MANIFEST)
+    assert record.feature_service == "ranking_sequences"
     splits = {name: rows_of(directory, name) for name in TRAINING_FILES}
     rows = [row for name in TRAINING_FILES[:3] for row in splits[name]]
     assert [row["example_id"] for row in rows] == list(range(len(rows)))
@@ -126,7 +127,7 @@ def test_a_row_knows_what_was_known_strictly_before_its_question(settings, place
     known = {(row["user_id"], row["event_time"]) for row in world.read(feature_table(place, USER_ACTIVITY))}
     for row in rows[::17]:
         for group, key in (
-            *((group, "user_id") for group in (USER_ACTIVITY, USER_SESSION, USER_WINDOWS)),
+            *((group, "user_id") for group in (USER_ACTIVITY, USER_SESSION, USER_SEQUENCE, USER_WINDOWS)),
             *((group, "item_id") for group in (ITEM_ACTIVITY, ITEM_WINDOWS)),
         ):
             expected = latest(place, group, row[key], row["event_time"])
