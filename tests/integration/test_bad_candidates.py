@@ -64,6 +64,7 @@ def _margins(path, **limits):
     chance = next(each for each in shipped["comparisons"] if each["reference"] == "chance")
     own = shipped | {
         "resamples": 300,
+        "min_users": 100,
         "lists": [each | {"margin": 1.0} for each in shipped["lists"]],
         "comparisons": [chance, *compared],
         # A machine that is busy with other tests is no slow candidate.
@@ -154,7 +155,8 @@ def _judged(jobs, place, run_key, spec=SPEC, **limits):
 def test_shuffled_labels_end_at_the_row_gate(jobs, place):
     _change(place, lambda table, _, random: {"label": random.permutation(table["label"].to_numpy())})
     verdict, failed = _judged(jobs, place, "shuffled")
-    assert (verdict["decision"], failed) == ("reject", {"auc_vs_chance"})
+    assert verdict["decision"] == "reject"
+    assert failed - {"calibration_error"} == {"auc_vs_chance"}, "noise may be sure of itself, too"
     assert "auc_vs_chance" in verdict["reason"]
 
 
@@ -268,7 +270,7 @@ def _other_vocabulary(folder):
 
 BAD_INPUT = {
     "no rows": (_empty, "expected"),
-    "labels all alike": (_change_train(label=1), "label"),
+    "labels all alike": (_change_train(label=1), "expected rows of both classes"),
     "a column missing": (_without_column, r"expected columns \['user_gender'\]"),
     "a vocabulary of another version": (_other_vocabulary, "expected parameters of version"),
     "a loss that is no number": (_change_train(sample_weight=3e38), "expected a number, received"),
