@@ -64,7 +64,7 @@ def _margins(path, **limits):
     chance = next(each for each in shipped["comparisons"] if each["reference"] == "chance")
     own = shipped | {
         "resamples": 300,
-        "min_users": 100,
+        "min_users": 60,
         "lists": [each | {"margin": 1.0} for each in shipped["lists"]],
         "comparisons": [chance, *compared],
         # A machine that is busy with other tests is no slow candidate.
@@ -102,7 +102,7 @@ def jobs(server, tmp_path, monkeypatch):
 def good(tmp_path_factory):
     """Return a training set of which nothing is wrong."""
     place = Namespace(tmp_path_factory.mktemp("good"), "toy")
-    write_training_set(place, rows=9000, users=230)
+    write_training_set(place, rows=9000, users=120)
     return place.training_sets / "toy"
 
 
@@ -181,12 +181,14 @@ def test_a_slice_whose_features_broke_ends_at_the_slice_gate(jobs, place):
     """What the candidate reads of one half of the users is another row's, after the fit; the means stay as they are."""
 
     def broken(table, name, random):
-        means = {each: table[f"{each}_value_mean"].fill_null(3.5).to_numpy().copy() for each in ("user", "item")}
+        read = {each: table[f"{each}_value_mean"].fill_null(3.5).to_numpy().copy() for each in ("user", "item")}
+        changed = {f"{each}_value_std": values for each, values in read.items()}
+        changed["item_id"] = np.array(table["item_id"].to_pylist(), object)
         if name.startswith("test"):
             half = np.flatnonzero(table["user_gender"].to_numpy(zero_copy_only=False) == "F")
-            for values in means.values():
+            for values in changed.values():
                 values[half] = values[random.permutation(half)]
-        return {f"{each}_value_std": values for each, values in means.items()}
+        return changed
 
     _change(place, broken)
     features = ["user_value_std", "item_value_std", "user_gender"]
