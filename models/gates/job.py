@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _EVALUATED = frozenset({"objectives", "slices", "input_drift", "importance", "embeddings", "export"})
 """What an evaluation of an earlier release of this code lacks."""
 _CARD = "card/model_card.html"
-_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg", "Importance": "importance.svg"}
+_PLOTS = {"ROC": "comparison_roc.svg", "Calibration": "comparison_calibration.svg"}
 
 
 def gate(
@@ -108,12 +108,13 @@ def gate(
             policy=policy,
         )
         drawn = {title: folder.plots / file for title, file in _PLOTS.items()}
-        plots = {title: path.read_text(encoding="utf-8") for title, path in drawn.items() if path.exists()}
+        curves = {title: path.read_text(encoding="utf-8") for title, path in drawn.items() if path.exists()}
+        importance = (folder.plots / "importance.svg").read_text(encoding="utf-8")
         for part, content in policy.record().items():
             text = json.dumps(content, indent=2, sort_keys=True)
             client.log_text(run["run_id"], text, f"{POLICY_ARTIFACTS}/{part}.json")
         client.log_text(run["run_id"], json.dumps(report, indent=2), "gates/report.json")
-        client.log_text(run["run_id"], render(report, plots), "gates/report.html")
+        client.log_text(run["run_id"], render(report, curves, importance), "gates/report.html")
         signature = read_signature(folder.saved_model(run["model"])).to_json()
         client.log_text(run["run_id"], render_card(report, run, signature), _CARD)
         client.log_text(run["run_id"], json.dumps(_verdict_record(verdict), indent=2), "gates/verdict.json")

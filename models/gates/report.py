@@ -25,9 +25,16 @@ _METRICS = {
 _OF_SLICES = ("auc", "gauc", "log_loss", "brier", "observed_over_expected")
 
 
-def render(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
-    """Return the HTML of `report` (what `report.json` holds); `plots` are title → SVG."""
-    return _page("report", report, splits=_SPLITS, plots={title: _inline(svg) for title, svg in plots.items()})
+def render(report: Mapping[str, Any], curves: Mapping[str, str], importance: str = "") -> str:
+    """Return the HTML of `report` (what `report.json` holds).
+
+    Args:
+        report: What is told.
+        curves: Title → SVG.
+        importance: The bars of the inputs, an SVG; empty where there are none.
+    """
+    drawn = {title: _inline(svg) for title, svg in curves.items()}
+    return _page("report", report, splits=_SPLITS, curves=drawn, importance=importance and _inline(importance))
 
 
 def render_card(report: Mapping[str, Any], run: Mapping[str, Any], signature: Mapping[str, Any]) -> str:

@@ -64,6 +64,7 @@ def _margins(path, **limits):
     chance = next(each for each in shipped["comparisons"] if each["reference"] == "chance")
     own = shipped | {
         "resamples": 300,
+        "min_users": 60,
         "lists": [each | {"margin": 1.0} for each in shipped["lists"]],
         "comparisons": [chance, *compared],
         # A machine that is busy with other tests is no slow candidate.
@@ -101,7 +102,7 @@ def jobs(server, tmp_path, monkeypatch):
 def good(tmp_path_factory):
     """Return a training set of which nothing is wrong."""
     place = Namespace(tmp_path_factory.mktemp("good"), "toy")
-    write_training_set(place, rows=9000, users=230)
+    write_training_set(place, rows=9000, users=120)
     return place.training_sets / "toy"
 
 
@@ -154,7 +155,8 @@ def _judged(jobs, place, run_key, spec=SPEC, **limits):
 def test_shuffled_labels_end_at_the_row_gate(jobs, place):
     _change(place, lambda table, _, random: {"label": random.permutation(table["label"].to_numpy())})
     verdict, failed = _judged(jobs, place, "shuffled")
-    assert (verdict["decision"], failed) == ("reject", {"auc_vs_chance"})
+    assert verdict["decision"] == "reject"
+    assert failed - {"calibration_error"} == {"auc_vs_chance"}, "noise may be sure of itself, too"
     assert "auc_vs_chance" in verdict["reason"]
 
 
@@ -179,12 +181,14 @@ def test_a_slice_whose_features_broke_ends_at_the_slice_gate(jobs, place):
     """What the candidate reads of one half of the users is another row's, after the fit; the means stay as they are."""
 
     def broken(table, name, random):
-        means = {each: table[f"{each}_value_mean"].fill_null(3.5).to_numpy().copy() for each in ("user", "item")}
+        read = {each: table[f"{each}_value_mean"].fill_null(3.5).to_numpy().copy() for each in ("user", "item")}
+        changed = {f"{each}_value_std": values for each, values in read.items()}
+        changed["item_id"] = np.array(table["item_id"].to_pylist(), object)
         if name.startswith("test"):
             half = np.flatnonzero(table["user_gender"].to_numpy(zero_copy_only=False) == "F")
-            for values in means.values():
+            for values in changed.values():
                 values[half] = values[random.permutation(half)]
-        return {f"{each}_value_std": values for each, values in means.items()}
+        return changed
 
     _change(place, broken)
     features = ["user_value_std", "item_value_std", "user_gender"]
@@ -268,7 +272,7 @@ def _other_vocabulary(folder):
 
 BAD_INPUT = {
     "no rows": (_empty, "expected"),
-    "labels all alike": (_change_train(label=1), "label"),
+    "labels all alike": (_change_train(label=1), "expected rows of both classes"),
     "a column missing": (_without_column, r"expected columns \['user_gender'\]"),
     "a vocabulary of another version": (_other_vocabulary, "expected parameters of version"),
     "a loss that is no number": (_change_train(sample_weight=3e38), "expected a number, received"),
