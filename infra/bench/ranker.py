@@ -11,9 +11,17 @@ import numpy as np
 
 from feature_repo.contracts.manifests import Release, TrainingSet, Verdict
 from feature_repo.contracts.places import MANIFEST, Namespace, Serving
-from feature_repo.contracts.publishing import read_json
+from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.schemas import Schema
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, RANKING_MODEL, ROWS_SIGNATURE, Scope, part_signature
+from feature_repo.contracts.signatures import (
+    ONE_USER_SIGNATURE,
+    RANKING_MODEL,
+    ROWS_SIGNATURE,
+    SIGNATURE_ARTIFACT,
+    Scope,
+    part_signature,
+    read_signature,
+)
 from infra.bench.errors import BenchError
 from infra.local.grpc_example import raw_input
 
@@ -59,6 +67,7 @@ class Ranker:
         (folder / "gates").mkdir(parents=True)
         shutil.copyfile(self.golden, folder / "golden.json")
         shutil.copyfile(self.training_set, folder / "training_set.json")
+        write_json(folder / SIGNATURE_ARTIFACT, read_signature(self.saved_model).to_json())
         dataclasses.replace(Verdict.read(self.verdict), run_id=run_id).write(folder / "gates" / "verdict.json")
 
 

@@ -55,9 +55,15 @@ def _page(template: str, report: Mapping[str, Any], **more: object) -> str:
         report=report,
         names=_names(report),
         metrics=_METRICS,
-        slice_metrics={name: title for name, title in _METRICS.items() if name in _OF_SLICES},
+        slice_metrics={name: title for name, title in _METRICS.items() if name in _of_slices(report)},
         **more,
     )
+
+
+def _of_slices(report: Mapping[str, Any]) -> set[str]:
+    """Return the metrics that the candidate has of some slice: others would be columns of dashes."""
+    figures = [each["figures"]["candidate"] for found in report["slices"].values() for each in found]
+    return {name for name in _OF_SLICES if any(each.get(name) is not None for each in figures)}
 
 
 def _names(report: Mapping[str, Any]) -> dict[str, str]:
