@@ -249,7 +249,7 @@ def test_a_killed_build_leaves_nothing_that_counts(settings: Settings, place: Na
     environment = {**os.environ, "KESTREL_STATE": str(settings.state)}
     command = [sys.executable, "-m", "pipelines", "training-set", *arguments]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(place.training_sets.glob(".*.part/*")):
+        while process.poll() is None and not list(place.training_sets.glob(".*.part/owner.lock")):
             time.sleep(0.002)
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -385,7 +385,7 @@ def test_what_a_training_set_for_retrieval_holds_is_fitted_on_its_train_rows(
     fitted = json.loads((directory / "transforms.json").read_text())
     train = rows_of(directory, TRAINING_FILES[0])
     encoded = {column.name for column in FEATURES.retrieval.columns if column.encoding_definition["encoding"] != "none"}
-    assert fitted["columns"].keys() == encoded | {"item_id"}
+    assert fitted["columns"].keys() == encoded | {"item_id", "user_id"}
     assert fitted["vocabularies"]["event_type"] == ["rating"]
     trends = [row["item_trend"] for row in train if row["item_trend"]]
     assert fitted["columns"]["item_trend"]["mean"] == pytest.approx(sum(trends) / len(trends))
