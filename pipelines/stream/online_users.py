@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
@@ -52,6 +53,8 @@ _TRIES = 50
 _USERS_AT_A_TIME = 500
 _MANY_FIELDS = 1_000
 """Whose hash has more, has very many events since the batch; a fold of so many takes about 10 ms."""
+_NO_BATCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The stamp of a history that no batch knows."""
 _DAMAGED = "what Redis holds of the features is damaged; they stay as they are, and the next materialisation mends them"
 _REDEFINED = (
     "user %r, and others perhaps: Redis holds the state by another definition than this code's; the features stay as "
@@ -274,8 +277,11 @@ class OnlineUsers:
     def _is_redefined(self, stored: Mapping[bytes, bytes]) -> bool:
         """Tell whether the batch wrote the user's state last by another definition: by other code than this.
 
-        A user without a state is new, whose events are all there are. Of this one nothing says what came before them.
+        Nothing says what came before this user's events, while those of a new one are all there are. So are those of
+        one whom the batch has forgotten, and the history's stamp with him: no state by an older definition counts.
         """
+        if decode_timestamp(stored.get(self._history.stamp)) in {None, _NO_BATCH}:
+            return False
         own = decode_timestamp(stored.get(self._state.stamp))
         others = (decode_timestamp(stamp) for field, stamp in stored.items() if field.startswith(self._states))
         return any(other is not None and (own is None or own < other) for other in others)

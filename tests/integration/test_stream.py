@@ -412,6 +412,21 @@ def test_a_user_whose_state_is_of_another_definition_waits_for_a_materialisation
     assert received(client, place)["u1"] == expected(place, log)["u1"]
 
 
+def test_a_state_of_another_definition_says_nothing_of_a_user_whom_the_batch_has_forgotten(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    place, log = open_lake(tmp_path), [sent("u1", f"i{number}", 4.0, 10 * number) for number in range(3)]
+    batch_writes(client, place, "u1", log[:1], dataclasses.replace(MOVIELENS, liked_items=MOVIELENS.liked_items - 1))
+    history = FEATURES.user_history
+    fields = [timestamp_field(history.view_name), feature_field(history.view_name, "user_seen_items")]
+    client.hdel(entity_key(feast_project(place.name), "user_id", "u1"), *fields)  # type: ignore[arg-type] # bytes
+    for event in log[1:]:
+        send(client, place.name, [event])
+        apply_here(client, place)
+    assert received(client, place)["u1"] == expected(place, log[1:])["u1"]
+    assert users_of(client, place).folded(["u1"]) == {"u1"}
+
+
 def test_a_damaged_event_that_is_sent_again_is_kept(client: redis.Redis, tmp_path: Path) -> None:
     place, log = open_lake(tmp_path), [sent("u1", "i1", 4, 10)]
     key = entity_key(feast_project(place.name), "user_id", "u1")
