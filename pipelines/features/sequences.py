@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
-from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
+from feature_repo.contracts.features import SEQUENCE_ITEMS
 from pipelines.errors import JobError
 from pipelines.features.activity import ends_second
+from pipelines.features.sessions import begins_session
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, arrow_type
 from pipelines.io.spark import spark_schema
@@ -65,11 +66,8 @@ def numbered_events(events: DataFrame) -> DataFrame:
     """
     order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    time = F.unix_micros("event_time")
-    pause = time - F.lag(time).over(order)
-    begins = pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))
     return (
-        events.select("*", begins.alias("begins"))
+        events.select("*", begins_session(order))
         .withColumn("session", F.count(F.when(F.col("begins"), 1)).over(so_far))
         .withColumn("number", F.row_number().over(order))
         .select("user_id", "event_time", "item_id", "event_type", "value", "session", "number", ends_second(order))

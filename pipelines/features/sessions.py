@@ -11,7 +11,7 @@ from feature_repo.contracts.features import SESSION_GAP_S
 from pipelines.features.activity import ends_second
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame, WindowSpec
 
 _SECOND_US = 1_000_000
 
@@ -24,14 +24,12 @@ def user_session(events: DataFrame) -> DataFrame:
     """
     order = Window.partitionBy("user_id").orderBy(F.asc("event_time"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    time = F.unix_micros("event_time")
-    pause = time - F.lag(time).over(order)
     states = (
         events.select(
             "user_id",
             "event_time",
             F.row_number().over(order).alias("number"),
-            (pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))).alias("begins"),
+            begins_session(order),
             ends_second(order),
         )
         .select(
@@ -54,3 +52,10 @@ def user_session(events: DataFrame) -> DataFrame:
         (F.col("number") - F.col("start.number") + F.lit(1)).cast("long").alias("user_session_event_count"),
         F.floor(lasted / F.lit(_SECOND_US)).alias("user_session_seconds"),
     )
+
+
+def begins_session(order: WindowSpec) -> Column:
+    """Return `begins`: whether the row is the key's first, or comes after a longer pause than a session has."""
+    time = F.unix_micros("event_time")
+    pause = time - F.lag(time).over(order)
+    return (pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))).alias("begins")
