@@ -21,7 +21,7 @@ from pyspark.sql.window import Window
 
 from feature_repo.contracts.features import SEQUENCE_ITEMS
 from pipelines.errors import JobError
-from pipelines.features.activity import ends_second
+from pipelines.features.activity import ends_moment
 from pipelines.features.sessions import begins_session
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, arrow_type
@@ -59,7 +59,7 @@ _PARTED = (
 
 
 def numbered_events(events: DataFrame) -> DataFrame:
-    """Return each user's events in order, as no partition and no file parts them: with number, session, `ends_second`.
+    """Return each user's events in order, as no partition and no file parts them: with number, session, `ends_moment`.
 
     Args:
         events: those that are counted, as in the events dataset.
@@ -70,12 +70,12 @@ def numbered_events(events: DataFrame) -> DataFrame:
         events.select("*", begins_session(order))
         .withColumn("session", F.count(F.when(F.col("begins"), 1)).over(so_far))
         .withColumn("number", F.row_number().over(order))
-        .select("user_id", "event_time", "item_id", "event_type", "value", "session", "number", ends_second(order))
+        .select("user_id", "event_time", "item_id", "event_type", "value", "session", "number", ends_moment(order))
     )
 
 
 def user_sequence(group: FeatureGroup, events: DataFrame) -> DataFrame:
-    """Return the features of the group `user_sequence`, one row per (user, second); `events` as above."""
+    """Return the features of the group `user_sequence`, one row per (user, moment); `events` as above."""
     return numbered_events(events).mapInArrow(partial(_rows, group), spark_schema(feature_dataset(group)))
 
 
@@ -129,7 +129,7 @@ class SortedEvents:
     texts: Mapping[str, pa.Array]
     """Name → what the codes of the column stand for."""
     ends: NDArray[np.int64]
-    """`[rows]`, the places of the events that end their second, in order of time."""
+    """`[rows]`, the places of the events that end their moment, in order of time."""
 
     @classmethod
     def of(cls, events: pa.Table) -> Self:
@@ -143,7 +143,7 @@ class SortedEvents:
         columns["event_time"] = (
             events.column("event_time").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         )
-        ends = np.flatnonzero(events.column("ends_second").to_numpy())
+        ends = np.flatnonzero(events.column("ends_moment").to_numpy())
         in_order = np.argsort(columns["event_time"][ends], kind="stable")
         return cls(columns, {name: terms for name, (_, terms) in coded.items()}, ends[in_order])
 

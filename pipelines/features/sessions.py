@@ -8,7 +8,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark
 from pyspark.sql.window import Window
 
 from feature_repo.contracts.features import SESSION_GAP_S
-from pipelines.features.activity import ends_second
+from pipelines.features.activity import ends_moment
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec
@@ -17,7 +17,7 @@ _SECOND_US = 1_000_000
 
 
 def user_session(events: DataFrame) -> DataFrame:
-    """Return the features of the group `user_session`, one row per (user, second).
+    """Return the features of the group `user_session`, one row per (user, moment).
 
     Args:
         events: those that are counted, as in the events dataset.
@@ -30,7 +30,7 @@ def user_session(events: DataFrame) -> DataFrame:
             "event_time",
             F.row_number().over(order).alias("number"),
             begins_session(order),
-            ends_second(order),
+            ends_moment(order),
         )
         .select(
             "*",
@@ -40,7 +40,7 @@ def user_session(events: DataFrame) -> DataFrame:
             .over(so_far)
             .alias("start"),
         )
-        .where(F.col("ends_second"))
+        .where(F.col("ends_moment"))
     )
     lasted = F.unix_micros("event_time") - F.unix_micros("start.event_time")
     return states.select(

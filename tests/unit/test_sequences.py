@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         "value": pa.float32(),
         "session": pa.int64(),
         "number": pa.int32(),
-        "ends_second": pa.bool_(),
+        "ends_moment": pa.bool_(),
     }
 )
 Rows = list[dict[str, Any]]
@@ -55,7 +55,7 @@ def sorted_events(seed: int, users: int = 12) -> Rows:
                     "value": dice.randrange(9) / 2,
                     "session": 1 + sum(pauses[:number]),
                     "number": number + 1,
-                    "ends_second": times[number + 1 : number + 2] != [second],
+                    "ends_moment": times[number + 1 : number + 2] != [second],
                 }
             )
     return rows
