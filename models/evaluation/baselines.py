@@ -28,7 +28,7 @@ def means(features: Mapping[str, NDArray[Any]], prior: float) -> NDArray[np.floa
 def _smoothed(features: Mapping[str, NDArray[Any]], owner: str, prior: float) -> NDArray[np.float64]:
     count = features[f"{owner}_event_count"].astype(np.float64)
     mean = features[f"{owner}_value_mean"].astype(np.float64)
-    known = (count > 0) & (mean > 0)
+    known = (count > 0) & (mean >= 0)
     total = np.where(known, count * mean, 0.0) + PSEUDO_COUNT * prior
     smoothed: NDArray[np.float64] = total / (np.where(known, count, 0.0) + PSEUDO_COUNT)
     return smoothed

@@ -7,6 +7,7 @@ whose values all end in one bucket, as one does whose unit changed or that is mi
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,8 +99,8 @@ def _term_drift(before: NDArray[Any], after: NDArray[Any], column: Column) -> fl
 
 
 def _term_counts(values: NDArray[Any], column: Column) -> dict[str, int]:
-    terms, counts = np.unique(values.astype(str), return_counts=True)
-    found = dict(zip(terms.tolist(), counts.tolist(), strict=True))
+    # Not by `np.unique`: it sorts, and NumPy's own texts have the length of the longest.
+    found = Counter[str](values.ravel().tolist())
     if column.length:  # padding says nothing, an empty list does
         found[str(column.missing)] = len(values) - _rows_with(values, column)
     return found

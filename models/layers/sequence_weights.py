@@ -15,7 +15,7 @@ class SequenceWeights(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
     A value v weighs max(v - prior, 0) as liked and max(prior - v, 0) as disliked; padding and NaN weigh nothing.
 
     Call arguments:
-        values: float32 `[batch_size, length]`; not positive means padding.
+        values: float32 `[batch_size, length]`; negative means padding (an event's value may be 0).
 
     Returns:
         float32 `[batch_size, length, 3]`: liked, disliked, and 1 where there is a value.
@@ -27,7 +27,7 @@ class SequenceWeights(keras.layers.Layer):  # type: ignore[misc]  # Keras ships 
 
     def call(self, values: Any) -> Any:
         """Return the weights."""
-        known = ops.logical_and(ops.isfinite(values), values > 0)
+        known = ops.logical_and(ops.isfinite(values), values >= 0)
         distance = ops.where(known, values - self.prior, 0.0)
         return ops.stack([ops.relu(distance), ops.relu(-distance), ops.cast(known, "float32")], axis=-1)
 

@@ -16,7 +16,7 @@ class SmoothedMean(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
 
     Call arguments:
         counts: int64 `[batch_size]`; not positive means unknown.
-        means: float32 `[batch_size]`; not positive or not finite means unknown (a rating's mean is positive).
+        means: float32 `[batch_size]`; negative or not finite means unknown (events may all have the value 0).
 
     Returns:
         float32 `[batch_size, 1]`, in the unit of the mean.
@@ -29,7 +29,7 @@ class SmoothedMean(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no 
     def call(self, counts: Any, means: Any) -> Any:
         """Return the smoothed mean's distance from the prior."""
         number = ops.cast(counts, "float32")
-        known = ops.logical_and(number > 0, ops.logical_and(ops.isfinite(means), means > 0))
+        known = ops.logical_and(number > 0, ops.logical_and(ops.isfinite(means), means >= 0))
         excess = ops.where(known, number * (ops.where(known, means, 0.0) - self.prior), 0.0)
         return ops.expand_dims(excess / (ops.where(known, number, 0.0) + self.pseudo_count), -1)
 

@@ -29,7 +29,7 @@ _LOWEST_POWER = 1000.0
 
 
 def user_activity(events: DataFrame, schema: Schema, terms: Mapping[str, Sequence[str]]) -> DataFrame:
-    """Return the features of the group `user_activity`, one row per (user, second).
+    """Return the features of the group `user_activity`, one row per (user, moment).
 
     Args:
         events: those that are counted, with what was known of their items.
@@ -52,8 +52,8 @@ def user_activity(events: DataFrame, schema: Schema, terms: Mapping[str, Sequenc
         ),
         F.reverse(F.collect_list(F.struct("item_id", "value")).over(last)).alias("last"),
         *(column for name, names in terms.items() for column in _liked_term_counts(name, names, liked, so_far)),
-        ends_second(order),
-    ).where(F.col("ends_second"))
+        ends_moment(order),
+    ).where(F.col("ends_moment"))
     return states.select(
         "user_id",
         "event_time",
@@ -75,7 +75,7 @@ def user_activity(events: DataFrame, schema: Schema, terms: Mapping[str, Sequenc
 
 
 def item_activity(events: DataFrame, schema: Schema) -> DataFrame:
-    """Return the features of the group `item_activity`, one row per (item, second)."""
+    """Return the features of the group `item_activity`, one row per (item, moment)."""
     order = Window.partitionBy("item_id").orderBy(F.asc("event_time"), F.asc("user_id"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     states = (
@@ -85,10 +85,10 @@ def item_activity(events: DataFrame, schema: Schema) -> DataFrame:
             *sums_so_far("value", whole_steps("value", schema.value.step), so_far),
             F.first("event_time").over(so_far).alias("first"),
             "user_id",
-            ends_second(order),
+            ends_moment(order),
         )
         .withColumn("weight", F.sum(_weight()).over(so_far))
-        .where(F.col("ends_second"))
+        .where(F.col("ends_moment"))
     )
     return states.select(
         "item_id",
@@ -128,10 +128,10 @@ def padded(values: Column, length: int, missing: Column) -> Column:
     return F.slice(F.concat(values, F.array_repeat(missing, length)), 1, length)
 
 
-def ends_second(order: WindowSpec) -> Column:
-    """Return `ends_second`: whether the row is the key's last of its moment, where that moment's state is complete."""
+def ends_moment(order: WindowSpec) -> Column:
+    """Return `ends_moment`: whether the row is the key's last of its moment, where that moment's state is complete."""
     following = F.lead("event_time").over(order)
-    return (following.isNull() | (following != F.col("event_time"))).alias("ends_second")
+    return (following.isNull() | (following != F.col("event_time"))).alias("ends_moment")
 
 
 def _liked_term_counts(attribute: str, terms: Sequence[str], liked: Column, so_far: WindowSpec) -> list[Column]:

@@ -8,7 +8,7 @@ into memory, not read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F  # noqa: N812 - the name that every Spark reader knows
 from pyspark.sql.window import Window
 
-from feature_repo.contracts.features import SEQUENCE_ITEMS, SESSION_GAP_S
+from feature_repo.contracts.features import SEQUENCE_ITEMS
 from pipelines.errors import JobError
-from pipelines.features.activity import ends_second
+from pipelines.features.activity import ends_moment
+from pipelines.features.sessions import begins_session
 from pipelines.features.tables import feature_dataset
 from pipelines.io.arrow import arrow_schema, arrow_type
 from pipelines.io.spark import spark_schema
@@ -42,6 +43,7 @@ _EPOCH, _TIME = date(1970, 1, 1), pa.timestamp("us", tz="UTC")
 _BLOCK_ROWS = 1 << 14
 """So many rows are gathered at once: their places take 400 bytes each."""
 _TEXTS = ("user_id", "item_id", "event_type")
+_ENDS = "ends"
 _SOURCES = {
     "user_sequence_items": "item_id",
     "user_sequence_times": "event_time",
@@ -57,26 +59,23 @@ _PARTED = (
 
 
 def numbered_events(events: DataFrame) -> DataFrame:
-    """Return each user's events in order, as no partition and no file parts them: with number, session, `ends_second`.
+    """Return each user's events in order, as no partition and no file parts them: with number, session, `ends_moment`.
 
     Args:
         events: those that are counted, as in the events dataset.
     """
     order = Window.partitionBy("user_id").orderBy(F.asc("event_time"), F.desc("item_id"), F.desc("event_type"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    time = F.unix_micros("event_time")
-    pause = time - F.lag(time).over(order)
-    begins = pause.isNull() | (pause > F.lit(SESSION_GAP_S * _SECOND_US))
     return (
-        events.select("*", begins.alias("begins"))
+        events.select("*", begins_session(order))
         .withColumn("session", F.count(F.when(F.col("begins"), 1)).over(so_far))
         .withColumn("number", F.row_number().over(order))
-        .select("user_id", "event_time", "item_id", "event_type", "value", "session", "number", ends_second(order))
+        .select("user_id", "event_time", "item_id", "event_type", "value", "session", "number", ends_moment(order))
     )
 
 
 def user_sequence(group: FeatureGroup, events: DataFrame) -> DataFrame:
-    """Return the features of the group `user_sequence`, one row per (user, second); `events` as above."""
+    """Return the features of the group `user_sequence`, one row per (user, moment); `events` as above."""
     return numbered_events(events).mapInArrow(partial(_rows, group), spark_schema(feature_dataset(group)))
 
 
@@ -95,25 +94,25 @@ def _rows(group: FeatureGroup, batches: Iterable[pa.RecordBatch]) -> Iterator[pa
 def days(group: FeatureGroup, start: datetime | None, folder: Path) -> Iterator[tuple[date, pa.Table]]:
     """Yield each UTC day's rows from what Spark wrote of `numbered_events`; those from `start` on, where there is one.
 
-    No more is in memory than one day, and before that one of Spark's files at a time: the columns are written beside
-    them, and mapped.
+    No more is in memory than one day and the ids, and before that one of Spark's files at a time: the columns are
+    written beside them, and mapped.
 
     Raises:
         JobError: A user's events are parted.
     """
-    parts = [
-        SortedEvents.of(pq.read_table(file, partitioning=None)).mapped(file.with_suffix(".columns"))
-        for file in sorted(folder.glob("part-*.parquet"))
-        if pq.ParquetFile(file).metadata.num_rows
-    ]
-    ends_by_day = [part.columns["event_time"][part.ends] // _DAY_US for part in parts]
-    for day in sorted({int(day) for ends in ends_by_day for day in np.unique(ends)}):
-        if start is None or _EPOCH + timedelta(days=day) >= start.date():
-            tables: list[pa.Table] = []
-            for part, ends in zip(parts, ends_by_day, strict=True):
-                first, after = np.searchsorted(ends, [day, day + 1]).tolist()
-                tables.extend(part.rows(places, group) for places in _blocks(part.ends[first:after]))
-            yield _EPOCH + timedelta(days=day), pa.concat_tables(tables)
+    parts = _mapped(
+        (
+            SortedEvents.of(pq.read_table(file, partitioning=None))
+            for file in sorted(folder.glob("part-*.parquet"))
+            if pq.ParquetFile(file).metadata.num_rows
+        ),
+        folder / "columns",
+    )
+    ends = [part.ends_by_day() for part in parts]
+    for day in sorted({day for each in ends for day in each}):
+        if start is None or day >= start.date():
+            found = ((part, each[day]) for part, each in zip(parts, ends, strict=True) if day in each)
+            yield day, pa.concat_tables([part.rows(block, group) for part, own in found for block in _blocks(own)])
 
 
 def _blocks(places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -130,7 +129,7 @@ class SortedEvents:
     texts: Mapping[str, pa.Array]
     """Name → what the codes of the column stand for."""
     ends: NDArray[np.int64]
-    """`[rows]`, the places of the events that end their second, in order of time."""
+    """`[rows]`, the places of the events that end their moment, in order of time."""
 
     @classmethod
     def of(cls, events: pa.Table) -> Self:
@@ -144,15 +143,15 @@ class SortedEvents:
         columns["event_time"] = (
             events.column("event_time").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         )
-        ends = np.flatnonzero(events.column("ends_second").to_numpy())
+        ends = np.flatnonzero(events.column("ends_moment").to_numpy())
         in_order = np.argsort(columns["event_time"][ends], kind="stable")
         return cls(columns, {name: terms for name, (_, terms) in coded.items()}, ends[in_order])
 
-    def mapped(self, folder: Path) -> Self:
-        """Return the same from files in a new folder, mapped into memory."""
-        folder.mkdir()
-        columns = {name: _mapped(folder / f"{name}.npy", column) for name, column in self.columns.items()}
-        return replace(self, columns=columns, ends=_mapped(folder / "ends.npy", self.ends))
+    def ends_by_day(self) -> dict[date, NDArray[np.int64]]:
+        """Return UTC day → those of `ends` that lie in it."""
+        days, first = np.unique(self.columns["event_time"][self.ends] // _DAY_US, return_index=True)
+        parts = np.split(self.ends, first[1:])
+        return {_EPOCH + timedelta(days=day): ends for day, ends in zip(days.tolist(), parts, strict=True)}
 
     def rows(self, places: NDArray[np.int64], group: FeatureGroup) -> pa.Table:
         """Return the rows of the group `user_sequence` after the events at `places`, `[rows]`.
@@ -193,7 +192,28 @@ def _coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
     return coded.indices.to_numpy(), coded.dictionary
 
 
-def _mapped(file: Path, column: NDArray[Any]) -> NDArray[Any]:
-    np.save(file, column)
-    mapped: NDArray[Any] = np.load(file, mmap_mode="r")
-    return mapped
+def _mapped(parts: Iterable[SortedEvents], folder: Path) -> list[SortedEvents]:
+    """Return the same from files in a new folder, mapped into memory.
+
+    A column of all parts is one file: a file that is mapped stays open, and a process may not have many.
+    """
+    folder.mkdir()
+    texts: list[Mapping[str, pa.Array]] = []
+    kinds: dict[str, np.dtype[Any]] = {}
+    counts: dict[str, list[int]] = {}
+    for part in parts:
+        texts.append(part.texts)
+        for name, column in {**part.columns, _ENDS: part.ends}.items():
+            with (folder / name).open("ab") as file:
+                column.tofile(file)
+            kinds[name] = column.dtype
+            counts.setdefault(name, []).append(len(column))
+    columns = {
+        name: np.split(np.memmap(folder / name, kind, "r"), np.cumsum(counts[name])[:-1])
+        for name, kind in kinds.items()
+    }
+    ends = columns.pop(_ENDS, [])
+    return [
+        SortedEvents({name: column[number] for name, column in columns.items()}, texts[number], ends[number])
+        for number in range(len(texts))
+    ]

@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
 from feature_repo.contracts.datasets import USER_ID
 from feature_repo.contracts.events import stream_name
-from feature_repo.feast_redis import StoredValueError, entity_key
+from feature_repo.feast_redis import StoredValueError, decode_timestamp, entity_key, timestamp_field
 from pipelines.errors import TransientError
 from pipelines.stream import late_likes
 from pipelines.stream.fold import (
@@ -52,7 +53,13 @@ _TRIES = 50
 _USERS_AT_A_TIME = 500
 _MANY_FIELDS = 1_000
 """Whose hash has more, has very many events since the batch; a fold of so many takes about 10 ms."""
+_NO_BATCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The stamp of a history that no batch knows."""
 _DAMAGED = "what Redis holds of the features is damaged; they stay as they are, and the next materialisation mends them"
+_REDEFINED = (
+    "user %r, and others perhaps: Redis holds the state by another definition than this code's; the features stay as "
+    "they are, and events are kept, until 'python -m pipelines materialize' has run"
+)
 
 
 def recent_users_key(namespace: str) -> str:
@@ -103,6 +110,9 @@ class OnlineUsers:
                 declaration.user_state,
             )
         )
+        self._states = timestamp_field(f"{declaration.user_state.name}_")
+        """What the stamps of states begin with, whatever their definition."""
+        self._said_redefined = False
         self._blank = {
             layout.stamp: layout.encode({column.name: cast("Stored", column.blank) for column in group.features}, 0)
             for group in declaration.user_unstreamed
@@ -156,7 +166,7 @@ class OnlineUsers:
             hashes = self._read(entity_key(self._project, USER_ID.name, user) for user in part)
             for user, stored in zip(part, hashes, strict=True):
                 change = self._changed(user, stored, ())
-                if change.last is not None and not change.fields and not change.is_damaged:
+                if change.last is not None and not change.fields and not change.waits:
                     found.add(user)
         return found
 
@@ -251,16 +261,45 @@ class OnlineUsers:
         known, unreadable = _known(user, stored)
         newer = _newer(known, arrived)
         try:
-            change = self._fold(stored, known, newer)
+            if self._is_redefined(stored):
+                self._say_redefined(user)
+                change = self._kept(stored, known, newer)
+            else:
+                change = self._fold(stored, known, newer)
         except (StoredValueError, TypeError, ValueError):
             # One user's bytes must not hold up everybody's events.
             _log.exception("user %r: %s", user, _DAMAGED)
-            times = [each.event.event_time for each in (*known.values(), *newer.values())]
-            fields = {field: each.encode() for field, each in newer.items()}
-            change = _Change(fields, [], max(times, default=None), is_late=False, is_damaged=True)
+            change = _waiting(known, newer)
         return replace(
             change, dropped=[*change.dropped, *(field for field in unreadable if field not in change.fields)]
         )
+
+    def _is_redefined(self, stored: Mapping[bytes, bytes]) -> bool:
+        """Tell whether the batch wrote the user's state last by another definition: by other code than this.
+
+        Nothing says what came before this user's events, while those of a new one are all there are. So are those of
+        one whom the batch has forgotten, and the history's stamp with him: no state by an older definition counts.
+        """
+        if decode_timestamp(stored.get(self._history.stamp)) in {None, _NO_BATCH}:
+            return False
+        own = decode_timestamp(stored.get(self._state.stamp))
+        others = (decode_timestamp(stamp) for field, stamp in stored.items() if field.startswith(self._states))
+        return any(other is not None and (own is None or own < other) for other in others)
+
+    def _say_redefined(self, user: str) -> None:
+        if not self._said_redefined:
+            _log.warning(_REDEFINED, user)
+        self._said_redefined = True
+
+    def _kept(
+        self, stored: Mapping[bytes, bytes], known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]
+    ) -> _Change:
+        """Return a change that keeps the events, and adds their items to those seen, which need no state."""
+        change = _waiting(known, newer)
+        if seen := {each.event.item_id for each in (*known.values(), *newer.values())}:
+            history = self._history_fields(stored, seen)
+            change.fields.update((field, value) for field, value in history.items() if stored.get(field) != value)
+        return change
 
     def _fold(
         self, stored: Mapping[bytes, bytes], known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]
@@ -359,6 +398,13 @@ def _newer(known: Mapping[bytes, Placed], arrived: Sequence[Placed]) -> dict[byt
     return newer
 
 
+def _waiting(known: Mapping[bytes, Placed], newer: Mapping[bytes, Placed]) -> _Change:
+    """Return a change that keeps the events until a materialisation has written a state to count them on from."""
+    times = (each.event.event_time for each in (*known.values(), *newer.values()))
+    fields = {field: each.encode() for field, each in newer.items()}
+    return _Change(fields, [], max(times, default=None), is_late=False, waits=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     """What becomes of one user's hash."""
@@ -369,8 +415,8 @@ class _Change:
     """Microseconds since 1970 of the last event, or late like, that the batch does not have; None if it has all."""
     is_late: bool
     """Whether an event of the history is too late for the batch's state, which perhaps has it."""
-    is_damaged: bool = False
-    """Whether events wait in the hash for a materialisation to mend what cannot be read."""
+    waits: bool = False
+    """Whether events wait in the hash for a materialisation: what they are counted on from is damaged, or redefined."""
 
     def queue(self, transaction: Any, key: bytes, user: str, recent: str, late: str) -> None:  # noqa: ANN401 - redis-py's pipeline; where to
         if self.fields:

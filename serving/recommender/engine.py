@@ -111,7 +111,7 @@ class Online:
     def layout(self) -> UserLayout:
         """Where what is fetched of users lies: what recall and the model read, and the canary."""
         canary = frozenset[str]() if self.canary is None else self.canary.plan.groups
-        return self.snapshot.layout.for_models(self.user_groups | canary)
+        return self.snapshot.layout.for_models(self.user_groups, canary)
 
     @property
     def vectors(self) -> dict[str, ItemVectors]:

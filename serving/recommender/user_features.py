@@ -69,6 +69,8 @@ class UserLayout:
     """Those of `groups` that recall and its filter read, whatever a model does."""
     refreshed: datetime
     """The snapshot's cutoff: a row older than it may be is wrong if the refresh is, too; else its user was quiet."""
+    spare: frozenset[str] = frozenset()
+    """Those of `groups` that no answer is made from: what cannot be decoded there is missing, and spoils none."""
 
     @property
     def fields(self) -> tuple[bytes, ...]:
@@ -79,14 +81,16 @@ class UserLayout:
         """Return the key of a user's hash."""
         return entity_key(self.project, USER_ID.name, user_id)
 
-    def for_models(self, read: Collection[str]) -> UserLayout:
-        """Return what is fetched where models read the groups `read`: what else is made of events alone is left out.
+    def for_models(self, read: Collection[str], canary: Collection[str] = ()) -> UserLayout:
+        """Return what is fetched where the model reads the groups `read`, and a canary those of `canary`.
 
-        It would say of nobody that he is known: whoever has an event is so by his history, which recall reads.
+        What else is made of events alone is left out. It would say of nobody that he is known: whoever has an event is
+        so by his history, which recall reads.
         """
-        wanted = {*read, *self.recall}
-        groups = (group for group in self.groups if group.name in wanted or group.source != EVENTS.name)
-        return replace(self, groups=tuple(groups))
+        needed = self.recall.union(read)
+        wanted = needed.union(canary)
+        groups = tuple(group for group in self.groups if group.name in wanted or group.source != EVENTS.name)
+        return replace(self, groups=groups, spare=frozenset(group.name for group in groups) - needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +180,15 @@ async def read_user(redis: Commands, layout: UserLayout, user_id: str, now: date
             f"received {type(error).__name__}: {error}; is it running? KESTREL_REDIS_URL names its address"
         )
         raise UserFeaturesError(msg) from error
-    return decode_user(layout.groups, reply, now, layout.refreshed)
+    return decode_user(layout.groups, reply, now, layout.refreshed, layout.spare)
 
 
 def decode_user(
-    groups: Sequence[FeatureGroup], reply: Sequence[bytes | None], now: datetime, refreshed: datetime
+    groups: Sequence[FeatureGroup],
+    reply: Sequence[bytes | None],
+    now: datetime,
+    refreshed: datetime,
+    spare: Collection[str] = (),
 ) -> UserFeatures:
     """Turn the values of `UserLayout.fields` into features; those older than their group's `ttl_days` are left out.
 
@@ -192,9 +200,10 @@ def decode_user(
         reply: What Redis holds of them.
         now: The platform's clock.
         refreshed: The snapshot's cutoff.
+        spare: Names of groups that are missing where a value of theirs cannot be decoded.
 
     Raises:
-        StoredValueError: A value cannot be decoded.
+        StoredValueError: A value of another group cannot be decoded.
     """
     values: dict[str, Stored | None] = {}
     seen: dict[str, None] = {}
@@ -204,7 +213,12 @@ def decode_user(
     for group in groups:
         stamp, *stored = reply[start : start + 1 + len(group.features)]
         start += 1 + len(group.features)
-        row = decode_row(group, stamp, stored)
+        try:
+            row = decode_row(group, stamp, stored)
+        except StoredValueError:
+            if group.name not in spare:
+                raise
+            row = None
         if row is None:
             missing.append(group.name)
             continue

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from feature_repo.contracts.schemas import Schema
+
 USERS = tuple(f"u{number}" for number in range(5))
 
 
@@ -276,19 +278,21 @@ def test_what_no_column_holds_is_put_aside_by_both_readers(
     assert all(field.encode() in fields[b"reason"] for _, fields in refused)
 
 
-def batch_writes(client: redis.Redis, place: Namespace, user: str, known: Sequence[Event]) -> dict[bytes, bytes]:
+def batch_writes(
+    client: redis.Redis, place: Namespace, user: str, known: Sequence[Event], schema: Schema = MOVIELENS
+) -> dict[bytes, bytes]:
     """Write what a materialisation writes of a user: activity, history and state, of the events the batch knows."""
-    about = read_knowledge(place, None)
-    state = advance(UserState(), known, about.facts, MOVIELENS)
+    about, views = read_knowledge(place, None), declared(schema)
+    state = advance(UserState(), known, about.facts, schema)
     fields: dict[bytes, bytes] = {}
     seen = {"user_seen_items": sorted({event.item_id for event in known})}
     groups = (
-        (FEATURES.user_activity, features(state, MOVIELENS)),
-        (FEATURES.user_session, session_features(state)),
-        (FEATURES.user_sequence, sequence_features(state)),
-        (FEATURES.user_history, seen),
-        (FEATURES.user_liked_items, liked_features(state)),
-        (FEATURES.user_state, row_of(state, MOVIELENS)),
+        (views.user_activity, features(state, schema)),
+        (views.user_session, session_features(state)),
+        (views.user_sequence, sequence_features(state)),
+        (views.user_history, seen),
+        (views.user_liked_items, liked_features(state)),
+        (views.user_state, row_of(state, schema)),
     )
     for group, row in groups:
         fields[timestamp_field(group.view_name)] = encode_timestamp(state.last_time)
@@ -373,6 +377,54 @@ def test_a_damaged_user_holds_up_nobody_and_is_mended_by_the_next_materialisatio
     batch_writes(client, place, "u1", log[:1])
     users_of(client, place).fold_again()
     assert received(client, place) == expected(place, log)
+
+
+def test_a_user_whose_state_is_of_another_definition_waits_for_a_materialisation(
+    client: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After an upgrade, or a change of the schema: what came before the events is known by the other definition."""
+    place, changed = open_lake(tmp_path), dataclasses.replace(MOVIELENS, liked_items=MOVIELENS.liked_items - 1)
+    log = [sent("u1", f"i{number}", 4.0, 10 * number) for number in range(6)]
+    batch_writes(client, place, "u1", log[:3])
+    write_schema(place, changed)
+    for event in (*log[3:5], log[4], sent("u2", "i1", 4.0, 7)):
+        send(client, place.name, [event])
+        apply_here(client, place)
+    before, after = expected(place, log[:3])["u1"], expected(place, log[:5])["u1"]
+    assert received(client, place)["u1"] == (before[0], after[1]), "what was seen needs no state"
+    assert not users_of(client, place).folded(["u1"])
+    assert users_of(client, place).fold_again() == 0
+    online = declared(changed)
+    row = online_row(client, place.name, "u2", online.user_activity)
+    assert row is not None, "a new user waits for nothing"
+    assert [message for message in caplog.messages if "another definition" in message]
+    batch_writes(client, place, "u1", log[:4], changed)
+    users_of(client, place).fold_again()
+    row = online_row(client, place.name, "u1", online.user_sequence)
+    assert row is not None
+    assert row["user_sequence_items"] == after[0]["user_sequence_items"]
+    write_schema(place, MOVIELENS)  # back again: the state of then is older than what the rows are made of
+    send(client, place.name, log[5:])
+    apply_here(client, place)
+    assert online_row(client, place.name, "u1", online.user_sequence) == row
+    batch_writes(client, place, "u1", log[:5])
+    users_of(client, place).fold_again()
+    assert received(client, place)["u1"] == expected(place, log)["u1"]
+
+
+def test_a_state_of_another_definition_says_nothing_of_a_user_whom_the_batch_has_forgotten(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    place, log = open_lake(tmp_path), [sent("u1", f"i{number}", 4.0, 10 * number) for number in range(3)]
+    batch_writes(client, place, "u1", log[:1], dataclasses.replace(MOVIELENS, liked_items=MOVIELENS.liked_items - 1))
+    history = FEATURES.user_history
+    fields = [timestamp_field(history.view_name), feature_field(history.view_name, "user_seen_items")]
+    client.hdel(entity_key(feast_project(place.name), "user_id", "u1"), *fields)  # type: ignore[arg-type] # bytes
+    for event in log[1:]:
+        send(client, place.name, [event])
+        apply_here(client, place)
+    assert received(client, place)["u1"] == expected(place, log[1:])["u1"]
+    assert users_of(client, place).folded(["u1"]) == {"u1"}
 
 
 def test_a_damaged_event_that_is_sent_again_is_kept(client: redis.Redis, tmp_path: Path) -> None:

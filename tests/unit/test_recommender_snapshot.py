@@ -214,6 +214,9 @@ def test_sequences_are_fetched_where_a_model_or_its_canary_reads_them_and_nowher
     assert set(plain.layout.fields) == whole - sequence - windows
     assert set(reading.layout.fields) == set(compared.layout.fields) == whole - windows
     assert [group.name for group in reading.layout.groups][-3:] == ["user_sequence", "user_history", "user_liked_items"]
+    assert compared.layout.spare - plain.layout.spare == {"user_sequence"}, "damage of it spoils no answer"
+    assert "user_sequence" not in reading.layout.spare
+    assert reading.layout.spare.isdisjoint(reading.user_groups)
 
 
 def test_only_a_group_that_the_model_reads_takes_it_out_of_force(world: World) -> None:

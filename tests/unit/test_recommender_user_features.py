@@ -130,6 +130,17 @@ def test_a_group_without_the_user_is_named() -> None:
     assert "user_event_count" not in user.values
 
 
+def test_damage_where_no_answer_is_made_from_spoils_none() -> None:
+    damaged = reply()
+    damaged[2] = b"\xff"
+    with pytest.raises(StoredValueError, match="materialise again"):
+        decode(damaged, NOW)
+    user = decode_user(GROUPS, damaged, NOW, NOW, {"user_activity"})
+    assert user.missing == ("user_activity",)
+    assert user.seen == ("1", "7")
+    assert user.values["user_gender"] == "F"
+
+
 @pytest.mark.parametrize(("ttl_days", "missing"), [(0, ()), (1, ()), (400, ())])
 def test_features_within_their_lifetime_count(ttl_days: int, missing: tuple[str, ...]) -> None:
     groups = (replace(USER_ACTIVITY, ttl_days=ttl_days), *GROUPS[1:])

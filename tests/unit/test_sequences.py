@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,6 @@ from pipelines.errors import JobError
 from pipelines.features import sequences
 from pipelines.features.sequences import SortedEvents, days
 from tests.movielens import USER_SEQUENCE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASE = datetime(2020, 2, 28, tzinfo=UTC)
 NAMES = ("items", "times", "types", "values", "sessions")
@@ -33,7 +31,7 @@ SCHEMA = pa.schema(
         "value": pa.float32(),
         "session": pa.int64(),
         "number": pa.int32(),
-        "ends_second": pa.bool_(),
+        "ends_moment": pa.bool_(),
     }
 )
 Rows = list[dict[str, Any]]
@@ -57,7 +55,7 @@ def sorted_events(seed: int, users: int = 12) -> Rows:
                     "value": dice.randrange(9) / 2,
                     "session": 1 + sum(pauses[:number]),
                     "number": number + 1,
-                    "ends_second": times[number + 1 : number + 2] != [second],
+                    "ends_moment": times[number + 1 : number + 2] != [second],
                 }
             )
     return rows
@@ -114,6 +112,20 @@ def test_days_from_a_start_on_know_what_was_before_it(tmp_path: Path) -> None:
     assert told(pa.concat_tables(stored.values())) == expected
     assert any(row[-1] != BLANK for row in expected.values())
     assert list(days(USER_SEQUENCE, None, write(tmp_path / "empty", [[]]))) == []
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_many_files_do_not_stay_open(tmp_path: Path) -> None:
+    files = [[{**row, "user_id": f"{number} {row['user_id']}"} for row in sorted_events(5, 1)] for number in range(40)]
+    before = open_files()
+    found = days(USER_SEQUENCE, None, write(tmp_path / "staged", files))
+    tables = [next(found)[1]]
+    assert open_files() < before + len(files)
+    tables += [table for _, table in found]
+    assert told(pa.concat_tables(tables)) == plainly([row for rows in files for row in rows])
 
 
 @settings(max_examples=25, deadline=None)

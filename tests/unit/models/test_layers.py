@@ -154,13 +154,13 @@ def test_numeric_match_is_a_distance_in_the_user_s_deviations():
 
 def test_smoothed_mean_by_hand():
     layer = SmoothedMean(prior=3.0, pseudo_count=5.0)
-    received = layer(tf.constant([5, 0, 4], tf.int64), tf.constant([5.0, -1.0, np.nan])).numpy()
-    assert received.tolist() == [[1.0], [0.0], [0.0]]
+    received = layer(tf.constant([5, 0, 4, 5], tf.int64), tf.constant([5.0, -1.0, np.nan, 0.0])).numpy()
+    assert received.tolist() == [[1.0], [0.0], [0.0], [-1.5]]
 
 
 def test_sequence_weights_split_liked_from_disliked():
-    received = SequenceWeights(prior=3.5)(tf.constant([[5.0, 2.0, -1.0, np.nan]])).numpy()
-    assert received.tolist() == [[[1.5, 0, 1], [0, 1.5, 1], [0, 0, 0], [0, 0, 0]]]
+    received = SequenceWeights(prior=3.5)(tf.constant([[5.0, 2.0, 0.0, -1.0, np.nan]])).numpy()
+    assert received.tolist() == [[[1.5, 0, 1], [0, 1.5, 1], [0, 3.5, 1], [0, 0, 0], [0, 0, 0]]]
 
 
 def test_weighted_pooling_of_nothing_is_nothing():

@@ -105,11 +105,11 @@ def test_roc_of_few_points_has_the_same_area():
 
 def test_means_baseline_by_hand():
     features = {
-        "user_event_count": np.array([5, 0]),
-        "user_value_mean": np.array([5.0, -1.0]),
-        "item_event_count": np.array([15, 0]),
-        "item_value_mean": np.array([3.0, -1.0]),
+        "user_event_count": np.array([5, 0, 5]),
+        "user_value_mean": np.array([5.0, -1.0, 0.0]),
+        "item_event_count": np.array([15, 0, 0]),
+        "item_value_mean": np.array([3.0, -1.0, -1.0]),
     }
     scores = baselines.means(features, prior=4.0)
-    assert scores == pytest.approx([(25 + 20) / 10 + (45 + 20) / 20, 8.0])
-    assert baselines.popularity(features).tolist() == [15, 0]
+    assert scores == pytest.approx([(25 + 20) / 10 + (45 + 20) / 20, 8.0, 20 / 10 + 4])
+    assert baselines.popularity(features).tolist() == [15, 0, 0]
