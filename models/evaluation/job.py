@@ -201,7 +201,7 @@ def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
     train = fitted_to[TRAIN]
     drawn = np.random.default_rng(seed).choice(train.rows, min(_DRIFT_ROWS, train.rows), replace=False)
     before = train.take(np.sort(drawn)).features
-    return input_drift(before, dataset[TEST].features, fitted_to.signature, fitted_to.transforms)
+    return input_drift(before, dataset[TEST].features, fitted_to.signature)
 
 
 def _embeddings(

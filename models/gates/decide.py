@@ -414,7 +414,10 @@ def _slices_judged(
         )
         # All intervals hold at once: whether any slice surely lags, or none, is told by the lowest of each end.
         ends = Interval(*(min(getattr(each.interval, end) for each in found.judged) for end in ("low", "high")))
-        yield _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
+        gate = _judged(nothing, Comparison("GAUC", worst.lag, ends), limit, said, "")
+        # The worst of many thin slices is bad by chance: only one that surely lags keeps a candidate from promotion.
+        likely = Outcome.WARNING if worst.lag < -limit else Outcome.PASS
+        yield replace(gate, verdict=likely) if gate.verdict is Outcome.UNDECIDED else gate
 
 
 def _drifted(test: TestScores, evidence: Evidence, limits: Limits) -> Iterator[Gate]:
@@ -427,12 +430,13 @@ def _drifted(test: TestScores, evidence: Evidence, limits: Limits) -> Iterator[G
 
 def _of_index(gate: Gate, index: float, limit: DriftLimit) -> Gate:
     """Return the gate with the verdict of a population stability index."""
-    verdict = Outcome.FAIL if index > limit.fail else Outcome.WARNING if index > limit.warn else Outcome.PASS
-    return replace(gate, figure=index, verdict=verdict)
+    fails = limit.fail is not None and index > limit.fail
+    verdict = Outcome.FAIL if fails else Outcome.WARNING if index > limit.warn else Outcome.PASS
+    return replace(gate, figure=index, threshold=f"<= {limit.fail or limit.warn:g}", verdict=verdict)
 
 
 def _inputs_drifted(drift: Mapping[str, float], limit: DriftLimit) -> Gate:
-    gate = Gate("input_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "No input has an encoding.")
+    gate = Gate("input_drift", None, "", Outcome.NOT_APPLICABLE, "No input has an encoding.")
     if not drift:
         return gate
     ordered = sorted(drift, key=lambda name: -drift[name])
@@ -445,7 +449,7 @@ def _inputs_drifted(drift: Mapping[str, float], limit: DriftLimit) -> Gate:
 
 
 def _scores_drifted(test: TestScores, evidence: Evidence, limit: DriftLimit) -> Gate:
-    gate = Gate("score_drift", None, f"<= {limit.fail:g}", Outcome.NOT_APPLICABLE, "")
+    gate = Gate("score_drift", None, "", Outcome.NOT_APPLICABLE, "")
     if CHAMPION_ROW not in test.scores:
         return replace(gate, details=evidence.incomparable)
     if not all(test.objectives[row].probability for row in (CANDIDATE_ROW, CHAMPION_ROW)):
