@@ -258,9 +258,9 @@ def test_a_gap_that_the_reference_has_too_is_no_fault():
 def test_a_gap_that_grew_as_the_other_slices_got_better_is_no_harm():
     test = _test_scores(better="new")
     gate, _ = _gate(test)
-    judged = judge_slices(
-        test.slices["user_history"], test.labels, test.users, *test.scores.values(), margins=MARGINS, seed=1
-    )
+    judged = judge_slices(test.slices, test.labels, test.users, *test.scores.values(), margins=MARGINS, seed=1)[
+        "user_history"
+    ]
     assert judged.gaps[0] - judged.gaps[1] > 0.1, "the gap is wider than the limit"
     assert gate.verdict is Outcome.PASS
 
@@ -297,8 +297,8 @@ def test_intervals_hold_for_all_slices_at_once():
         sliced = Sliced(tuple("abcdefghij"), random.integers(0, 10, rows))
         labels = random.integers(0, 2, rows)
         found = judge_slices(
-            sliced, labels, users, random.random(rows), random.random(rows), margins=margins, seed=seed
-        )
+            {"kind": sliced}, labels, users, random.random(rows), random.random(rows), margins=margins, seed=seed
+        )["kind"]
         # A lag is no plain difference (its maximum leans to one side): only what is said to lag counts.
         missed += any(each.interval.high < -0.03 for each in found.judged)
     assert missed <= 6
