@@ -54,7 +54,7 @@ def permutation_importance(
     if not np.isfinite(whole):
         unknown = [{"feature": name, "drop": None, "spread": None} for name in inputs]
         return found | {"figure": None, "features": unknown}
-    features = []
+    features: list[dict[str, Any]] = []
     for name, values in inputs.items():
         orders = (random.permutation(drawn.rows) for _ in range(repeats))
         drops = [whole - figure({**inputs, name: tf.gather(values, order)}) for order in orders]

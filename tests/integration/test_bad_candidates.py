@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from contextlib import ExitStack
+import socket
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -340,15 +343,52 @@ def test_what_does_not_fit_into_memory_says_whether_to_try_again(jobs, place, mo
     assert "training on toy: expected about" in done.stderr
 
 
+@contextmanager
+def _line_to(uri):
+    """Yield another address of a server; when the block ends, nobody answers there, and calls under way break off."""
+    upstream = urlsplit(uri)
+    ends = []
+
+    def carry(source, target):
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def answer(listener):
+        with suppress(OSError):
+            while True:
+                near = listener.accept()[0]
+                far = socket.create_connection((upstream.hostname, upstream.port))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=answer, args=(listener,), daemon=True)
+        answering.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            answering.join()
+            for end in ends:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+
 def test_a_tracking_server_that_goes_down_after_the_fit_is_transient_and_the_next_try_is_whole(
-    jobs, place, tmp_path, monkeypatch
+    jobs, place, server, client, monkeypatch
 ):
     from models import tracking
     from models.training import job
 
     export = job.export
     with ExitStack() as until_the_fit:
-        uri = until_the_fit.enter_context(mlflow_server(tmp_path / "mlflow"))
+        uri = until_the_fit.enter_context(_line_to(server))
 
         def export_and_lose_the_server(*arguments):
             export(*arguments)
@@ -359,8 +399,7 @@ def test_a_tracking_server_that_goes_down_after_the_fit_is_transient_and_the_nex
     assert lost.exit_code == ExitCode.TRANSIENT, lost.stderr
     assert not (place.candidates / "lost" / "only").exists(), "half of it is nothing"
     monkeypatch.setattr(job, "export", export)
-    with mlflow_server(tmp_path / "mlflow") as again:
-        done = jobs("train", "--spec", json.dumps(SPEC), run_key="lost", uri=again)
-        assert done.exit_code == 0, done.stderr
-        (run,) = tracking.runs_of(tracking.connect(again), "toy", "lost", "only")
-        assert run.info.status == "FINISHED"
+    done = jobs("train", "--spec", json.dumps(SPEC), run_key="lost")
+    assert done.exit_code == 0, done.stderr
+    (run,) = tracking.runs_of(client, "toy", "lost", "only")
+    assert run.info.status == "FINISHED"
