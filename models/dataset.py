@@ -113,6 +113,8 @@ def read_dataset(
     features: tuple[str, ...] = (),
     objective: Objective = PROBABILITY,
     kind: TrainingKind = TrainingKind.RANKING,
+    *,
+    places: NDArray[np.int64] | None = None,
 ) -> Dataset:
     """Read a training set: all its splits, or those named. What models take of it follows from its schema.
 
@@ -122,6 +124,7 @@ def read_dataset(
         features: A spec's feature set; none for all that the training set has, pair features included.
         objective: What is learned of it.
         kind: What its rows are to be: a spec's `rows`.
+        places: Those of the rows that are kept of each split, ascending; None for all. The others take no memory.
 
     Raises:
         DatasetError: it is for another kind of model, lacks features of the set, has other feature definitions than the
@@ -140,7 +143,7 @@ def read_dataset(
         signature=signature,
         directory=directory,
         transforms=read_transforms(directory / TRANSFORMS_FILE, signature, record.prior_mean),
-        splits={name: _read_split(directory / f"{name}.parquet", name, record, signature) for name in wanted},
+        splits={name: _read_split(directory / f"{name}.parquet", name, record, signature, places) for name in wanted},
     )
 
 
@@ -207,7 +210,9 @@ def _check_features(record: TrainingSet, schema: Schema, signature: Signature) -
         raise DatasetError(msg)
 
 
-def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature) -> Split:
+def _read_split(
+    path: Path, name: str, record: TrainingSet, signature: Signature, places: NDArray[np.int64] | None
+) -> Split:
     inputs = (column for column in signature.input_columns if column is not USER_ID)
     columns = (USER_ID, *inputs, LABEL, WEIGHT)
     dates = {channel: fit_date(channel) for channel in sorted({pair.channel for pair in signature.pairs.values()})}
@@ -226,7 +231,8 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
             msg = f"{path}: its manifest promises {record.rows.get(name)} rows, received {file.metadata.num_rows}"
             raise DatasetError(msg)
         others = tuple(column for column in _TARGETS if column.name in file.schema_arrow.names)
-        table = file.read([column.name for column in (*columns, *others, *times)])
+        read = [column.name for column in (*columns, *others, *times)]
+        table = file.read(read) if places is None else _rows_at(file, read, places)
     try:
         arrays: Columns = {column.name: from_arrow(table[column.name], column) for column in (*columns, *others)}
     except DatasetError as error:
@@ -244,6 +250,16 @@ def _read_split(path: Path, name: str, record: TrainingSet, signature: Signature
         raise DatasetError(msg)
     users = pa.array(arrays[USER_ID.name], pa.string()).dictionary_encode().indices.to_numpy()
     return Split(name, arrays, labels, weights, users.astype(np.int64), targets)
+
+
+def _rows_at(file: pq.ParquetFile, columns: list[str], places: NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a file, of which no more than a batch is in memory at a time."""
+    parts, start = [file.schema_arrow.empty_table().select(columns)], 0
+    for batch in file.iter_batches(columns=columns):
+        first, last = np.searchsorted(places, [start, start + batch.num_rows])
+        parts.append(pa.Table.from_batches([batch]).select(columns).take(places[first:last] - start))
+        start += batch.num_rows
+    return pa.concat_tables(parts)
 
 
 def _check_fit_dates(path: Path, table: pa.Table, arrays: Columns, signature: Signature) -> None:

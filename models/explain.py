@@ -6,7 +6,7 @@ values (Mitchell et al., Sampling Permutations for Shapley Value Estimation, JML
 the difference from a row without any input, and are the exact Shapley values wherever inputs act alone or in pairs.
 
 It asks the function of `serving_default`, and so costs a call of twice as many rows as there are inputs, whatever the
-model is; nothing of the model is traced or stored a second time.
+model is; nothing of the model is traced or stored a second time. Rows take turns: many take time, and no more memory.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from feature_repo.contracts.signatures import Signature
 
 CONTRIBUTIONS, BASELINE = "contributions", "baseline"
+_AT_ONCE = 2_000
+"""Rows that the function of `serving_default` is asked at most at a time, unless one row's steps are more."""
 _TINY = 1e-7
 """A probability is kept this far from 0 and 1: float32 knows none between."""
 
@@ -43,9 +45,24 @@ def explain(score: Callable[..., dict[str, tf.Tensor]], signature: Signature, na
         signature: What the model takes.
         name: Whose types and shapes the inputs have.
     """
+    inputs = len(signature.input_columns)
+    turn = max(1, _AT_ONCE // len(_steps(inputs)))
 
     def call(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _contributions(score, signature, columns)
+        rows = tf.shape(next(iter(columns.values())))[0]
+        turns = (rows + turn - 1) // turn
+        parts = {
+            CONTRIBUTIONS: tf.TensorArray(tf.float32, turns, infer_shape=False, element_shape=(None, inputs)),
+            BASELINE: tf.TensorArray(tf.float32, turns, infer_shape=False, element_shape=(None,)),
+        }
+
+        def explained(place: tf.Tensor, parts: dict[str, tf.TensorArray]) -> tuple[tf.Tensor, Any]:
+            mine = {name: values[place * turn : (place + 1) * turn] for name, values in columns.items()}
+            found = _contributions(score, signature, mine)
+            return place + 1, {name: part.write(place, found[name]) for name, part in parts.items()}
+
+        _, parts = tf.while_loop(lambda place, _: place < turns, explained, (0, parts), parallel_iterations=1)
+        return {name: part.concat() for name, part in parts.items()}
 
     return tf.function(call, autograph=False).get_concrete_function(**tensor_specs(signature, name))
 

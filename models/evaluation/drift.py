@@ -2,7 +2,8 @@
 
 The measure is the population stability index, `sum((q - p) * log(q / p))` over buckets: 0 where the shares are alike;
 by the rule of thumb of credit scoring, more than 0.25 is a shift (Siddiqi, Credit Risk Scorecards, 2006). A column
-whose values all end in one bucket, as one does whose unit changed or that is missing everywhere, has 6 and more.
+whose values all end in one bucket, as one does whose unit changed or that is missing everywhere, has 6 and more. So
+has a count that only grows, if it grows alike on all rows: the index says that a person should look, and not why.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from feature_repo.contracts.columns import Column
     from feature_repo.contracts.signatures import Signature
     from models.inputs import Columns
-    from models.transforms import Transforms
 
 _TENTHS = 10
 _TERMS = 20
@@ -52,50 +52,53 @@ def _counts(values: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
 
 
-def input_drift(before: Columns, after: Columns, signature: Signature, transforms: Transforms) -> dict[str, float]:
+def input_drift(before: Columns, after: Columns, signature: Signature) -> dict[str, float]:
     """Return raw column → index, of those that have an encoding; the others are ids and times, which only move on.
 
-    A missing value is a bucket of its own. Of a list every value counts, and an empty list is a missing value.
+    A missing value is a bucket of its own, and so is one that is no number: the encoder takes it for missing, too. Of a
+    list every value counts, and an empty list is a missing value.
 
     Args:
         before: The training rows' columns.
         after: The test rows' columns.
         signature: What the model takes.
-        transforms: What its encodings have fitted: buckets of quantiles are those of the encoding.
     """
     return {
-        column.name: _drift(before[column.name], after[column.name], column, transforms)
+        column.name: _drift(before[column.name], after[column.name], column)
         for column in signature.input_columns
         if column.encoding is not Encoding.NONE
     }
 
 
-def _drift(before: NDArray[Any], after: NDArray[Any], column: Column, transforms: Transforms) -> float:
+def _drift(before: NDArray[Any], after: NDArray[Any], column: Column) -> float:
     if column.dtype is Dtype.STRING:
         return _term_drift(before, after, column)
-    known = [each[each != column.missing] for each in (before, after)]
-    fitted = transforms.boundaries.get(column.name)
-    edges = _tenths(known[0]) if fitted is None else np.asarray(fitted)
+    known = [each[_is_known(each, column)] for each in (before, after)]
+    edges = _tenths(known[0])
     missing = [len(each) - _rows_with(each, column) for each in (before, after)]
     return stability_index(
         *(np.append(_counts(values, edges), gone) for values, gone in zip(known, missing, strict=True))
     )
 
 
+def _is_known(values: NDArray[Any], column: Column) -> NDArray[np.bool_]:
+    known: NDArray[np.bool_] = values != column.missing
+    return known if column.dtype is Dtype.STRING else known & np.isfinite(values)
+
+
 def _rows_with(values: NDArray[Any], column: Column) -> int:
     """Return how many rows have a value, or a list with one."""
-    known = values != column.missing
+    known = _is_known(values, column)
     return int((known.any(axis=1) if column.length else known).sum())
 
 
 def _term_drift(before: NDArray[Any], after: NDArray[Any], column: Column) -> float:
     counts = [_term_counts(each, column) for each in (before, after)]
     common = sorted(counts[0], key=lambda term: (-counts[0][term], term))[:_TERMS]
-    buckets = [
-        np.array([each.get(term, 0) for term in common] + [sum(n for term, n in each.items() if term not in common)])
-        for each in counts
-    ]
-    return stability_index(*buckets)
+    named = [[each.get(term, 0) for term in common] for each in counts]
+    return stability_index(
+        *(np.array([*own, sum(each.values()) - sum(own)]) for own, each in zip(named, counts, strict=True))
+    )
 
 
 def _term_counts(values: NDArray[Any], column: Column) -> dict[str, int]:

@@ -137,6 +137,11 @@ def geometry_drift(before: NDArray[Any], after: NDArray[Any]) -> float:
     return float(1 - inner / own) if own > 0 else float("nan")
 
 
+def _holds(table: NDArray[Any] | None, terms: tuple[str, ...]) -> bool:
+    """Tell whether a weight can be a table with a vector for each of these terms."""
+    return table is not None and table.ndim == 2 and len(table) >= FIRST_TERM_INDEX + len(terms)  # noqa: PLR2004 - as a table
+
+
 def drift_from(
     own: Mapping[str, NDArray[Any]],
     theirs: Mapping[str, NDArray[Any]],
@@ -155,8 +160,10 @@ def drift_from(
     """
     found = {}
     for name, vocabulary in vocabularies.items():
-        if name not in theirs or not (own_terms.get(vocabulary) and their_terms.get(vocabulary)):
+        if not (own_terms.get(vocabulary) and their_terms.get(vocabulary)):
             continue
+        if not _holds(theirs.get(name), their_terms[vocabulary]):
+            continue  # another class of models may call a table of something else the same
         places = {term: place for place, term in enumerate(their_terms[vocabulary])}
         both = [(place, places[term]) for place, term in enumerate(own_terms[vocabulary]) if term in places]
         if len(both) < 3:  # noqa: PLR2004 - two points are always on one line

@@ -27,18 +27,21 @@ def permutation_importance(
 ) -> dict[str, Any]:
     """Return the `metric`, its `figure` on the drawn rows, and of each input the mean `drop` and its `spread`.
 
-    The metric is AUC, or GAUC where a score compares a user's rows alone. Inputs are in order of their drop.
+    The metric is AUC, or GAUC where a score compares a user's rows alone. Inputs are in order of their drop. All three
+    are None where the rows lack a class.
 
     Args:
         model: A SavedModel.
         split: Test rows.
         signature: What the model takes, and its objective.
-        rows: So many are drawn at most.
+        rows: So many are drawn at most. They are those of some users, as GAUC compares a user's own: of rows that are
+            drawn one by one hardly two have the same.
         repeats: Permutations of each input.
         seed: Of the rows and permutations.
     """
     random = np.random.default_rng(seed)
-    drawn = split.take(np.sort(random.choice(split.rows, min(rows, split.rows), replace=False)))
+    turns = random.permutation(int(split.users.max()) + 1)[split.users]
+    drawn = split.take(np.sort(np.argsort(turns, kind="stable")[:rows]))
     metric = Metric.AUC if Metric.AUC in signature.objective.metrics else Metric.GAUC
     inputs, call = to_tensors(drawn.features, signature), model.signature(ROWS_SIGNATURE)
 
@@ -47,15 +50,13 @@ def permutation_importance(
         return auc(drawn.labels, scores) if metric is Metric.AUC else gauc(drawn.labels, scores, drawn.users)
 
     whole = figure(inputs)
-    features = []
+    found = {"metric": metric.value, "rows": drawn.rows, "repeats": repeats}
+    if not np.isfinite(whole):
+        unknown = [{"feature": name, "drop": None, "spread": None} for name in inputs]
+        return found | {"figure": None, "features": unknown}
+    features: list[dict[str, Any]] = []
     for name, values in inputs.items():
         orders = (random.permutation(drawn.rows) for _ in range(repeats))
         drops = [whole - figure({**inputs, name: tf.gather(values, order)}) for order in orders]
         features.append({"feature": name, "drop": float(np.mean(drops)), "spread": float(np.std(drops))})
-    return {
-        "metric": metric.value,
-        "figure": whole,
-        "rows": drawn.rows,
-        "repeats": repeats,
-        "features": sorted(features, key=lambda each: (-each["drop"], each["feature"])),
-    }
+    return found | {"figure": whole, "features": sorted(features, key=lambda each: (-each["drop"], each["feature"]))}

@@ -197,11 +197,10 @@ def _examined(
 
 def _input_drift(dataset: Dataset, spec: Spec, seed: int) -> dict[str, float]:
     """Return how far each input of the candidate moved from the train rows to the test rows."""
-    fitted_to = read_dataset(dataset.directory, (TRAIN,), spec.features, spec.learned, spec.rows)
-    train = fitted_to[TRAIN]
-    drawn = np.random.default_rng(seed).choice(train.rows, min(_DRIFT_ROWS, train.rows), replace=False)
-    before = train.take(np.sort(drawn)).features
-    return input_drift(before, dataset[TEST].features, fitted_to.signature, fitted_to.transforms)
+    rows = dataset.record.rows[TRAIN]
+    drawn = np.sort(np.random.default_rng(seed).choice(rows, min(_DRIFT_ROWS, rows), replace=False))
+    train = read_dataset(dataset.directory, (TRAIN,), spec.features, spec.learned, spec.rows, places=drawn)
+    return input_drift(train[TRAIN].features, dataset[TEST].features, train.signature)
 
 
 def _embeddings(

@@ -67,7 +67,7 @@ def calibration_figure(rows: str, labels: NDArray[Any], probabilities: Mapping[s
 
 def importance_figure(importance: Mapping[str, Any], most: int = 20) -> Figure:
     """Return bars of the inputs whose permutation costs most, as `permutation_importance` found, with their spread."""
-    shown = importance["features"][:most]
+    shown = [each for each in importance["features"] if each["drop"] is not None][:most]
     figure, axes = _axes(
         "Importance of inputs, test rows",
         f"drop of {importance['metric']} if permuted",

@@ -6,21 +6,24 @@ Slices of one kind share no row, and together are all rows. The gates' YAML decl
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.datasets import ITEM_ID
 from feature_repo.contracts.objectives import Metric
 from feature_repo.contracts.on_demand import ITEM_TENURE
+from models.errors import MarginsError
 from models.evaluation.metrics import grouped_auc_of_places, log_losses, places, squared_errors
 from models.evaluation.table import CANDIDATE_ROW
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -33,9 +36,11 @@ ITEM_AGE_DAYS = "item_age_days"
 SLICE_CODES = "slices."
 """What the stored codes of a kind are called, before its name."""
 _DAY = 86_400
-_NO_NAME = re.compile(r"[^A-Za-z0-9_\- ]")
-"""What MLflow takes in no name of a metric."""
+_NO_NAME = re.compile(r"[^\w\- ]")
+"""What MLflow takes in no name of a metric, or takes for a part of a path."""
 _OTHERS, _MISSING = "others", "missing"
+_LONGEST_NAME = 100
+"""Of a slice: pages stay readable, and MLflow takes 250 characters for the whole name of a metric."""
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -104,9 +109,12 @@ def slice_rows(declared: DeclaredSlices, features: Columns, inputs: Iterable[Col
     """Return kind → its rows; a kind whose columns the rows have not is left out.
 
     Args:
-        declared: What the gates' YAML has.
+        declared: What the gates' YAML has. An attribute that is called as a kind of these is a kind all the same.
         features: Columns of the rows, `[rows]` or `[rows, length]`.
         inputs: Raw columns of models, of which those of one text each are attributes.
+
+    Raises:
+        MarginsError: A declared column has no number on each row.
     """
     numbers = {each.name: _by_number(each, features) for each in declared.numbers}
     attributes = [
@@ -114,7 +122,11 @@ def slice_rows(declared: DeclaredSlices, features: Columns, inputs: Iterable[Col
         for column in inputs
         if column.dtype is Dtype.STRING and not column.length and column.name != ITEM_ID.name
     ]
-    terms = {name: _by_term(features[name], declared.attribute_terms) for name in attributes if name in features}
+    terms = {
+        f"{name}_term" if name in numbers else name: _by_term(features[name], declared.attribute_terms)
+        for name in attributes
+        if name in features
+    }
     found = numbers | (terms if declared.attribute_terms else {})
     return {name: sliced for name, sliced in found.items() if sliced is not None}
 
@@ -123,9 +135,17 @@ def _by_number(kind: NumberSlices, features: Columns) -> Sliced | None:
     values = _item_age_days(features) if kind.column == ITEM_AGE_DAYS else features.get(kind.column)
     if values is None:
         return None
+    if values.ndim > 1 or not np.issubdtype(values.dtype, np.number):
+        received = "lists" if values.ndim > 1 else "texts"
+        msg = (
+            f"slices {kind.name}: expected a column with a number on each row, received {kind.column}, which has "
+            f"{received}; name another column in the margins"
+        )
+        raise MarginsError(msg)
     names = kind.ascending
     later = [kind.starts[name] for name in names[1:]]
-    return Sliced(names, np.searchsorted(later, values, side="right").astype(np.int64))
+    known = np.where(np.isfinite(values), values, -np.inf)  # as the encoder has it, what is no number is missing
+    return Sliced(names, np.searchsorted(later, known, side="right").astype(np.int64))
 
 
 def _item_age_days(features: Columns) -> NDArray[np.float64] | None:
@@ -138,12 +158,18 @@ def _item_age_days(features: Columns) -> NDArray[np.float64] | None:
 
 
 def _by_term(values: NDArray[Any], most: int) -> Sliced:
-    terms, inverse, rows = np.unique(values.astype(str), return_inverse=True, return_counts=True)
-    common = np.argsort(-rows, kind="stable")[:most]
+    inverse, terms = pd.factorize(values, sort=True)
+    common = np.argsort(-np.bincount(inverse), kind="stable")[:most]
     place = np.full(len(terms), len(common), np.int64)
     place[common] = np.arange(len(common))
-    names = tuple(str(terms[each]) or _MISSING for each in common)
+    names = tuple(_name(terms[each]) for each in common)
     return Sliced((*names, _OTHERS) if len(terms) > len(common) else names, place[inverse])
+
+
+def _name(term: str) -> str:
+    if term in {_OTHERS, _MISSING}:
+        return f'"{term}"'
+    return f"{term[: _LONGEST_NAME - 1]}…" if len(term) > _LONGEST_NAME else term or _MISSING
 
 
 def sizes(sliced: Sliced, labels: NDArray[Any], users: NDArray[Any]) -> list[SliceSize]:
@@ -256,11 +282,20 @@ def slices_record(
 
 
 def slice_metrics(record: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Return the candidate's figures as MLflow shows them: `slices/<kind>/<slice>/<metric>`."""
+    """Return the candidate's figures as MLflow shows them: `slices/<kind>/<slice>/<metric>`.
+
+    Slices whose names MLflow cannot tell apart have their place behind the name.
+    """
     return {
-        f"slices/{kind}/{_NO_NAME.sub('_', each['slice'])}/{metric}": value
+        f"slices/{kind}/{name}/{metric}": value
         for kind, found in record.items()
-        for each in found
+        for name, each in zip(_metric_names([each["slice"] for each in found]), found, strict=True)
         for metric, value in each["figures"][CANDIDATE_ROW].items()
         if value is not None
     }
+
+
+def _metric_names(slices: Sequence[str]) -> list[str]:
+    names = [_NO_NAME.sub("_", name) for name in slices]
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name}.{place}" for place, name in enumerate(names, start=1)]

@@ -114,11 +114,12 @@ class DriftLimit(BaseModel):
 
     warn: float = Field(gt=0)
     """Above it a gate warns, and lets the candidate through."""
-    fail: float = Field(gt=0)
+    fail: float | None = Field(default=None, gt=0)
+    """Above it a gate fails; none: drift alone rejects nobody, as time alone makes a large one."""
 
     @model_validator(mode="after")
     def _warns_first(self) -> Self:
-        if self.warn >= self.fail:
+        if self.fail is not None and self.warn >= self.fail:
             msg = f"expected warn below fail, received {self.warn} and {self.fail}"
             raise ValueError(msg)
         return self

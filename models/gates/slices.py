@@ -68,7 +68,7 @@ class SliceFigures:
 
 
 def judge_slices(
-    sliced: Sliced,
+    slices: Mapping[str, Sliced],
     labels: NDArray[Any],
     users: NDArray[Any],
     candidate: NDArray[Any],
@@ -76,37 +76,73 @@ def judge_slices(
     *,
     margins: Margins,
     seed: int,
-) -> SliceFigures:
-    """Compare the candidate's GAUC by slice with the reference's; all arrays are `[rows]`."""
-    enough = [size.judged_users >= margins.min_users for size in sizes(sliced, labels, users)]
+) -> dict[str, SliceFigures]:
+    """Return kind → the candidate's GAUC by slice beside the reference's; all arrays are `[rows]`.
+
+    All kinds are measured on the same draws, which take longer than what is measured on them.
+    """
+    places_of = [places(scores) for scores in (candidate, reference)]
+    kinds = {kind: _kind(sliced, labels, users, places_of, margins.min_users) for kind, sliced in slices.items()}
+    statistics = {
+        f"{kind}.{name}": statistic for kind, found in kinds.items() for name, statistic in found.statistics.items()
+    }
+    draws = resample(statistics, int(users.max()) + 1, margins.resamples, seed)
+    return {
+        kind: _judged(found, {name: draws[f"{kind}.{name}"] for name in found.statistics}, margins.confidence)
+        for kind, found in kinds.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The slices of one kind before they are resampled."""
+
+    names: list[str]
+    """Those that have users enough; none if fewer than two have."""
+    thin: list[str]
+    figures: Floats
+    """GAUC of candidate and reference, `[2, slices]`."""
+    statistics: Mapping[str, Statistic]
+    """`<model>.<place>` → GAUC of resamples."""
+
+
+def _kind(
+    sliced: Sliced, labels: NDArray[Any], users: NDArray[Any], places_of: list[NDArray[np.int64]], min_users: int
+) -> _Kind:
+    enough = [size.judged_users >= min_users for size in sizes(sliced, labels, users)]
     names = [name for name, is_enough in zip(sliced.names, enough, strict=True) if is_enough]
     thin = [name for name, is_enough in zip(sliced.names, enough, strict=True) if not is_enough]
     if len(names) < 2:  # noqa: PLR2004 - a gap is between two
-        return SliceFigures([], thin)
+        return _Kind([], thin, np.empty((2, 0)), {})
     statistics: dict[str, Statistic] = {}
     figures = np.empty((2, len(names)))
-    for model, scores in ((_CANDIDATE, candidate), (_REFERENCE, reference)):
-        areas, rows = (each[enough] for each in user_aucs(sliced, labels, places(scores), users))
+    for model, place_of in enumerate(places_of):
+        areas, rows = (each[enough] for each in user_aucs(sliced, labels, place_of, users))
         weights = np.where(np.isnan(areas), 0.0, rows)
         hits = weights * np.nan_to_num(areas)
         figures[model] = hits.sum(axis=1) / weights.sum(axis=1)
         statistics |= {f"{model}.{place}": ratio(hits[place], weights[place]) for place in range(len(names))}
-    draws = resample(statistics, int(users.max()) + 1, margins.resamples, seed)
-    own, other = (_stacked(draws, model, len(names)) for model in (_CANDIDATE, _REFERENCE))
-    lags, drawn = _lags(figures[_CANDIDATE] - figures[_REFERENCE]), _lags(own - other)
-    reach = _simultaneous(drawn - lags, margins.confidence)
+    return _Kind(names, thin, figures, statistics)
+
+
+def _judged(kind: _Kind, draws: Mapping[str, Floats], confidence: float) -> SliceFigures:
+    if not kind.names:
+        return SliceFigures([], kind.thin)
+    own, other = (_stacked(draws, model, len(kind.names)) for model in (_CANDIDATE, _REFERENCE))
+    lags, drawn = _lags(kind.figures[_CANDIDATE] - kind.figures[_REFERENCE]), _lags(own - other)
+    reach = _simultaneous(drawn - lags, confidence)
     return SliceFigures(
         [
             SliceLag(
                 name,
-                float(figures[_CANDIDATE, place]),
-                float(figures[_REFERENCE, place]),
+                float(kind.figures[_CANDIDATE, place]),
+                float(kind.figures[_REFERENCE, place]),
                 float(lag),
                 Interval(float(lag - by), float(lag + by)),
             )
-            for place, (name, lag, by) in enumerate(zip(names, lags, reach, strict=True))
+            for place, (name, lag, by) in enumerate(zip(kind.names, lags, reach, strict=True))
         ],
-        thin,
+        kind.thin,
     )
 
 

@@ -107,6 +107,20 @@ def test_a_missing_column_is_named(own):
         read_dataset(own[2])
 
 
+def test_some_rows_are_those_that_the_whole_split_has_at_these_places(own):
+    directory = own[2]
+    table = pq.read_table(directory / "train.parquet")
+    pq.write_table(table, directory / "train.parquet", row_group_size=100)
+    places = np.sort(np.random.default_rng(1).choice(len(table), 90, replace=False))
+    some = read_dataset(directory, (TRAIN,), places=places)[TRAIN]
+    expected = read_dataset(directory, (TRAIN,))[TRAIN].take(places)
+    assert some.features.keys() == expected.features.keys()
+    for name, values in some.features.items():
+        np.testing.assert_array_equal(values, expected.features[name])
+    np.testing.assert_array_equal(some.labels, expected.labels)
+    assert read_dataset(directory, (TRAIN,), places=places[:0])[TRAIN].rows == 0
+
+
 def test_other_rows_than_promised_are_refused(own):
     path = own[2] / "test.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)

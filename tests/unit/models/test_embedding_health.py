@@ -105,3 +105,10 @@ def test_drift_is_over_the_terms_that_both_vocabularies_have_wherever_they_lie()
         {"item": (*"hgfba", "new"), "trade": tuple("uvw")},
     )
     assert found == {"item/embeddings": {"drift": pytest.approx(0, abs=1e-9), "terms": 5}}
+
+
+def test_a_weight_that_only_has_the_tables_name_is_no_table_of_its_terms():
+    terms = {"item": tuple("abcde")}
+    own = {"item/embeddings": np.random.default_rng(1).normal(size=(7, 4))}
+    for other in (np.ones((4, 4)), np.ones(7)):
+        assert drift_from(own, {"item/embeddings": other}, {"item/embeddings": "item"}, terms, terms) == {}

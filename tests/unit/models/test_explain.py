@@ -108,6 +108,24 @@ def test_they_add_up_to_the_difference_from_a_row_without_inputs(of_three):
     np.testing.assert_allclose(found["baseline"] + found["contributions"].sum(axis=1), whole, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 142, 143, 900])
+def test_many_rows_take_turns_and_none_are_no_error(rows):
+    """Seven steps either way: 142 rows at a time."""
+    signature = _signature(PAIRWISE)
+    drawn = np.random.default_rng(3).integers(0, 2, rows)
+    given = to_tensors({name: values[drawn] for name, values in ROWS.items()}, signature)
+
+    def score(**columns):
+        with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(columns["a"])[0], 2000)]):
+            return {"score": tf.identity(_logit(columns, of_three=True))}
+
+    found = explain(score, signature, EXPLAIN_SIGNATURE)(**given)
+    expected = _explained(PAIRWISE, of_three=True)
+    assert found["contributions"].shape == (rows, len(COLUMNS))
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name][drawn], atol=1e-5)
+
+
 def test_every_export_explains_its_own_scores_and_is_served_and_rolled_out_so(dataset, tmp_path):
     encoded = build_encoder(dataset.signature, dataset.transforms)
     model = DeepFM(DeepFM.config_class(hidden=(8,), embedding_size=4))

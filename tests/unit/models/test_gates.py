@@ -168,6 +168,16 @@ def test_a_latency_that_was_measured_on_a_busy_machine_says_so():
         assert ("the machine was busy before (3.5 waiting for each core)" in details) is told
 
 
+@pytest.mark.parametrize(
+    ("load", "p50", "verdict"), [(0.4, 5, Outcome.FAIL), (3.5, 5, Outcome.WARNING), (3.5, 60, Outcome.FAIL)]
+)
+def test_a_slow_tail_on_a_busy_machine_warns_and_rejects_nobody(load, p50, verdict):
+    check = {**CHECK, "load_per_core": load, "grpc": {"p50_ms": p50, "p99_ms": 900}}
+    outcomes = _decide(_scores(), replace(FIRST, serving_check=check))
+    assert _gate(outcomes, "serving_latency_p99_ms").verdict is verdict
+    assert (outcomes.decision is Decision.REJECT) is (verdict is Outcome.FAIL)
+
+
 def test_a_candidate_that_is_worse_than_the_means_is_rejected():
     test = _scores()
     better = 0.5 * test.scores["candidate"] + 0.5 * test.labels

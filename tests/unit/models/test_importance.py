@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from itertools import count
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,9 +22,11 @@ from feature_repo.contracts.signatures import (
     Signature,
 )
 from models.dataset import Split
+from models.evaluation import export_cost as export_cost_module
 from models.evaluation.export_cost import CANDIDATES, export_cost
 from models.evaluation.importance import permutation_importance
 from models.evaluation.metrics import auc
+from models.evaluation.plots import importance_figure
 from models.inputs import tensor_specs
 from models.saved_model_loader import SavedModel
 
@@ -97,6 +104,34 @@ def test_the_same_seed_gives_the_same_and_few_rows_are_drawn(saved, test_rows):
     assert _importance(saved, test_rows, rows=200) == _importance(saved, test_rows, rows=200)
     assert _importance(saved, test_rows, rows=200)["rows"] == 200
     assert _importance(saved, test_rows, rows=200) != _importance(saved, test_rows, rows=200, seed=5)
+
+
+def test_gauc_is_of_users_with_all_their_rows_however_few_are_drawn(saved, test_rows):
+    """A user has two rows, one of each class: of rows that were drawn one by one, hardly two would be of one user."""
+    pairs = test_rows.take(np.argsort(test_rows.labels, kind="stable")[-2 * (ROWS // 5) :])
+    order = np.arange(pairs.rows)
+    labels = (order % 2).astype(np.int64)
+    features = pairs.features | {"strong": np.where(labels == 1, 1.0, -1.0).astype(np.float32)}
+    users = np.random.default_rng(2).permutation(pairs.rows // 2).repeat(2)
+    split = replace(pairs, labels=labels, users=users, features=features)
+    found = _importance(saved, split, PAIRWISE, rows=20)
+    assert (found["rows"], found["features"][0]["feature"]) == (20, "strong")
+
+
+@pytest.mark.parametrize("objective", [PROBABILITY, PAIRWISE])
+def test_rows_of_one_class_have_no_importance_and_a_picture_all_the_same(saved, test_rows, objective):
+    found = _importance(saved, replace(test_rows, labels=np.ones(ROWS, np.int64)), objective)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["figure"] is None
+    assert {each["drop"] for each in found["features"]} == {None}
+    plt.close(importance_figure(found))
+
+
+def test_what_others_do_to_the_machine_costs_the_model_nothing(saved, test_rows, monkeypatch):
+    ticks = count()
+    monkeypatch.setattr(export_cost_module.time, "perf_counter", lambda: next(ticks) * 1.0)  # a second for each look
+    cost = export_cost(saved, SavedModel(saved), test_rows, _signature(), seed=1)
+    assert cost["p50_ms"] < 500
 
 
 def test_the_cost_is_of_all_files_and_of_as_many_candidates_as_are_ranked(saved, test_rows):

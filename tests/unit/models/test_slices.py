@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlflow.utils.validation import _validate_metric
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from feature_repo.contracts.columns import Column, Dtype
 from feature_repo.contracts.manifests import Decision
 from feature_repo.contracts.objectives import PAIRWISE, PROBABILITY
+from models.errors import MarginsError
 from models.evaluation.lists import list_figures
 from models.evaluation.slices import (
     DeclaredSlices,
@@ -83,6 +85,44 @@ def test_attributes_are_sliced_by_their_common_terms_and_ids_and_lists_are_none(
     assert (kind, others) == ("user_town", [])
     assert _members(sliced) == ["b", "b", "b", "missing", "missing", "others"]
     assert slice_rows(DeclaredSlices(), features, columns) == {}
+
+
+def test_what_is_no_number_is_missing_and_a_column_without_numbers_is_refused():
+    kind = NumberSlices(name="price", column="item_price", starts={"low": 0, "high": 5})
+    declared = DeclaredSlices(numbers=(kind,))
+    features = {"item_price": np.array([np.nan, np.inf, -np.inf, 7.0])}
+    assert _members(slice_rows(declared, features, ())["price"]) == ["low", "low", "low", "high"]
+    for values, received in ((np.array(["a"], object), "texts"), (np.zeros((2, 3)), "lists")):
+        with pytest.raises(MarginsError, match=f"slices price: expected .* item_price, which has {received}"):
+            slice_rows(declared, {"item_price": values}, ())
+
+
+def test_terms_that_are_called_as_slices_or_kinds_are_told_apart_and_long_ones_cut():
+    column = Column("item_age", Dtype.STRING, "an attribute, such as of comics", missing="")
+    terms = ["missing", "", "others", "x" * 5000, *"abc"]
+    features = {
+        "item_age": np.array(terms + terms[:4], object),
+        "request_time": np.zeros(11),
+        "item_first_event_time": np.zeros(11),
+    }
+    kind = NumberSlices(name="item_age", column="item_age_days", starts={"new": 0, "old": 7})
+    found = slice_rows(DeclaredSlices(numbers=(kind,), attribute_terms=4), features, [column])
+    assert found.keys() == {"item_age", "item_age_term"}
+    assert found["item_age"].names == ("new", "old")
+    names = found["item_age_term"].names
+    assert set(names) == {'"missing"', "missing", '"others"', "x" * 99 + "…", "others"}
+    assert _members(found["item_age_term"])[-4:] == ['"missing"', "missing", '"others"', "x" * 99 + "…"]
+
+
+def test_each_slice_has_a_metric_of_its_own_by_a_name_that_mlflow_takes():
+    names = ["a/b", "a.b", "a_b", "男", "女", "..", "x" * 99 + "…", '"missing"']
+    record = {"user_town": [{"slice": name, "figures": {"candidate": {"auc": 0.5}}} for name in names]}
+    logged = slice_metrics(record)
+    assert len(logged) == len(names)
+    assert "slices/user_town/男/auc" in logged
+    assert "slices/user_town/a_b.1/auc" in logged
+    for name, value in logged.items():
+        _validate_metric(name, value, 0, 0)
 
 
 def test_a_kind_whose_column_the_rows_have_not_is_left_out():
@@ -187,6 +227,28 @@ def test_a_broken_slice_rejects_and_the_gate_says_which_one_beside_whom(referenc
     assert gate.interval[1] < -0.1
 
 
+def test_a_slice_that_lags_by_chance_keeps_nobody_from_promotion():
+    """Eleven slices of some rows for each user: the candidate is better, and the worst slice's interval is wide."""
+    random = np.random.default_rng(2)
+    rows, users = 24_000, np.arange(24_000) % 3000
+    signal = random.normal(size=rows)
+    labels = (random.random(rows) < 1 / (1 + np.exp(-1.5 * signal))).astype(np.int64)
+    scores = {
+        name: 1 / (1 + np.exp(-(signal + noise * random.normal(size=rows))))
+        for name, noise in (("candidate", 0.8), ("champion", 0.9))
+    }
+    sliced = Sliced(tuple("abcdefghijk"), random.integers(0, 11, rows))
+    test = TestScores(labels, labels, users, scores, dict.fromkeys(scores, PROBABILITY), {"user_history": sliced})
+    gate, _ = _gate(test, SECOND)
+    assert gate.interval[0] < -0.1 < gate.figure, "it does not surely keep within the limit"
+    assert gate.verdict is Outcome.PASS
+    lagging = MARGINS.model_copy(update={"limits": MARGINS.limits.model_copy(update={"slice_lag": 0.01})})
+    warned, outcomes = _gate(test, SECOND, lagging)
+    assert warned.figure < -0.01 < warned.interval[1]
+    assert warned.verdict is Outcome.WARNING
+    assert outcomes.decision is not Decision.REJECT
+
+
 def test_a_gap_that_the_reference_has_too_is_no_fault():
     gate, _ = _gate(_test_scores(broken="new", of_reference=True))
     assert gate.verdict is Outcome.PASS
@@ -196,9 +258,9 @@ def test_a_gap_that_the_reference_has_too_is_no_fault():
 def test_a_gap_that_grew_as_the_other_slices_got_better_is_no_harm():
     test = _test_scores(better="new")
     gate, _ = _gate(test)
-    judged = judge_slices(
-        test.slices["user_history"], test.labels, test.users, *test.scores.values(), margins=MARGINS, seed=1
-    )
+    judged = judge_slices(test.slices, test.labels, test.users, *test.scores.values(), margins=MARGINS, seed=1)[
+        "user_history"
+    ]
     assert judged.gaps[0] - judged.gaps[1] > 0.1, "the gap is wider than the limit"
     assert gate.verdict is Outcome.PASS
 
@@ -235,8 +297,8 @@ def test_intervals_hold_for_all_slices_at_once():
         sliced = Sliced(tuple("abcdefghij"), random.integers(0, 10, rows))
         labels = random.integers(0, 2, rows)
         found = judge_slices(
-            sliced, labels, users, random.random(rows), random.random(rows), margins=margins, seed=seed
-        )
+            {"kind": sliced}, labels, users, random.random(rows), random.random(rows), margins=margins, seed=seed
+        )["kind"]
         # A lag is no plain difference (its maximum leans to one side): only what is said to lag counts.
         missed += any(each.interval.high < -0.03 for each in found.judged)
     assert missed <= 6
