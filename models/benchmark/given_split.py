@@ -6,10 +6,11 @@
                       - {name: user, type: categorical, of: user}
                       - {name: item, type: categorical}
                       - {name: seen, type: sequence, shares: item, of: user}
-                      - {name: age, type: numeric, of: user}
+                      - {name: user_age, type: numeric}
     train.csv, valid.csv, test.csv, or the same as Parquet
 
-A CSV file has a header; the terms of a sequence are separated by spaces there. An empty cell and a null are missing.
+A field is the user's where it says `of: user`, or where its name begins with `user`; else the item's. A CSV file has a
+header; the terms of a sequence are separated by spaces there. An empty cell and a null are missing.
 Vocabularies, means and deviations are those of the train rows.
 """
 
@@ -59,8 +60,14 @@ class DeclaredField(BaseModel):
     type: Literal["categorical", "numeric", "sequence"]
     shares: str = ""
     """The field whose terms this one's are: both have one table of vectors."""
-    of: Literal["user", "item"] = "item"
-    """Whom it describes, for models that tell the two apart."""
+    of: Literal["user", "item"] | None = None
+    """Whom it describes, for models that tell the two apart; None where the name says so (`scope`)."""
+
+    @property
+    def scope(self) -> Scope:
+        """Whom it describes: the user where nothing is said and the name begins with `user`."""
+        said = self.of or ("user" if self.name.lower().startswith("user") else "item")
+        return Scope(said)
 
 
 class GivenDataset(BaseModel):
@@ -243,7 +250,7 @@ def _inputs(declared: GivenDataset, names: Mapping[str, str], tables: Mapping[st
                 vocabulary=vocabulary,
             )
         )
-        inputs.append(ModelInput(column, Scope(field.of)))
+        inputs.append(ModelInput(column, field.scope))
     return tuple(inputs)
 
 
