@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.benchmark.boosted import Boosted, BoostedConfig
 from models.declared import read_declared, told
 from models.errors import SpecError
 from models.ranking.base import KerasConfig
@@ -70,9 +71,14 @@ def read_presets(path: Path) -> Presets:
     """Return the presets of a file.
 
     Raises:
-        SpecError: It is no such file.
+        SpecError: It is no such file, or there is no such model.
     """
-    return read_declared(Presets, path, _EXAMPLE, SpecError)
+    presets = read_declared(Presets, path, _EXAMPLE, SpecError)
+    if unknown := sorted(presets.models.keys() - RANKING_MODELS.keys() - {Boosted.name}):
+        there = [*RANKING_MODELS, Boosted.name]
+        msg = f"{path}: models {unknown}: expected some of {there}; mend the names"
+        raise SpecError(msg)
+    return presets
 
 
 def context_presets() -> Presets:
@@ -110,6 +116,21 @@ def preset_of(name: str, presets: Presets | None) -> Preset:
         return Preset(config_class.model_validate(own), published)
     except ValidationError as error:
         msg = f"preset of {name}: {told(error)}"
+        raise SpecError(msg) from error
+
+
+def boosted_preset(presets: Presets | None) -> Preset:
+    """Return the preset of LightGBM: what the presets name it for, as nothing that the others have in common is its.
+
+    Raises:
+        SpecError: A setting is none of its config.
+    """
+    settings = dict(presets.models.get(Boosted.name, {})) if presets else {}
+    published = {key: settings.pop(key) for key in _PUBLISHED if key in settings}
+    try:
+        return Preset(BoostedConfig.model_validate(settings), published)
+    except ValidationError as error:
+        msg = f"preset of {Boosted.name}: {told(error)}"
         raise SpecError(msg) from error
 
 

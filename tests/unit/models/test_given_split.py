@@ -16,8 +16,9 @@ import yaml
 from typer.testing import CliRunner
 
 from feature_repo.contracts.signatures import ModelInput, Scope
+from models.benchmark.boosted import BoostedConfig
 from models.benchmark.given_split import read_given_split
-from models.benchmark.job import benchmark
+from models.benchmark.job import benchmark, model_of
 from models.benchmark.presets import Presets, preset_of, read_presets
 from models.benchmark.protocols import Protocol
 from models.dataset import TEST, TRAIN, VALID
@@ -169,6 +170,32 @@ def test_a_declaration_that_fits_nothing_is_refused(declared, told, tmp_path):
         read_given_split(_write(tmp_path, declared=declared))
 
 
+def test_columns_that_nobody_declared_may_hold_anything(folder, tmp_path):
+    whole = _write(tmp_path)
+    lines = (whole / "train.csv").read_text(encoding="utf-8").splitlines()
+    more = [f"{lines[0]},note", *(f"{line},{row or 'words'}" for row, line in enumerate(lines[1:], start=-1199))]
+    assert more[-1].endswith("words"), "after a block of numbers"
+    (whole / "train.csv").write_text("\ufeff" + "\n".join(more), encoding="utf-8")
+    assert read_given_split(whole).transforms == read_given_split(folder).transforms
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    _write(tmp_path)
+    with pytest.raises(DatasetError, match=r"expected train\.csv or train\.parquet, received both"):
+        read_given_split(_write(tmp_path, "parquet"))
+
+
+def test_terms_stand_by_their_frequency_and_the_missing_group_is_its_own(tmp_path):
+    declared = {"label": "clicked", "group": "who", "fields": [{"name": "who", "type": "categorical"}]}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
+    table = pa.table({"clicked": [0, 1, 0, 1, 1, 0], "who": ["b", "c", "a" * 300, None, "c", "None"]})
+    for split in ROWS:
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    given = read_given_split(tmp_path)
+    assert given.transforms.vocabularies["who"] == ("c", "None", "a" * 300, "b")
+    assert len(set(given[TRAIN].users.tolist())) == 5
+
+
 def test_a_file_that_is_not_there_is_named(folder, tmp_path):
     whole = _write(tmp_path)
     (whole / "valid.csv").unlink()
@@ -303,6 +330,20 @@ def test_a_common_setting_that_no_model_has_is_refused():
         preset_of("fm", Presets(common={"embeding_size": 4}, models={"fm": {}}))
 
 
+def test_a_file_of_presets_names_models_that_there_are(tmp_path):
+    (tmp_path / "presets.yaml").write_text("models: {deepfn: {l2: 0.1}}", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"presets.yaml: models \['deepfn'\]: expected some of \['lr'"):
+        read_presets(tmp_path / "presets.yaml")
+
+
+def test_lightgbm_has_settings_and_a_published_row():
+    presets = Presets(common={"learning_rate": 1e-3}, models={"lightgbm": {"leaves": 7, "auc": 0.8}})
+    model, preset = model_of("lightgbm", Protocol.GIVEN_SPLIT, presets)
+    assert (model.config, preset.published) == (BoostedConfig(leaves=7), {"auc": 0.8})
+    with pytest.raises(SpecError, match="preset of lightgbm: depth: Extra inputs are not permitted"):
+        model_of("lightgbm", Protocol.GIVEN_SPLIT, Presets(models={"lightgbm": {"depth": 3}}))
+
+
 def test_the_example_of_presets_is_one():
     presets = read_presets(Path(__file__).parents[3] / "models" / "benchmark" / "presets.yaml")
     assert all(preset_of(name, presets).config for name in presets.models)
@@ -320,6 +361,8 @@ def test_the_command_ends_with_one_object(folder, tmp_path):
     rows = json.loads(result.stdout.splitlines()[-1])["rows"]
     assert [(row["model"], row["seed"]) for row in rows] == [("lr", 1), ("lr", 2)]
     assert all(row.keys() == {"model", "seed", "auc", "gauc", "log_loss", "seconds"} for row in rows)
+    meant = CliRunner().invoke(app, [*given, "--mapping", "ml.yaml"])
+    assert (meant.exit_code, "expected none with" in meant.output + str(meant.stderr)) == (2, True)
     wrong = CliRunner().invoke(app, [*given[:-1], "lr,nobody"])
     assert wrong.exit_code != 0
     assert "model 'nobody': expected one of" in wrong.output + str(wrong.stderr)
