@@ -136,6 +136,9 @@ def benchmark(  # noqa: PLR0917 - typer's options
     preset: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings, and published rows.")] = None,
 ) -> None:
     """Fit models to rows that are divided one way or another, and score the test rows."""
+    if mapping and protocol is Protocol.GIVEN_SPLIT:
+        msg = "expected none with --protocol given-split, whose dataset.yaml says what the rows mean; leave it out"
+        raise typer.BadParameter(msg, param_hint="--mapping")
 
     def job() -> dict[str, object]:
         from models.benchmark.job import benchmark  # noqa: PLC0415 - TensorFlow, as above

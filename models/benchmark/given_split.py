@@ -6,15 +6,17 @@
                       - {name: user, type: categorical, of: user}
                       - {name: item, type: categorical}
                       - {name: seen, type: sequence, shares: item, of: user}
-                      - {name: age, type: numeric, of: user}
+                      - {name: user_age, type: numeric}
     train.csv, valid.csv, test.csv, or the same as Parquet
 
-A CSV file has a header; the terms of a sequence are separated by spaces there. An empty cell and a null are missing.
+A field is the user's where it says `of: user`, or where its name begins with `user`; else the item's. A CSV file has a
+header; the terms of a sequence are separated by spaces there. An empty cell and a null are missing.
 Vocabularies, means and deviations are those of the train rows.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +61,14 @@ class DeclaredField(BaseModel):
     type: Literal["categorical", "numeric", "sequence"]
     shares: str = ""
     """The field whose terms this one's are: both have one table of vectors."""
-    of: Literal["user", "item"] = "item"
-    """Whom it describes, for models that tell the two apart."""
+    of: Literal["user", "item"] | None = None
+    """Whom it describes, for models that tell the two apart; None where the name says so (`scope`)."""
+
+    @property
+    def scope(self) -> Scope:
+        """Whom it describes: the user where nothing is said and the name begins with `user`."""
+        said = self.of or ("user" if self.name.lower().startswith("user") else "item")
+        return Scope(said)
 
 
 class GivenDataset(BaseModel):
@@ -141,29 +149,44 @@ def given_split(declared: GivenDataset, tables: Mapping[str, pa.Table]) -> Given
 def _read(folder: Path, name: str, declared: GivenDataset) -> pa.Table:
     """Return a split's columns, as types that the fields have."""
     parquet, text = folder / f"{name}.parquet", folder / f"{name}.csv"
+    if parquet.is_file() and text.is_file():
+        msg = f"{folder}: expected {text.name} or {parquet.name}, received both; take one away"
+        raise DatasetError(msg)
     path = parquet if parquet.is_file() else text
     kinds: dict[str, pa.DataType] = {
         field.name: pa.float64() if field.type == "numeric" else pa.string() for field in declared.fields
     } | {declared.label: pa.float64()}
     try:
+        _check_columns(path, pq.read_schema(path).names if path is parquet else _header(path), kinds)
         if path is parquet:
-            table = pq.read_table(path, partitioning=None)
+            table = pq.read_table(path, columns=list(kinds), partitioning=None)
         else:
-            options = pa_csv.ConvertOptions(column_types=kinds, strings_can_be_null=True, null_values=[""])
+            options = pa_csv.ConvertOptions(
+                column_types=kinds, include_columns=list(kinds), strings_can_be_null=True, null_values=[""]
+            )
             table = pa_csv.read_csv(path, convert_options=options)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         msg = f"{path}: expected a CSV file with a header, or {parquet.name}, received {error}"
         raise DatasetError(msg) from error
-    if wrong := {column: times for column in sorted(kinds) if (times := table.column_names.count(column)) != 1}:
-        told = ", ".join(f"{column!r} {times} times" for column, times in wrong.items())
-        msg = f"{path}: expected each of the columns {sorted(kinds)} once, received {told}; mend it, or {DECLARATION}"
-        raise DatasetError(msg)
     if not table.num_rows:
         msg = f"{path}: expected rows, received none"
         raise DatasetError(msg)
     sequences = {field.name for field in declared.fields if field.type == "sequence"}
     columns = {column: _typed(path, table[column], column, kinds[column], column in sequences) for column in kinds}
     return pa.table(columns)
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _check_columns(path: Path, there: list[str], kinds: Mapping[str, object]) -> None:
+    """Refuse a file that lacks a column, or has it twice."""
+    if wrong := {column: times for column in sorted(kinds) if (times := there.count(column)) != 1}:
+        told = ", ".join(f"{column!r} {times} times" for column, times in wrong.items())
+        msg = f"{path}: expected each of the columns {sorted(kinds)} once, received {told}; mend it, or {DECLARATION}"
+        raise DatasetError(msg)
 
 
 def _typed(
@@ -243,7 +266,7 @@ def _inputs(declared: GivenDataset, names: Mapping[str, str], tables: Mapping[st
                 vocabulary=vocabulary,
             )
         )
-        inputs.append(ModelInput(column, Scope(field.of)))
+        inputs.append(ModelInput(column, field.scope))
     return tuple(inputs)
 
 
@@ -252,27 +275,29 @@ def _split(name: str, table: pa.Table, declared: GivenDataset, features: Mapping
     if wrong := sorted(set(np.unique(labels[~np.isin(labels, (0, 1))]).tolist()))[:5]:
         msg = f"{name}: column {declared.label}: expected labels of 0 and 1 on every row, received {wrong}"
         raise DatasetError(msg)
-    groups = table[declared.group].to_numpy() if declared.group else np.zeros(table.num_rows)
-    _, users = np.unique(groups.astype(str), return_inverse=True)
+    users = np.zeros(table.num_rows, np.int64)
+    if declared.group:
+        groups = table[declared.group].combine_chunks()
+        users = pc.dictionary_encode(groups, null_encoding="encode").indices.to_numpy().astype(np.int64)
     weights = np.ones(table.num_rows, dtype=np.float32)
-    return Split(name, dict(features), labels.astype(np.int64), weights, users.astype(np.int64), {})
+    return Split(name, dict(features), labels.astype(np.int64), weights, users, {})
 
 
 def _fitted(signature: Signature, train: Mapping[str, NDArray[Any]]) -> Transforms:
     """Return the vocabularies, most frequent terms first, and the scalings of the train rows."""
-    terms: dict[str, list[NDArray[Any]]] = {}
+    terms: dict[str, list[pa.Array]] = {}
     scalings = {}
     for column in signature.input_columns:
         values = train[column.name]
         if column.encoding is Encoding.VOCABULARY:
-            terms.setdefault(column.vocabulary, []).append(values.ravel())
+            terms.setdefault(column.vocabulary, []).append(pa.array(values.ravel(), pa.string()))
             continue
         known = values[values != np.float32(_MISSING_NUMBER)].astype(np.float64)
         spread = float(known.std()) if known.size else 0.0
         scalings[column.name] = Scaling(float(known.mean()) if known.size else 0.0, spread or 1.0, -LIMIT, LIMIT)
     vocabularies = {}
     for name, parts in terms.items():
-        found, counts = np.unique(np.concatenate(parts).astype(str), return_counts=True)
-        order = np.lexsort((found, -counts))
-        vocabularies[name] = tuple(term for term in found[order].tolist() if term)
+        counted = pc.value_counts(pa.chunked_array(parts))
+        counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+        vocabularies[name] = tuple(sorted(filter(None, counts), key=lambda term: (-counts[term], term)))
     return Transforms(vocabularies, scalings, boundaries={}, prior_mean=0.0)

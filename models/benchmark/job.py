@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from models.benchmark.boosted import Boosted, BoostedConfig
+from models.benchmark.boosted import Boosted
 from models.benchmark.context import read_context
 from models.benchmark.given_split import read_given_split
 from models.benchmark.measure import figures, measure
 from models.benchmark.preparation import training_set_of
-from models.benchmark.presets import Preset, context_presets, preset_of
+from models.benchmark.presets import Preset, boosted_preset, context_presets, preset_of
 from models.benchmark.protocols import Protocol
 from models.dataset import TEST, TRAIN, VALID, Dataset, read_dataset
 from models.errors import BenchmarkError
@@ -75,7 +75,8 @@ def model_of(
         SpecError: There is no such model, or a setting is none of its config.
     """
     if name == Boosted.name:
-        return Boosted(BoostedConfig()), Preset(None, {})
+        preset = boosted_preset(presets)
+        return Boosted(preset.config), preset
     model_class = ranking_model(name)
     if protocol is Protocol.TIME and presets is None:
         return model_class(model_class.config_class()), Preset(None, {})

@@ -6,6 +6,9 @@
 
 A setting is a field of the model's config, or of its `fit`. `auc` and `seeds` are the published row. `l2` is that of
 the benchmark, which adds half of it times the sum of squares; a config adds the whole.
+
+A row was published of a whole configuration, and a preset seldom tells all of it. So where there is `auc`, settings
+that the preset leaves out are those of `published.yaml`: the configurations of the benchmark's runs.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.benchmark.boosted import Boosted, BoostedConfig
 from models.declared import read_declared, told
 from models.errors import SpecError
 from models.ranking.base import KerasConfig
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = Path(__file__).parent / "presets.yaml"
 _CONTEXT = Path(__file__).parent / "context.yaml"
+_UNTOLD = Path(__file__).parent / "published.yaml"
 _FIT = FitConfig(
     batch_size=4096, epochs=100, patience=2, learning_rate=1e-3, stop_by="auc", plateau_factor=0.1, clip_norm=10.0
 )
@@ -66,9 +71,14 @@ def read_presets(path: Path) -> Presets:
     """Return the presets of a file.
 
     Raises:
-        SpecError: It is no such file.
+        SpecError: It is no such file, or there is no such model.
     """
-    return read_declared(Presets, path, _EXAMPLE, SpecError)
+    presets = read_declared(Presets, path, _EXAMPLE, SpecError)
+    if unknown := sorted(presets.models.keys() - RANKING_MODELS.keys() - {Boosted.name}):
+        there = [*RANKING_MODELS, Boosted.name]
+        msg = f"{path}: models {unknown}: expected some of {there}; mend the names"
+        raise SpecError(msg)
+    return presets
 
 
 def context_presets() -> Presets:
@@ -83,7 +93,9 @@ def preset_of(name: str, presets: Presets | None) -> Preset:
         SpecError: There is no such model, or a setting is none of its config.
     """
     config_class = ranking_model(name).config_class
-    settings = {**presets.common, **presets.models.get(name, {})} if presets else {}
+    settings = _both(name, presets) if presets else {}
+    if "auc" in settings:
+        settings = {**_both(name, read_presets(_UNTOLD)), **settings}
     published: dict[str, float] = {key: settings.pop(key) for key in _PUBLISHED if key in settings}
     settings = _named_as_here(name, settings)
     fit = {key: settings.pop(key) for key in list(settings) if key in FitConfig.model_fields}
@@ -105,6 +117,26 @@ def preset_of(name: str, presets: Presets | None) -> Preset:
     except ValidationError as error:
         msg = f"preset of {name}: {told(error)}"
         raise SpecError(msg) from error
+
+
+def boosted_preset(presets: Presets | None) -> Preset:
+    """Return the preset of LightGBM: what the presets name it for, as nothing that the others have in common is its.
+
+    Raises:
+        SpecError: A setting is none of its config.
+    """
+    settings = dict(presets.models.get(Boosted.name, {})) if presets else {}
+    published = {key: settings.pop(key) for key in _PUBLISHED if key in settings}
+    try:
+        return Preset(BoostedConfig.model_validate(settings), published)
+    except ValidationError as error:
+        msg = f"preset of {Boosted.name}: {told(error)}"
+        raise SpecError(msg) from error
+
+
+def _both(name: str, presets: Presets) -> dict[str, Any]:
+    """Return what is common to all models, and what is a model's own."""
+    return {**presets.common, **presets.models.get(name, {})}
 
 
 def _named_as_here(name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class AFMConfig(VectorsConfig):
     """Width of the attention's layer."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """On what the attention has pooled."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the attention's weights."""
 
 
 class AFM(FieldsModel[AFMConfig]):
@@ -48,6 +50,7 @@ class AFM(FieldsModel[AFMConfig]):
         """Return the sum of both; BuildError where there is one field alone."""
         fields.check_pairs()
         pairs = PairwiseProducts(name="pairs")(fields.vectors(self.config.embedding_size))
-        pooled = AttentionPooling(self.config.attention_size, name="attention")(pairs)
-        pooled = keras.layers.Dropout(self.config.dropout, name="attention_dropout")(pooled)
+        config = self.config
+        pooled = AttentionPooling(config.attention_size, config.attention_dropout, name="attention")(pairs)
+        pooled = keras.layers.Dropout(config.dropout, name="pooled_dropout")(pooled)
         return fields.linear() + to_logit(pooled)

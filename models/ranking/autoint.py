@@ -35,6 +35,12 @@ class AutoIntConfig(DeepConfig):
     """Of each layer."""
     head_size: int = Field(default=8, ge=1, le=256)
     """Dimensions of each head."""
+    scaled: bool = False
+    """Whether attention is of scaled products."""
+    layer_norm: bool = False
+    """Whether each layer's vectors are normalised."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the attention, and of what it finds."""
 
 
 class AutoInt(FieldsModel[AutoIntConfig]):
@@ -52,7 +58,14 @@ class AutoInt(FieldsModel[AutoIntConfig]):
         config = self.config
         vectors = fields.vectors(config.embedding_size)
         for layer in range(config.layers):
-            vectors = FieldAttention(config.heads, config.head_size, name=f"attention_{layer}")(vectors)
+            vectors = FieldAttention(
+                config.heads,
+                config.head_size,
+                scaled=config.scaled,
+                normalised=config.layer_norm,
+                dropout=config.attention_dropout,
+                name=f"attention_{layer}",
+            )(vectors)
         logit = to_logit(ops.reshape(vectors, (-1, vectors.shape[1] * vectors.shape[2])))
         if not config.hidden:
             return logit

@@ -6,12 +6,14 @@ section 2.
     numbers ─ bottom perceptron ─ a vector ─┬─ inner products of every pair ─┬─ top perceptron ─ logit
     terms ─ vectors ────────────────────────┘   the numbers' vector ─────────┘
 
+or, as the paper's code has it for comparison, the vectors one after the other instead of their products.
+
 Deviation: dropout in both perceptrons.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import keras
 from keras import ops
@@ -31,6 +33,8 @@ class DLRMConfig(DeepConfig):
 
     bottom: Widths = (64,)
     """Widths of the bottom perceptron, before the vector."""
+    interaction: Literal["products", "vectors"] = "products"
+    """What the top perceptron sees."""
 
 
 class DLRM(FieldsModel[DLRMConfig]):
@@ -57,5 +61,7 @@ class DLRM(FieldsModel[DLRMConfig]):
         if len(vectors) + len(dense) == 1:
             msg = f"expected two vectors at least, received {list(fields.names)}; give the spec columns of terms"
             raise BuildError(msg)
+        if self.config.interaction == "vectors":
+            return to_logit(perceptron(ops.concatenate([*dense, *vectors], axis=-1), self.config))
         products = InnerProducts(name="products")(ops.stack([*dense, *vectors], axis=1))
         return to_logit(perceptron(ops.concatenate([*dense, products], axis=-1), self.config))

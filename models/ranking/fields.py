@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
     from models.encoding import Encoded
 
-_SMALL = 0.01
-"""Standard deviation of first vectors: products of two start near 0."""
-
 
 class FieldsConfig(KerasConfig):
     """What the config of a model of fields holds."""
@@ -48,6 +45,8 @@ class FieldsConfig(KerasConfig):
     """Weight decay on vectors, and on the linear weights of terms."""
     unknown_rate: float = Field(default=0.3, ge=0, lt=1)
     """Share of terms that are taken for unknown in training."""
+    spread: float = Field(default=0.01, gt=0, le=1)
+    """Standard deviation of terms' first vectors: products of two start near 0."""
 
 
 class VectorsConfig(FieldsConfig):
@@ -105,6 +104,7 @@ class Fields:
         seed: Of the terms that are taken for unknown.
         unknown_rate: The share of them, in training.
         l2: Weight decay on vectors, and on the linear weights of terms.
+        spread: Standard deviation of terms' first vectors.
         sizes: Column of terms → the size of its vector in `flat`, where that is its own.
 
     Raises:
@@ -119,6 +119,7 @@ class Fields:
         *,
         unknown_rate: float,
         l2: float,
+        spread: float = 0.01,
         sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.inputs = inputs
@@ -132,7 +133,7 @@ class Fields:
             msg = f"sizes of {unknown}: expected columns of terms, received none such among {there}; mend the config"
             raise BuildError(msg)
         self._regulariser = keras.regularizers.L2(l2)
-        self._l2 = l2
+        self._l2, self._spread = l2, spread
         self.indices = {
             name: self.encoded.unknown_dropout(name, unknown_rate, seed)(self.inputs[name])
             for name in self.encoded.categorical
@@ -214,6 +215,10 @@ class Fields:
         if self.numbers is not None:
             parts.append(self.numbers)
         return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def has(self, scope: Scope) -> bool:
+        """Tell whether a column describes the user, or the item."""
+        return scope in {self.encoded.scopes[name] for name in self.names}
 
     def of(self, scope: Scope, size: int, name: str = "embedding") -> Any:
         """Return `[batch, width]`: what `flat` returns, of the columns that describe the user or the item alone.
@@ -323,7 +328,7 @@ class Fields:
         return TermEmbedding(
             count,
             size,
-            embeddings_initializer=initialiser or keras.initializers.RandomNormal(stddev=_SMALL),
+            embeddings_initializer=initialiser or keras.initializers.RandomNormal(stddev=self._spread),
             embeddings_regularizer=self._regulariser,
             name=name,
         )
@@ -349,6 +354,7 @@ class FieldsModel(KerasModel[FieldsLike]):
             seed,
             unknown_rate=config.unknown_rate,
             l2=config.l2,
+            spread=config.spread,
             sizes=sizes,
         )
 
@@ -388,7 +394,9 @@ def perceptron(
     for layer, width in enumerate(config.hidden if widths is None else widths):
         values = keras.layers.Dense(width, name=f"{name}_{layer}")(values)
         if config.batch_norm:
-            values = keras.layers.BatchNormalization(name=f"{name}_{layer}_norm")(values)
+            # Keras's own momentum, 0.99, sees too little of short epochs: the first validation rows would score amiss.
+            norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_{layer}_norm")
+            values = norm(values)
         values = activation(name=f"{name}_{layer}_{kind}")(values)
         values = keras.layers.Dropout(config.dropout, name=f"{name}_{layer}_dropout")(values)
     return values

@@ -7,6 +7,8 @@ Mao et al., FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction (AAAI 
                  └──────────┬─ product ─ perceptron 2 ─┴─ bilinear fusion ─ logit
     item's fields ─ gate 2 ─┘
 
+A gate whose side has no field learns one vector for all rows instead.
+
 Deviation: numbers are gated one by one, as the dimensions of vectors are.
 """
 
@@ -19,6 +21,7 @@ from pydantic import Field
 
 from feature_repo.contracts.signatures import Scope
 from models.layers.bilinear_fusion import BilinearFusion
+from models.layers.learned_vector import LearnedVector
 from models.ranking.base import Widths
 from models.ranking.fields import DeepConfig, FieldsModel, perceptron
 
@@ -36,6 +39,8 @@ class FinalMLPConfig(DeepConfig):
     """Widths of the second perceptron's layers."""
     gate: Widths = (32,)
     """Widths of each gate's layers."""
+    gate_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After each of them."""
     heads: int = Field(default=4, ge=1, le=64)
     """Of the fusion; they divide the last width of both perceptrons."""
 
@@ -45,17 +50,21 @@ class FinalMLP(FieldsModel[FinalMLPConfig]):
 
     name: ClassVar[str] = "finalmlp"
     paper: ClassVar[str] = "Mao et al., FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction (AAAI 2023)"
-    inputs: ClassVar[tuple[str, ...]] = ("fields", "user", "item")
     config_class: ClassVar[type[RankingConfig]] = FinalMLPConfig
 
     def logit(self, fields: Fields) -> Any:
         """Return the fusion of both streams."""
-        size = self.config.embedding_size
+        config, size = self.config, self.config.embedding_size
+        gating = config.model_copy(update={"dropout": config.gate_dropout, "batch_norm": False})
         values = fields.flat(size)
         streams = []
-        for number, (scope, widths) in enumerate(((Scope.USER, self.config.hidden), (Scope.ITEM, self.config.second))):
-            context = fields.of(scope, size, f"gate_{number}_embedding")
-            hidden = perceptron(context, self.config, f"gate_{number}", self.config.gate)
+        for number, (scope, widths) in enumerate(((Scope.USER, config.hidden), (Scope.ITEM, config.second))):
+            context = (
+                fields.of(scope, size, f"gate_{number}_embedding")
+                if fields.has(scope)
+                else LearnedVector(size, name=f"gate_{number}_vector")(values)
+            )
+            hidden = perceptron(context, gating, f"gate_{number}", config.gate)
             gate = 2 * keras.layers.Dense(values.shape[-1], activation="sigmoid", name=f"gate_{number}_out")(hidden)
-            streams.append(perceptron(gate * values, self.config, f"stream_{number}", widths))
-        return BilinearFusion(self.config.heads, name="fusion")(*streams)
+            streams.append(perceptron(gate * values, config, f"stream_{number}", widths))
+        return BilinearFusion(config.heads, name="fusion")(*streams)

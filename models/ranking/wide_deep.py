@@ -6,7 +6,8 @@ Cheng et al., Wide & Deep Learning for Recommender Systems (DLRS 2016), section 
     pairs of terms ─ cross-products ─ weights ────────┼─ sum ─ logit
     vectors of terms, numbers ─ perceptron ───────────┘  deep, by Adam
 
-Deviations: a cross-product's weight is found by its hash, so that memory is bounded; Adam for AdaGrad in the deep part.
+Deviations: a cross-product's weight is found by its hash, so that memory is bounded; Adam for AdaGrad in the deep part,
+and in the wide one where FTRL's rate is 0.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class WideDeepConfig(DeepConfig):
     """Pairs of columns of terms that have cross-products; None are all pairs of single terms."""
     buckets: int = Field(default=1 << 16, ge=2, le=1 << 28)
     """Weights that cross-products share."""
-    wide_learning_rate: float = Field(default=0.05, gt=0, le=10)
-    """Of FTRL."""
+    wide_learning_rate: float = Field(default=0.05, ge=0, le=10)
+    """Of FTRL; at 0, Adam fits the wide part, too."""
     wide_l1: float = Field(default=1e-3, ge=0, le=1_000)
     """Of FTRL: weights that tell little become 0."""
 
@@ -76,6 +77,8 @@ class WideDeep(FieldsModel[WideDeepConfig]):
         """Return FTRL for the wide part, Adam for the deep one."""
         fit = self.config.fit
         adam = fit.adam()
+        if not self.config.wide_learning_rate:
+            return adam
         ftrl = keras.optimizers.Ftrl(
             self.config.wide_learning_rate,
             l1_regularization_strength=self.config.wide_l1,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.contracts.datasets import GROUP_ID
 from models.errors import NotFiniteError
+from models.evaluation.metrics import auc
 from models.objectives import learned
 from models.training.batches import GroupBatches
 from models.training.fit import FitContext, Fitted
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from models.objectives import Learned
 
 _TOLD_EVERY_S = 20.0
+_SCORED_AT_ONCE = 8192
 
 
 class FitConfig(BaseModel):
@@ -40,6 +42,8 @@ class FitConfig(BaseModel):
     """Passes that are no better by the validation rows; then fitting stops, and the best weights come back."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """Of Adam."""
+    epsilon: float = Field(default=1e-7, gt=0, le=1)
+    """Of Adam: gradients much smaller than it move nothing."""
     clip_norm: float = Field(default=0.0, ge=0, le=1e6)
     """Gradients are shortened to this norm, all together; 0 leaves them."""
     plateau_factor: float = Field(default=1.0, gt=0, le=1)
@@ -49,7 +53,7 @@ class FitConfig(BaseModel):
 
     def adam(self) -> Any:
         """Return the optimiser of a model that brings none."""
-        return keras.optimizers.Adam(self.learning_rate, global_clipnorm=self.clip_norm or None)
+        return keras.optimizers.Adam(self.learning_rate, epsilon=self.epsilon, global_clipnorm=self.clip_norm or None)
 
 
 def fit_by_keras(
@@ -74,8 +78,9 @@ def fit_by_keras(
         for split in (context.train, context.valid)
     )
     watching = {"monitor": f"val_{objective.loss_name}", "mode": "min"}
+    exact = []
     if config.stop_by == "auc" and any(metric.name == "auc" for metric in objective.metrics()):
-        watching = {"monitor": "val_auc", "mode": "max"}
+        watching, exact = {"monitor": "val_auc", "mode": "max"}, [_ExactAuc(valid[0], context.valid.labels)]
     stopping = keras.callbacks.EarlyStopping(**watching, patience=config.patience, restore_best_weights=True)
     slowing = (
         [keras.callbacks.ReduceLROnPlateau(**watching, factor=config.plateau_factor, patience=1, min_delta=0.0)]
@@ -93,7 +98,7 @@ def fit_by_keras(
         **given,
         batch_size=None if context.signature.objective.grouped else config.batch_size,
         epochs=config.epochs,
-        callbacks=[stopping, *slowing, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
+        callbacks=[*exact, stopping, *slowing, keras.callbacks.TerminateOnNaN(), _Progress(context.tell)],
         verbose=0,
     ).history
     _check_finite(scorer.name, history, config)
@@ -117,6 +122,23 @@ class _Loss(keras.losses.Loss):  # type: ignore[misc]  # keras has no types
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self._objective.loss(y_true, y_pred)
+
+
+class _ExactAuc(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Puts the validation rows' AUC in the place of Keras's.
+
+    That one counts by thresholds. It loses the order of rows that a model is sure of, so that it falls where a model
+    only grows surer.
+    """
+
+    def __init__(self, columns: Columns, labels: NDArray[np.int64]) -> None:
+        super().__init__()
+        self._columns, self._labels = columns, labels
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002 - as Keras calls it
+        logits = self.model.predict(self._columns, batch_size=_SCORED_AT_ONCE, verbose=0)
+        if np.isfinite(logits).all():  # else the loss says so
+            logs["val_auc"] = auc(self._labels, np.asarray(logits).reshape(-1))
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types

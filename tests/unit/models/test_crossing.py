@@ -12,6 +12,7 @@ from keras import ops
 from models.dataset import TRAIN, VALID
 from models.encoding import build_encoder
 from models.errors import BuildError
+from models.evaluation.metrics import auc
 from models.layers.attention_pooling import AttentionPooling
 from models.layers.bilinear_fusion import BilinearFusion
 from models.layers.compressed_interactions import CompressedInteractions
@@ -25,7 +26,7 @@ from models.layers.mask_block import MaskBlock
 from models.layers.mixture_logit import MixtureLogit
 from models.layers.pairwise_products import InnerProducts, PairwiseProducts
 from models.layers.residual_unit import ResidualUnit
-from models.ranking.base import KerasModel
+from models.ranking.base import KerasConfig, KerasModel, encoded_inputs
 from models.ranking.catalogue import RANKING_MODELS
 from models.ranking.wide_deep import WideDeep, WideDeepConfig, is_wide
 from models.training.fit import FitContext
@@ -165,9 +166,10 @@ def test_compressed_interactions(vectors):
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_field_attention(vectors):
+@pytest.mark.parametrize("deep", [False, True])
+def test_field_attention(deep, vectors):
     heads, size = 2, 3
-    received, weights = _called(FieldAttention(heads, size), vectors)
+    received, weights = _called(FieldAttention(heads, size, scaled=deep, normalised=deep, dropout=0.5 * deep), vectors)
     for row in range(BATCH):
         for field in range(FIELDS):
             found = []
@@ -176,11 +178,22 @@ def test_field_attention(vectors):
                 query, keys, shown = (
                     vectors[row] @ weights[f"{name}/kernel"][:, own] for name in ("query", "key", "value")
                 )
-                worth = np.array([query[field] @ key for key in keys])
+                worth = np.array([query[field] @ key for key in keys]) / (np.sqrt(size) if deep else 1)
                 shares = np.exp(worth - worth.max()) / np.exp(worth - worth.max()).sum()
                 found.append(sum(share * each for share, each in zip(shares, shown, strict=True)))
-            expected = _relu(np.concatenate(found) + vectors[row, field] @ weights["residual/kernel"])
-            np.testing.assert_allclose(received[row, field], expected, rtol=1e-3, atol=1e-4)
+            whole = np.concatenate(found) + vectors[row, field] @ weights["residual/kernel"]
+            if deep:
+                whole = (whole - whole.mean()) / np.sqrt(whole.var() + 1e-5) * weights["norm/gamma"]
+                whole += weights["norm/beta"]
+            np.testing.assert_allclose(received[row, field], _relu(whole), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [FieldAttention(2, 3, dropout=0.5), AttentionPooling(2, 0.5)])
+def test_attention_is_dropped_in_training_alone(layer, vectors):
+    assert np.array_equal(layer(vectors), layer(vectors))
+    assert not np.array_equal(layer(vectors, training=True), layer(vectors, training=True))
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
 
 
 def test_bilinear_fusion():
@@ -320,6 +333,56 @@ def test_both_parts_are_slowed_and_their_gradients_shortened(dataset):
     assert rates.keys() == {"Ftrl", "Adam"}
     assert max(rates.values()) <= 0.5e-9, "passes that change nothing are no better"
     assert {each.global_clipnorm for each in optimizer.optimizers} == {2.0}
+
+
+def test_one_optimiser_fits_both_parts_where_ftrl_has_no_rate():
+    optimizer = WideDeep(WideDeepConfig(wide_learning_rate=0, fit={"learning_rate": 0.2})).optimizer()
+    assert (type(optimizer), float(optimizer.learning_rate)) == (keras.optimizers.Adam, pytest.approx(0.2))
+
+
+def test_the_perceptron_of_dlrm_sees_vectors_where_it_is_told_to(encoded, rows):
+    wide, narrow = (_built("dlrm", encoded, interaction=each) for each in ("vectors", "products"))
+    fields = len(encoded.reading(()).categorical) + 1
+    widths = [each.get_layer("deep_0").kernel.shape[0] for each in (wide, narrow)]
+    assert widths == [fields * 8, fields * (fields - 1) // 2 + 8]
+    assert unreached(wide, rows) == []
+
+
+def test_the_pooled_pairs_have_a_dropout_of_their_own(encoded):
+    rates = [
+        _built("nfm", encoded, dropout=0.4, **given).get_layer("pooled_dropout").rate
+        for given in ({}, {"pooled_dropout": 0})
+    ]
+    assert rates == [0.4, 0]
+
+
+def test_what_is_normalised_is_known_after_a_short_epoch(encoded, rows):
+    scorer = _built("dcn", encoded, batch_norm=True, unknown_rate=0)
+    for _ in range(50):
+        scorer(rows, training=True)
+    norm = scorer.get_layer("deep_0_norm")
+    seen = keras.Model(scorer.input, norm.input)(rows).numpy()
+    np.testing.assert_allclose(norm.moving_mean, seen.mean(axis=0), rtol=0.3, atol=0.1)
+    assert norm.epsilon == 1e-5, "first vectors are small"
+
+
+def test_the_fit_stops_by_the_auc_of_rows_that_a_model_is_sure_of(dataset):
+    class Sure(KerasModel):
+        name = "sure"
+
+        def build(self, encoded, seed):  # noqa: ARG002 - as the fit calls it
+            inputs = encoded_inputs(encoded)
+            weight = keras.layers.Embedding(encoded.vocabulary_sizes[encoded.categorical["item_id"]], 1)(
+                inputs["item_id"]
+            )
+            return keras.Model(inputs, 40.0 + weight)
+
+    config = KerasConfig(fit=FitConfig(epochs=1, stop_by="auc"))
+    given = FitContext(dataset.signature, dataset.transforms, dataset[TRAIN], dataset[VALID], seed=1)
+    fitted = Sure(config).fit(given)
+    scores = fitted.scorer.predict(fitted.encoded.run(dataset[VALID].features, dataset.signature), verbose=0)
+    assert fitted.history["val_auc"] == [pytest.approx(auc(dataset[VALID].labels, scores.ravel()), abs=1e-9)]
+    assert fitted.history["val_auc"] != [0.5]
 
 
 def test_crosses_of_columns_that_are_not_there_are_refused(encoded):

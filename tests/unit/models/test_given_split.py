@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,15 +15,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from feature_repo.contracts.signatures import Scope
+from feature_repo.contracts.signatures import ModelInput, Scope
+from models.benchmark.boosted import BoostedConfig
 from models.benchmark.given_split import read_given_split
-from models.benchmark.job import benchmark
+from models.benchmark.job import benchmark, model_of
 from models.benchmark.presets import Presets, preset_of, read_presets
 from models.benchmark.protocols import Protocol
 from models.dataset import TEST, TRAIN, VALID
 from models.encoding import build_encoder
-from models.errors import BuildError, DatasetError, SpecError
+from models.errors import BenchmarkError, DatasetError, SpecError
 from models.ranking.catalogue import RANKING_MODELS
+from tests.gradients import unreached
 
 DECLARED = {
     "label": "clicked",
@@ -167,6 +170,32 @@ def test_a_declaration_that_fits_nothing_is_refused(declared, told, tmp_path):
         read_given_split(_write(tmp_path, declared=declared))
 
 
+def test_columns_that_nobody_declared_may_hold_anything(folder, tmp_path):
+    whole = _write(tmp_path)
+    lines = (whole / "train.csv").read_text(encoding="utf-8").splitlines()
+    more = [f"{lines[0]},note", *(f"{line},{row or 'words'}" for row, line in enumerate(lines[1:], start=-1199))]
+    assert more[-1].endswith("words"), "after a block of numbers"
+    (whole / "train.csv").write_text("\ufeff" + "\n".join(more), encoding="utf-8")
+    assert read_given_split(whole).transforms == read_given_split(folder).transforms
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    _write(tmp_path)
+    with pytest.raises(DatasetError, match=r"expected train\.csv or train\.parquet, received both"):
+        read_given_split(_write(tmp_path, "parquet"))
+
+
+def test_terms_stand_by_their_frequency_and_the_missing_group_is_its_own(tmp_path):
+    declared = {"label": "clicked", "group": "who", "fields": [{"name": "who", "type": "categorical"}]}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
+    table = pa.table({"clicked": [0, 1, 0, 1, 1, 0], "who": ["b", "c", "a" * 300, None, "c", "None"]})
+    for split in ROWS:
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    given = read_given_split(tmp_path)
+    assert given.transforms.vocabularies["who"] == ("c", "None", "a" * 300, "b")
+    assert len(set(given[TRAIN].users.tolist())) == 5
+
+
 def test_a_file_that_is_not_there_is_named(folder, tmp_path):
     whole = _write(tmp_path)
     (whole / "valid.csv").unlink()
@@ -212,10 +241,11 @@ def test_a_sequence_that_shares_the_items_terms_is_a_history(name, folder):
 
 def test_histories_are_learned_from_given_rows(folder):
     once = QUICK.model_copy(update={"common": {**QUICK.common, "epochs": 1}, "models": {"din": {}}})
-    (row,) = benchmark(folder, ["din"], 1, once)["rows"]
+    (row,) = benchmark(Protocol.GIVEN_SPLIT, folder, "", ["din"], 1, once)["rows"]
     assert 0.4 < row["auc"] <= 1
-    with pytest.raises(BuildError, match="expected user_sequence_sessions"):
-        benchmark(folder, ["dsin"], 1, None)
+    with pytest.raises(BenchmarkError, match=r"received none of \['dsin, seed 1'\]") as failed:
+        benchmark(Protocol.GIVEN_SPLIT, folder, "", ["dsin"], 1, once)
+    assert "expected user_sequence_sessions" in failed.value.result["rows"][0]["error"]
 
 
 def test_settings_have_the_names_of_the_configs():
@@ -230,6 +260,62 @@ def test_settings_have_the_names_of_the_configs():
     assert preset_of("lr", QUICK).config.fit.batch_size == 100, "it has no vectors, which the others have in common"
 
 
+PUBLISHED = {
+    "lr": {"spread": 1e-4, "fit": {"epsilon": 1e-8, "patience": 2}},
+    "afm": {"attention_size": 128, "attention_dropout": 0.1, "dropout": 0.1},
+    "nfm": {"pooled_dropout": 0.0, "batch_norm": False, "fit": {"epochs": 200}},
+    "pnn": {"batch_norm": False, "fit": {"patience": 3}},
+    "wide_deep": {"crosses": (), "wide_learning_rate": 0.0, "batch_norm": True},
+    "autoint": {"hidden": (400, 400, 400), "layers": 5, "head_size": 32, "layer_norm": True, "batch_norm": True},
+    "dlrm": {"interaction": "vectors", "dropout": 0.4},
+    "finalmlp": {"gate": (400,), "gate_dropout": 0.0, "batch_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_row_is_fitted_as_its_run_was(name):
+    config = preset_of(name, Presets(models={name: {"auc": 0.9}})).config.model_dump()
+    fit, asked = config["fit"], PUBLISHED[name]
+    assert {key: value for key, value in (config | {"fit": {}}).items() if key in asked} == asked | (
+        {"fit": {}} if "fit" in asked else {}
+    )
+    assert asked.get("fit", {}).items() <= fit.items()
+    mine = preset_of(name, Presets(common={"spread": 0.5}, models={name: {"auc": 0.9, "patience": 7}})).config
+    assert (mine.spread, mine.fit.patience) == (0.5, 7), "what a preset says, counts"
+    assert preset_of(name, Presets(models={name: {}})).config.spread == 0.01, "nothing was published of it"
+
+
+def test_a_common_setting_counts_before_an_untold_one():
+    presets = Presets(common={"batch_norm": False, "dropout": 0.05}, models={"dcn": {"auc": 0.9}})
+    assert (preset_of("dcn", presets).config.batch_norm, preset_of("dcn", presets).config.dropout) == (False, 0.05)
+
+
+def test_a_field_is_the_users_where_its_name_says_so(tmp_path):
+    fields = [{"name": name, "type": "categorical"} for name in ("User", "item", "user_age")]
+    declared = {"label": "clicked", "fields": [*fields, {"name": "users", "type": "categorical", "of": "item"}]}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
+    table = pa.table({"clicked": [0, 1], **{field["name"]: ["a", "b"] for field in declared["fields"]}})
+    for split in ROWS:
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    scopes = [each.scope for each in read_given_split(tmp_path).signature.inputs]
+    assert scopes == [Scope.USER, Scope.ITEM, Scope.USER, Scope.ITEM]
+
+
+def test_finalmlp_needs_no_field_of_the_user(folder):
+    given = read_given_split(folder)
+    items = tuple(ModelInput(each.column, Scope.ITEM) for each in given.signature.inputs)
+    encoded = build_encoder(replace(given.signature, inputs=items), given.transforms)
+    model_class = RANKING_MODELS["finalmlp"]
+    scorer = model_class(model_class.config_class(batch_norm=True, gate_dropout=0.0)).build(encoded, 1)
+    columns = encoded.run(given[TEST].features, given.signature)
+    assert scorer(columns).shape == (ROWS[TEST], 1)
+    assert unreached(scorer, columns) == []
+    rates = {layer.name: layer.rate for layer in scorer.layers if isinstance(layer, keras.layers.Dropout)}
+    norms = {layer.name for layer in scorer.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert rates["gate_0_0_dropout"] == 0 < rates["stream_0_0_dropout"]
+    assert norms == {"stream_0_0_norm", "stream_0_1_norm", "stream_1_0_norm"}
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [({"depth": 3}, r"settings \['depth'\]: expected some of"), ({"hidden": [-1]}, "greater than or equal to 1")],
@@ -242,6 +328,20 @@ def test_settings_that_a_model_does_not_have_are_refused(settings, told):
 def test_a_common_setting_that_no_model_has_is_refused():
     with pytest.raises(SpecError, match=r"preset of fm: settings \['embeding_size'\]"):
         preset_of("fm", Presets(common={"embeding_size": 4}, models={"fm": {}}))
+
+
+def test_a_file_of_presets_names_models_that_there_are(tmp_path):
+    (tmp_path / "presets.yaml").write_text("models: {deepfn: {l2: 0.1}}", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"presets.yaml: models \['deepfn'\]: expected some of \['lr'"):
+        read_presets(tmp_path / "presets.yaml")
+
+
+def test_lightgbm_has_settings_and_a_published_row():
+    presets = Presets(common={"learning_rate": 1e-3}, models={"lightgbm": {"leaves": 7, "auc": 0.8}})
+    model, preset = model_of("lightgbm", Protocol.GIVEN_SPLIT, presets)
+    assert (model.config, preset.published) == (BoostedConfig(leaves=7), {"auc": 0.8})
+    with pytest.raises(SpecError, match="preset of lightgbm: depth: Extra inputs are not permitted"):
+        model_of("lightgbm", Protocol.GIVEN_SPLIT, Presets(models={"lightgbm": {"depth": 3}}))
 
 
 def test_the_example_of_presets_is_one():
@@ -261,6 +361,8 @@ def test_the_command_ends_with_one_object(folder, tmp_path):
     rows = json.loads(result.stdout.splitlines()[-1])["rows"]
     assert [(row["model"], row["seed"]) for row in rows] == [("lr", 1), ("lr", 2)]
     assert all(row.keys() == {"model", "seed", "auc", "gauc", "log_loss", "seconds"} for row in rows)
+    meant = CliRunner().invoke(app, [*given, "--mapping", "ml.yaml"])
+    assert (meant.exit_code, "expected none with" in meant.output + str(meant.stderr)) == (2, True)
     wrong = CliRunner().invoke(app, [*given[:-1], "lr,nobody"])
     assert wrong.exit_code != 0
     assert "model 'nobody': expected one of" in wrong.output + str(wrong.stderr)
