@@ -20,7 +20,6 @@ from feature_repo.contracts.signatures import (
     SIGNATURE_ARTIFACT,
     Scope,
     part_signature,
-    read_signature,
 )
 from infra.bench.errors import BenchError
 from infra.local.grpc_example import raw_input
@@ -67,7 +66,8 @@ class Ranker:
         (folder / "gates").mkdir(parents=True)
         shutil.copyfile(self.golden, folder / "golden.json")
         shutil.copyfile(self.training_set, folder / "training_set.json")
-        write_json(folder / SIGNATURE_ARTIFACT, read_signature(self.saved_model).to_json())
+        if self.release.ranker.signature:  # releases of before signatures were stored have none, nor have their runs
+            write_json(folder / SIGNATURE_ARTIFACT, self.release.ranker.signature)
         dataclasses.replace(Verdict.read(self.verdict), run_id=run_id).write(folder / "gates" / "verdict.json")
 
 

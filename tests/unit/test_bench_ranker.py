@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_repo.contracts.manifests import Decision, Verdict
-from feature_repo.contracts.publishing import write_json
+from feature_repo.contracts.publishing import read_json, write_json
 from feature_repo.contracts.schemas import MOVIELENS
-from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, ranking
+from feature_repo.contracts.signatures import ONE_USER_SIGNATURE, SIGNATURE_ARTIFACT, ranking
 from infra.bench.ranker import Ranker
 from tests.releases import ranker_part, release_of
 from tests.serving_world import training_set
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def test_a_copy_has_the_verdict_on_its_own_run(tmp_path: Path) -> None:
     verdict = Verdict("made-up", "ranking", "1", "the demo's run", Decision.PROMOTE, "it is better.", "", [])
-    release = release_of("made-up", ranker_part(run_id=verdict.run_id), why=verdict.reason)
+    signature = ranking(MOVIELENS, ("item_event_count",)).to_json()
+    part = ranker_part(run_id=verdict.run_id, signature=signature)
+    release = release_of("made-up", part, why=verdict.reason)
     files = {name: tmp_path / f"{name}.json" for name in ("golden", "training_set", "verdict")}
     for file in files.values():
         file.write_text("{}", encoding="utf-8")
@@ -28,6 +30,7 @@ def test_a_copy_has_the_verdict_on_its_own_run(tmp_path: Path) -> None:
     Ranker(release, tmp_path / "model", **files).copy_run(tmp_path / "copy", "another run")
     copied = Verdict.read(tmp_path / "copy" / "gates" / "verdict.json")
     assert (copied.run_id, copied.decision, copied.reason) == ("another run", verdict.decision, verdict.reason)
+    assert read_json(tmp_path / "copy" / SIGNATURE_ARTIFACT) == signature
 
 
 def test_pair_inputs_are_stretched_to_the_candidates_as_the_items_are(tmp_path: Path) -> None:
