@@ -80,7 +80,9 @@ class DSIN(FieldsModel[DSINConfig]):
         interests, there = self._interests(history)
         # Not unrolled, short as it is: Keras 3.15 then masks the backward part wrongly.
         evolving = keras.layers.Bidirectional(
-            keras.layers.LSTM(config.embedding_size, return_sequences=True), name="evolution"
+            # A name of its own, as the weights' hash has it: Keras would number it by how many there have been.
+            keras.layers.LSTM(config.embedding_size, return_sequences=True, name="lstm"),
+            name="evolution",
         )
         evolved = evolving(interests, mask=ops.cast(there, "bool"))
         interest = self._activated("interest", interests, history.candidate, there)
