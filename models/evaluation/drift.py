@@ -1,7 +1,7 @@
 """How far two samples of rows are apart: inputs of training rows and test rows, scores of two models.
 
-The measure is the population stability index, `sum((q - p) * log(q / p))` over buckets: 0 where the shares are alike;
-by the rule of thumb of credit scoring, more than 0.25 is a shift (Siddiqi, Credit Risk Scorecards, 2006). A column
+The measure is the population stability index (`feature_repo.stability_index`): 0 where the shares are alike; by the
+rule of thumb of credit scoring, more than 0.25 is a shift (Siddiqi, Credit Risk Scorecards, 2006). A column
 whose values all end in one bucket, as one does whose unit changed or that is missing everywhere, has 6 and more. So
 has a count that only grows, if it grows alike on all rows: the index says that a person should look, and not why.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_repo.contracts.columns import Dtype, Encoding
+from feature_repo.stability_index import stability_index
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 _TENTHS = 10
 _TERMS = 20
 """Commonest terms of the training rows that have a bucket each; all others share one."""
-_HALF = 0.5
-"""Rows that every bucket is given beside its own: an empty one has a logarithm, and few rows prove little."""
-
-
-def stability_index(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Return the index of two counts by bucket, `[buckets]` each."""
-    shares = [(each + _HALF) / (each + _HALF).sum() for each in (before, after)]
-    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
 def score_drift(before: NDArray[Any], after: NDArray[Any]) -> float:

@@ -1,6 +1,6 @@
 """How far two distributions are apart, and how far chance alone would take them.
 
-The population stability index is sum((p - q) * ln(p / q)) over bins. Of samples of one distribution it is about
+Of samples of one distribution the population stability index (`feature_repo.stability_index`) is about
 (1/n + 1/m) times a chi-squared variable with bins - 1 degrees of freedom (Yurdakul 2018, Statistical Properties of
 Population Stability Index), so that small samples look different when nothing has changed. Events of one user are
 alike: n and m count users (or items), not events.
@@ -9,14 +9,14 @@ alike: n and m count users (or items), not events.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
+
+from feature_repo.stability_index import smoothed_shares, stability_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HALF_A_CASE = 0.5
-"""Added to every bin, so that an empty one has a logarithm."""
 _DEVIATIONS = 3.0
 """Chance is believed up to so many standard deviations above its mean."""
 
@@ -35,14 +35,17 @@ class Histogram:
 
     def shares(self, bins: list[str]) -> list[float]:
         """Return the smoothed share of each of `bins`."""
-        whole = self.total + _HALF_A_CASE * len(bins)
-        return [(self.counts.get(name, 0) + _HALF_A_CASE) / whole for name in bins]
+        return [float(share) for share in smoothed_shares(self.of(bins))]
+
+    def of(self, bins: list[str]) -> list[float]:
+        """Return how often each of `bins` occurs."""
+        return [self.counts.get(name, 0) for name in bins]
 
 
 def population_stability_index(recent: Histogram, now: Histogram) -> float:
     """Return the index of two histograms; 0 for equal ones, symmetric in its arguments."""
     bins = _bins(recent, now)
-    return sum((p - q) * log(p / q) for p, q in zip(now.shares(bins), recent.shares(bins), strict=True))
+    return stability_index(recent.of(bins), now.of(bins))
 
 
 def index_by_chance(recent: Histogram, now: Histogram) -> float:
