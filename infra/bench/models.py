@@ -29,7 +29,6 @@ from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, state_folder
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from infra.bench.models_cells import Cell, Kept, code_sha256
-from infra.bench.models_costs import export_and_measure
 from infra.bench.models_page import SUMMARY, record_figures, write_section
 from infra.bench.models_summary import summary
 from infra.bench.results import write_results
@@ -45,10 +44,14 @@ from models.benchmark.measure import figures, measure
 from models.benchmark.preparation import Prepared, prepare
 from models.benchmark.presets import Presets, context_presets, preset_of
 from models.benchmark.protocols import Protocol
-from models.dataset import TEST, VALID, read_dataset
+from models.dataset import TEST, TRAIN, VALID, read_dataset
 from models.errors import BuildError, UnknownFeatureError
+from models.evaluation.export_cost import export_cost
 from models.evaluation.metrics import auc
+from models.export import export
 from models.ranking.catalogue import RANKING_MODELS, ranking_model
+from models.ranking.listing import COSTS
+from models.saved_model_loader import SavedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -261,18 +264,18 @@ def _timed(bench: Bench, cell: Cell, dataset: Dataset, model: Model) -> dict[str
     if measured.fitted is not None:
         place = bench.kept.saved_model(cell)
         shutil.rmtree(place, ignore_errors=True)
-        test, train_rows = dataset[TEST], dataset["train"].rows
-        signature = dataset.signature
-        found["costs"] = export_and_measure(measured.fitted, signature, test, measured.seconds, train_rows, place)
+        export(measured.fitted, dataset.signature, place)
+        cost = export_cost(place, SavedModel(place), dataset[TEST], dataset.signature, cell.seed)
+        cost["seconds_per_million_rows"] = measured.seconds / dataset[TRAIN].rows * 1e6
+        found["costs"] = {name: cost[name] for name in COSTS}
     return found
 
 
 def _questions(bench: Bench, dataset: Dataset) -> str:
     """Return the id of the questions that validate the models of a training set."""
-    few = {**bench.prepared.environment, "KESTREL_QUESTION_TRAIN_ORIGINS": "0"}  # nobody learns lists here
-    asking = Prepared(bench.prepared.place, bench.prepared.cutoff, few)
     record = dataset.record
-    made = asking.run("pipelines", "questions", "--cutoff", record.cutoff, "--training-set", record.training_set_id)
+    asked = ("--cutoff", record.cutoff, "--training-set", record.training_set_id)
+    made = bench.prepared.run("pipelines", "questions", *asked, question_train_origins="0")  # nobody learns lists here
     return str(made["questions"])
 
 

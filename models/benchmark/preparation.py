@@ -38,9 +38,10 @@ class Prepared:
     environment: Mapping[str, str]
     """What jobs see that work on it."""
 
-    def run(self, *arguments: str) -> dict[str, Any]:
-        """Run a job on this namespace; see `run_plane`."""
-        return _run(self.environment, *arguments, "--namespace", self.place.name)
+    def run(self, *arguments: str, **settings: str) -> dict[str, Any]:
+        """Run a job on this namespace, with some settings of its own; see `run_plane`."""
+        given = {f"KESTREL_{name.upper()}": value for name, value in settings.items()}
+        return _run({**self.environment, **given}, *arguments, "--namespace", self.place.name)
 
     def training_set(self, cutoff: str = "") -> Path:
         """Return the training set of all events before a cutoff; the whole data set's where none is given."""
