@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from feature_repo.contracts.columns import Dtype
 from feature_repo.contracts.on_demand import REQUEST_TIME
+from feature_repo.contracts.signatures import EXPLAIN_SIGNATURE
 from models.inputs import tensor_specs
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ _TINY = 1e-7
 """A probability is kept this far from 0 and 1: float32 knows none between."""
 
 
-def explain(score: Callable[..., dict[str, tf.Tensor]], signature: Signature, name: str) -> Any:
-    """Return the traced function of the signature `name`.
+def explain(score: Callable[..., dict[str, tf.Tensor]], signature: Signature) -> Any:
+    """Return the traced function.
 
     It takes what `serving_default` takes, and returns `contributions`, `[batch, inputs]`, in the order of the stored
     signature's inputs, and `baseline`, `[batch]`. Both are in log odds where the score is a probability, and on the
@@ -43,7 +44,6 @@ def explain(score: Callable[..., dict[str, tf.Tensor]], signature: Signature, na
     Args:
         score: The function of `serving_default`.
         signature: What the model takes.
-        name: Whose types and shapes the inputs have.
     """
     inputs = len(signature.input_columns)
     turn = max(1, _AT_ONCE // len(_steps(inputs)))
@@ -64,7 +64,7 @@ def explain(score: Callable[..., dict[str, tf.Tensor]], signature: Signature, na
         _, parts = tf.while_loop(lambda place, _: place < turns, explained, (0, parts), parallel_iterations=1)
         return {name: part.concat() for name, part in parts.items()}
 
-    return tf.function(call, autograph=False).get_concrete_function(**tensor_specs(signature, name))
+    return tf.function(call, autograph=False).get_concrete_function(**tensor_specs(signature, EXPLAIN_SIGNATURE))
 
 
 def _contributions(

@@ -69,7 +69,7 @@ class Exported:
             for name, call in ((ROWS_SIGNATURE, self._rows), (ONE_USER_SIGNATURE, self._one_user))
         }
         return traced | {
-            EXPLAIN_SIGNATURE: explain(traced[ROWS_SIGNATURE], self._signature, EXPLAIN_SIGNATURE),
+            EXPLAIN_SIGNATURE: explain(traced[ROWS_SIGNATURE], self._signature),
         }
 
     def _rows(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -61,7 +61,7 @@ def _explained(objective, *, of_three=False):
         return {"score": tf.sigmoid(logit) if objective.probability else logit}
 
     traced = tf.function(score).get_concrete_function(**tensor_specs(signature, ROWS_SIGNATURE))
-    found = explain(traced, signature, EXPLAIN_SIGNATURE)(**to_tensors(ROWS, signature))
+    found = explain(traced, signature)(**to_tensors(ROWS, signature))
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -119,7 +119,7 @@ def test_many_rows_take_turns_and_none_are_no_error(rows):
         with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(columns["a"])[0], 2000)]):
             return {"score": tf.identity(_logit(columns, of_three=True))}
 
-    found = explain(score, signature, EXPLAIN_SIGNATURE)(**given)
+    found = explain(score, signature)(**given)
     expected = _explained(PAIRWISE, of_three=True)
     assert found["contributions"].shape == (rows, len(COLUMNS))
     for name, values in found.items():
