@@ -1,9 +1,9 @@
 """`python -m infra.bench.models`: every ranking model of the catalogue on one data set, at random and by time.
 
     data ── the data plane's jobs ──▶ training set ─┬─ random folds of its context table: a search, then each fold
-                                                    └─ by time: as production learns ─┬─ costs of the exported model
-                                                                                      └─ lists: each as ranker of the
-                                                                                         same candidates
+                                                    ├─ by time: as production learns ─┬─ costs of the exported model
+                                                    │                                 └─ its order of candidates
+                                                    └─ as ranker: fitted to lists of the past ── its order of the same
 
 Each fit is a cell: a file that is kept until code, config, data or a library changes, so that a run that was stopped
 goes on where it was. What fails is told, and stops no other.
@@ -11,12 +11,12 @@ goes on where it was. What fails is told, and stops no other.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ from feature_repo.contracts.manifests import TrainingSet
 from feature_repo.contracts.places import MANIFEST, REPOSITORY, state_folder
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from infra.bench.models_cells import Cell, Kept, code_sha256
+from infra.bench.models_lists import Offered, fit_ranker, list_specs, offer, order_of
 from infra.bench.models_page import SUMMARY, record_figures, write_section
 from infra.bench.models_summary import summary
 from infra.bench.results import write_results
@@ -39,12 +40,12 @@ from infra.local.stack import command_environment
 from models.benchmark.boosted import SEARCH as BOOSTED_SEARCH
 from models.benchmark.boosted import Boosted
 from models.benchmark.context import FOLDS, read_context
-from models.benchmark.job import baseline_rows, model_of, told
+from models.benchmark.job import baseline_rows, model_of, rows_by_time, told
 from models.benchmark.measure import figures, measure
 from models.benchmark.preparation import Prepared, prepare
 from models.benchmark.presets import Presets, context_presets, preset_of
 from models.benchmark.protocols import Protocol
-from models.dataset import TEST, TRAIN, VALID, read_dataset
+from models.dataset import TEST, TRAIN, VALID
 from models.errors import BuildError, UnknownFeatureError
 from models.evaluation.export_cost import export_cost
 from models.evaluation.metrics import auc
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from models.benchmark.context import ContextTable
     from models.dataset import Dataset
     from models.ranking.base import RankingConfig, RankingModel
+    from models.specs.spec import Spec
 
     Model = RankingModel[RankingConfig] | Boosted
 
@@ -99,6 +101,13 @@ class Bench:
         if not was_there:
             self.say(f"{cell.name}: {time.monotonic() - began:.0f} s")
         return record
+
+    def exported(self, cell: Cell, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the record of a cell that leaves a SavedModel; without that it is made again."""
+        found = self.kept.read(cell)
+        if found is not None and "error" not in found and not self.kept.saved_model(cell).is_dir():
+            self.kept.forget(cell)
+        return self.cell(cell, make)
 
 
 def run(  # noqa: PLR0917 - typer's options
@@ -166,17 +175,37 @@ def _measure(bench: Bench, *, full: bool) -> None:
     context = read_context(training_set)
     bench.say(_coming(len(context.rows), len(bench.names), bench.folds, bench.seeds, full=full))
     at_random = [record for name in bench.names if _reads_context(name) for record in _random(bench, context, name)]
-    by_time = _by_time(bench, training_set, 1, bench.names)
+    offered = _offered(bench, training_set)
+    by_time = _by_time(bench, training_set, offered, 1, bench.names)
+    specs = list_specs(bench.names)
+    rankers = _rankers(bench, offered, 1, specs)
     if full:
-        best = sorted((each for each in by_time if each.get("figures")), key=lambda each: -each["figures"]["auc"])
-        names = [each["model"] for each in best if each["seed"] == _SEED][:_BEST]
+        best, rankers_best = _best(by_time, _auc), _best(rankers, _ndcg)
         for number in range(2, _ORIGINS + 1):
             # The next rows that are tested come before all that have been.
             end = datetime.fromisoformat(TrainingSet.read(training_set / MANIFEST).valid_end).date().isoformat()
             training_set = bench.prepared.training_set(end)
-            by_time += _by_time(bench, training_set, number, names)
-    record = summary(bench.prepared.place.name, bench.kept, context, at_random, by_time)
+            offered = _offered(bench, training_set)
+            by_time += _by_time(bench, training_set, offered, number, best)
+            rankers += _rankers(bench, offered, number, {name: specs[name] for name in rankers_best})
+    record = summary(bench.prepared.place.name, bench.kept, context, at_random, by_time, rankers=rankers)
     write_json(bench.kept.folder.parent / SUMMARY, record)
+
+
+def _best(records: Sequence[Mapping[str, Any]], figure: Callable[[Mapping[str, Any]], float | None]) -> list[str]:
+    """Return the models that are measured at further origins, by their first seed."""
+    found = {each["model"]: figure(each) for each in records if each["seed"] == _SEED}
+    known = {name: value for name, value in found.items() if value is not None}
+    return sorted(known, key=lambda name: -known[name])[:_BEST]
+
+
+def _auc(record: Mapping[str, Any]) -> float | None:
+    return (record.get("figures") or {}).get("auc")
+
+
+def _ndcg(record: Mapping[str, Any]) -> float | None:
+    found: float | None = record["lists"].get("ndcg_at_10")
+    return found
 
 
 def _coming(rows: int, models: int, folds: int, seeds: int, *, full: bool) -> str:
@@ -241,21 +270,45 @@ def _fold(bench: Bench, cell: Cell, context: ContextTable, model: Model) -> dict
     return {"figures": figures(rows[TEST], measured.test), "seconds": measured.seconds}
 
 
-def _by_time(bench: Bench, training_set: Path, number: int, names: Sequence[str]) -> list[dict[str, Any]]:
+def _offered(bench: Bench, training_set: Path) -> Offered:
+    return offer(bench.prepared, training_set.name, TrainingSet.read(training_set / MANIFEST).cutoff, bench.say)
+
+
+def _by_time(
+    bench: Bench, training_set: Path, offered: Offered, number: int, names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the records of one origin: figures, costs, and what each makes of the same candidates."""
-    dataset = read_dataset(training_set)
-    asked = _questions(bench, dataset)
-    found = [{"part": "time", "number": number, **each, "figures": each} for each in baseline_rows(dataset)]
+    rows_of = rows_by_time(training_set)
+    untrained = baseline_rows(rows_of(Boosted.name))
+    found = [{"part": "time", "number": number, **each, "figures": each} for each in untrained]
     for name in names:
+        dataset = rows_of(name)
         for seed in range(1, bench.seeds + 1):
             model, _ = model_of(name, Protocol.TIME, None)
             basis = {"config": model.config.model_dump(mode="json"), "data": training_set.name, "code": _code(model)}
             cell = Cell("time", number, name, seed, basis)
-            if name != Boosted.name and not bench.kept.saved_model(cell).is_dir():
-                bench.kept.forget(cell)
-            record = bench.cell(cell, lambda cell=cell, model=model: _timed(bench, cell, dataset, model))  # type: ignore[misc]
-            found.append({**record, "lists": _lists(bench, cell, record, training_set, asked)})
+            make = partial(_timed, bench, cell, dataset, model)
+            record = bench.cell(cell, make) if name == Boosted.name else bench.exported(cell, make)
+            found.append({**record, "lists": _lists(bench, cell, record, offered, training_set.name)})
     return found
+
+
+def _rankers(bench: Bench, offered: Offered, number: int, specs: Mapping[str, Spec]) -> list[dict[str, Any]]:
+    """Return the records of one origin: what each class that learned lists makes of the same candidates."""
+    found = []
+    for name, spec in specs.items() if offered.rows else ():
+        for seed in range(1, bench.seeds + 1):
+            model = spec.model()
+            definition = {"spec": spec.definition, "config": model.config.model_dump(mode="json")}
+            cell = Cell("ranker", number, name, seed, {**definition, "data": offered.rows, "code": _code(model)})
+            make = partial(_ranked, bench, cell, offered, spec)
+            record = bench.exported(cell, make)
+            found.append({**record, "lists": _lists(bench, cell, record, offered, offered.rows)})
+    return found
+
+
+def _ranked(bench: Bench, cell: Cell, offered: Offered, spec: Spec) -> dict[str, Any]:
+    return {"seconds": fit_ranker(bench.prepared, offered, spec, cell.seed, bench.kept.saved_model(cell))}
 
 
 def _timed(bench: Bench, cell: Cell, dataset: Dataset, model: Model) -> dict[str, Any]:
@@ -271,41 +324,16 @@ def _timed(bench: Bench, cell: Cell, dataset: Dataset, model: Model) -> dict[str
     return found
 
 
-def _questions(bench: Bench, dataset: Dataset) -> str:
-    """Return the id of the questions that validate the models of a training set."""
-    record = dataset.record
-    asked = ("--cutoff", record.cutoff, "--training-set", record.training_set_id)
-    made = bench.prepared.run("pipelines", "questions", *asked, question_train_origins="0")  # nobody learns lists here
-    return str(made["questions"])
-
-
-def _lists(bench: Bench, cell: Cell, record: Mapping[str, Any], training_set: Path, asked: str) -> dict[str, Any]:
+def _lists(bench: Bench, cell: Cell, record: Mapping[str, Any], offered: Offered, training_set: str) -> dict[str, Any]:
     """Return what a model's own order of the candidates is worth, at the validation origin."""
     saved_model = bench.kept.saved_model(cell)
-    if not record.get("costs") or not saved_model.is_dir():
+    if "error" in record or not saved_model.is_dir():
         return {}
-    code = code_sha256("serving.lists.comparison")
-    own = Cell("lists", cell.number, cell.model, cell.seed, {"model": cell.key, "questions": asked, "code": code})
-    return bench.cell(own, lambda: _compared(bench, own, saved_model, training_set, asked))
-
-
-def _compared(bench: Bench, cell: Cell, saved_model: Path, training_set: Path, asked: str) -> dict[str, Any]:
-    out = bench.kept.folder / f"{cell.name}-compared.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    model = {"name": cell.model, "saved_model": str(saved_model), "training_set": training_set.name}
-    given = ("--questions", asked, "--models", json.dumps([model]), "--out", str(out))
-    bench.prepared.run("serving.lists", "compare", *given)
-    record: Any = read_json(out)
-    own = record["lists"].get(cell.model)
-    if own is None:
-        return {"error": "; ".join(record["undefined"].values())}
-    alone = next((each["ndcg_at_10"] for each in own["tried"] if not each["share"]), own["ndcg_at_10"])
-    return {
-        "ndcg_at_10": alone,
-        "users": record["users"],
-        "best_simple": record["best_simple"],
-        "unranked": record["unranked"]["ndcg_at_10"],
-    }
+    basis = {"model": cell.key, "offered": asdict(offered), "code": code_sha256("serving.lists.comparison")}
+    own = Cell(f"lists-{cell.part}", cell.number, cell.model, cell.seed, basis)
+    out = bench.kept.folder / f"{own.name}-compared.json"
+    model = {"name": cell.model, "saved_model": str(saved_model), "training_set": training_set}
+    return bench.cell(own, lambda: order_of(bench.prepared, offered, model, out))
 
 
 def _unless_unsuited(make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ class Cell:
     """One model, fitted once to one division of rows."""
 
     part: str
-    """What is measured: "random", "time" or "lists"."""
+    """What is measured: "random", "time", "ranker", or the lists of either of the last two."""
     number: int
     """The fold, or the origin from the latest on; from 1."""
     model: str

@@ -43,7 +43,10 @@ five best; `DATA` and `SOURCE` name other data, which is added.
   future: they compare models, and promise nothing. Differences are of the AUC, less LightGBM's over the same rows; the
   interval holds 95 %, users are resampled with their rows.
 - By time: the training set of production, each class with its own defaults. What tests comes after what is learned.
-- Lists: NDCG@10 of each model's own order of the same candidates, at the validation origin, with nothing mixed in.
+- Lists: NDCG@10 of each model's own order of the same candidates, at the validation origin, with nothing mixed in. "Of
+  rows" is the model by time, which learned from events with values. "Of lists" is the class fitted to what recall
+  offered for questions of the past, with the features, objective and fit of the shipped spec `lists`; models of
+  histories have these, too.
 - Costs are those of the model by time: 200 candidates of one user in one process (median), the SavedModel on the disk,
   seconds of fitting for a million rows.
 """
@@ -63,7 +66,7 @@ def record_figures(found: Sequence[Record]) -> list[Figure]:
 
 
 def _of_line(data: Record, line: Record) -> list[Figure]:
-    name, at_random, by_time = line["model"], line["random"] or {}, line["time"] or {}
+    name, at_random, by_time, ranker = line["model"], *(line[part] or {} for part in ("random", "time", "ranker"))
     figures = []
     if "auc" in at_random:
         of = f"{data['data']}: AUC of {name} at random, {at_random['folds']} of 10 folds"
@@ -74,6 +77,9 @@ def _of_line(data: Record, line: Record) -> list[Figure]:
     if by_time.get("ndcg_at_10") is not None:
         of = f"{data['data']}: NDCG@10 of {name} as ranker"
         figures.append(Figure(of, by_time["ndcg_at_10"], "ratio", "higher"))
+    if ranker.get("ndcg_at_10") is not None:
+        of = f"{data['data']}: NDCG@10 of {name} as ranker that learned from lists"
+        figures.append(Figure(of, ranker["ndcg_at_10"], "ratio", "higher", spread=ranker["spread"]))
     return figures
 
 
@@ -99,22 +105,34 @@ def write_section(found: Sequence[Record], page: Path) -> None:
 
 
 def _section(data: Record, docs: Path) -> str:
-    lines = sorted(data["models"], key=lambda line: -((line["time"] or {}).get("auc") or 0.0))
-    by_rows = _places(data, "auc")
-    by_lists = _places(data, "ndcg_at_10")
+    lines = sorted(data["models"], key=_order)
+    by_rows, by_lists = _places(data, "time", "auc"), _places(data, *_lists_of(data))
     shown = []
     if by_lists:
         path = docs / "images" / f"models-{data['data']}.svg"
         with replacing(path) as part:
             _plot(data).savefig(part, format="svg", metadata={"Date": None})
         shown = [f"![AUC by time and NDCG@10 of each model]({path.relative_to(docs).as_posix()})", ""]
+    heads = "AUC by time | GAUC | log loss | place | NDCG@10 of rows | of lists | place | AUC at random | less LightGBM"
     table = [
-        "| model | AUC by time | GAUC | log loss | place | NDCG@10 | place | AUC at random | less LightGBM | cost |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| model | {heads} | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(line, by_rows, by_lists) for line in lines),
     ]
     head = f"### {data['data']}, {data['rows']:,} rows"
-    return "\n".join([head, "", *_told(data), "", *shown, *table, "", *_rolling(data)])
+    return "\n".join([head, "", *_told(data), "", *shown, *table, "", *_rolling(data), *_rolling_rankers(data)])
+
+
+def _order(line: Record) -> tuple[float, float]:
+    """Return what a line of the table stands by: the best by time first, then what only orders lists."""
+    by_time, ranker = (line[part] or {} for part in ("time", "ranker"))
+    return -(by_time.get("auc") or 0.0), -(ranker.get("ndcg_at_10") or 0.0)
+
+
+def _lists_of(data: Record) -> tuple[str, str]:
+    """Return the part and the figure of a line that the order by lists follows: that of who learned lists, if any."""
+    learned = any((line["ranker"] or {}).get("ndcg_at_10") is not None for line in data["models"])
+    return ("ranker" if learned else "time", "ndcg_at_10")
 
 
 def _plot(data: Record) -> Plot:
@@ -125,37 +143,41 @@ def _plot(data: Record) -> Plot:
     mpl.rcParams["svg.hashsalt"] = data["data"]  # the same figures give the same file
     plot = Plot(figsize=(7, 4.5), layout="constrained")
     axes = plot.subplots()
+    part, figure = _lists_of(data)
     for line in data["models"]:
-        by_time = line["time"] or {}
-        if by_time.get("ndcg_at_10") is not None:
-            place = (by_time["auc"], by_time["ndcg_at_10"])
-            axes.plot(*place, "o", color="tab:blue", markersize=4)
-            axes.annotate(line["model"], place, xytext=(3, 3), textcoords="offset points", fontsize=7)
+        x, y = (line["time"] or {}).get("auc"), (line[part] or {}).get(figure)
+        if x is not None and y is not None:
+            axes.plot(x, y, "o", color="tab:blue", markersize=4)
+            axes.annotate(line["model"], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
+    if data["lists"]["unranked"] is not None:
+        axes.axhline(data["lists"]["unranked"], color="tab:gray", linewidth=1, linestyle="--", label="unranked")
+        axes.legend()
     axes.set(xlabel="AUC of the test rows, by time", ylabel="NDCG@10 as ranker", title=data["data"])
     return plot
 
 
-def _places(data: Record, figure: str) -> dict[str, int]:
-    """Return model → its place from 1 among those of the catalogue that have the figure, by time."""
+def _places(data: Record, part: str, figure: str) -> dict[str, int]:
+    """Return model → its place from 1 among those that have the figure; what is no class is none by time."""
     own = [
-        (line["time"][figure], line["model"])
+        (line[part][figure], line["model"])
         for line in data["models"]
-        if line["model"] in RANKING_MODELS and (line["time"] or {}).get(figure) is not None
+        if (part != "time" or line["model"] in RANKING_MODELS) and (line[part] or {}).get(figure) is not None
     ]
     return {name: place for place, (_, name) in enumerate(sorted(own, key=lambda each: -each[0]), 1)}
 
 
 def _row(line: Record, by_rows: Mapping[str, int], by_lists: Mapping[str, int]) -> str:
-    name, at_random, by_time = line["model"], line["random"] or {}, line["time"] or {}
+    name, at_random, by_time, ranker = line["model"], *(line[part] or {} for part in ("random", "time", "ranker"))
     less = at_random.get("less_lightgbm")
     costs = by_time.get("costs") or {}
     cells = (
-        name,
+        name if name in (*RANKING_MODELS, *_SIMPLE) else f"spec `{name}`",
         _number(by_time.get("auc")),
         _number(by_time.get("gauc")),
         _number(by_time.get("log_loss")),
         str(by_rows.get(name, "-")),
         _number(by_time.get("ndcg_at_10")),
+        _number(ranker.get("ndcg_at_10")),
         str(by_lists.get(name, "-")),
         _number(at_random.get("auc")),
         "-" if less is None else f"{less['value']:+.4f} ({_ends(less)})",
@@ -170,34 +192,55 @@ def _told(data: Record) -> list[str]:
     """Say plainly who loses to what needs no deep model, and how the two orders differ."""
     by_time = {line["model"]: line["time"] for line in data["models"] if (line["time"] or {}).get("auc") is not None}
     deep = {name: each["auc"] for name, each in by_time.items() if name in RANKING_MODELS}
-    sentences = []
-    for simple in _SIMPLE:
-        if simple in by_time and deep:
-            losing = sorted(name for name, value in deep.items() if value < by_time[simple]["auc"])
-            told = f"{len(losing)} of {len(deep)} models lose to {simple} by time"
-            sentences.append(f"- {told}: {', '.join(losing)}." if losing else f"- No model loses to {simple} by time.")
-    orders = _places(data, "auc"), _places(data, "ndcg_at_10")
-    if all(orders):
-        first = [min(order, key=lambda name: order[name]) for order in orders]
-        lists = data["lists"]
-        simple = lists["best_simple"]
-        few = " So few users tell little of the lists' order." if lists["users"] < _FEW_USERS else ""
-        sentences.append(
-            f"- By AUC {first[0]} is first, by lists {first[1]} ({lists['users']} users). Unranked, the candidates "
-            f"have an NDCG@10 of {_number(lists['unranked'])}; the best simple list, {simple['name']}, has "
-            f"{_number(simple.get('ndcg_at_10'))}.{few}"
-        )
+    sentences = [_losing(deep, simple, by_time[simple]["auc"], "by time") for simple in _SIMPLE if simple in by_time]
     missing = (
         ("random", "error", "figures at random"),
         ("time", "error", "figures by time"),
         ("time", "lists_error", "lists"),
+        ("ranker", "error", "figures as ranker that learned from lists"),
     )
-    return sentences + [
-        f"- {line['model']} has no {what}: {error}"
-        for part, key, what in missing
-        for line in data["models"]
-        if (error := (line[part] or {}).get(key))
+    return [
+        *sentences,
+        *_told_of_lists(data),
+        *(
+            f"- {line['model']} has no {what}: {error}"
+            for part, key, what in missing
+            for line in data["models"]
+            if (error := (line[part] or {}).get(key))
+        ),
     ]
+
+
+def _losing(figures: Mapping[str, float], simple: str, limit: float, how: str) -> str:
+    losing = sorted(name for name, value in figures.items() if value < limit)
+    names = f": {', '.join(losing)}" if 0 < len(losing) < len(figures) else ""
+    told = f"{len(losing)} of {len(figures)} models lose" if losing else "No model loses"
+    return f"- {told} to {simple} {how}{names}."
+
+
+def _told_of_lists(data: Record) -> list[str]:
+    """Say who is first by rows and by lists, and what recall and the best simple list are worth without a model."""
+    orders = _places(data, "time", "auc"), _places(data, *_lists_of(data))
+    if not all(orders):
+        return []
+    first = [min(order, key=lambda name: order[name]) for order in orders]
+    lists = data["lists"]
+    simple, few = lists["best_simple"], " So few users tell little of the lists' order."
+    told = (
+        f"- By AUC {first[0]} is first, by lists {first[1]} ({lists['users']} users). Unranked, the candidates have an "
+        f"NDCG@10 of {_number(lists['unranked'])}; the best simple list, {simple['name']}, has "
+        f"{_number(simple.get('ndcg_at_10'))}.{few if lists['users'] < _FEW_USERS else ''}"
+    )
+    sentences = [told]
+    if simple.get("ndcg_at_10") is None:
+        return sentences
+    for part, learned in (("time", "rows"), ("ranker", "lists")):
+        of = {line["model"]: (line[part] or {}).get("ndcg_at_10") for line in data["models"]}
+        known = {name: value for name, value in of.items() if value is not None}
+        if known:
+            how = f"as rankers that learned from {learned}"
+            sentences.append(_losing(known, "the best simple list", simple["ndcg_at_10"], how))
+    return sentences
 
 
 def _rolling(data: Record) -> list[str]:
@@ -218,6 +261,24 @@ def _rolling(data: Record) -> list[str]:
         for line in several
     ]
     return ["Origins, the latest first:", "", f"| model{heads} |", f"|---{'|---|---' * count}|", *rows, ""]
+
+
+def _rolling_rankers(data: Record) -> list[str]:
+    """Return the table of what learned from lists and was measured at several origins."""
+    several = [line for line in data["models"] if len((line["ranker"] or {}).get("origins", ())) > 1]
+    if not several:
+        return []
+    count = max(len(line["ranker"]["origins"]) for line in several)
+    heads = "".join(f" | NDCG@10, origin {number}" for number in range(1, count + 1))
+    rows = [f"| {line['model']} | {' | '.join(map(_number, line['ranker']['origins']))} |" for line in several]
+    return [
+        "What learned from lists, the latest origin first:",
+        "",
+        f"| model{heads} |",
+        f"|---{'|---' * count}|",
+        *rows,
+        "",
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -25,7 +25,13 @@ _CONFIDENCE, _RESAMPLES, _SEED = 0.95, 1000, 1
 
 
 def summary(
-    data: str, kept: Kept, context: ContextTable, at_random: Sequence[Record], by_time: Sequence[Record]
+    data: str,
+    kept: Kept,
+    context: ContextTable,
+    at_random: Sequence[Record],
+    by_time: Sequence[Record],
+    *,
+    rankers: Sequence[Record],
 ) -> dict[str, Any]:
     """Return the record of a data set.
 
@@ -35,10 +41,11 @@ def summary(
         context: The rows of those folds.
         at_random: Records of the part "random".
         by_time: Records of the part "time", each with its `lists`.
+        rankers: Records of the part "ranker", each with its `lists`; of none of a log that is too short.
     """
-    names = dict.fromkeys(each["model"] for each in (*by_time, *at_random))
+    names = dict.fromkeys(each["model"] for each in (*by_time, *at_random, *rankers))
     pooled = _pooled(kept, context, at_random)
-    lists = [each["lists"] for each in by_time if "ndcg_at_10" in each.get("lists", {})]
+    lists = [each["lists"] for each in (*by_time, *rankers) if "ndcg_at_10" in each.get("lists", {})]
     shared = lists[0] if lists else {}
     return {
         "data": data,
@@ -48,12 +55,38 @@ def summary(
         "models": [
             {
                 "model": name,
-                "random": _of_random(name, [each for each in at_random if each["model"] == name], pooled),
-                "time": _of_time([each for each in by_time if each["model"] == name]),
+                "random": _of_random(name, _of(name, at_random), pooled),
+                "time": _of_time(_of(name, by_time)),
+                "ranker": _of_ranker(_of(name, rankers)),
             }
             for name in names
         ],
     }
+
+
+def _of(name: str, records: Sequence[Record]) -> list[Record]:
+    return [each for each in records if each["model"] == name]
+
+
+def _of_ranker(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Return NDCG@10 at the first origin and at each; an error where there is none."""
+    if not records:
+        return None
+    at = {number: [each for each in records if each["number"] == number] for number in _origins(records)}
+    first = [each["lists"].get("ndcg_at_10") for each in at[1]]
+    known = [value for value in first if value is not None]
+    errors = (each.get("error") or each["lists"].get("error") for each in records)
+    return {
+        "ndcg_at_10": _mean(first),
+        "spread": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "origins": [_mean([each["lists"].get("ndcg_at_10") for each in own]) for own in at.values()],
+        "error": next((error for error in errors if error), ""),
+    }
+
+
+def _origins(records: Sequence[Record]) -> list[int]:
+    """Return the numbers of the origins, from the latest on."""
+    return sorted({int(each["number"]) for each in records})
 
 
 def _pooled(kept: Kept, context: ContextTable, records: Sequence[Record]) -> dict[str, tuple[NDArray[Any], ...]]:
@@ -110,7 +143,7 @@ def _of_time(records: Sequence[Record]) -> dict[str, Any] | None:
     if not first:
         return {"error": records[0].get("error", "")}
     aucs = [each["figures"]["auc"] for each in first]
-    origins = sorted({each["number"] for each in records if "figures" in each})
+    origins = _origins([each for each in records if "figures" in each])
     return {
         **{name: _mean([each["figures"][name] for each in first]) for name in ("auc", "gauc", "log_loss")},
         "spread": float(np.std(aucs, ddof=1)) if len(aucs) > 1 else None,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.contracts.manifests import TrainingSet
+from feature_repo.contracts.places import MANIFEST
+from feature_repo.contracts.publishing import CorruptRecordError
+from feature_repo.contracts.signatures import DEFAULT_FEATURES
 from models.benchmark.boosted import Boosted
 from models.benchmark.context import read_context
 from models.benchmark.given_split import read_given_split
@@ -13,13 +18,13 @@ from models.benchmark.preparation import training_set_of
 from models.benchmark.presets import Preset, boosted_preset, context_presets, preset_of
 from models.benchmark.protocols import Protocol
 from models.dataset import TEST, TRAIN, VALID, Dataset, read_dataset
-from models.errors import BenchmarkError
+from models.errors import BenchmarkError, DatasetError
 from models.evaluation.baselines import means, popularity
 from models.evaluation.table import MEANS, POPULARITY
 from models.ranking.catalogue import ranking_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from models.benchmark.given_split import GivenSplit
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
     from models.ranking.base import RankingConfig, RankingModel
 
 log = logging.getLogger(__name__)
+_SEQUENCE = "user_sequence"
+"""The group of features that has the user's last events."""
+_WITH_SEQUENCE = "ranking_sequences"
+"""The feature service of training sets that have it."""
 
 
 def benchmark(  # noqa: PLR0917 - of what, by whom, how often, how
@@ -51,12 +60,13 @@ def benchmark(  # noqa: PLR0917 - of what, by whom, how often, how
         SpecError: A model or a setting is unknown.
     """
     chosen = {name: model_of(name, protocol, presets) for name in models}  # all of them before anything is computed
-    rows = read_rows(protocol, data, mapping)
-    log.info("%s: %s", data, ", ".join(f"{name} {rows[name].rows:,} rows" for name in (TRAIN, VALID, TEST)))
-    found = baseline_rows(rows) if isinstance(rows, Dataset) else []
+    rows_of = read_rows(protocol, data, mapping)
+    first = rows_of(models[0])
+    log.info("%s: %s", data, ", ".join(f"{name} {first[name].rows:,} rows" for name in (TRAIN, VALID, TEST)))
+    found = baseline_rows(first) if isinstance(first, Dataset) else []
     for name, (model, _) in chosen.items():
         for seed in range(1, seeds + 1):
-            found.append(row(name, model, rows, seed))
+            found.append(row(name, model, rows_of(name), seed))
             log.info("%s", found[-1])
     result = {"rows": found, "published": {name: dict(preset.published) for name, (_, preset) in chosen.items()}}
     if failed := [f"{each['model']}, seed {each['seed']}" for each in found if "error" in each]:
@@ -84,17 +94,48 @@ def model_of(
     return model_class(preset.config), preset
 
 
-def read_rows(protocol: Protocol, data: Path, mapping: str = "") -> GivenSplit | Dataset:
-    """Return train, validation and test rows.
+def read_rows(protocol: Protocol, data: Path, mapping: str = "") -> Callable[[str], GivenSplit | Dataset]:
+    """Return a function: a model's name → the train, validation and test rows that it is fitted to.
 
     Raises:
         DatasetError: The folder is no given split, or its training set is of another kind.
         JobFailedError: The data plane cannot make rows of the data.
     """
+    if protocol is Protocol.TIME:
+        return rows_by_time(training_set_of(data, mapping))
     if protocol is Protocol.GIVEN_SPLIT:
-        return read_given_split(data)
-    directory = training_set_of(data, mapping)
-    return read_context(directory).fold(1) if protocol is Protocol.RANDOM else read_dataset(directory)
+        given = read_given_split(data)
+    else:
+        given = read_context(training_set_of(data, mapping)).fold(1)
+    return lambda _: given
+
+
+def rows_by_time(directory: Path) -> Callable[[str], Dataset]:
+    """Return a function: a model's name → a training set in memory, with the features that the model is given.
+
+    Models of histories have the user's last events, where the training set has them; no other model reads them.
+
+    Raises:
+        DatasetError: The training set is of another kind.
+    """
+    try:
+        there = TrainingSet.read(directory / MANIFEST).feature_service == _WITH_SEQUENCE
+    except CorruptRecordError as error:
+        raise DatasetError(str(error)) from error
+
+    @cache
+    def read(features: tuple[str, ...]) -> Dataset:
+        return read_dataset(directory, features=features)
+
+    def rows_of(name: str) -> Dataset:
+        return read((*DEFAULT_FEATURES, *(features_of_history(name) if there else ())))
+
+    return rows_of
+
+
+def features_of_history(name: str) -> tuple[str, ...]:
+    """Return the features that a model's history consists of; none where it reads no history."""
+    return (_SEQUENCE,) if name != Boosted.name and "history" in ranking_model(name).inputs else ()
 
 
 def row(

@@ -44,10 +44,13 @@ class Prepared:
         return _run({**self.environment, **given}, *arguments, "--namespace", self.place.name)
 
     def training_set(self, cutoff: str = "") -> Path:
-        """Return the training set of all events before a cutoff; the whole data set's where none is given."""
+        """Return the training set of all events before a cutoff; the whole data set's where none is given.
+
+        It has the users' last events, which models of histories read.
+        """
         until = ("--cutoff", cutoff or self.cutoff)
         self.run("pipelines", "embeddings", *until)  # a training set names the vectors of its cutoff
-        made = self.run("pipelines", "training-set", *until)
+        made = self.run("pipelines", "training-set", *until, ranking_sequences="true")
         return self.place.training_sets / str(made["training_set"])
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from feature_repo.contracts.manifests import TrainingSet
+from feature_repo.contracts.manifests import TrainingKind, TrainingSet
 from feature_repo.contracts.places import Namespace
 from feature_repo.contracts.publishing import read_json
 from infra.bench.lists_page import _parts
 from infra.bench.models import Bench, _measure, _random
 from infra.bench.models_cells import Cell, Kept, code_sha256
+from infra.bench.models_lists import Offered, list_specs
 from infra.bench.models_page import record_figures, write_section
 from infra.bench.models_summary import difference
 from infra.bench.results import write_results
@@ -24,6 +25,7 @@ from models.benchmark.presets import Presets
 from models.benchmark.protocols import Protocol
 from models.errors import DatasetError
 from models.ranking.listing import COSTS, measured_costs
+from models.specs.spec import read_specs
 from tests.training_set_fixture import write_training_set
 
 QUICK = Presets(common={"epochs": 1}, models={"lr": {}}, search=({"l2": 1e-4}, {"l2": 1e-2}))
@@ -104,8 +106,12 @@ def test_a_difference_has_an_interval_that_holds_it():
     assert (same["low"], same["value"], same["high"]) == (0, 0, 0)
 
 
-def line(model, at_random=None, by_time=None):
-    return {"model": model, "random": at_random, "time": by_time}
+def line(model, at_random=None, by_time=None, ranker=None):
+    return {"model": model, "random": at_random, "time": by_time, "ranker": ranker}
+
+
+def as_ranker(*origins):
+    return {"ndcg_at_10": origins[0], "spread": None, "origins": list(origins), "error": ""}
 
 
 def by_time(auc, ndcg=None, *, costs=False, origins=None):
@@ -126,9 +132,14 @@ SUMMARY = {
     "lists": {"users": 9, "best_simple": {"name": "EASE", "ndcg_at_10": 0.2}, "unranked": 0.1},
     "models": [
         line(
-            "fm", {"auc": 0.8, "folds": 1, "less_lightgbm": {"value": 0.1, "low": 0.05, "high": 0.2}}, by_time(0.7, 0.3)
+            "fm",
+            {"auc": 0.8, "folds": 1, "less_lightgbm": {"value": 0.1, "low": 0.05, "high": 0.2}},
+            by_time(0.7, 0.3),
+            as_ranker(0.25, 0.35),
         ),
-        line("lr", {"auc": 0.7, "folds": 1}, by_time(0.8, 0.1, costs=True, origins=[0.8, 0.6])),
+        line("lr", {"auc": 0.7, "folds": 1}, by_time(0.8, 0.1, costs=True, origins=[0.8, 0.6]), as_ranker(0.15)),
+        line("lists", ranker=as_ranker(0.4)),
+        line("gbdt_lr", ranker={"ndcg_at_10": None, "spread": None, "origins": [None], "error": "no trees"}),
         line("din", None, {"error": "BuildError: no history"}),
         line("means", None, by_time(0.75)),
         line("lightgbm", {"auc": 0.7, "folds": 1}, by_time(0.6)),
@@ -143,6 +154,7 @@ def test_the_record_has_costs_where_the_catalogue_looks_for_them(tmp_path):
     target = figures["toy: AUC of the best of ours less LightGBM's, at random, the interval's lower end"]
     assert (target["value"], target["target"], target["hard"]) == (0.05, -0.002, True)
     assert figures["toy: NDCG@10 of fm as ranker"]["value"] == 0.3
+    assert figures["toy: NDCG@10 of fm as ranker that learned from lists"]["value"] == 0.25
 
 
 def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
@@ -152,16 +164,21 @@ def test_the_section_says_who_loses_and_has_both_orders(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "1 of 2 models lose to means by time: fm." in text
     assert "No model loses to lightgbm by time." in text
-    assert "By AUC lr is first, by lists fm (9 users)" in text
+    assert "By AUC lr is first, by lists lists (9 users)" in text
+    assert "1 of 2 models lose to the best simple list as rankers that learned from rows: lr." in text
+    assert "1 of 3 models lose to the best simple list as rankers that learned from lists: lr." in text
+    assert "gbdt_lr has no figures as ranker that learned from lists: no trees" in text
     assert "So few users" in text
     assert "means has no lists: nobody was asked" in text
     assert "din has no figures by time: BuildError: no history" in text
     rows = {
-        row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| ")
+        row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in text.splitlines() if row.count(" | ") == 10
     }
     assert (tmp_path / "images" / "models-toy.svg").is_file()
     assert "(images/models-toy.svg)" in text
-    assert (rows["fm"][4], rows["fm"][6]) == ("2", "1"), "places by AUC and by lists"
+    assert (rows["fm"][4], *rows["fm"][5:8]) == ("2", "0.3000", "0.2500", "2"), "places by AUC and by lists"
+    assert rows["spec `lists`"][6:8] == ["0.4000", "1"]
+    assert "| fm | 0.2500 | 0.3500 |" in text
     assert "| lr | 0.8000 | 0.1000 | 0.6000 | 0.1000 |" in text
     write_section([SUMMARY], page)
     assert page.read_text(encoding="utf-8") == text, "written twice, it stands there once"
@@ -196,7 +213,7 @@ def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
         return earlier.training_sets / "earlier" if cutoff else training_set
 
     monkeypatch.setattr(Prepared, "training_set", training_set_at)
-    monkeypatch.setattr("infra.bench.models._questions", lambda *_: "none")
+    monkeypatch.setattr("infra.bench.models.offer", lambda *_: Offered("none", "", ""))
     monkeypatch.setattr("infra.bench.models._lists", lambda *_: {})
     monkeypatch.setattr("infra.bench.models._ORIGINS", 2)
     monkeypatch.setattr("infra.bench.models.context_presets", lambda: QUICK)
@@ -254,3 +271,15 @@ def test_a_model_that_context_does_not_suit_says_why_and_a_fault_is_tried_again(
     assert "out of luck" in failed["error"]
     assert bench.failed == ["random-1-lr-1: ValueError: out of luck"]
     assert not (tmp_path / "random-1-lr-1.json").exists()
+
+
+def test_as_rankers_classes_have_the_features_of_the_shipped_spec_and_a_history_where_they_read_one():
+    specs = list_specs(["fm", "din", "mlp", "lightgbm"])
+    shipped = {spec.name: spec for spec in read_specs("ranking").specs if spec.rows is TrainingKind.LISTS}
+    assert specs.keys() == {"fm", "din", "mlp", *shipped}
+    assert specs["lists"] == shipped["lists"]
+    reference = shipped["lists"]
+    assert specs["fm"].features == reference.features
+    assert specs["din"].features == (*reference.features, "user_sequence")
+    assert {spec.objective for spec in specs.values()} == {reference.objective}
+    assert specs["fm"].model().config.fit == specs["mlp"].model().config.fit == reference.model().config.fit
