@@ -17,7 +17,7 @@ from feature_repo.contracts.manifests import Decision, champion_named
 from feature_repo.contracts.objectives import ORDERS, Metric
 from models.evaluation.drift import score_drift
 from models.evaluation.metrics import auc, gauc, log_loss, rmse
-from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS
+from models.evaluation.table import CANDIDATE_ROW, CHAMPION_ROW, CHANCE, MEANS, UNTRAINED
 from models.gates.bootstrap import (
     Interval,
     Statistic,
@@ -208,7 +208,8 @@ def decide(
     Rejected if any gate fails. An undecided one lets the champion stay; where there is none, or it can rank no longer,
     its difference must not be on the wrong side. A tie if the interval of the difference from the champion contains 0:
     of the lists' NDCG@10 where both have lists, else of AUC, or of GAUC where a score compares a user's rows alone. On
-    hold if the gain over the strongest baseline, or the best simple list, is beyond belief. Else promoted.
+    hold if the gain over the strongest baseline that learns nothing, or over the best simple list, is beyond belief.
+    Else promoted.
 
     Args:
         splits: The scores of each split that a margin names, and of `TestSplit.MOMENT`.
@@ -591,11 +592,14 @@ def _unless_suspicious(
 
 
 def _beyond_rows(measured: _Measured, margins: Margins) -> str:
-    """Return what is beyond belief of AUC; empty where nothing is, or where scores do not order all rows."""
+    """Return what is beyond belief of AUC; empty where nothing is, or where scores do not order all rows.
+
+    Baselines that learn are no measure: they read the same features, and what knows the label tells them, too.
+    """
     baselines = {
         name: figure
         for (metric, name), figure in measured.figures.items()
-        if metric is Metric.AUC and name not in {CANDIDATE_ROW, CHAMPION_ROW}
+        if metric is Metric.AUC and name in UNTRAINED
     }
     if (Metric.AUC, CANDIDATE_ROW) not in measured.figures or not baselines:
         return ""
@@ -603,7 +607,10 @@ def _beyond_rows(measured: _Measured, margins: Margins) -> str:
     gain = measured.figures[Metric.AUC, CANDIDATE_ROW] - baselines[strongest]
     if gain <= margins.max_gain:
         return ""
-    return f"AUC is {gain:.4f} above the strongest baseline, {strongest}, and more than {margins.max_gain:g}"
+    return (
+        f"AUC is {gain:.4f} above {strongest}, the strongest baseline that learns nothing, and more than "
+        f"{margins.max_gain:g}"
+    )
 
 
 def _beyond_lists(lists: ListFigures, margins: Margins) -> str:

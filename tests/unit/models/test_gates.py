@@ -259,7 +259,9 @@ def test_a_gain_beyond_belief_is_held_for_a_person():
     loose = _with(limits=MARGINS.limits.model_copy(update={"calibration_error": 1.0, "calibration_shift": 1.0}))
     outcomes = _decide(leaky, FIRST, loose)
     assert outcomes.decision is Decision.HOLD
-    assert "above the strongest baseline, lr, and more than 0.15" in outcomes.reason
+    assert "the strongest baseline that learns nothing, and more than 0.15" in outcomes.reason
+    told = replace(leaky, scores={**leaky.scores, "lr": leaky.scores["candidate"] * 0.999})
+    assert _decide(told, FIRST, loose).decision is Decision.HOLD, "a baseline that reads the same feature knows, too"
     assert _decide(leaky, FIRST, loose.model_copy(update={"max_gain": 0.5})).decision is Decision.PROMOTE
 
 
