@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 # Tests wait now and then, so that two cores have room for a third process, where there is memory for it (kB).
 TEST_PROCESSES := $(shell awk '/^MemTotal:/ {print ($$2 > 12000000) ? 3 : 2}' /proc/meminfo)
 
-.PHONY: help setup demo test test-zoo lint up down status logs reset bench-data bench-lists bench-models bench-serving bench-stream
+.PHONY: help setup demo check fix test test-unit test-zoo lint up down status logs reset bench-data bench-lists bench-models bench-serving bench-stream
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,16 @@ setup: ## Make the environment (the other commands do so by themselves)
 
 demo: setup ## Run the whole loop and report; DATA=<folder, zip or file> SOURCE=<yaml> NAMESPACE=<name> CUTOFF=<date>
 	@$(LOCAL) demo
+
+check: setup ## In a minute: style, types, imports, the lock, and the unit tests that your changes can reach
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.local.check
+
+fix: setup ## Write the code in the project's style, and mend what can be mended by itself
+	@$(PYTHON_ENV) -m ruff check --fix --quiet || true
+	@$(PYTHON_ENV) -m ruff format
+
+test-unit: setup ## Run the tests that start neither Spark, nor Redis, nor a server; ARGS="-k name" chooses
+	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -m "not zoo" -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/architecture tests/contract tests/dags $(ARGS)
 
 test: setup ## Run every test but the zoo's; ARGS="-k name" chooses
 	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m pytest -m "not zoo" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,11 @@ def pytest_collection_modifyitems(items):
         as_they_stand = sorted((items[number] for number in places), key=lambda item: item.location[1])
         for number, item in zip(places, as_they_stand, strict=True):
             items[number] = item
+
+
+def pytest_runtest_setup(item):
+    """Begin no test after the moment that `make check` has named."""
+    until = os.environ.get("KESTREL_TESTS_UNTIL")
+    if until and time.time() > float(until):
+        failed = item.session.testsfailed
+        pytest.exit("the minute is over: `make test-unit` runs the rest", returncode=1 if failed else 0)

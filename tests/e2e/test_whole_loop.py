@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import read_json
 from infra.local.errors import LocalError
@@ -17,7 +18,7 @@ from infra.local.processes import stack_processes
 from infra.local.report import candidate_folder
 from infra.local.supervisor import Supervisor
 from serving.recommender.release import load_policy
-from tests.e2e.conftest import MODEL, NAMESPACE, wait_until
+from tests.e2e.conftest import LEAKED, MODEL, NAMESPACE, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
@@ -260,6 +261,14 @@ def test_a_namespace_that_the_command_line_refuses_starts_no_run(stack, backfill
     with pytest.raises(LocalError, match=r"HTTP 400: .*does not match"):
         stack.ended("feature_refresh", {"namespace": "refused\n"})
     assert stack.run_count("feature_refresh") == runs
+
+
+def test_a_feature_that_knows_the_label_is_held_for_a_person(stack, leaked):
+    assert leaked["decision"] == "hold", leaked["reason"]
+    assert "look for a feature that knows the label" in leaked["reason"]
+    asked = {"name": model_name(LEAKED, "ranking"), "alias": "champion"}
+    path = "/api/2.0/mlflow/registered-models/alias"
+    assert stack.http.get(f"{stack.settings.mlflow_uri}{path}", params=asked).status_code == HTTPStatus.NOT_FOUND
 
 
 def test_data_that_does_not_pass_leaves_the_recommender_with_what_it_has(stack, backfill, tmp_path):
