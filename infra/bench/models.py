@@ -30,6 +30,7 @@ from feature_repo.contracts.places import MANIFEST, REPOSITORY, state_folder
 from feature_repo.contracts.publishing import CorruptRecordError, read_json, write_json
 from infra.bench.models_cells import Cell, Kept, code_sha256
 from infra.bench.models_lists import Offered, fit_ranker, list_specs, offer, order_of
+from infra.bench.models_metrics import metrics_figures
 from infra.bench.models_page import SUMMARY, record_figures, write_section
 from infra.bench.models_summary import summary
 from infra.bench.results import write_results
@@ -135,7 +136,8 @@ def run(  # noqa: PLR0917 - typer's options
         _measure(bench, full=bool(full))
         found = [read_json(path) for path in sorted(work.glob(f"*/{SUMMARY}"))]
         write_section(found, docs / "quality.md")
-        console.print(f"Written: {write_results('models', record_figures(found), docs / 'results')}, quality.md")
+        figures = [*record_figures(found), *metrics_figures()]
+        console.print(f"Written: {write_results('models', figures, docs / 'results')}, quality.md")
     except (JobError, CorruptRecordError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(int(exit_code_of(error))) from error

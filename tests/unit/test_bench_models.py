@@ -15,6 +15,7 @@ from infra.bench.lists_page import _parts
 from infra.bench.models import Bench, _measure, _random
 from infra.bench.models_cells import Cell, Kept, code_sha256
 from infra.bench.models_lists import Offered, list_specs
+from infra.bench.models_metrics import metrics_figures
 from infra.bench.models_page import record_figures, write_section
 from infra.bench.models_summary import difference
 from infra.bench.results import write_results
@@ -283,3 +284,12 @@ def test_as_rankers_classes_have_the_features_of_the_shipped_spec_and_a_history_
     assert specs["din"].features == (*reference.features, "user_sequence")
     assert {spec.objective for spec in specs.values()} == {reference.objective}
     assert specs["fm"].model().config.fit == specs["mlp"].model().config.fit == reference.model().config.fit
+
+
+def test_a_million_predictions_are_measured_whole_and_by_slice(monkeypatch):
+    monkeypatch.setattr("infra.bench.models_metrics.ROWS", 2000)
+    monkeypatch.setattr("infra.bench.models_metrics._USERS", 100)
+    whole, by_slice = metrics_figures()
+    assert (whole.name, whole.target, whole.hard) == ("seconds of all metrics over 2,000 predictions", 2.0, True)
+    assert "2 kinds of slices" in by_slice.name
+    assert min(whole.value, by_slice.value) > 0
