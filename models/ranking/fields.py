@@ -33,7 +33,7 @@ from models.ranking.base import KerasConfig, KerasModel, Widths, encoded_inputs
 from models.sequences import Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from models.encoding import Encoded
 
@@ -220,16 +220,23 @@ class Fields:
         """Tell whether a column describes the user, or the item."""
         return scope in {self.encoded.scopes[name] for name in self.names}
 
-    def of(self, scope: Scope, size: int, name: str = "embedding") -> Any:
+    def of(self, scope: Scope, size: int, name: str = "embedding", only: Collection[str] = ()) -> Any:
         """Return `[batch, width]`: what `flat` returns, of the columns that describe the user or the item alone.
+
+        Args:
+            scope: Whom they describe.
+            size: Of the vectors.
+            name: Of their table.
+            only: Columns that are enough, where some of them are there.
 
         Raises:
             BuildError: There is none.
         """
         pooled = self.pooled(size, name)
-        scopes = self.encoded.scopes
-        parts = [pooled[column] for column in self.indices if scopes[column] is scope]
-        parts += [self.inputs[column] for column in self.encoded.numeric if scopes[column] is scope]
+        own = {column for column in self.names if self.encoded.scopes[column] is scope}
+        own = own.intersection(only) or own
+        parts = [pooled[column] for column in self.indices if column in own]
+        parts += [self.inputs[column] for column in self.encoded.numeric if column in own]
         if not parts:
             msg = f"expected columns of the {scope.value}, received {sorted(self.names)}; give the spec such features"
             raise BuildError(msg)

@@ -39,6 +39,9 @@ class FinalMLPConfig(DeepConfig):
     """Widths of the second perceptron's layers."""
     gate: Widths = (32,)
     """Widths of each gate's layers."""
+    gates: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Columns of the user that the first gate reads, and of the item that the second does, where they are there; else
+    all of the user's, and all of the item's."""
     gate_dropout: float = Field(default=0.2, ge=0, lt=1)
     """After each of them."""
     heads: int = Field(default=4, ge=1, le=64)
@@ -60,7 +63,7 @@ class FinalMLP(FieldsModel[FinalMLPConfig]):
         streams = []
         for number, (scope, widths) in enumerate(((Scope.USER, config.hidden), (Scope.ITEM, config.second))):
             context = (
-                fields.of(scope, size, f"gate_{number}_embedding")
+                fields.of(scope, size, f"gate_{number}_embedding", only=config.gates[number])
                 if fields.has(scope)
                 else LearnedVector(size, name=f"gate_{number}_vector")(values)
             )

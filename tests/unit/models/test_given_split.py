@@ -268,7 +268,7 @@ PUBLISHED = {
     "wide_deep": {"crosses": (), "wide_learning_rate": 0.0, "batch_norm": True},
     "autoint": {"hidden": (400, 400, 400), "layers": 5, "head_size": 32, "layer_norm": True, "batch_norm": True},
     "dlrm": {"interaction": "vectors", "dropout": 0.4},
-    "finalmlp": {"gate": (400,), "gate_dropout": 0.0, "batch_norm": True},
+    "finalmlp": {"gate": (400,), "gates": (("user",), ("item",)), "gate_dropout": 0.0, "batch_norm": True},
 }
 
 
@@ -366,3 +366,19 @@ def test_the_command_ends_with_one_object(folder, tmp_path):
     wrong = CliRunner().invoke(app, [*given[:-1], "lr,nobody"])
     assert wrong.exit_code != 0
     assert "model 'nobody': expected one of" in wrong.output + str(wrong.stderr)
+
+
+def test_the_gates_of_finalmlp_read_the_columns_that_are_named_where_they_are_there(folder):
+    given = read_given_split(folder)
+    encoded = build_encoder(given.signature, given.transforms)
+    users = [name for name in encoded.categorical if encoded.scopes[name] is Scope.USER]
+    assert len(users) > 1
+    model_class = RANKING_MODELS["finalmlp"]
+
+    def gate_width(*named):
+        config = model_class.config_class(gates=(named, ()), embedding_size=4)
+        return model_class(config).build(encoded, 1).get_layer("gate_0_0").kernel.shape[0]
+
+    everything = gate_width()
+    assert gate_width(users[0]) == 4 < everything
+    assert gate_width("another") == everything, "none of them is there"
