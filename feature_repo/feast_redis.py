@@ -132,7 +132,7 @@ def decode_value(stored: bytes | None) -> Stored | None:
     try:
         value.ParseFromString(stored)
     except DecodeError as error:
-        msg = f"Redis: expected a serialised feast.types.Value, received {stored[:40]!r} ({error}); materialise again"
+        msg = f"Redis: expected a serialised feast.types.Value, received {stored[:40]!r} ({error}); materialize again"
         raise StoredValueError(msg) from error
     kind = value.WhichOneof("val")
     if kind in _SCALARS:
@@ -140,7 +140,7 @@ def decode_value(stored: bytes | None) -> Stored | None:
         return scalar
     if kind in _LISTS:
         return list(getattr(value, kind).val)
-    msg = f"Redis: expected a Feast value of {[*_SCALARS, *_LISTS]}, received {stored[:40]!r}; materialise again"
+    msg = f"Redis: expected a Feast value of {[*_SCALARS, *_LISTS]}, received {stored[:40]!r}; materialize again"
     raise StoredValueError(msg)
 
 
@@ -187,7 +187,7 @@ def decode_timestamp(stored: bytes | None) -> datetime | None:
         stamp.ParseFromString(stored)
         return stamp.ToDatetime(tzinfo=UTC)
     except (DecodeError, ValueError) as error:
-        msg = f"Redis: expected a serialised protobuf Timestamp, received {stored[:40]!r} ({error}); materialise again"
+        msg = f"Redis: expected a serialised protobuf Timestamp, received {stored[:40]!r} ({error}); materialize again"
         raise StoredValueError(msg) from error
 
 

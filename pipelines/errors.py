@@ -6,9 +6,11 @@ JobError                        terminal
 ├── TooFewLikesError            nothing to fit an embedding on
 ├── ChecksFailedError           what lies in the lake breaks a rule that nothing may be computed without
 ├── CorruptDatasetError         files of a stored table do not match its manifest
+├── RejectedError               a gate said no
+├── SupersededError             the interval lies before the one that is online
 └── TransientError              worth another try
-├── LockedError             another job is writing the table
-└── DatasetChangedError     another job rewrote the table while it was read
+    ├── LockedError             another job is writing the table
+    └── DatasetChangedError     another job rewrote the table while it was read
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 JobError
 ├── FeatureTableMissingError    a feature view has no files to read
+├── RegistryError               Feast's registry does not hold what the code declares
 ├── EntityRowsError             the rows to be joined lack a column, or have one too many
 ├── RowCountError               a join lost or multiplied rows: a defect, never data
 ├── CorruptDatasetError

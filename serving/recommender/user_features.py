@@ -236,7 +236,7 @@ def _texts(name: str, value: Stored | None) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        msg = f"Redis: feature {name}: expected a list of strings, received {str(value)[:80]}; materialise again"
+        msg = f"Redis: feature {name}: expected a list of strings, received {str(value)[:80]}; materialize again"
         raise StoredValueError(msg)
     return [str(item) for item in value]
 
@@ -259,5 +259,5 @@ def user_input(column: Column, value: Stored | None) -> NDArray[Any]:
             array = np.array(row, dtype=_NUMPY[column.dtype])
         return array.reshape((1, column.length) if column.length else (1,))
     except (TypeError, ValueError) as error:
-        msg = f"Redis: feature {column.name}: expected {column.dtype}, received {str(value)[:80]}; materialise again"
+        msg = f"Redis: feature {column.name}: expected {column.dtype}, received {str(value)[:80]}; materialize again"
         raise StoredValueError(msg) from error

@@ -133,7 +133,7 @@ def test_a_group_without_the_user_is_named() -> None:
 def test_damage_where_no_answer_is_made_from_spoils_none() -> None:
     damaged = reply()
     damaged[2] = b"\xff"
-    with pytest.raises(StoredValueError, match="materialise again"):
+    with pytest.raises(StoredValueError, match="materialize again"):
         decode(damaged, NOW)
     user = decode_user(GROUPS, damaged, NOW, NOW, {"user_activity"})
     assert user.missing == ("user_activity",)
