@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 from feature_repo.contracts.exit_codes import ExitCode
 from feature_repo.contracts.manifests import TrainingKind
 from feature_repo.contracts.objectives import OBJECTIVES
@@ -103,6 +105,7 @@ def fit_ranker(prepared: Prepared, offered: Offered, spec: Spec, seed: int, plac
     Raises:
         JobError: The class cannot be fitted to such rows.
     """
+    keras.backend.clear_session()  # of the fit before, which a long benchmark would keep in memory
     dataset = _read(prepared.place.training_sets / offered.rows, spec.features, spec.objective)
     began = time.perf_counter()
     fitted = fit(spec.model(), dataset, seed)
