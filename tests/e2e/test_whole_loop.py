@@ -9,7 +9,6 @@ import httpx
 import psutil
 import pytest
 
-from feature_repo.contracts.intervals import model_name
 from feature_repo.contracts.places import Namespace, Serving
 from feature_repo.contracts.publishing import read_json
 from infra.local.errors import LocalError
@@ -266,9 +265,7 @@ def test_a_namespace_that_the_command_line_refuses_starts_no_run(stack, backfill
 def test_a_feature_that_knows_the_label_is_held_for_a_person(stack, leaked):
     assert leaked["decision"] == "hold", leaked["reason"]
     assert "look for a feature that knows the label" in leaked["reason"]
-    asked = {"name": model_name(LEAKED, "ranking"), "alias": "champion"}
-    path = "/api/2.0/mlflow/registered-models/alias"
-    assert stack.http.get(f"{stack.settings.mlflow_uri}{path}", params=asked).status_code == HTTPStatus.NOT_FOUND
+    assert not Serving(stack.state).current_release(LEAKED).exists(), "nothing of it is served"
 
 
 def test_data_that_does_not_pass_leaves_the_recommender_with_what_it_has(stack, backfill, tmp_path):
