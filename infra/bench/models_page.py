@@ -11,7 +11,7 @@ from infra.bench.results import Figure
 from models.benchmark.boosted import Boosted
 from models.evaluation.table import MEANS, POPULARITY
 from models.ranking.catalogue import RANKING_MODELS
-from models.ranking.listing import COSTS
+from models.ranking.listing import COSTS, told_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,6 @@ def _places(data: Record, part: str, figure: str) -> dict[str, int]:
 def _row(line: Record, by_rows: Mapping[str, int], by_lists: Mapping[str, int]) -> str:
     name, at_random, by_time, ranker = line["model"], *(line[part] or {} for part in ("random", "time", "ranker"))
     less = at_random.get("less_lightgbm")
-    costs = by_time.get("costs") or {}
     cells = (
         name if name in (*RANKING_MODELS, *_SIMPLE) else f"spec `{name}`",
         _number(by_time.get("auc")),
@@ -181,9 +180,7 @@ def _row(line: Record, by_rows: Mapping[str, int], by_lists: Mapping[str, int]) 
         str(by_lists.get(name, "-")),
         _number(at_random.get("auc")),
         "-" if less is None else f"{less['value']:+.4f} ({_ends(less)})",
-        f"{costs['p50_ms']:.2g} ms, {costs['bytes'] / 1e6:.1f} MB, {costs['seconds_per_million_rows']:.0f} s"
-        if costs
-        else "-",
+        told_cost(by_time.get("costs") or {}),
     )
     return f"| {' | '.join(cells)} |"
 

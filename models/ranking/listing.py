@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COSTS = ("p50_ms", "bytes", "seconds_per_million_rows")
 """Of scoring 200 candidates, of the SavedModel, and of fitting."""
+UNMEASURED = "-"
 _PAGE = """# Ranking models
 
 Written by `python -m models catalogue --page docs/ranking-models.md`, not by hand. A spec names one of
@@ -22,8 +23,8 @@ these classes ([add a model](add-a-model.md)); what each does, and how it deviat
 
 Inputs: any `fields`, some of the `user` or the `item`, a `history` of items, the `sessions` of its events. A history
 is the user's last 10 events, or the last 50 where the spec's features have `user_sequence`; that has sessions, too.
-Costs are those of `make bench-models`: milliseconds for 200 candidates, bytes of the SavedModel, seconds of fitting for
-a million rows.
+Costs are those of `make bench-models`: milliseconds for 200 candidates, the SavedModel on the disk, seconds of fitting
+for a million rows.
 
 | name | module | paper | inputs | objectives | cost |
 |---|---|---|---|---|---|
@@ -65,16 +66,24 @@ def to_markdown(models: Sequence[Mapping[str, Any]]) -> str:
     return _PAGE + "".join(f"{_row(model)}\n" for model in models)
 
 
+def told_cost(cost: Mapping[str, float | None]) -> str:
+    """Return costs in a few words; UNMEASURED where one of them is not known."""
+    p50_ms, size, seconds = (cost.get(name) for name in COSTS)
+    if p50_ms is None or size is None or seconds is None:
+        return UNMEASURED
+    return f"{p50_ms:.2g} ms, {size / 1e6:.1f} MB, {seconds:.0f} s"
+
+
 def _row(model: Mapping[str, Any]) -> str:
     module = RANKING_MODELS[model["name"]].__module__.replace(".", "/")
     objectives = "all" if set(model["objective"]) == set(OBJECTIVES) else ", ".join(model["objective"])
-    cost = ", ".join(f"{value:.4g} {name}" for name, value in model["cost"].items() if value is not None)
+    cost = told_cost(model["cost"])
     cells = (
         f"`{model['name']}`",
         f"[{module.rpartition('/')[2]}](../{module}.py)",
         model["paper"],
         ", ".join(model["inputs"]),
         objectives,
-        cost or "not measured",
+        "not measured" if cost == UNMEASURED else cost,
     )
     return f"| {' | '.join(cells)} |"
