@@ -79,7 +79,7 @@ bench-data: setup ## Measure features, joins and materialisation at 2 M and 20 M
 bench-lists: setup ## Measure the lists that users would be shown; DATA, SOURCE as for demo, ARGS="--origins n --seeds n", FOLDER=<dir>
 	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.lists $(ARGS)
 
-bench-models: setup ## Compare all ranking models at random and by time; DATA, SOURCE as for demo, FULL=1 all folds, FOLDER=<dir>
+bench-models: setup ## Compare all ranking models at random and by time; DATA, SOURCE as for demo, FULL=1 all folds and peers, FOLDER=<dir>
 	@$(RUN) --toolchain-only -- $(PYTHON_ENV) -m infra.bench.models $(ARGS)
 
 bench-serving: setup ## Measure the model server with the demo's ranker; GRPC=<host:port> REST=<url> FOLDER=<dir>: a server that runs

@@ -32,6 +32,7 @@ from infra.bench.models_cells import Cell, Kept, code_sha256
 from infra.bench.models_lists import Offered, fit_ranker, list_specs, offer, order_of
 from infra.bench.models_metrics import metrics_figures
 from infra.bench.models_page import SUMMARY, record_figures, write_section
+from infra.bench.models_peers import Environment, PeerBench, beside_peers
 from infra.bench.models_summary import summary
 from infra.bench.results import write_results
 from infra.local.demo import bring_source, choose_mapping
@@ -115,10 +116,13 @@ def run(  # noqa: PLR0917 - typer's options
     data: Annotated[str, typer.Option(envvar="KESTREL_ARG_DATA", help="Folder, zip or file; default: 100K.")] = "",
     source: Annotated[str, typer.Option(envvar="KESTREL_ARG_SOURCE", help="What DATA means: a YAML.")] = "",
     full: Annotated[
-        str, typer.Option(envvar="KESTREL_ARG_FULL", help="1: all folds, and three origins for the five best.")
+        str, typer.Option(envvar="KESTREL_ARG_FULL", help="1: all folds, three origins for the five best, and peers.")
     ] = "",
     models: Annotated[str, typer.Option(help="Names with commas between; default: the catalogue, and lightgbm.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Fits of each model by time.")] = 1,
+    peers: Annotated[  # noqa: FBT002 - typer's
+        bool, typer.Option("--peers", help="Fit other libraries' models, too, as FULL=1 does.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option(envvar="KESTREL_ARG_FOLDER", help="Where cells are kept; default: the state folder.")
     ] = None,
@@ -133,7 +137,8 @@ def run(  # noqa: PLR0917 - typer's options
         for name in names:
             model_of(name, Protocol.TIME, None)  # a wrong name is told before hours have gone by
         bench = _bench(console, state, work, (data, source), names, full=bool(full), seeds=seeds)
-        _measure(bench, full=bool(full))
+        environment = Environment(work / "peers-environment", state, os.environ, bench.say) if peers or full else None
+        _measure(bench, full=bool(full), environment=environment)
         found = [read_json(path) for path in sorted(work.glob(f"*/{SUMMARY}"))]
         write_section(found, docs / "quality.md")
         figures = [*record_figures(found), *metrics_figures()]
@@ -171,8 +176,8 @@ def _bench(
     return Bench(kept, prepared, names, FOLDS if full else 1, seeds, say, [])
 
 
-def _measure(bench: Bench, *, full: bool) -> None:
-    """Measure all cells of a data set and write its summary."""
+def _measure(bench: Bench, *, full: bool, environment: Environment | None = None) -> None:
+    """Measure all cells of a data set and write its summary; peers are fitted where they have an environment."""
     training_set = bench.prepared.training_set()
     context = read_context(training_set)
     bench.say(_coming(len(context.rows), len(bench.names), bench.folds, bench.seeds, full=full))
@@ -181,6 +186,8 @@ def _measure(bench: Bench, *, full: bool) -> None:
     by_time = _by_time(bench, training_set, offered, 1, bench.names)
     specs = list_specs(bench.names)
     rankers = _rankers(bench, offered, 1, specs)
+    peer_bench = PeerBench(bench.kept, bench.cell, environment, bench.names, bench.folds)
+    beside = beside_peers(peer_bench, context, training_set, at_random)
     if full:
         best, rankers_best = _best(by_time, _auc), _best(rankers, _ndcg)
         for number in range(2, _ORIGINS + 1):
@@ -191,7 +198,7 @@ def _measure(bench: Bench, *, full: bool) -> None:
             by_time += _by_time(bench, training_set, offered, number, best)
             rankers += _rankers(bench, offered, number, {name: specs[name] for name in rankers_best})
     record = summary(bench.prepared.place.name, bench.kept, context, at_random, by_time, rankers=rankers)
-    write_json(bench.kept.folder.parent / SUMMARY, record)
+    write_json(bench.kept.folder.parent / SUMMARY, record | {"peers": beside})
 
 
 def _best(records: Sequence[Mapping[str, Any]], figure: Callable[[Mapping[str, Any]], float | None]) -> list[str]:

@@ -37,6 +37,8 @@ class Cell:
     seed: int
     basis: Mapping[str, object]
     """What the figures follow from, in JSON's types: configs, data, code."""
+    libraries: tuple[str, ...] = _LIBRARIES
+    """Those of this environment that the figures follow from."""
 
     @property
     def name(self) -> str:
@@ -46,7 +48,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A hash of the basis and the versions of libraries."""
-        versions = {library: version(library) for library in _LIBRARIES}
+        versions = {library: version(library) for library in self.libraries}
         whole = {"name": self.name, "basis": dict(self.basis), "versions": versions}
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from feature_repo.contracts.publishing import replacing
+from infra.bench.models_peers_page import peer_figures, peer_table
 from infra.bench.results import Figure
 from models.benchmark.boosted import Boosted
 from models.evaluation.table import MEANS, POPULARITY
@@ -35,8 +36,8 @@ _LEAST_DIFFERENCE = -0.002
 """Of the AUC of the best of ours, the interval's lower end, less LightGBM's on random folds."""
 _FEW_USERS = 100
 _INTRODUCTION = """`make bench-models` fits every class of the catalogue ([ranking models](ranking-models.md)) to a
-data set, and writes this section and `docs/results/models.json`. `FULL=1` takes all folds, and three origins for the
-five best; `DATA` and `SOURCE` name other data, which is added.
+data set, and writes this section and `docs/results/models.json`. `FULL=1` takes all folds, three origins for the five
+best, and peers (`ARGS=--peers`: these alone); `DATA` and `SOURCE` name other data, which is added.
 
 - At random: ten folds of a context table, which has users, items and what the source says of them. All models have the
   same embedding size and the same settings to choose from, by the first fold's validation rows. These folds know the
@@ -61,7 +62,7 @@ def record_figures(found: Sequence[Record]) -> list[Figure]:
             figures += _of_line(each, line)
             own = (line["time"] or {}).get("costs") or {}
             costs |= {f"{line['model']} {name}": value for name, value in own.items()}
-        figures += _target(each)
+        figures += [*_target(each), *peer_figures(each)]
     return figures + [Figure(name, value, _UNITS[name.split()[-1]], "lower") for name, value in costs.items()]
 
 
@@ -120,7 +121,9 @@ def _section(data: Record, docs: Path) -> str:
         *(_row(line, by_rows, by_lists) for line in lines),
     ]
     head = f"### {data['data']}, {data['rows']:,} rows"
-    return "\n".join([head, "", *_told(data), "", *shown, *table, "", *_rolling(data), *_rolling_rankers(data)])
+    return "\n".join(
+        [head, "", *_told(data), "", *shown, *table, "", *_rolling(data), *_rolling_rankers(data), *peer_table(data)]
+    )
 
 
 def _order(line: Record) -> tuple[float, float]:

@@ -63,13 +63,21 @@ class ContextTable:
         Raises:
             DatasetError: Fewer rows than folds.
         """
+        return given_split(self.declared, self.tables(number))
+
+    def tables(self, number: int) -> dict[str, pa.Table]:
+        """Return the rows of a fold as they are: TRAIN, VALID and TEST → label and fields.
+
+        Raises:
+            DatasetError: Fewer rows than folds.
+        """
         if len(self.rows) < FOLDS:
             msg = f"context table: expected {FOLDS} rows or more, one for each fold, received {len(self.rows)}"
             raise DatasetError(msg)
         tested, validates = self.tested_in, (number - 2) % FOLDS + 1
         chosen = {TEST: tested == number, VALID: tested == validates}
         chosen[TRAIN] = ~(chosen[TEST] | chosen[VALID])
-        return given_split(self.declared, {split: self.rows.filter(pa.array(mask)) for split, mask in chosen.items()})
+        return {split: self.rows.filter(pa.array(mask)) for split, mask in chosen.items()}
 
 
 def read_context(training_set: Path) -> ContextTable:

@@ -27,10 +27,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.contracts.columns import Column, Dtype, Encoding
 from feature_repo.contracts.objectives import PROBABILITY
+from feature_repo.contracts.publishing import replacing
 from feature_repo.contracts.signatures import RANKING_MODEL, SCORE, ModelInput, Scope, Signature
 from models.dataset import TEST, TRAIN, VALID, Split
 from models.declared import read_declared
@@ -121,6 +123,17 @@ def read_given_split(folder: Path) -> GivenSplit:
     """
     declared = read_declared(GivenDataset, folder / DECLARATION, _EXAMPLE, DatasetError)
     return given_split(declared, {name: _read(folder, name, declared) for name in (TRAIN, VALID, TEST)})
+
+
+def write_given_split(declared: GivenDataset, tables: Mapping[str, pa.Table], folder: Path) -> None:
+    """Write a folder that `read_given_split` reads, whole: TRAIN, VALID and TEST → label and fields."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, table in tables.items():
+        with replacing(folder / f"{split}.parquet") as part:
+            pq.write_table(table, part)
+    with replacing(folder / DECLARATION) as part:
+        text = yaml.safe_dump(declared.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        part.write_text(text, encoding="utf-8")
 
 
 def given_split(declared: GivenDataset, tables: Mapping[str, pa.Table]) -> GivenSplit:

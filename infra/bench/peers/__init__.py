@@ -1,0 +1,1 @@
+"""Peers of the ranking models: other people's implementations, run in an environment of their own."""
