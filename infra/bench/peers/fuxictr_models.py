@@ -250,6 +250,15 @@ def _products(settings: dict[str, Any], fields: int, width: int) -> nn.Module:
     return _Of(_perceptron(width + fields * (fields - 1) // 2, settings), _WithProducts(fields))
 
 
+def _products_alone(features: Any, settings: dict[str, Any], fields: int) -> nn.Module:
+    """Return DLRM of terms alone: its perceptron sees products, and beside them only what is made of numbers."""
+    if any(spec["type"] == "numeric" for spec in features.features.values()):
+        msg = "DLRM: expected fields of terms alone, received numbers, of which the package has no bottom layers"
+        raise ValueError(msg)
+    products = layers.InnerProductInteraction(fields, output="inner_product")
+    return _Of(_perceptron(fields * (fields - 1) // 2, settings), products)
+
+
 def _pooled(settings: dict[str, Any], fields: int, size: int) -> nn.Module:
     pooled = layers.InnerProductInteraction(fields, output="bi_interaction")
     return _Of(_perceptron(size, settings), pooled)
@@ -262,7 +271,7 @@ _PARTS: dict[str, Callable[[Any, dict[str, Any], int, int], list[nn.Module]]] = 
     "wide_deep": lambda features, settings, _, width: [_Linear(features), _deep(width, settings)],
     "deepfm": lambda features, settings, _, width: [_Machine(features), _deep(width, settings)],
     "pnn": lambda _, settings, fields, width: [_products(settings, fields, width)],
-    "dlrm": lambda _, settings, fields, width: [_products(settings, fields, width)],
+    "dlrm": lambda features, settings, fields, _: [_products_alone(features, settings, fields)],
     "nfm": lambda features, settings, fields, width: [_Linear(features), _pooled(settings, fields, width // fields)],
     "dcn": lambda _, settings, __, width: _crossed(settings, width, layers.CrossNet),
     "dcn_v2": lambda _, settings, __, width: _crossed(settings, width, layers.CrossNetV2),
