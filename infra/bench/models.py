@@ -71,7 +71,7 @@ _BEST = 5
 """So many are measured at further origins."""
 _ORIGINS = 3
 _SEED = 1
-_MODEL_S, _MODEL_PER_MILLION_S = 20, 270
+_MODEL_S, _MODEL_PER_MILLION_S = 45, 270
 """All of a model's first cells: at least, and for each million rows, on two cores."""
 _FIT_S, _FIT_PER_MILLION_S = 5, 70
 """Each further one, in the same way."""
@@ -222,7 +222,7 @@ def _coming(rows: int, models: int, folds: int, seeds: int, *, full: bool) -> st
     further = models * (folds - 1 + seeds - 1) + (_BEST * (_ORIGINS - 1) * seeds if full else 0)
     seconds = models * (_MODEL_S + _MODEL_PER_MILLION_S * rows / 1e6)
     seconds += further * (_FIT_S + _FIT_PER_MILLION_S * rows / 1e6)
-    return f"{rows:,} rows, {models} models: about {max(1, round(seconds / 60))} minutes, less what is there already"
+    return f"{rows:,} rows, {models} models: about {max(1, round(seconds / 60))} minutes, less what is there already, and without peers"
 
 
 def _reads_context(name: str) -> bool:
