@@ -222,7 +222,8 @@ def _coming(rows: int, models: int, folds: int, seeds: int, *, full: bool) -> st
     further = models * (folds - 1 + seeds - 1) + (_BEST * (_ORIGINS - 1) * seeds if full else 0)
     seconds = models * (_MODEL_S + _MODEL_PER_MILLION_S * rows / 1e6)
     seconds += further * (_FIT_S + _FIT_PER_MILLION_S * rows / 1e6)
-    return f"{rows:,} rows, {models} models: about {max(1, round(seconds / 60))} minutes, less what is there already, and without peers"
+    minutes = max(1, round(seconds / 60))
+    return f"{rows:,} rows, {models} models: about {minutes} minutes, less what is there already, and without peers"
 
 
 def _reads_context(name: str) -> bool:
