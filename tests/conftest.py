@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from infra.local.check import UNTIL
 from tests.interrupts import end_by_sigterm_as_by_ctrl_c
 
 QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
@@ -47,7 +48,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_setup(item):
     """Begin no test after the moment that `make check` has named."""
-    until = os.environ.get("KESTREL_TESTS_UNTIL")
+    until = os.environ.get(UNTIL)
     if until and time.time() > float(until):
         failed = item.session.testsfailed
         pytest.exit("the minute is over: `make test-unit` runs the rest", returncode=1 if failed else 0)

@@ -33,24 +33,22 @@ from infra.bench.models_lists import Offered, fit_ranker, list_specs, offer, ord
 from infra.bench.models_metrics import metrics_figures
 from infra.bench.models_page import SUMMARY, record_figures, write_section
 from infra.bench.models_peers import Environment, PeerBench, beside_peers
+from infra.bench.models_search import options, searched
 from infra.bench.models_summary import summary
 from infra.bench.results import write_results
 from infra.local.demo import bring_source, choose_mapping
 from infra.local.places import Places
 from infra.local.settings import ensure_settings_file
 from infra.local.stack import command_environment
-from models.benchmark.boosted import SEARCH as BOOSTED_SEARCH
 from models.benchmark.boosted import Boosted
 from models.benchmark.context import FOLDS, read_context
 from models.benchmark.job import baseline_rows, model_of, rows_by_time, told
 from models.benchmark.measure import figures, measure
 from models.benchmark.preparation import Prepared, prepare
-from models.benchmark.presets import Presets, context_presets, preset_of
 from models.benchmark.protocols import Protocol
-from models.dataset import TEST, TRAIN, VALID
+from models.dataset import TEST, TRAIN
 from models.errors import BuildError, UnknownFeatureError
 from models.evaluation.export_cost import export_cost
-from models.evaluation.metrics import auc
 from models.export import export
 from models.ranking.catalogue import RANKING_MODELS, ranking_model
 from models.ranking.listing import COSTS
@@ -233,44 +231,19 @@ def _reads_context(name: str) -> bool:
 
 def _random(bench: Bench, context: ContextTable, name: str) -> list[dict[str, Any]]:
     """Return a record for each fold: the first searches for settings, which the others keep."""
-    options = _options(name)
-    configs = [option.config.model_dump(mode="json") for option in options]
+    tried = options(name)
+    configs = [option.config.model_dump(mode="json") for option in tried]
     digest = context.sha256
-    first = Cell("random", 1, name, _SEED, {"configs": configs, "data": digest, "code": _code(options[0])})
-    found = [bench.cell(first, lambda: _searched(bench, first, context, options))]
+    first = Cell("random", 1, name, _SEED, {"configs": configs, "data": digest, "code": _code(tried[0])})
+    found = [bench.cell(first, lambda: searched(bench.kept, first, tried, context.fold(1)))]
     if "option" not in found[0]:
         return found
-    chosen = options[found[0]["option"]]
+    chosen = tried[found[0]["option"]]
     for number in range(2, bench.folds + 1):
         basis = {"config": chosen.config.model_dump(mode="json"), "data": digest, "code": _code(chosen)}
         cell = Cell("random", number, name, _SEED, basis)
         found.append(bench.cell(cell, lambda cell=cell: _fold(bench, cell, context, chosen)))  # type: ignore[misc]
     return found
-
-
-def _options(name: str) -> list[Model]:
-    """Return the model with each of the declared settings; a budget that is the same for all."""
-    if name == Boosted.name:
-        return [Boosted(config) for config in BOOSTED_SEARCH]
-    presets = context_presets()
-    tried = (Presets(common={**presets.common, **settings}, models=presets.models) for settings in presets.search)
-    return [ranking_model(name)(preset_of(name, each).config) for each in tried]
-
-
-def _searched(bench: Bench, cell: Cell, context: ContextTable, options: Sequence[Model]) -> dict[str, Any]:
-    """Fit with each settings; the validation rows' AUC says which ones count."""
-    rows = context.fold(1)
-    fits = [measure(option, rows, cell.seed) for option in options]
-    searched = [auc(rows[VALID].labels, each.valid) for each in fits]
-    best = max(range(len(fits)), key=searched.__getitem__)
-    bench.kept.keep_scores(cell, fits[best].test)
-    return {
-        "option": best,
-        "config": options[best].config.model_dump(mode="json"),
-        "searched": searched,
-        "figures": figures(rows[TEST], fits[best].test),
-        "seconds": fits[best].seconds,
-    }
 
 
 def _fold(bench: Bench, cell: Cell, context: ContextTable, model: Model) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 
 from feature_repo.contracts.publishing import replacing
 from infra.bench.models_peers_page import peer_figures, peer_table
+from infra.bench.models_summary import told_interval
 from infra.bench.results import Figure
 from models.benchmark.boosted import Boosted
 from models.evaluation.table import MEANS, POPULARITY
@@ -182,8 +183,8 @@ def _row(line: Record, by_rows: Mapping[str, int], by_lists: Mapping[str, int]) 
         _number(ranker.get("ndcg_at_10")),
         str(by_lists.get(name, "-")),
         _number(at_random.get("auc")),
-        "-" if less is None else f"{less['value']:+.4f} ({_ends(less)})",
-        told_cost(by_time.get("costs") or {}),
+        "-" if less is None else f"{less['value']:+.4f} ({told_interval(less)})",
+        told_cost(by_time.get("costs") or {}) or "-",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -283,7 +284,3 @@ def _rolling_rankers(data: Record) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _ends(less: Record) -> str:
-    return "no interval" if less["low"] is None else f"{less['low']:+.4f} to {less['high']:+.4f}"

@@ -24,8 +24,9 @@ from feature_repo.contracts.places import REPOSITORY
 from feature_repo.contracts.publishing import read_json, write_json
 from infra.bench.errors import BenchError
 from infra.bench.models_cells import Cell, code_sha256
+from infra.bench.models_search import options, searched
 from infra.bench.models_summary import difference
-from infra.bench.peers.catalogue import AT_RANDOM, BY_TIME
+from infra.bench.peers.catalogue import AT_RANDOM, BY_TIME, MODULES
 from infra.local.installation import InstallationError, provide_uv, uv_environment
 from models.benchmark.given_split import (
     DECLARATION,
@@ -34,8 +35,7 @@ from models.benchmark.given_split import (
     read_given_split,
     write_given_split,
 )
-from models.benchmark.measure import figures, measure
-from models.benchmark.presets import Presets, context_presets, preset_of
+from models.benchmark.measure import figures
 from models.dataset import TEST, TRAIN, VALID
 from models.evaluation.metrics import auc
 from models.ranking.catalogue import ranking_model
@@ -61,7 +61,6 @@ _SEED = 1
 _TOLD_LINES = 15
 """So much of what a peer said is shown where it failed."""
 _STAMP = "installed.sha256"
-_MODULES = {"recbole": "recbole_models", "deepctr-torch": "deepctr_models", "fuxictr": "fuxictr_models"}
 
 
 class Environment:
@@ -159,7 +158,9 @@ class Job:
     @property
     def cell(self) -> Cell:
         """The cell: its key has the peer's code and the versions of its whole environment."""
+        named = AT_RANDOM if self.part == AT_RANDOM_PART else BY_TIME
         basis = {
+            "theirs": named[self.peer][self.model],
             "settings": list(self.settings),
             "data": self.data,
             "code": runner_sha256(self.peer),
@@ -177,23 +178,16 @@ def pinned() -> list[str]:
 def runner_sha256(peer: str) -> str:
     """Return a hash of the code that fits a peer's models."""
     digest = hashlib.sha256()
-    for name in ("run", "rows", _MODULES[peer]):
+    for name in ("run", "rows", MODULES[peer]):
         digest.update((REQUIREMENTS.parent / f"{name}.py").read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def searched_configs(model: str) -> list[Any]:
-    """Return our model's config with each of the searched settings."""
-    presets = context_presets()
-    tried = (Presets(common={**presets.common, **searched}, models=presets.models) for searched in presets.search)
-    return [preset_of(model, each).config for each in tried]
 
 
 def peer_settings(model: str) -> list[dict[str, Any]]:
     """Return the same as peers take them, the fit's among them: the budget is one for all."""
     found = []
-    for config in searched_configs(model):
-        settings = config.model_dump(mode="json")
+    for option in options(model):
+        settings = option.config.model_dump(mode="json")
         found.append({**{name: value for name, value in settings.items() if name != "fit"}, **settings["fit"]})
     return found
 
@@ -383,15 +377,4 @@ def _cell_by_time(model: str, rows: RowsByTime) -> Cell:
 def _ours_by_time(bench: PeerBench, model: str, rows: RowsByTime) -> dict[str, Any] | None:
     """Return the record of our model on the peers' rows, of the same search."""
     cell = _cell_by_time(model, rows)
-    return bench.made(cell, lambda: _searched_by_time(bench.kept, cell, rows))
-
-
-def _searched_by_time(kept: Kept, cell: Cell, rows: RowsByTime) -> dict[str, Any]:
-    split = given_split(rows.declared, rows.tables)
-    options = [ranking_model(cell.model)(config) for config in searched_configs(cell.model)]
-    fits = [measure(option, split, cell.seed) for option in options]
-    searched = [auc(split[VALID].labels, each.valid) for each in fits]
-    best = max(range(len(fits)), key=searched.__getitem__)
-    kept.keep_scores(cell, fits[best].test)
-    found = {"option": best, "searched": searched, "seconds": fits[best].seconds}
-    return {**found, "figures": figures(split[TEST], fits[best].test)}
+    return bench.made(cell, lambda: searched(bench.kept, cell, options(model), given_split(rows.declared, rows.tables)))

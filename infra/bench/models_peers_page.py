@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from infra.bench.models_summary import told_interval
 from infra.bench.results import Figure
 
 if TYPE_CHECKING:
@@ -62,9 +63,8 @@ def peer_table(data: Record) -> list[str]:
 
 def _row(line: Record) -> str:
     less = line["less_peer"]
-    ends = "no interval" if less["low"] is None else f"{less['low']:+.4f} to {less['high']:+.4f}"
     how = _HOW[line["how"]].format(**line)
-    figures = f"{line['ours']:.4f} | {line['auc']:.4f} | {less['value']:+.4f} ({ends})"
+    figures = f"{line['ours']:.4f} | {line['auc']:.4f} | {less['value']:+.4f} ({told_interval(less)})"
     return f"| {line['model']} | {_named(line)} | {how} | {figures} | {'yes' if _holds(line) else 'no'} |"
 
 

@@ -135,6 +135,11 @@ def difference(
     return {"value": auc(labels, ours) - auc(labels, others), "low": low, "high": high}
 
 
+def told_interval(less: Record) -> str:
+    """Return the ends of what `difference` returned, in a few words."""
+    return "no interval" if less["low"] is None else f"{less['low']:+.4f} to {less['high']:+.4f}"
+
+
 def _of_time(records: Sequence[Record]) -> dict[str, Any] | None:
     """Return the figures of the first origin, their spread over seeds, and the AUC at each origin."""
     if not records:

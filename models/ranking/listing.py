@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 COSTS = ("p50_ms", "bytes", "seconds_per_million_rows")
 """Of scoring 200 candidates, of the SavedModel, and of fitting."""
-UNMEASURED = "-"
 _PAGE = """# Ranking models
 
 Written by `python -m models catalogue --page docs/ranking-models.md`, not by hand. A spec names one of
@@ -67,23 +66,22 @@ def to_markdown(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def told_cost(cost: Mapping[str, float | None]) -> str:
-    """Return costs in a few words; UNMEASURED where one of them is not known."""
+    """Return costs in a few words; none where one of them is not known."""
     p50_ms, size, seconds = (cost.get(name) for name in COSTS)
     if p50_ms is None or size is None or seconds is None:
-        return UNMEASURED
+        return ""
     return f"{p50_ms:.2g} ms, {size / 1e6:.1f} MB, {seconds:.0f} s"
 
 
 def _row(model: Mapping[str, Any]) -> str:
     module = RANKING_MODELS[model["name"]].__module__.replace(".", "/")
     objectives = "all" if set(model["objective"]) == set(OBJECTIVES) else ", ".join(model["objective"])
-    cost = told_cost(model["cost"])
     cells = (
         f"`{model['name']}`",
         f"[{module.rpartition('/')[2]}](../{module}.py)",
         model["paper"],
         ", ".join(model["inputs"]),
         objectives,
-        "not measured" if cost == UNMEASURED else cost,
+        told_cost(model["cost"]) or "not measured",
     )
     return f"| {' | '.join(cells)} |"

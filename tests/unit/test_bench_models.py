@@ -217,7 +217,7 @@ def test_a_data_set_is_measured_and_kept(training_set, tmp_path, monkeypatch):
     monkeypatch.setattr("infra.bench.models.offer", lambda *_: Offered("none", "", ""))
     monkeypatch.setattr("infra.bench.models._lists", lambda *_: {})
     monkeypatch.setattr("infra.bench.models._ORIGINS", 2)
-    monkeypatch.setattr("infra.bench.models.context_presets", lambda: QUICK)
+    monkeypatch.setattr("infra.bench.models_search.context_presets", lambda: QUICK)
     monkeypatch.setattr("infra.bench.models.model_of", lambda name, *_: model_of(name, Protocol.TIME, QUICK))
     said = []
     place = Namespace(training_set.parents[3], "toy")
@@ -267,7 +267,7 @@ def test_a_model_that_context_does_not_suit_says_why_and_a_fault_is_tried_again(
         msg = "out of luck"
         raise ValueError(msg)
 
-    monkeypatch.setattr("infra.bench.models.measure", fault)
+    monkeypatch.setattr("infra.bench.models_search.measure", fault)
     (failed,) = _random(bench, read_context(training_set), "lr")
     assert "out of luck" in failed["error"]
     assert bench.failed == ["random-1-lr-1: ValueError: out of luck"]

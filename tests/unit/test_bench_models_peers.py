@@ -96,7 +96,7 @@ def test_all_versions_are_pinned_and_nothing_is_for_a_gpu_that_need_not_be():
 
 
 def test_settings_are_those_of_our_models_search(monkeypatch):
-    monkeypatch.setattr(peers, "context_presets", lambda: QUICK)
+    monkeypatch.setattr("infra.bench.models_search.context_presets", lambda: QUICK)
     found = peer_settings("deepfm")
     assert [each["l2"] for each in found] == [5e-5, 5e-3], "a preset's l2 is twice a config's"
     assert {each["epochs"] for each in found} == {1}
@@ -104,7 +104,7 @@ def test_settings_are_those_of_our_models_search(monkeypatch):
 
 
 def test_peers_are_fitted_once_and_compared_over_all_folds(context, training_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "context_presets", lambda: QUICK)
+    monkeypatch.setattr("infra.bench.models_search.context_presets", lambda: QUICK)
     environment = Made()
     bench = bench_of(tmp_path, ["lr"], environment)
     records = ours(bench, context, "lr")
@@ -136,7 +136,7 @@ def test_peers_are_fitted_once_and_compared_over_all_folds(context, training_set
 
 
 def test_a_model_of_a_history_has_the_same_rows_by_time(context, training_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "context_presets", lambda: QUICK)
+    monkeypatch.setattr("infra.bench.models_search.context_presets", lambda: QUICK)
     environment = Made()
     bench = bench_of(tmp_path, ["din"], environment)
     lines = beside_peers(bench, context, training_set, [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 RECBOLE, DEEPCTR, FUXICTR = "recbole", "deepctr-torch", "fuxictr"
 """As PyPI names them."""
+MODULES = {RECBOLE: "recbole_models", DEEPCTR: "deepctr_models", FUXICTR: "fuxictr_models"}
+"""Library → the module beside this one that fits its models."""
 
 AT_RANDOM: dict[str, dict[str, str]] = {
     RECBOLE: {

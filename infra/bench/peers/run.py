@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from infra.bench.peers.catalogue import DEEPCTR, FUXICTR, RECBOLE
+from infra.bench.peers.catalogue import MODULES
 from infra.bench.peers.rows import TEST, VALID, read_rows
 
-_MODULES = {RECBOLE: "recbole_models", DEEPCTR: "deepctr_models", FUXICTR: "fuxictr_models"}
 _TOLD = ("torch", "numpy", "pandas", "scipy", "scikit-learn")
 
 
@@ -33,7 +32,7 @@ def main(path: Path) -> None:
     """Run a job."""
     job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     torch.set_num_threads(int(job["threads"]))
-    fit = import_module(f"infra.bench.peers.{_MODULES[job['peer']]}").fit
+    fit = import_module(f"infra.bench.peers.{MODULES[job['peer']]}").fit
     rows = read_rows(Path(job["folder"]))
     fits, searched, seconds = [], [], []
     for settings in job["settings"]:
